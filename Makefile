@@ -1,0 +1,51 @@
+# make demo   check, draw, compile and train the hope spec (ten minutes on two cores)
+# make test   unit, oracle, golden, verify at small sizes, end to end (twenty minutes)
+# make long   what takes longer: trained-model properties, comparisons, benchmarks
+# make check  ruff, mypy, import laws
+# make docs   rewrite the generated pages of docs/
+#
+# Each target makes .venv by itself, once. PYTHON=python3.12 make ... picks another interpreter.
+
+PYTHON ?= python3
+PIP := .venv/bin/pip install --disable-pip-version-check -c constraints.txt
+JOBS ?= 2
+
+.PHONY: demo test long check docs clean
+
+demo: .venv/.demo
+	.venv/bin/nlc demo
+
+test: .venv/.dev
+	OMP_NUM_THREADS=1 .venv/bin/pytest -n $(JOBS) -m "not long and not gpu"
+
+long: .venv/.dev
+	OMP_NUM_THREADS=1 .venv/bin/pytest -m long --timeout 10800
+
+check: .venv/.dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy nlc codegen
+	.venv/bin/lint-imports
+
+docs: .venv/.dev
+	.venv/bin/python docs/generate.py
+
+# torch comes first and exactly pinned: left to the resolver, it could be another build, gigabytes larger.
+.venv/.torch: constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "nlc needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo not there)." >&2; \
+	    echo "Name another one:  make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(PIP) torch==2.13.0
+	@touch $@
+
+.venv/.demo: .venv/.torch pyproject.toml
+	$(PIP) -e .
+	@touch $@
+
+.venv/.dev: .venv/.torch pyproject.toml
+	$(PIP) -e '.[dev]'
+	@touch .venv/.demo $@
+
+clean:
+	rm -rf .venv build dist

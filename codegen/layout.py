@@ -1,0 +1,120 @@
+"""Lines of Python as a formatter would leave them: at most 120 characters, split at the last bracket that can be split."""
+
+from __future__ import annotations
+
+import re
+
+WIDTH = 120
+OPEN, CLOSE = "([{", ")]}"
+
+
+def fit(text: str, indent: int = 0) -> list[str]:
+    """One statement as lines, indented by `indent` levels of four spaces."""
+    pad = "    " * indent
+    if len(pad) + len(text) <= WIDTH:
+        return [pad + text]
+    group = _last_group(text)
+    if group is None:
+        return _operators(text, indent)
+    start, end = group
+    head, inner, tail = text[: start + 1], text[start + 1 : end], text[end:]
+    if inner.endswith(","):
+        inner = inner[:-1]
+    items = _split(inner, ",")
+    magic = text[end - 1] == ","
+    one = "    " * (indent + 1) + ", ".join(items) + ("," if magic and len(items) == 1 else "")
+    lines = [pad + head]
+    if len(one) <= WIDTH and not magic and _single_line(inner):
+        lines.append(one)
+    else:
+        for item in items:
+            lines += _comma(fit(item, indent + 1))
+    return [*lines, *fit_tail(tail, indent)]
+
+
+def fit_tail(tail: str, indent: int) -> list[str]:
+    return ["    " * indent + tail]
+
+
+def _single_line(inner: str) -> bool:
+    return not inner.startswith("*")
+
+
+def _comma(lines: list[str]) -> list[str]:
+    return [*lines[:-1], lines[-1] + ","]
+
+
+def _last_group(text: str) -> tuple[int, int] | None:
+    """The last bracket pair at depth 0 that has content: (index of the opening, of the closing)."""
+    depth, opened, found = 0, 0, None
+    quote = ""
+    for i, c in enumerate(text):
+        if quote:
+            quote = "" if c == quote else quote
+        elif c in "\"'":
+            quote = c
+        elif c in OPEN:
+            if depth == 0:
+                opened = i
+            depth += 1
+        elif c in CLOSE:
+            depth -= 1
+            if depth == 0 and i > opened + 1 and len(text) - i <= 40:
+                content = text[opened + 1 : i]
+                if found is None or len(content) > 8:
+                    found = (opened, i)
+    return found
+
+
+def _split(text: str, separator: str) -> list[str]:
+    depth, start, parts = 0, 0, []
+    quote = ""
+    for i, c in enumerate(text):
+        if quote:
+            quote = "" if c == quote else quote
+        elif c in "\"'":
+            quote = c
+        elif c in OPEN:
+            depth += 1
+        elif c in CLOSE:
+            depth -= 1
+        elif c == separator and depth == 0:
+            parts.append(text[start:i].strip())
+            start = i + 1
+    return [p for p in (*parts, text[start:].strip()) if p]
+
+
+def _operators(text: str, indent: int) -> list[str]:
+    """`name = (` a term a line `)`."""
+    match = re.match(r"([\w.\[\], \"]+ = |return )(.*)$", text)
+    if match is None:
+        return ["    " * indent + text]
+    head, value = match.groups()
+    pad = "    " * (indent + 1)
+    if len(pad + value) <= WIDTH:
+        return ["    " * indent + head + "(", pad + value, "    " * indent + ")"]
+    terms = re.split(r" (?=[+*-] )", value)
+    return ["    " * indent + head + "(", *(pad + t for t in terms), "    " * indent + ")"]
+
+
+def comment(text: str, place: str, indent: int) -> list[str]:
+    """`# text                    place`, the place at the right margin."""
+    pad = "    " * indent
+    room = WIDTH - len(pad) - len(text) - len(place) - 4
+    if room >= 1:
+        return [f"{pad}# {text}{' ' * room}  {place}".rstrip()]
+    lines = [f"{pad}# {line}" for line in wrapped(text, WIDTH - len(pad) - 2)]
+    if place and len(lines[-1]) + len(place) + 2 <= WIDTH:
+        return [*lines[:-1], lines[-1].ljust(WIDTH - len(place)) + place]
+    return [*lines, f"{pad}#".ljust(WIDTH - len(place)) + place] if place else lines
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    lines, line = [], ""
+    for word in text.split(" "):
+        if line and len(line) + 1 + len(word) > width:
+            lines.append(line)
+            line = word
+        else:
+            line = f"{line} {word}" if line else word
+    return [*lines, line] if line else lines

@@ -1,0 +1,562 @@
+"""Memories in a block's forward: each lowering the passes chose, as the call or loop that computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from codegen.equations import number
+from codegen.expressions import Scope, attribute
+from codegen.layout import comment, fit
+from codegen.names import class_constant, function_name, local
+from nlc.graph.graph import Graph
+from nlc.graph.nodes import Input, Level, Memory, Number, Op, Read, Recurrence, When
+from nlc.equations import Name, walk
+from nlc.graph.flow import label, pieces, reads_of, self_query, sources
+from nlc.graph.linearity import linear
+
+if TYPE_CHECKING:
+    from codegen.block import Emitter
+
+
+def compute(emitter: Emitter, recurrence: Recurrence, read: Read | None) -> None:
+    """Emit what gives `read` its value; without one, whatever still has to be computed for the state's sake."""
+    match recurrence.lowering:
+        case "weights" | "segment":
+            for one in [read] if read else []:
+                _frozen(emitter, recurrence, one)
+        case "attention":
+            _attention(emitter, recurrence, read)
+        case "shared_product":
+            _shared(emitter, recurrence, read)
+        case "loop" if recurrence.inside:
+            _walk(emitter, recurrence)
+        case _:
+            _memory(emitter, recurrence)
+
+
+def headline(emitter: Emitter, recurrence: Recurrence) -> None:
+    """`# level titans: every 1 token, chunk 64` and why it is computed as it is."""
+    graph = emitter.graph
+    memory: Memory = graph[recurrence.members[0]]
+    level: Level = graph[memory.level]
+    chunk = f", chunk {memory.chunk}" if memory.chunk > 1 else ""
+    emitter.lines += comment(f"level {level.name}: every {memory.period}{chunk}", f"{emitter.file}:{level.at.line}", 2)
+    emitter.lines += comment(recurrence.reason, "", 2)
+
+
+# ---- reads of weights that no segment changes ---------------------------------------------------------------------------
+
+
+def _frozen(emitter: Emitter, recurrence: Recurrence, read: Read) -> None:
+    memory: Memory = emitter.graph[read.memory]
+    emitter.need(read.query)
+    query = spread(emitter, read.query)
+    out = emitter.variable(read.name or memory.name, read.id)
+    constant, parts = class_constant(memory.id), start_parts(emitter.graph, memory)
+    if recurrence.lowering == "weights":
+        emitter.say(f"{out}, _ = {constant}.read({parts}, {query})")
+    else:
+        emitter.scope.runtime.add("in_force")
+        taps = emitter.calls.setdefault(memory.id, [])
+        name = local(f"{function_name(memory.name)}_taps") + (str(len(taps) + 1) if taps else "")
+        taps.append(name)
+        options = ", hold=True" * holds(memory) + ", constant=True" * (memory.meta.value == "none")
+        weights = f'in_force(s.get("{memory.id}"), {parts}{options})'
+        emitter.say(f"{out}, {name} = {constant}.read({weights}, {query})")
+    emitter.define(read.id, out)
+
+
+def holds(memory: Memory) -> bool:
+    """Reads see an older state than the last write: the chunk is longer than the period."""
+    return memory.chunk > memory.period.count
+
+
+def start_parts(graph: Graph, memory: Memory, like: str = "x_like") -> str:
+    """The memory's weights by part: `self.parts("cms.fast.start", ("W_in", ...))`."""
+    names = [name for name, _ in memory.parts]
+    if memory.start in ("zeros", "identity"):
+        kind = {"zeros": f"{like}.new_zeros(", "identity": f"identity({like}, "}[memory.start]
+        return "{" + ", ".join(f'"{name}": {kind}{", ".join(map(str, shape))})' for name, shape in memory.parts) + "}"
+    paths = [graph[w].path for w in memory.weights]
+    if len(paths) == 1 and not paths[0].endswith("." + names[0]):
+        return f'{{"{names[0]}": {attribute(paths[0])}}}'
+    parent = paths[0].rsplit(".", 1)[0]
+    words = ", ".join(f'"{n}"' for n in names)
+    return f'self.parts("{parent}", ({words}{"," if len(names) == 1 else ""}))'
+
+
+def spread(emitter: Emitter, id: str) -> str:
+    return emitter.scope.spread(id) if emitter.scope.tokenless(id) else emitter.scope.text(id)
+
+
+# ---- attention ----------------------------------------------------------------------------------------------------------
+
+
+def _attention(emitter: Emitter, recurrence: Recurrence, read: Read | None) -> None:
+    memory: Memory = emitter.graph[recurrence.members[0]]
+    reads = [read] if read else []
+    for one in reads:
+        ((key, value),) = memory.pairs
+        for id in (one.query, key, value):
+            emitter.need(id)
+        out = emitter.variable(one.name or memory.name, one.id)
+        form, options = memory.form, []
+        options += [f"window={form.window}"] * bool(form.window) + [f"segment={form.segment}"] * bool(form.segment)
+        if form.persistent:
+            options.append(f"persistent=({', '.join(attribute(emitter.graph[w].path) for w in memory.weights)})")
+        options += ["position=t"] + ([] if emitter.own else ["own=False"])
+        arguments = [spread(emitter, i) for i in (one.query, key, value)] + [f's["{memory.id}"]', *options]
+        emitter.scope.runtime.add("attention")
+        emitter.say(f'{out}, cache = attention({", ".join(arguments)})')
+        emitter.say(f's["{memory.id}"] = cache')
+        emitter.define(one.id, out)
+
+
+# ---- one memory whose pairs do not depend on its state ---------------------------------------------------------------------
+
+
+def _memory(emitter: Emitter, recurrence: Recurrence) -> None:
+    graph = emitter.graph
+    memory: Memory = graph[recurrence.members[0]]
+    reads = reads_of(graph, emitter.block, [memory.id])
+    for id in (*sources(graph, memory), *(r.query for r in reads)):
+        emitter.need(id)
+    if memory.id in emitter.done:
+        return
+    emitter.done |= {memory.id, recurrence.id}
+    headline(emitter, recurrence)
+    outs = [emitter.variable(r.name or f"{memory.name}_{r.when.value}", r.id) for r in reads]
+    targets = f"({', '.join(outs)}{',' if len(outs) == 1 else ''})" if outs else "_"
+    emitter.say(f'{targets}, s["{memory.id}"] = {memory_call(emitter, memory, reads, "t", emitter.scope)}')
+    for r, out in zip(reads, outs, strict=True):
+        emitter.define(r.id, out)
+
+
+def memory_call(emitter: Emitter, memory: Memory, reads: Iterable[Read], clock: str, scope: Scope) -> str:
+    """`memory(WRITE, state, k, v, rate, keep, ...)`."""
+    graph = emitter.graph
+    own = self_query(graph, memory)
+    keys = [pair(scope, key) for key, _ in memory.pairs]
+    values = [pair(scope, own or value) for _, value in memory.pairs]
+    stack = "{}" if len(keys) == 1 else "torch.stack(({}), 2)"
+    k, v = stack.format(", ".join(keys)), stack.format(", ".join(values))
+    keep = log_retention(scope, memory)
+    once = memory.period.count > 1
+    speed = "None" if once and not memory.rate_varies else rate(scope, memory)
+    arguments = [class_constant(memory.id), f's["{memory.id}"]', k, v, speed, keep]
+    if memory.retain_to_start:
+        arguments.append(f"start={start_parts(graph, memory, scope.like)}")
+    queries = [f'({pair(scope, r.query)}, "{r.when.value}")' for r in reads]
+    if queries:
+        arguments.append(f"queries=({', '.join(queries)}{',' if len(queries) == 1 else ''})")
+    time = clock_of(memory, clock)
+    shape = linear(memory.rule)
+    if once:
+        arguments += [f"period={memory.period.count}", f"chunk={memory.chunk}", f"clock={time}"]
+        arguments += [f"lr={scope.text(memory.rate)}"] * (not memory.rate_varies) + ["gram=True"] * erases(memory)
+    else:
+        arguments += [f"phase={phase(time, memory.chunk)}"] * (memory.chunk > 1)
+        if shape is None:
+            arguments.append(f"count={time}")
+        elif shape.state:
+            arguments.append(f"beta={beta(scope, memory, shape.momentum, shape.factor)}")
+    if memory.objective.params:
+        given = [number(float(p.number)) if p.value is None else scope.spread(p.value, memory.heads) for p in memory.objective.params]
+        arguments.append(f"params=({', '.join(given)},)")
+    if not emitter.own and not once:
+        arguments.append("own=False")
+    arguments.append(f'learn="{graph[memory.level].name}" in learn')
+    return f"{'periodic' if once else 'memory'}({', '.join(arguments)})"
+
+
+def erases(memory: Memory) -> bool:
+    """Its rule looks at the layer inputs' second moment."""
+    return any(isinstance(n, Name) and n.id == "gram" for level in memory.rule.levels for s in level.do for n in walk(s.value))
+
+
+def clock_of(memory: Memory, clock: str) -> str:
+    """The tokens a memory's clock has counted: the sequence's, the lane's, or its own where a call's end moves it."""
+    if memory.tail.value != "carry":
+        return f'clock["{memory.id}"]' + clock.removeprefix("t")
+    if memory.carry.value == "stream":
+        return 'clock["stream"]' + clock.removeprefix("t")
+    return clock
+
+
+def phase(time: str, chunk: int) -> str:
+    return f"({time}) % {chunk}" if " " in time else f"{time} % {chunk}"
+
+
+def pair(scope: Scope, id: str) -> str:
+    return scope.spread(id) if scope.tokenless(id) else scope.text(id)
+
+
+def rate(scope: Scope, memory: Memory) -> str:
+    return scope.spread(memory.rate, memory.heads)
+
+
+def log_retention(scope: Scope, memory: Memory) -> str:
+    """Text of log(retain), with one number per head, or per key channel; `None` keeps all."""
+    if not memory.retain:
+        return "None"
+    if memory.retain in scope.logs:
+        return scope.logs[memory.retain]
+    own = scope.graph[memory.retain].shape or ()
+    shape = memory.heads if len(own) <= len(memory.heads) else own
+    return scope.spread_log(memory.retain, shape)
+
+
+def beta(scope: Scope, memory: Memory, name: str, factor: float) -> str:
+    if not name:
+        return number(factor)
+    param = next(p for p in memory.rule.params if p.name == name)
+    return number(float(param.number)) if param.value is None else scope.spread(param.value, memory.heads)
+
+
+# ---- memories that feed their own writes, one product for all ---------------------------------------------------------------
+
+
+def _shared(emitter: Emitter, recurrence: Recurrence, read: Read | None) -> None:
+    name = local(function_name(emitter.graph[emitter.graph[recurrence.members[0]].level].name))
+    if recurrence.id not in emitter.done:
+        _shared_call(emitter, recurrence, name)
+    if read is None or read.id in emitter.scope.names:
+        return
+    memory: Memory = emitter.graph[read.memory]
+    emitter.need(read.query)
+    emitter.scope.runtime.add("read_chunks")
+    out = emitter.variable(read.name or memory.name, read.id)
+    at = phase(clock_of(memory, "t"), memory.chunk)
+    emitter.say(f'{out} = read_chunks({name}.bounds["{memory.name}"], {spread(emitter, read.query)}, {memory.chunk}, {at})')
+    emitter.define(read.id, out)
+
+
+def _shared_call(emitter: Emitter, recurrence: Recurrence, name: str) -> None:
+    graph = emitter.graph
+    members: list[Memory] = [graph[m] for m in recurrence.members]
+    first = members[0]
+    inside = set(recurrence.inside)
+    reads = [graph[i] for i in recurrence.inside if isinstance(graph[i], Read)]
+    queries: dict[str, list[Read]] = {}
+    for r in reads:
+        queries.setdefault(r.query, []).append(r)
+    target = self_query(graph, first)
+    results = [first.pairs[0][0], target, first.rate, *([first.retain] if first.retain else [])]
+    extras = sorted(straight(graph, [*recurrence.inside, *results], inside) - set(queries), key=list(graph.nodes).index)
+    for id in (*queries, *extras):
+        emitter.need(id)
+    if recurrence.id in emitter.done:
+        return
+    emitter.done |= {recurrence.id, *recurrence.members}
+    extras = [e for e in extras if not emitter.scope.tokenless(e)]
+    weights = list(dict.fromkeys(w for i in _closure(graph, results, inside | _unnamed(emitter, results)) for w in getattr(graph[i], "weights", ())))
+    _flow(emitter, recurrence, name, [r for group in queries.values() for r in group], extras, weights, results)
+
+    headline(emitter, recurrence)
+    shape = linear(first.rule)
+    level = first.id.removesuffix("." + first.name)
+    boxes = ", ".join(f'"{m.name}"' for m in members)
+    emitter.say(f"{name}_boxes = ({boxes}{',' if len(members) == 1 else ''})")
+    asked = [f"({spread(emitter, q)}, ({', '.join(repr_(graph[r.memory].name) for r in group)},))" for q, group in queries.items()]
+    asked = [a.replace(",))", "))") if a.count('"') > 2 else a for a in asked]
+    arguments = [f"{name}_flow", f'{{name: s[f"{level}.{{name}}"] for name in {name}_boxes}}', tuple_(asked)]
+    if extras:
+        arguments.append(f"extras={tuple_([spread(emitter, e) for e in extras])}")
+    if weights:
+        arguments.append(f"weights={tuple_([attribute(graph[w].path) for w in weights])}")
+    at = phase(clock_of(first, "t"), first.chunk)
+    arguments += [f"chunk={first.chunk}", f"phase={at}"] if first.chunk > 1 else ["chunk=1"]
+    if first.retain_to_start:
+        arguments.append(f"start={starts(graph, members, name)}")
+    if not (shape and shape.erase):
+        arguments.append("erase=False")
+    if first.objective.kind != "l2":
+        arguments.append(f'objective="{first.objective.kind}"')
+    arguments.append(f'learn="{graph[first.level].name}" in learn')
+    emitter.scope.runtime.add("shared_product")
+    emitter.say(f"{name} = shared_product({', '.join(arguments)})")
+    emitter.say(f's |= {{f"{level}.{{name}}": register for name, register in {name}.state.items()}}')
+    for id, field in zip(results[:3], ("k", "v", "rate"), strict=True):
+        if id in inside:
+            emitter.scope.names.setdefault(id, f"{name}.{field}")
+    if first.retain and first.retain in inside:
+        emitter.scope.logs[first.retain] = f"{name}.keep"
+
+
+def tuple_(items: list[str]) -> str:
+    return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
+
+
+def starts(graph: Graph, members: list[Memory], name: str) -> str:
+    """Where retention leads, for every box."""
+    level = members[0].id.removesuffix("." + members[0].name)
+    if all([graph[w].path for w in m.weights] == [f"{level}.{m.name}.start"] for m in members):
+        return f"{{name: {attribute(level)}[name].start for name in {name}_boxes}}"
+    return "{" + ", ".join(f'"{m.name}": {one_part(graph, m)}' for m in members) + "}"
+
+
+def repr_(text: str) -> str:
+    return f'"{text}"'
+
+
+def one_part(graph: Graph, memory: Memory) -> str:
+    text = start_parts(graph, memory)
+    return text[len('{"M": ') : -1] if text.startswith('{"M": ') else f'{text}["M"]'
+
+
+def _unnamed(emitter: Emitter, results: list[str]) -> set[str]:
+    """Values written in place inside the results' expressions: their weights are used there."""
+    found: set[str] = set()
+
+    def visit(id: str) -> None:
+        if id in emitter.scope.names or id in found:
+            return
+        found.add(id)
+        for i in getattr(emitter.graph[id], "inputs", ()):
+            visit(i)
+
+    for id in results:
+        visit(id)
+    return found
+
+
+def _closure(graph: Graph, results: Iterable[str], inside: set[str]) -> list[str]:
+    return [i for i in graph.nodes if i in inside]
+
+
+def straight(graph: Graph, ids: Iterable[str], inside: set[str]) -> set[str]:
+    """Values outside the loop that those inside use: the nearest ones that have a variable of their own."""
+    found: set[str] = set()
+
+    def visit(id: str) -> None:
+        node = graph[id]
+        if isinstance(node, Number) or (isinstance(node, Op) and node.op in ("param", "index", "eye")):
+            return
+        if id in inside:
+            for i in node.inputs if isinstance(node, Op) else ():
+                visit(i)
+        elif isinstance(node, Op) and not node.name and node.op not in ("conv", "prev"):
+            for i in node.inputs:
+                visit(i)
+        else:
+            found.add(id)
+
+    for id in ids:
+        visit(id)
+    return found
+
+
+def _flow(
+    emitter: Emitter, recurrence: Recurrence, name: str, reads: list[Read], extras: list[str], weights: list[str], results: list[str]
+) -> None:
+    """The token-wise function from what is read to key, target, rate and log retention."""
+    graph, lines = emitter.graph, emitter.functions
+    scope = Scope(graph, runtime=emitter.scope.runtime)
+    names = [f"z_{graph[r.memory].name}" for r in reads]
+    names = [n if names.count(n) == 1 else f"{n}{i}" for i, n in enumerate(names)]
+    for r, n in zip(reads, names, strict=True):
+        scope.names[r.id] = n
+    for e in extras:
+        scope.names[e] = emitter.scope.names.get(e, local(getattr(graph[e], "name", "") or "value"))
+    words = weight_names([graph[w].path for w in weights])
+    paths = {graph[w].path: word for w, word in zip(weights, words, strict=True)}
+    scope.weight = lambda path: paths[path]
+    lines.append(f"def {name}_flow(reads, extras, weights):")
+    said = ", ".join(graph[r.memory].name for r in reads)
+    lines.append(f'    """What {said} say of a token: its key, its target\'s argument, rate and log retention."""')
+    for group, given in ((names, "reads"), ([scope.names[e] for e in extras], "extras"), (words, "weights")):
+        if group:
+            lines.append(f"    {', '.join(group)}{',' if len(group) == 1 else ''} = {given}")
+    for id in recurrence.inside:
+        node = graph[id]
+        if isinstance(node, Op) and node.name and not node.field:
+            variable = local(node.name)
+            lines += fit(f"{variable} = {scope.text(id)}", 1)
+            scope.names[id] = variable
+    key, target, rate_id, *retain = results
+    memory: Memory = graph[recurrence.members[0]]
+    scope.like = names[0]
+    lines += fit(f"rate = {scope.spread(rate_id, memory.heads)}", 1)
+    lines += fit(f"keep = {scope.spread_log(retain[0], memory.heads)}" if retain else "keep = None", 1)
+    lines.append(f"    return {scope.text(key)}, {scope.text(target)}, rate, keep")
+    lines += ["", ""]
+
+
+def weight_names(paths: list[str]) -> list[str]:
+    """titans.rate.linear -> rate_linear; the whole path where that is not unique."""
+    short = ["_".join(p.split(".")[-2:]) for p in paths]
+    return [s if short.count(s) == 1 else p.replace(".", "_") for s, p in zip(short, paths, strict=True)]
+
+
+# ---- memories that feed their own writes, walked ---------------------------------------------------------------------------
+
+
+def _walk(emitter: Emitter, recurrence: Recurrence) -> None:
+    """A loop over pieces of tokens that read frozen states: values inside, then the writes."""
+    graph = emitter.graph
+    members: list[Memory] = [graph[m] for m in recurrence.members]
+    inside = set(recurrence.inside)
+    needed = [*recurrence.inside, *(s for m in members for s in sources(graph, m))]
+    queries = [graph[i].query for i in recurrence.inside if isinstance(graph[i], Read)]
+    for id in sorted(straight(graph, [*needed, *queries], inside), key=list(graph.nodes).index):
+        emitter.need(id)
+    if recurrence.id in emitter.done:
+        return
+    emitter.done |= {recurrence.id, *recurrence.members}
+    headline(emitter, recurrence)
+    inner = _Walker(emitter, recurrence)
+    inner.emit()
+    steps = pieces(graph, recurrence.members, recurrence.inside)
+    kept = inner.kept()
+    for id in kept:
+        emitter.say(f"{inner.lists[id]} = []")
+    emitter.scope.runtime.add("segments")
+    times = [f"({clock_of(m, 't')}, {s})" for m, s in _ticks(members, steps)]
+    emitter.say(f"for a, b in segments(T, {', '.join(times)}):")
+    emitter.lines += inner.lines
+    for id in kept:
+        emitter.say(f"{inner.lists[id]}.append({inner.scope.names[id]})", 1)
+    for id in kept:
+        node = graph[id]
+        variable = emitter.variable(node.name or inner.base(id), id)
+        emitter.say(f"{variable} = torch.cat({inner.lists[id]}, 1)")
+        emitter.define(id, variable)
+
+
+def _ticks(members: list[Memory], steps: tuple[int, ...]) -> list[tuple[Memory, int]]:
+    if steps == (1,):
+        return [(members[0], 1)]
+    found = {(clock_of(m, "t"), m.chunk): m for m in members}
+    return [(m, chunk) for (_, chunk), m in sorted(found.items())]
+
+
+class _Walker:
+    """The body of a walk: the same equations over tokens a..b-1."""
+
+    def __init__(self, outer: Emitter, recurrence: Recurrence) -> None:
+        self.outer, self.recurrence, self.graph = outer, recurrence, outer.graph
+        self.one = pieces(outer.graph, recurrence.members, recurrence.inside) == (1,)
+        names = {
+            id: text if outer.scope.tokenless(id) else f"{text}[:, a:b]" for id, text in outer.scope.names.items()
+        }
+        self.scope = replace(outer.scope, names=names, position="t + a", tokens="b - a", logs={})
+        self.inside = set(recurrence.inside)
+        self.lines: list[str] = []
+        self.lists: dict[str, str] = {}
+        self.written: set[str] = set()
+
+    def say(self, text: str) -> None:
+        self.lines += fit(text, 3)
+
+    def emit(self) -> None:
+        for id in self.recurrence.inside:
+            self.need(id)
+        for m in self.recurrence.members:
+            self.write(self.graph[m])
+
+    def base(self, id: str) -> str:
+        node = self.graph[id]
+        if isinstance(node, Read):
+            return f"{self.graph[node.memory].name}_{self.graph[node.query].name or 'read'}" if not node.name else node.name
+        return node.name or function_name(id.rsplit(":", 1)[-1])
+
+    def need(self, id: str) -> None:
+        node = self.graph[id]
+        if id in self.scope.names or isinstance(node, Number | Input):
+            return
+        if isinstance(node, Read):
+            self.need(node.query)
+            memory: Memory = self.graph[node.memory]
+            if memory.id not in self.recurrence.members:
+                raise AssertionError(f"{id}: a read from outside should be a straight value")
+            if node.when is When.AFTER or (node.when is When.BEFORE and not self.one):
+                self.write(memory)
+                return
+            self.scope.runtime.add("read")
+            state = "held" if node.when is When.CHUNK else "now"
+            self.scope.runtime.add(state)
+            text = f'read({form_text(memory)}, {state}(s["{memory.id}"]), {pair(self.scope, node.query)})'
+            self.assign(id, text)
+            return
+        for i in node.inputs:
+            self.need(i)
+        if node.op == "prev" or node.op == "conv":
+            self.register(node)
+        elif node.name and not node.field:
+            self.assign(id, self.scope.text(id))
+
+    def register(self, node: Op) -> None:
+        from codegen.block import place_of
+
+        place = place_of(self.graph, node)
+        text = pair(self.scope, node.inputs[0])
+        function = "previous" if node.op == "prev" else "causal_conv"
+        self.scope.runtime.add(function)
+        weight = "" if node.op == "prev" else f"{self.scope.weight(self.graph[node.weights[0]].path)}, "
+        variable = self.variable(node.id)
+        self.say(f'{variable}, past = {function}({text}, {weight}s["{place}"]["past"])')
+        self.say(f's["{place}"] = {{"past": past}}')
+        self.scope.names[node.id] = variable
+
+    def variable(self, id: str) -> str:
+        return self.outer.variable(self.base(id), id)
+
+    def assign(self, id: str, text: str) -> None:
+        variable = self.variable(id)
+        self.say(f"{variable} = {text}")
+        self.scope.names[id] = variable
+        self.outer.owner[variable] = id
+
+    def write(self, memory: Memory) -> None:
+        if memory.id in self.written:
+            return
+        self.written.add(memory.id)
+        reads = [
+            r
+            for r in reads_of(self.graph, memory.block, [memory.id])
+            if r.when is When.AFTER or (r.when is When.BEFORE and not self.one)
+        ]
+        for id in (*sources(self.graph, memory), *(r.query for r in reads)):
+            self.need(id)
+        outs = [self.variable(r.id) for r in reads]
+        targets = f"({', '.join(outs)}{',' if len(outs) == 1 else ''})" if outs else "_"
+        call = memory_call(self.outer, memory, reads, "t + a", self.scope)
+        self.say(f'{targets}, s["{memory.id}"] = {call}')
+        for r, out in zip(reads, outs, strict=True):
+            self.scope.names[r.id] = out
+
+    def kept(self) -> list[str]:
+        """Values of the walk that something after it needs."""
+        group = {self.recurrence.id, *self.recurrence.members, *self.inside}
+        found = []
+        for id in self.recurrence.inside:
+            if id in self.scope.names and self.outer.uses.get(id, set()) - group:
+                self.lists[id] = f"{local(self.base(id))}_parts"
+                found.append(id)
+        return found
+
+
+def form_text(memory: Memory) -> str:
+    """The runtime's form: `Mlp(hidden ...)`."""
+    form = memory.form
+    match form.kind:
+        case "matrix":
+            return "Matrix()"
+        case "vector":
+            return "Vector()"
+        case "mlp":
+            options = {"act": form.act, "residual": form.residual, "norm": form.norm, "bias": form.bias, "depth": form.depth}
+            given = {"act": "gelu", "residual": True, "norm": "none", "bias": False, "depth": 2}
+        case "swiglu":
+            options = {"residual": form.residual, "norm": form.norm, "bias": form.bias}
+            given = {"residual": True, "norm": "none", "bias": False}
+        case _:
+            raise KeyError(form.kind)
+    options["normalise_hidden"], given["normalise_hidden"] = memory.normalise_hidden, False
+    said = [f'{n}="{v}"' if isinstance(v, str) else f"{n}={v}" for n, v in options.items() if v != given[n]]
+    return f"{form.kind.capitalize()}({', '.join(said)})"
+
+
+__all__ = ["compute", "form_text", "label", "start_parts"]

@@ -1,0 +1,338 @@
+"""Graph -> ModelView: the generated model.py.  Its namesake templates/model.py.j2 holds the layout."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+
+from codegen.axes import Axes
+from codegen.block import Emitter, place_of
+from codegen.equations import number, spec_text
+from codegen.expressions import attribute
+from codegen.layout import comment, fit, wrapped
+from codegen.memories import form_text, start_parts
+from codegen.names import class_constant, class_name, function_name, local
+from codegen.rules import RuleView, rule_view
+from codegen.segments import learners, loss_driven, repr_, run_lines, write_methods
+from codegen.views import BlockView, ModelView
+from nlc.graph.flow import self_query
+from nlc.graph.graph import Graph
+from nlc.graph.linearity import linear
+from nlc.graph.nodes import Carry, Init, Input, Memory, Op, Output, Recurrence, Rule, Unit, Weight
+
+FROM_MODEL = ("LanguageModel", "Layer", "Weights", "begin", "constant", "identity", "layer_of", "nats_of", "normal", "over", "with_layer")
+
+
+def model_view(graph: Graph, header: tuple[str, ...]) -> ModelView:
+    """Everything templates/model.py.j2 prints."""
+    axes, file = Axes.of(graph), PurePosixPath(graph.file).name
+    rules = _rules(graph)
+    blocks = tuple(_block(graph, kind, axes, file) for kind in graph.blocks)
+    names = {b: v.name for b, v in zip(graph.blocks, blocks, strict=True)}
+    body = tuple(_bare(graph, axes) if graph.bare else run_lines(graph, axes))
+    constants = _constants(graph, rules)
+    frame = tuple(line for w in graph.of(Weight) if not w.block for line in fit(_put(w), 2))
+    flows = [line for b in blocks for line in b.flows]
+    everything = [*body, *constants, *frame, *flows, *(line for b in blocks for line in (*b.weights, *b.start, *b.forward, *b.writes))]
+    everything += [line for r in rules for line in r.lines]
+    return ModelView(
+        header=header,
+        doc=tuple(wrapped(" ".join(graph.doc.split()) or graph.name, 116)),
+        legend=tuple(wrapped(f"Shapes: {axes.legend()}.", 118)),
+        imports=_imports("\n".join(everything), graph.bare),
+        constants=constants,
+        rules=rules,
+        blocks=blocks,
+        name=class_name(graph.name),
+        bare=graph.bare,
+        stack=_stack(graph, names),
+        fields=_fields(graph),
+        frame=frame,
+        body=body,
+    )
+
+
+def _imports(text: str, bare: bool) -> tuple[str, ...]:
+    """What the code calls, and nothing else."""
+    code = re.sub(r'"""(.|\n)*?"""', "", re.sub(r"#.*", "", text))
+    called = set(re.findall(r"\b([A-Za-z_]\w*)\(", code)) | {"over" if "over(" in code else "LanguageModel"}
+    lines = ["import math", ""] if re.search(r"\bmath\.", code) else []
+    lines.append("import torch")
+    if re.search(r"\bF\.", code):
+        lines.append("import torch.nn.functional as F")
+    lines += ["from torch import nn", ""]
+    called |= {"Weights", "Layer" if bare else "LanguageModel"}
+    called -= {"LanguageModel"} if bare else set()
+    mine = sorted(n for n in FROM_MODEL if n in called)
+    lines += fit(f"from runtime.model import {', '.join(mine)}")
+    ops = sorted((n for n in OPS if n in called), key=lambda n: (n[0].islower(), n))
+    if ops:
+        line = f"from runtime.ops import {', '.join(ops)}"
+        lines += [line] if len(line) <= 120 else ["from runtime.ops import (", *(f"    {n}," for n in ops), ")"]
+    return tuple(lines)
+
+
+OPS = frozenset(
+    "Call Learner Matrix Mlp Swiglu Vector Write apply_matrix attention causal_conv gather heads held in_force l2norm layernorm linear memory "
+    "merge newton_schulz norm now outer own_errors periodic poly previous read read_chunks readout rmsnorm rope segments "
+    "shared_product trace write".split()
+)
+
+
+# ---- constants and rules ------------------------------------------------------------------------------------------------
+
+
+def in_sequence(memory: Memory) -> bool:
+    """Written while a sequence runs."""
+    return memory.carry is not Carry.MODEL and memory.period.unit is Unit.TOKEN and memory.form.kind != "attention"
+
+
+def needs_rule(memory: Memory) -> bool:
+    """Its rule is called as a function: at a tick, or token by token where it has no closed form."""
+    return in_sequence(memory) and (memory.objective.kind == "loss" or memory.period.count > 1 or linear(memory.rule) is None)
+
+
+def rule_names(graph: Graph) -> dict[Rule, str]:
+    """A function name for every distinct rule that memories call."""
+    found: dict[Rule, str] = {}
+    for memory in graph.of(Memory):
+        if needs_rule(memory) and memory.rule not in found:
+            name = local(function_name(memory.rule.name))
+            taken = set(found.values())
+            found[memory.rule] = name if name not in taken else f"{name}_{function_name(memory.name)}"
+    return found
+
+
+def _rules(graph: Graph) -> tuple[RuleView, ...]:
+    return tuple(rule_view(rule, name) for rule, name in rule_names(graph).items())
+
+
+def _constants(graph: Graph, rules: tuple[RuleView, ...]) -> tuple[str, ...]:
+    """One constant a memory: its form, or how it is written."""
+    lines: list[str] = []
+    names = rule_names(graph)
+    for recurrence in graph.of(Recurrence):
+        for m in recurrence.members:
+            memory: Memory = graph[m]
+            if recurrence.lowering in ("attention", "shared_product"):
+                continue
+            if recurrence.lowering in ("weights", "segment"):
+                lines += fit(f"{class_constant(memory.id)} = {form_text(memory)}")
+                continue
+            lines += fit(f"{class_constant(memory.id)} = {_write(graph, memory, names)}")
+    return (*dict.fromkeys(lines), *learners(graph))
+
+
+def _write(graph: Graph, memory: Memory, names: dict[Rule, str]) -> str:
+    shape = linear(memory.rule)
+    objective = memory.objective
+    kind = f'"{objective.kind}"' if objective.tree is None else function_name(f"{memory.id}_slope")
+    options = [f"form={form_text(memory)}", f"objective={kind}"]
+    if shape is not None and shape.erase:
+        options.append("erase=True")
+    if memory.chunk > 1 and memory.period.count == 1:
+        options.append(f"chunk={memory.chunk}")
+    if memory.grad_at_kept:
+        options.append("kept=True")
+    if memory.meta.value != "full":
+        options.append(f'meta="{memory.meta.value}"')
+    if self_query(graph, memory):
+        options.append("self_values=True")
+    if memory.period.count > 1 or shape is None:
+        states = ", ".join(f'"{s}"' for level in memory.rule.levels for s in level.state)
+        options.append(f"rule={names[memory.rule]}")
+        if states:
+            options.append(f"rule_state=({states},)")
+    elif shape.state:
+        options.append("momentum=True")
+    return f"Write({', '.join(options)})"
+
+
+# ---- blocks -------------------------------------------------------------------------------------------------------------
+
+
+def _block(graph: Graph, kind: str, axes: Axes, file: str) -> BlockView:
+    emitter = Emitter(graph, kind, axes, file, own=bool(loss_driven(graph)))
+    emitter.all()
+    results = [emitter.scope.spread(o.value) for o in graph.of(Output, kind)]
+    inputs = [emitter.scope.names[n.id] for n in graph.of(Input, kind)]
+    forward = _preamble(emitter, inputs[0])
+    calls = [c for m, taps in emitter.calls.items() for c in fit(_call(emitter, graph[m], taps), 3)]
+    returns = results[0] if len(results) == 1 else f"({', '.join(results)})"
+    if loss_driven(graph):
+        forward += ["        calls = {", *(f"{c}" for c in calls), "        }"] if calls else ["        calls = {}"]
+        returns += ", s, calls"
+    else:
+        returns += ", s"
+    return BlockView(
+        name="Block" if len(graph.blocks) == 1 else class_name(kind),
+        doc=_equations(emitter),
+        weights=tuple(line for w in graph.of(Weight, kind) for line in fit(_put(w), 2)),
+        start=tuple(_start(emitter)),
+        unwritten=tuple(_unwritten(emitter)),
+        flows=tuple(emitter.functions),
+        forward=tuple(forward),
+        writes=tuple(write_methods(emitter, rule_names(graph))),
+        arguments=", ".join([*inputs, "s", "clock", "learn"]),
+        returns=returns,
+    )
+
+
+def _call(emitter: Emitter, memory: Memory, taps: list[str]) -> str:
+    """What the block leaves for a write at the next tick."""
+    options = [f"({', '.join(taps)},)"]
+    if memory.rate_varies:
+        options.append(f"rate={emitter.scope.spread(memory.rate, memory.heads)}")
+    if memory.retain:
+        options.append(f"keep={emitter.scope.spread_log(memory.retain, memory.heads)}")
+    return f'"{memory.id}": Call({", ".join(options)}),'
+
+
+def _preamble(emitter: Emitter, like: str) -> list[str]:
+    """Names the body uses, then the body."""
+    text = "\n".join(emitter.lines)
+    lines = ["        s = dict(s)"]
+    if re.search(r"(?<![\w.])B\b(?!_)", text) or re.search(r"(?<![\w.])T\b(?!_)", text):
+        lines.append(f"        B, T = {like}.shape[:2]")
+        lines[-1] = lines[-1] if re.search(r"(?<![\w.])B\b(?!_)", text) else f"        T = {like}.shape[1]"
+        if not re.search(r"(?<![\w.])T\b(?!_)", text):
+            lines[-1] = f"        B = {like}.shape[0]"
+    if re.search(r"(?<![\w.])t\b", text):
+        lines.append('        t = clock["sequence"]')
+    if "x_like" in text:
+        text = text.replace("x_like", like)
+    return lines + text.split("\n")
+
+
+def _equations(emitter: Emitter) -> tuple[str, ...]:
+    """The block as its spec writes it."""
+    graph, lines = emitter.graph, []
+    for node in emitter.values.values():
+        name = getattr(node, "name", "")
+        if name and not isinstance(node, Input) and not node.field and not (isinstance(node, Op) and node.op == "item"):
+            lines += wrapped(f"{name} = {spec_text(graph, node.id)}", 112)
+    return tuple(lines)
+
+
+def _put(weight: Weight) -> str:
+    shape = ", ".join(map(str, weight.shape or ()))
+    scale = 1.0 if weight.scale is None else weight.scale
+    match weight.init:
+        case Init.CONSTANT:
+            value = f"constant({number(scale)}{', ' if shape else ''}{shape})"
+        case Init.IDENTITY:
+            value = f"{number(scale)} * torch.eye({(weight.shape or (0,))[-1]}).repeat({', '.join([*map(str, (weight.shape or ())[:-2]), '1', '1'])})"
+        case Init.NORMAL:
+            value = f"normal({_scale(scale)}{', ' if shape else ''}{shape})"
+    return f'self.put("{weight.path}", {value})'
+
+
+def _scale(scale: float) -> str:
+    """0.0625 as it is; n^-1/2 where that is what it is."""
+    n = round(scale**-2) if scale > 0 else 0
+    return f"{n}**-0.5" if n > 1 and abs(n**-0.5 - scale) < 1e-12 and number(scale) != str(n**-0.5)[:6] else number(scale)
+
+
+def _start(emitter: Emitter) -> list[str]:
+    """The registers of one layer at the start of B sequences; those written at ticks begin as the shared weights."""
+    graph, lines = emitter.graph, []
+    for node in emitter.values.values():
+        if isinstance(node, Op) and node.op in ("conv", "prev"):
+            taps = dict(node.options).get("window", 2) - 1
+            shape = ", ".join(map(str, node.shape or ()))
+            lines.append(f'"{place_of(graph, node)}": {{"past": like.new_zeros(B, {taps}{", " if shape else ""}{shape})}},')
+    for recurrence in graph.of(Recurrence, emitter.block):
+        for m in recurrence.members:
+            memory: Memory = graph[m]
+            if recurrence.lowering == "attention":
+                ((key, value),) = memory.pairs
+                k, v = (", ".join(map(str, graph[i].shape)) for i in (key, value))
+                lines.append(f'"{m}": {{"k": like.new_zeros(B, 0, {k}), "v": like.new_zeros(B, 0, {v})}},')
+            elif recurrence.lowering not in ("weights", "segment"):
+                lines.append(f'"{m}": {_begin(graph, memory)},')
+    return [line for entry in lines for line in fit(entry, 3)]
+
+
+def _unwritten(emitter: Emitter) -> list[str]:
+    """The registers of memories written at ticks, before their first write."""
+    graph = emitter.graph
+    mine = [m for m in loss_driven(graph) if m.block == emitter.block]
+    return [line for m in mine for line in fit(f'"{m.id}": {_begin(graph, m)},', 3)]
+
+
+def _begin(graph: Graph, memory: Memory) -> str:
+    shape = linear(memory.rule)
+    options = ["hold=True"] if memory.chunk > memory.period.count else []
+    states = [s for level in memory.rule.levels for s in level.state]
+    if states:
+        names = states if needs_rule(memory) or shape is None else ["m"]
+        options.append(f"rule=({', '.join(repr_(s) for s in names)},)")
+    return f"begin({', '.join(['B', start_parts(graph, memory, 'like'), *options])})"
+
+
+# ---- the model ----------------------------------------------------------------------------------------------------------
+
+
+def _stack(graph: Graph, names: dict[str, str]) -> str:
+    """The layers: `Block() for _ in range(4)`, or the kinds in order."""
+    if len(graph.blocks) == 1:
+        return f"{names[graph.stack[0]]}() for _ in range({len(graph.stack)})"
+    kinds = ", ".join(names[k] for k in graph.stack)
+    return f"kind() for kind in ({kinds},)"
+
+
+def _fields(graph: Graph) -> tuple[str, ...]:
+    """Class attributes: what runtime.model asks of a model."""
+    writing = [level.name for level in graph.levels if any(in_sequence(graph[m]) for m in level.memories)]
+    memories = graph.of(Memory)
+    streams = [m.id for m in memories if m.carry is Carry.STREAM]
+    tails = {m.id: m.tail.value for m in memories if m.tail.value != "carry" and in_sequence(m)}
+    lines = [] if graph.bare else [f"vocab = {graph.sizes['vocab']}"]
+    lines += fit(f"writing = ({', '.join(map(repr_, writing))}{',' if len(writing) == 1 else ''})", 0)
+    if streams:
+        lines.append(f"streams = ({', '.join(map(repr_, streams))},)")
+    if tails:
+        lines.append("tails = {" + ", ".join(f'"{m}": "{t}"' for m, t in tails.items()) + "}")
+        lines.append(f"counters = ({', '.join(map(repr_, ['sequence', 'stream', *tails]))})")
+    return tuple(lines)
+
+
+def _bare(graph: Graph, axes: Axes) -> list[str]:
+    """forward of a bare program."""
+    (kind,) = graph.blocks
+    inputs = [(n.name, local(n.name)) for n in graph.of(Input, kind)]
+    given = ", ".join(word for _, word in inputs)
+    outputs = [o.name for o in graph.of(Output, kind)]
+    first = inputs[0][1]
+    shapes = "; ".join(f"{word} (B, T{''.join(f', {d}' for d in n.shape)})" for n, (_, word) in zip(graph.of(Input, kind), inputs, strict=True))
+    return [
+        f"    def forward(self, *, {given}, state=None, learn=True):",
+        f'        """{", ".join(outputs)} and the state after them.  {shapes}."""',
+        f"        state, clock = self.begun({first}, state)",
+        "        writing = self.learning(learn)",
+        f"        out, registers = self.blocks[0]({given}, layer_of(state, 0), clock, writing)",
+        *count_lines(graph, f"{first}.shape[1]"),
+        f"        state = self.advanced(with_layer(state, 0, registers), {first}.shape[1])",
+        "        return out, self.closed(state)",
+        "",
+        "    def start(self, B, like):",
+        '        """The initial state of every register, for B sequences."""',
+        "        return with_layer({}, 0, self.blocks[0].start(B, like))",
+    ]
+
+
+def count_lines(graph: Graph, tokens: str, indent: int = 2) -> list[str]:
+    """How often each level that writes token by token, or once in a period, has fired."""
+    lines = []
+    driven = {m.level for m in loss_driven(graph)}
+    for level in graph.levels:
+        if level.id in driven or not any(in_sequence(graph[m]) for m in level.memories):
+            continue
+        n, memory = level.period.count, graph[level.memories[0]]
+        at = 'clock["stream"]' if memory.carry is Carry.STREAM else 'clock["sequence"]'
+        times = tokens if n == 1 else f"({at} + {tokens}) // {n} - {at} // {n}"
+        lines.append("    " * indent + f'self.fired("{level.name}", {times} if "{level.name}" in {"writing" if graph.bare else "learn"} else 0)')
+    return lines
+
+
+__all__ = ["comment", "attribute", "model_view"]

@@ -1,0 +1,28 @@
+"""Names in generated code that come from names in a spec."""
+
+from __future__ import annotations
+
+import keyword
+
+TAKEN = frozenset("self s t B T F torch nn math past clock learn state final calls".split())
+
+
+def local(name: str) -> str:
+    """A Python variable for a name of the spec."""
+    return f"{name}_" if keyword.iskeyword(name) or name in TAKEN else name
+
+
+def class_name(name: str) -> str:
+    """hope_deep, dgd-cell -> HopeDeep, DgdCell."""
+    words = "".join(c if c.isalnum() else " " for c in name).split()
+    text = "".join(w[:1].upper() + w[1:] for w in words) or "Model"
+    return text if text[0].isalpha() else f"Model{text}"
+
+
+def class_constant(id: str) -> str:
+    """titans.memory -> TITANS_MEMORY."""
+    return "".join(c if c.isalnum() else "_" for c in id).upper()
+
+
+def function_name(id: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in id)

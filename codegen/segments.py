@@ -1,0 +1,197 @@
+"""The run of a language model: blocks over segments, and the levels that write at segment ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from codegen.axes import Axes
+from codegen.layout import comment, fit
+from codegen.memories import clock_of, erases, holds, start_parts
+from codegen.names import class_constant, function_name
+from nlc.graph.graph import Graph
+from nlc.graph.nodes import Level, Memory, Recurrence, Rule
+
+if TYPE_CHECKING:
+    from codegen.block import Emitter
+
+
+def loss_driven(graph: Graph) -> list[Memory]:
+    """The memories that learn from each token's own error inside a sequence."""
+    return [graph[m] for r in graph.of(Recurrence) if r.lowering == "segment" for m in r.members]
+
+
+def learners(graph: Graph) -> list[str]:
+    """The table of memories that learn from the network's own error."""
+    memories = loss_driven(graph)
+    if not memories:
+        return []
+    lines = ["LEARNERS = {  # written from the network's own error: level, map, and what a period gathers"]
+    for m in memories:
+        options = ["gram=True"] * erases(m) + ["first_order=True"] * (m.meta.value != "full")
+        lines += fit(f'"{m.id}": Learner({", ".join([repr_(graph[m.level].name), class_constant(m.id), *options])}),', 1)
+    return [*lines, "}"]
+
+
+def repr_(text: str) -> str:
+    return f'"{text}"'
+
+
+def write_methods(emitter: Emitter, rules: Mapping[Rule, str]) -> list[str]:
+    """One method a memory of the block that is written at ticks: its register after the write."""
+    lines: list[str] = []
+    graph = emitter.graph
+    for memory in [m for m in loss_driven(graph) if m.block == emitter.block]:
+        level: Level = graph[memory.level]
+        lines += ["", f"    def write_{function_name(memory.id)}(self, register, count, release=True):"]
+        doc = f"Level {level.name}, every {memory.period}: {memory.rule.name} from the sum of the period's gradients."
+        lines.append(f'        """{doc}"""')
+        options = []
+        if not memory.rate_varies:
+            options.append(f"lr={emitter.scope.text(memory.rate)}")
+        if memory.retain_to_start:
+            options.append("to_start=True")
+        if any(s for s in memory.rule.levels):
+            options.append("count=count")
+        if holds(memory):
+            options += ["hold=True", "release=release"]
+        start = start_parts(graph, memory, "like")
+        if "like" in start:
+            lines.append("        like = next(iter(register.values()))")
+        call = f"write({class_constant(memory.id)}, {rules[memory.rule]}, register, {start}, {', '.join(options)})"
+        lines += fit(f"return {call}", 2)
+    return lines
+
+
+def run_lines(graph: Graph, axes: Axes) -> list[str]:
+    """start, run and, where levels write at ticks, read and learn."""
+    from codegen.model import count_lines
+
+    first = "x_BTD"
+    lines = [
+        "    def start(self, B):",
+        '        """The initial state of every register, for B sequences."""',
+        "        state = {}",
+        "        for i, block in enumerate(self.blocks):",
+        "            state = with_layer(state, i, block.start(B, self.embedding))",
+        "        return state",
+        "",
+    ]
+    head = "self.embedding" if graph.tied else "self.linear"
+    if not loss_driven(graph):
+        return [
+            *lines,
+            "    def run(self, tokens_BT, targets_BT, state, clock, final, learn):",
+            '        """Logits, nats of every token and the state after them, for sequences that share all clocks."""',
+            f"        {first} = F.embedding(tokens_BT, self.embedding)",
+            "        for i, block in enumerate(self.blocks):",
+            f"            {first}, registers = block({first}, layer_of(state, i), clock, learn)",
+            "            state = with_layer(state, i, registers)",
+            f"        logits_BTV = linear(rmsnorm({first}, self.rmsnorm), {head})",
+            *count_lines(graph, "tokens_BT.shape[1]"),
+            "        return logits_BTV, nats_of(logits_BTV, targets_BT), state",
+        ]
+    return lines + _segmented(graph, head)
+
+
+def _segmented(graph: Graph, head: str) -> list[str]:
+    from codegen.model import count_lines
+
+    memories = loss_driven(graph)
+    levels: dict[str, list[Memory]] = {}
+    for m in memories:
+        levels.setdefault(m.level, []).append(m)
+    ticks = {(clock_of(m, 't'), m.period.count) for m in memories} | {(clock_of(m, "t"), m.chunk) for m in memories if m.chunk > 1}
+    cuts = ", ".join(f"({_at(t)}, {n})" for t, n in sorted(ticks, key=lambda c: (c[1], c[0])))
+    said = ", ".join(f"{graph[level].name} ({graph[level].period})" for level in levels)
+    full = any(m.meta.value == "full" for m in memories)
+    lines = [
+        "    def run(self, tokens_BT, targets_BT, state, clock, final, learn):",
+        f'        """Segment by segment: none crosses a tick of {said}.',
+        "",
+        "        Inside a segment every state of these levels is a constant, so all its tokens go at once.  `final`: nobody reads",
+        "        the state afterwards, so what only it would show is left out.",
+        '        """',
+        "        T, wanted = tokens_BT.shape[1], torch.is_grad_enabled()",
+        "        logits, nats = [], []",
+        f"        for a, b in segments(T, {cuts}):",
+        "            with torch.enable_grad():  # a token's own error needs the segment's graph, whatever the caller wants",
+        "                at = {name: ticks + a for name, ticks in clock.items()}",
+        "                part_BTV, state, calls = self.read(tokens_BT[:, a:b], state, at, learn)",
+        "                part_BT = nats_of(part_BTV, targets_BT[:, a:b])",
+    ]
+    waiting = []
+    for level, members in levels.items():
+        m = members[0]
+        name = graph[level].name
+        t = _at(clock_of(m, "t"))
+        waiting.append(
+            f'"{name}": "{name}" in learn and (not final or {m.period.count} - ({t} + a) % {m.period.count} + a < T),'
+        )
+    lines += ["                awaited = {", *(f"                    {w}" for w in waiting), "                }"]
+    lines.append("                state = self.learn(part_BT, calls, state, awaited)")
+    for level, members in levels.items():
+        m, node = members[0], graph[level]
+        t, n = _at(clock_of(m, "t")), m.period.count
+        lines += comment(f"level {node.name}: every {m.period}", f"{_file(graph)}:{m.at.line}", 4)
+        lines.append(f'                if awaited["{node.name}"] and ({t} + b) % {n} == 0:')
+        for m in members:
+            release = f", ({t} + b) % {m.chunk} == 0" if holds(m) else ""
+            lines += [
+                "                    for i, block in enumerate(self.blocks):",
+                f'                        if "{m.id}" in calls[i]:' if len(graph.blocks) > 1 else None,
+                *_indented(
+                    [
+                        f'place = f"blocks.{{i}}.{m.id}"',
+                        *fit(f"state = state | {{place: block.write_{function_name(m.id)}(state[place], ({t} + b) // {n}{release})}}", 0),
+                    ],
+                    7 if len(graph.blocks) > 1 else 6,
+                ),
+            ]  # type: ignore[list-item]
+        lines.append(f'                    self.fired("{node.name}", 1)')
+    lines += [
+        "            if not wanted:",
+        "                part_BTV, part_BT, state = part_BTV.detach(), part_BT.detach(), over(torch.Tensor.detach, state)",
+        "            logits.append(part_BTV)",
+        "            nats.append(part_BT)",
+        *count_lines(graph, "T"),
+        "        return torch.cat(logits, 1), torch.cat(nats, 1), state",
+        "",
+        "    def read(self, tokens_BT, state, clock, learn):",
+        '        """All blocks over tokens between two ticks, and what each memory written at ticks was called with."""',
+        "        x_BTD, calls = F.embedding(tokens_BT, self.embedding), []",
+        "        if not x_BTD.requires_grad:  # an own error needs a graph even where nothing else is trained",
+        "            x_BTD = x_BTD.detach().requires_grad_()",
+        "        for i, block in enumerate(self.blocks):",
+        "            x_BTD, registers, call = block(x_BTD, layer_of(state, i), clock, learn)",
+        "            state = with_layer(state, i, registers)",
+        "            calls.append(call)",
+        f"        return linear(rmsnorm(x_BTD, self.rmsnorm), {head}), state, calls",
+        "",
+        "    def learn(self, nats_BT, calls, state, awaited):",
+        '        """Every token\'s own error at each layer of these memories, added to what their periods gather (eq. 71)."""',
+        "        called = [(i, name, call) for i, made in enumerate(calls) for name, call in made.items()]",
+        "        learners = [(i, name, call) for i, name, call in called if awaited[LEARNERS[name].level]]",
+        "        if not learners:",
+        "            return state",
+        "        outputs = [z for _, _, call in learners for z in call.outputs()]",
+        f"        errors = iter(own_errors(nats_BT.sum(), outputs{', create_graph=True' if full else ''}))",
+        "        for i, name, call in learners:",
+        '            place = f"blocks.{i}.{name}"',
+        "            own = [next(errors) for _ in call.outputs()]",
+        "            state = state | {place: gather(LEARNERS[name], state.get(place, {}), call, own)}",
+        "        return state",
+    ]
+    return [line for line in lines if line is not None]
+
+
+def _indented(lines: list[str], indent: int) -> list[str]:
+    return ["    " * indent + line for line in lines]
+
+
+def _at(t: str) -> str:
+    return 'clock["sequence"]' if t == "t" else t
+
+
+def _file(graph: Graph) -> str:
+    return graph.file.rsplit("/", 1)[-1]

@@ -1,0 +1,308 @@
+"""Graph -> train.py: the levels that count steps as a loop one can read, and the update rule of each as a function.
+
+In: the graph after all passes.  Out: the text of a program that needs torch, `runtime` and the model.py beside it.
+"""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from codegen.names import class_name, function_name
+from codegen.owned import Owned
+from codegen.update import Update, update
+from nlc.diagnostics import CompilerBug, Diagnostic, SpecError
+from nlc.graph.graph import Graph
+from nlc.graph.nodes import Carry, Level, Memory, Rule, Unit
+from nlc.source import Position
+
+WIDTH = 120
+USED = """
+    Level Run Settings Weights arguments batches build constant cosine detached factor levels loss main math model run
+    settings starts_BT state step sys text torch weights x_BT y_BT
+"""
+TAKEN = frozenset(USED.split())  # names that the template uses
+
+
+@dataclass(frozen=True, slots=True)
+class StepLevel:
+    """A level that counts steps: its variable, the lines that make it, and those that fire it in the loop."""
+
+    variable: str
+    making: tuple[str, ...]
+    firing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainView:
+    """Exactly what train.py.j2 asks for."""
+
+    header: tuple[str, ...]
+    doc: tuple[str, ...]
+    settings: tuple[str, ...]
+    model: str
+    dtype: str  # " .to(...)" after the model, "" for float32
+    schedule: str
+    stream: bool
+    math: bool
+    ops: tuple[str, ...]  # names of runtime.ops
+    updates: tuple[Update, ...]
+    weights: tuple[str, ...]  # lines that collect the weights and freeze those no level owns
+    making: tuple[StepLevel, ...]  # in the order they take their weights
+    firing: tuple[StepLevel, ...]  # fastest first
+    variables: str  # of the levels, fastest first
+    unpacked: str  # the same, as a target
+    loop: str
+    loss: str
+
+
+def train(graph: Graph, *, header: Sequence[str], digest: str) -> str:
+    """The text of train.py.  `header`: comment lines that open the file; `digest`: the graph's hash.
+
+    Raises SpecError for a rule or a precision that training does not support yet.
+    """
+    environment = Environment(loader=PackageLoader("codegen"), undefined=StrictUndefined, keep_trailing_newline=True)
+    environment.trim_blocks = environment.lstrip_blocks = True
+    return environment.get_template("train.py.j2").render(view=view(graph, header=header, digest=digest))
+
+
+def view(graph: Graph, *, header: Sequence[str], digest: str) -> TrainView:
+    outer = [level for level in graph.levels if level.period.unit is Unit.STEP and level.weights]
+    stream = any(memory.carry is Carry.STREAM for memory in graph.of(Memory))
+    updates = functions(outer)
+    written = tuple(updates.values())
+    owned = Owned(graph)
+    variables = distinct([level.name for level in outer], TAKEN | {u.function for u in written})
+    order = ", ".join(variables[level.name] for level in outer)
+    largest_last = sorted(outer, key=lambda level: (len(owned.by(level.id)), level.name))
+    made = {
+        level.id: StepLevel(
+            variable=variables[level.name],
+            making=making(level, owned, updates[key(level)], variables[level.name], rest=level is largest_last[-1]),
+            firing=firing(level, updates[key(level)], variables[level.name]),
+        )
+        for level in outer
+    }
+    arguments = "x_BT, y_BT, state, starts=starts_BT" if stream else "x_BT, y_BT, final=True"
+    return TrainView(
+        header=tuple(header),
+        doc=doc(graph, outer),
+        settings=settings(graph, digest),
+        model=class_name(graph.name),
+        dtype=dtype(graph),
+        schedule=graph.run.schedule,
+        stream=stream,
+        math=any(u.math for u in written),
+        ops=tuple(sorted({name for u in written for name in u.imports})),
+        updates=written,
+        weights=weights(outer, owned),
+        making=tuple(made[level.id] for level in largest_last),
+        firing=tuple(made[level.id] for level in outer),
+        variables=order,
+        unpacked=order if len(outer) > 1 else f"[{order}]",
+        loop=loop(outer, order),
+        loss=margin(f"            loss, state = model.loss({arguments})", ticks(graph)),
+    )
+
+
+# ---- how things are written -----------------------------------------------------------------------------------------
+
+
+def margin(code: str, comment: str = "", at: Position | None = None) -> str:
+    """Code, a comment two spaces after it, and `hope.yaml:33` at the right margin.  Without room, the code alone."""
+    if at is not None:
+        where = f"{PurePath(at.file).name}:{at.line}" if at.line else PurePath(at.file).name
+        for left in (f"{code}  # {comment}  " if comment else f"{code}  # ", f"{code}  # "):
+            if len(left) + len(where) <= WIDTH:
+                return left.ljust(WIDTH - len(where)) + where if comment else left + where
+    line = f"{code}  # {comment}"
+    return line if comment and len(line) <= WIDTH else code
+
+
+def call(function: str, arguments: Sequence[str], indent: int) -> tuple[str, ...]:
+    """A call on one line; else its arguments on the next; else one a line."""
+    pad = "    " * indent
+    inside = ", ".join(arguments)
+    if "\n" not in inside:
+        if len(line := f"{pad}{function}({inside})") <= WIDTH:
+            return (line,)
+        if len(line := f"{pad}    {inside}") <= WIDTH:
+            return (f"{pad}{function}(", line, f"{pad})")
+    lines = [f"{pad}    {line}" for argument in arguments for line in f"{argument},".splitlines()]
+    return (f"{pad}{function}(", *lines, f"{pad})")
+
+
+def quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def strings(names: Sequence[str], room: int) -> str:
+    """A tuple of texts, on one line if there is room, else one a line."""
+    inside = ", ".join(quoted(name) for name in names)
+    if len(inside) <= room:
+        return f"({inside}{',' * (len(names) == 1)})"
+    return "\n".join(["(", *(f"    {quoted(name)}," for name in names), ")"])
+
+
+def literal(value: Any) -> str:
+    """A parameter as Python: 0.001 as 1e-3, [0.9, 0.95] as a tuple."""
+    if isinstance(value, tuple | list):
+        return f"({', '.join(literal(v) for v in value)}{',' * (len(value) == 1)})"
+    if isinstance(value, float) and 0 < abs(value) < 0.01:
+        digits, exponent = f"{value:.15e}".split("e")
+        text = f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
+        return text if float(text) == value else repr(value)
+    return quoted(value) if isinstance(value, str) else repr(value)
+
+
+def listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def some(names: Sequence[str], one: str, many: str) -> str:
+    """Level train ticks | Levels titans and cms.fast tick"""
+    return f"Level {names[0]} {one}" if len(names) == 1 else f"Levels {listed(names)} {many}"
+
+
+def distinct(names: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
+    """A Python variable for each dotted name: its last word, or all of it where that is taken."""
+    names, used, found = list(names), set(taken), {}
+    lasts = [name.split(".")[-1] for name in names]
+    for name, last in zip(names, lasts, strict=True):
+        text = function_name(last)
+        if text in used or lasts.count(last) > 1:
+            text = function_name(name)
+        while text in used or keyword.iskeyword(text) or not text.isidentifier():
+            text = f"{text}_level" if text.isidentifier() else f"level_{text}"
+        used.add(text)
+        found[name] = text
+    return found
+
+
+# ---- the parts of the file ------------------------------------------------------------------------------------------
+
+
+def doc(graph: Graph, outer: Sequence[Level]) -> tuple[str, ...]:
+    lines = [
+        f"Train {graph.name}, one byte a token.",
+        "",
+        "    python train.py                the source of Python's standard library",
+        "    python train.py --data PATH    a text file or a folder of one's own; --help lists the rest",
+        "",
+    ]
+    if names := inner(graph):
+        lines.append(f"{some(names, 'ticks', 'tick')} inside a sequence: model.py.")
+    if outer:
+        steps = some([level.name for level in outer], "counts steps and ticks", "count steps and tick")
+        lines.append(f"{steps} here: `main`.")
+    return tuple(lines)
+
+
+def inner(graph: Graph) -> list[str]:
+    """The levels that write inside a sequence, fastest first."""
+    units = (Unit.TOKEN, Unit.SEQUENCE)
+    written = [level for level in graph.levels if level.period.unit in units and level.period.count and level.memories]
+    return [level.name for level in written]
+
+
+def ticks(graph: Graph) -> str:
+    names = inner(graph)
+    return f"l{some(names, 'ticks', 'tick')[1:]} in here" if names else ""
+
+
+def settings(graph: Graph, digest: str) -> tuple[str, ...]:
+    run = graph.run
+    rows = [
+        ("name", graph.name, ""),
+        ("spec", graph.file, ""),
+        ("graph", digest, ""),
+        ("vocab", graph.sizes["vocab"], ""),
+        ("context", graph.sizes["context"], "tokens of a sequence"),
+        ("batch", run.batch, "sequences of a step"),
+        ("steps", run.steps, ""),
+        ("warmup", run.warmup, "steps"),
+        ("clip", run.clip, "largest norm of a level's gradient"),
+        ("seed", run.seed, ""),
+        ("log_every", 10, "steps"),
+        ("validate_every", max(10, run.steps // 12), "steps"),
+        ("checkpoint_every", max(10, run.steps // 4), "steps"),
+    ]
+    return tuple(margin(f"    {name}={literal(value)},", comment) for name, value, comment in rows)
+
+
+def dtype(graph: Graph) -> str:
+    match graph.run.precision:
+        case "float32":
+            return ""
+        case "float64":
+            return ".to(torch.float64)"
+    message = f"run.precision: training in {graph.run.precision} is not supported yet"
+    raise SpecError([Diagnostic("NLC1001", Position(graph.file, 0, 0), message, hint="float32 or float64")])
+
+
+def rule_of(level: Level) -> Rule:
+    if level.rule is None or level.rate is None:
+        raise CompilerBug(f"codegen: level '{level.name}' counts steps and has no rule or no rate")
+    return level.rule
+
+
+def said(level: Level, field: str) -> Position:
+    return dict(level.said).get(field, level.at)
+
+
+def key(level: Level) -> Any:
+    """Levels with equal keys are updated by one function."""
+    return rule_of(level).name, rule_of(level).levels
+
+
+def functions(outer: Sequence[Level]) -> Mapping[Any, Update]:
+    """One function for every different program."""
+    found: dict[Any, Update] = {}
+    for level in outer:
+        if key(level) not in found:
+            rule = rule_of(level)
+            name = distinct([rule.name], TAKEN | {u.function for u in found.values()})[rule.name]
+            found[key(level)] = update(rule, name, said(level, "rule"))
+    return found
+
+
+def weights(outer: Sequence[Level], owned: Owned) -> tuple[str, ...]:
+    decaying = owned.patterns(owned.decaying())
+    lines = call("weights = Weights", ["model", *([f"decay={strings(decaying, 80)}"] if decaying else [])], 1)
+    orphans = owned.patterns(set(owned.nodes).difference(*(owned.by(level.id) for level in outer)))
+    return (*lines, *call("weights.freeze", [quoted(name) for name in orphans], 1)) if orphans else lines
+
+
+def making(level: Level, owned: Owned, rule: Update, variable: str, rest: bool) -> tuple[str, ...]:
+    """slow = Level("cms.slow", weights.take("blocks.*.cms.slow.*"), state=("m", "v2"))"""
+    names = ("*",) if rest else owned.patterns(owned.by(level.id))
+    taken = "\n".join(call("weights.take", [quoted(name) for name in names], 0))
+    state = [f"state={strings(rule.state, 60)}"] if rule.state else []
+    lines = call(f"{variable} = Level", [quoted(level.name), taken, *state], 1)
+    return (margin(lines[0], "all that is left"), *lines[1:]) if rest else lines
+
+
+def firing(level: Level, rule: Update, variable: str) -> tuple[str, ...]:
+    """adamw(train, lr=1e-3 * factor, betas=(0.9, 0.95), eps=1e-8, decay=0.1), under an `if` when not at every step."""
+    numbers = [literal(p.number) for p in rule_of(level).params]
+    given = [f"{name}={number}" for name, number in zip(rule.parameters, numbers, strict=True)]
+    count = level.period.count
+    lines = call(rule.function, [variable, f"lr={literal(level.rate)} * factor", *given], 3 + (count > 1))
+    if len(lines) == 1:
+        lines = (margin(lines[0], "", said(level, "rule")),)
+    if count == 1:
+        return lines
+    comment = f"level {level.name}: every {count} steps, the sum of their gradients"
+    return (margin(f"            if (step + 1) % {count} == 0:", comment, said(level, "every")), *lines)
+
+
+def loop(outer: Sequence[Level], variables: str) -> str:
+    """The loop over steps; where a level fires at every step, the loop is that level's."""
+    code = f"        for step in run.steps(model, [{variables}]):"
+    every = next((level for level in outer if level.period.count == 1), None)
+    return margin(code, f"level {every.name}: every 1 step", said(every, "every")) if every else code

@@ -1,0 +1,94 @@
+"""What every command shares: options, ways to end, and the two streams (results on stdout, the rest on stderr)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+class Status(IntEnum):
+    """Exit statuses of every command."""
+
+    DONE = 0
+    FAILED = 1  # the run failed
+    USAGE = 2  # usage, or an illegal spec
+    UNMET = 3  # a check, verification or threshold failed
+    MISSING = 4  # environment or data missing
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class Stop(Exception):
+    """Ends a command with one line on stderr and a status."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+SpecArgument = Annotated[
+    str, typer.Argument(metavar="SPEC", help="A path, a shipped name (hope), or - for standard input.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Set one value of the spec, e.g. sizes.width=64. Repeatable."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def settings(pairs: Iterable[str] | None) -> dict[str, str | object]:
+    """`--set` options as a mapping; the values stay text until the spec gives them a type."""
+    given: dict[str, str | object] = {}
+    for pair in pairs or ():
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip():
+            raise Stop(Status.USAGE, f"--set {pair}: expected KEY=VALUE, for example --set sizes.width=64")
+        if key.strip() in given:
+            raise Stop(Status.USAGE, f"--set {key.strip()} is given twice")
+        given[key.strip()] = value.strip()
+    return given
+
+
+def say(text: str) -> None:
+    """A result, on stdout."""
+    print(text, file=sys.stdout)
+
+
+def note(text: str) -> None:
+    """A word about what happens, on stderr."""
+    print(text, file=sys.stderr)
+
+
+def say_json(value: Any) -> None:
+    say(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def say_or_write(text: str, out: Path | None) -> None:
+    """A result, on stdout or in a file; the file appears whole or not at all."""
+    if out is None:
+        say(text.removesuffix("\n"))
+        return
+    part = out.with_name(out.name + ".part")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8")
+        part.replace(out)
+    except OSError as error:
+        raise Stop(Status.FAILED, f"{out}: {error.strerror}") from None
+    note(f"wrote {out}")
+
+
+def choose(word: str, choices: Iterable[str], what: str) -> str:
+    """The word, when it is one of the choices; otherwise a usage error that names the nearest."""
+    known = list(choices)
+    if word in known:
+        return word
+    from nlc.diagnostics import suggest
+
+    raise Stop(Status.USAGE, f"unknown {what} '{word}': {suggest(word, known, 'one of')}")

@@ -1,0 +1,109 @@
+"""`nlc demo`: the whole way on one model, by the functions that the other commands call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nlc.cli.common import SetOption, Status, say, settings
+from nlc.cli.runs import DataOption, run
+
+if TYPE_CHECKING:
+    from nlc.spec import Spec
+
+SPEC = "hope"
+SETTINGS: dict[str, Any] = {  # the spec as shipped, at a size that two CPU cores train in minutes
+    "sizes.width": 128,
+    "sizes.heads": 2,
+    "sizes.layers": 4,
+    "sizes.context": 512,
+    "run.batch": 4,
+    "run.steps": 600,
+    "run.warmup": 40,
+    "levels.train.rule": "adamw(lr=4e-3, betas=(0.9, 0.95), weight_decay=0.1)",
+}
+EXCERPT = 26  # lines of generated code shown
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(demo)
+
+
+def demo(
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Fewer steps than the demo's 600.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", metavar="DIR", help="Keep the run in this folder.")] = None,
+    data: DataOption = None,
+    set_: SetOption = None,
+) -> int:
+    """Check, draw, compile and train hope in ten minutes."""
+    from nlc.explain import explain
+    from nlc.passes import build
+    from nlc.report import levels_text, timeline
+    from nlc.spec import load
+
+    chosen = SETTINGS | ({"run.steps": steps} if steps else {}) | settings(set_)
+    spec = load(SPEC, chosen)
+    typed = " ".join(
+        f"--set '{key}={value}'" if " " in str(value) else f"--set {key}={value}" for key, value in chosen.items()
+    )
+    facts = explain(build(spec))
+
+    heading(1, "the spec", f"nlc show {SPEC}")
+    say(f"{spec.source} is legal. Its block, applied {spec.model.sizes['layers']} times:\n")
+    say(indented(spec.model.block or ""))
+
+    heading(2, "what learns, and how often", f"nlc explain {SPEC}")
+    say(levels_text(facts) + "\n")
+    say(timeline(facts))
+
+    from runtime.directory import fresh
+
+    heading(3, "the program", f"nlc compile {SPEC}")
+    folder = out or fresh("demo")
+    say(excerpts(spec, folder / "code"))
+
+    heading(4, "training on real text", f"nlc train {SPEC} {typed}")
+    status = run(spec, folder, data)
+    if status == Status.DONE:
+        say(after(folder))
+    return status
+
+
+# ---- what it prints -----------------------------------------------------------------------------------------------
+
+
+def heading(number: int, title: str, command: str) -> None:
+    say(f"\n== {number} of 4: {title} ".ljust(101, "=") + f"\n   {command}\n")
+
+
+def indented(text: str) -> str:
+    return "\n".join(f"    {line}".rstrip() for line in text.rstrip("\n").splitlines())
+
+
+def excerpts(spec: Spec, folder: Path) -> str:
+    """Part of the generated block, and the training loop."""
+    from nlc.compile import compile
+
+    files = compile(spec).files
+    parts = []
+    for name, begins in (("model.py", "    def forward("), ("train.py", "        for step in ")):
+        lines = files[name].splitlines()
+        first = next(i for i, line in enumerate(lines) if line.startswith(begins))
+        shown = lines[first : first + EXCERPT]
+        parts.append(f"from {folder / name} ({len(lines)} lines), line {first + 1}:\n\n" + indented("\n".join(shown)))
+    return "\n    ...\n\n".join(parts) + "\n    ..."
+
+
+def after(folder: Path) -> str:
+    return f"""
+Where to go from here
+
+    {folder / "loss.png"}: the loss curve; {folder / "code"}: the program that ran
+    nlc eval {folder} --learn off                          the same weights, learning off at test time
+    nlc explain hope                                     how each memory is computed and why; cost
+    nlc train hope --set levels.cms.memories.mid.every=never --steps 600
+    nlc train transformer --steps 600                    the baseline
+    nlc show hope > mine.yaml                            change it; nlc check mine.yaml says what it makes of it
+"""

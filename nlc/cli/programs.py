@@ -1,0 +1,64 @@
+"""Commands that make a program of a spec: compile, verify.  Torch is imported by what they call, when they call it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nlc.cli.common import JsonOption, SetOption, SpecArgument, Status, Stop, say, say_json, settings
+
+
+def register(app: typer.Typer) -> None:
+    for command in (compile_, verify):
+        app.command(command.__name__.strip("_"))(command)
+
+
+def compile_(
+    spec: SpecArgument,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="DIR", help="Where to write; build/<name> otherwise.")
+    ] = None,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Compile a spec to a readable PyTorch package."""
+    from nlc.compile import compile
+    from nlc.spec import load
+
+    loaded = load(spec, settings(set_))
+    folder = out or Path("build") / loaded.model.name
+    program = compile(loaded, folder)
+    if json_:
+        say_json({"name": program.graph.name, "out": str(folder), "files": list(program.files)})
+    else:
+        say("\n".join(str(folder / name) for name in program.files))
+
+
+def verify(
+    specs: Annotated[list[str] | None, typer.Argument(metavar="[SPEC...]", help="Paths or shipped names.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every shipped spec.")] = False,
+    chunk: Annotated[
+        list[int] | None, typer.Option("--chunk", min=1, help="Chunk lengths to verify at; 16, 1 and 64 otherwise.")
+    ] = None,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+) -> int:
+    """Compare the compiled program with the interpreter."""
+    if bool(specs) is all_:
+        raise Stop(Status.USAGE, "name the specs to verify, or say --all")
+    if specs and "-" in specs:
+        raise Stop(Status.USAGE, "a spec is read several times to verify it: give a path, not standard input")
+    from nlc.spec import shipped
+    from nlc.verify.judge import CHUNKS, verify
+
+    chosen, reports = settings(set_), []
+    for spec in shipped() if all_ else specs or ():
+        reports.append(verify(spec, chosen, chunks=chunk or CHUNKS))
+        if not json_:
+            say("\n".join(reports[-1].lines()))
+    passed = all(report.passed for report in reports)
+    if json_:
+        say_json({"ok": passed, "specs": [report.as_dict() for report in reports]})
+    return Status.DONE if passed else Status.UNMET

@@ -1,0 +1,192 @@
+"""Commands that look at a spec: check, show, graph, explain, schema.  None of them imports torch."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nlc.cli.common import (
+    JsonOption,
+    SetOption,
+    SpecArgument,
+    Status,
+    Stop,
+    choose,
+    note,
+    say,
+    say_json,
+    say_or_write,
+    settings,
+)
+
+if TYPE_CHECKING:
+    from nlc.graph.graph import Graph
+
+AfterOption = Annotated[
+    str | None, typer.Option("--after", metavar="PASS", help="The graph as it is after this pass.", show_default=False)
+]
+OutFile = Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE", help="Write to a file, not to stdout.")]
+
+
+class Format(StrEnum):
+    text = "text"
+    mermaid = "mermaid"
+    dot = "dot"
+    json = "json"
+    svg = "svg"
+
+
+def register(app: typer.Typer) -> None:
+    for command in (check, show, graph, explain, schema):
+        app.command()(command)
+
+
+def check(
+    specs: Annotated[list[str], typer.Argument(metavar="SPEC...", help="Paths, shipped names, or -.")],
+    set_: SetOption = None,
+    json_: JsonOption = False,
+) -> int:
+    """Check specs: spelling, shapes, clocks, causality, gradients."""
+    from nlc.diagnostics import SpecError
+
+    chosen, results = settings(set_), []
+    for spec in specs:
+        result: dict[str, Any] = {"spec": spec, "ok": True, "diagnostics": []}
+        try:
+            result |= summary(built(spec, chosen))
+            if not json_:
+                say(f"{spec}: ok ({sentence(result)})")
+        except SpecError as error:
+            result |= {"ok": False, "diagnostics": [d.as_dict() for d in error.diagnostics]}
+            if not json_:
+                note(str(error))
+        results.append(result)
+    ok = all(result["ok"] for result in results)
+    if json_:
+        say_json({"ok": ok, "specs": results})
+    return Status.DONE if ok else Status.USAGE
+
+
+def show(
+    spec: SpecArgument,
+    resolved: Annotated[bool, typer.Option("--resolved", help="Every value, defaults filled in.")] = False,
+    why: Annotated[
+        str | None, typer.Option("--why", metavar="PATH", help="Where a value came from, e.g. levels.titans.rate.")
+    ] = None,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Show a spec: as written, resolved, or where one value came from."""
+    from nlc import show as text
+    from nlc.spec import load
+
+    loaded = load(spec, settings(set_))
+    if why is not None:
+        origins = text.origins(loaded, why)
+        if not origins:
+            raise Stop(Status.USAGE, f"nothing in {spec} is called '{why}'{text.nearest(loaded, why)}")
+        say_json([asdict(o) for o in origins]) if json_ else say(text.aligned(origins))
+    elif json_:
+        say_json(loaded.resolved() if resolved else text.as_written(loaded))
+    else:
+        say(text.resolved_text(loaded) if resolved else text.written_text(loaded))
+
+
+def graph(
+    spec: SpecArgument,
+    format_: Annotated[Format, typer.Option("--format", help="How to draw it.")] = Format.text,
+    out: OutFile = None,
+    after: AfterOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Print or draw the graph of a spec."""
+    say_or_write(drawn(built(spec, settings(set_), after), format_), out)
+
+
+def explain(
+    what: Annotated[str, typer.Argument(metavar="SPEC|CODE", help="A spec, or a diagnostic code such as NLC0301.")],
+    after: AfterOption = None,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Explain a spec (levels, recurrences, cost) or a code."""
+    if re.fullmatch(r"(?i)NLC\d+", what) and not Path(what).exists():
+        explain_code(what.upper(), json_)
+        return
+    if after is not None:
+        say(drawn(built(what, settings(set_), after), Format.json if json_ else Format.text))
+        return
+    from nlc.explain import explain as facts
+    from nlc.report import report
+
+    found = facts(built(what, settings(set_)))
+    say_json(asdict(found)) if json_ else say(report(found).removesuffix("\n"))
+
+
+def explain_code(code: str, json_: bool) -> None:
+    from nlc.diagnostics import CODES, suggest
+    from nlc.diagnostics import explain as text
+
+    if code not in CODES:
+        raise Stop(Status.USAGE, f"unknown code '{code}': {suggest(code, CODES)}")
+    say_json({"code": code, **asdict(CODES[code])}) if json_ else say(text(code).removesuffix("\n"))
+
+
+def schema(out: OutFile = None) -> None:
+    """Print the JSON Schema of a spec, for editors."""
+    from nlc.spec import schema as json_schema
+
+    say_or_write(json.dumps(json_schema(), indent=2), out)
+
+
+# ---- steps the commands share -------------------------------------------------------------------------------------
+
+
+def built(spec: str, chosen: dict[str, str | object], after: str | None = None) -> Graph:
+    """The graph of a spec after all passes, or after one of them."""
+    from nlc import passes
+    from nlc.spec import load
+
+    if after is not None:
+        choose(after, [name for name, _ in passes.PASSES], "pass")
+    return passes.build(load(spec, chosen), after=after or "")
+
+
+def drawn(graph: Graph, format_: Format) -> str:
+    from nlc.graph import draw, dump
+
+    match format_:
+        case Format.text:
+            return dump.to_text(graph)
+        case Format.json:
+            return dump.to_json(graph)
+        case Format.mermaid:
+            return draw.to_mermaid(graph)
+        case Format.dot:
+            return draw.to_dot(graph)
+        case Format.svg:
+            return draw.to_svg(graph)
+
+
+def summary(graph: Graph) -> dict[str, Any]:
+    from nlc.graph.nodes import Memory
+
+    return {
+        "name": graph.name,
+        "levels": [level.name for level in graph.levels],
+        "memories": len(graph.of(Memory)),
+        "layers": len(graph.stack),
+        "parameters": graph.cost.parameters if graph.cost else None,
+    }
+
+
+def sentence(result: dict[str, Any]) -> str:
+    levels, memories = len(result["levels"]), result["memories"]
+    said = f"{levels} level{'s' * (levels != 1)}, {memories} memor{'ies' if memories != 1 else 'y'} in each layer"
+    return said + (f", {result['parameters']:,} parameters" if result["parameters"] is not None else "")

@@ -1,0 +1,228 @@
+"""The choices of a memory: its form, start, objective and rule, from the calls that a spec writes for them.
+
+Each function takes the text where it stands and returns a node; parameters that depend on the block become values of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from nlc.diagnostics import Reporter, SpecError, suggest
+from nlc.equations import Boolean, Call, Expr, Multiple, Name, Text, parse_call, parse_expression, to_text, walk
+from nlc.graph.declare import Said
+from nlc.graph.lower import Lowering
+from nlc.graph.nodes import Form, Init, Objective, Param, Rule, RuleLevel
+from nlc.graph.scope import Place
+from nlc.graph.static import Refused, Sizes, literal, size
+from nlc.operators import CALLABLE, OPERATORS
+from nlc.spec.fields import FORMS, OBJECTIVES, STARTS, bind
+from nlc.spec.rule import load_rule
+
+ACTS = ("gelu", "silu", "relu", "tanh", "sigmoid", "softplus")
+NORMS = ("none", "layernorm", "rmsnorm")
+INITS = {"normal": (Init.NORMAL, None), "zeros": (Init.CONSTANT, 0.0), "identity": (Init.IDENTITY, 1.0)}
+
+MakePlace = Callable[[str], Place]  # the name of a parameter -> where its value stands
+
+
+def form(said: Said, sizes: Sizes, own: tuple[str, ...], report: Reporter) -> Form:
+    """`mlp(hidden=4x, norm=layernorm, bias=true)`.  `own` are forms the spec defines itself."""
+    call = parse_call(str(said.value), said.place)
+    if call.func in own:
+        report.error(
+            "NLC1001",
+            call.at,
+            f"form '{call.func}': forms of one's own are not supported yet",
+            f"forms: {', '.join(FORMS)}",
+        )
+        raise Refused
+    if call.func not in FORMS:
+        report.error("NLC0403", call.at, f"unknown form '{call.func}'", suggest(call.func, [*FORMS, *own], "forms"))
+        raise Refused
+    given = bind(call, FORMS[call.func], "form")
+    found: dict[str, Any] = {"residual": call.func in ("mlp", "swiglu")}
+    for name, expr in given.items():
+        if name == "hidden" and isinstance(expr, Multiple):
+            found["times"] = float(expr.factor)
+        elif name in ("hidden", "depth", "window", "segment", "persistent"):
+            found[name] = size(expr, sizes, report)
+        elif name in ("residual", "bias"):
+            found[name] = _boolean(call.func, name, expr, report)
+        else:
+            found[name] = _word(call.func, name, expr, ACTS if name == "act" else NORMS, report)
+    if call.func in ("mlp", "swiglu") and not {"hidden", "times"} & set(found):
+        found["times"] = 4.0
+    if call.func not in ("mlp",):
+        found["depth"] = 2
+    elif found.get("depth", 2) < 1:
+        report.error("NLC0405", call.at, "an mlp of depth 0", "depth counts weight matrices: 2 is one hidden layer")
+        raise Refused
+    return Form(kind=call.func, **found)
+
+
+def _boolean(func: str, name: str, expr: Expr, report: Reporter) -> bool:
+    if isinstance(expr, Boolean):
+        return expr.value
+    report.error("NLC0405", expr.at, f"'{name}' of '{func}' is '{to_text(expr)}'", "true or false expected")
+    raise Refused
+
+
+def _word(func: str, name: str, expr: Expr, words: tuple[str, ...], report: Reporter) -> str:
+    if isinstance(expr, Name | Text):
+        word = expr.id if isinstance(expr, Name) else expr.value
+        if word in words:
+            return word
+    report.error(
+        "NLC0405", expr.at, f"'{name}' of '{func}' is '{to_text(expr)}'", suggest(to_text(expr), words, "choices")
+    )
+    raise Refused
+
+
+def start(said: Said | None, report: Reporter) -> tuple[str, str, tuple[Init, float | None]]:
+    """(learned | zeros | identity | from | random, the path of `from`, initial values)."""
+    if said is None:
+        return "learned", "", INITS["normal"]
+    call = parse_call(str(said.value), said.place)
+    if call.func not in STARTS:
+        report.error("NLC0406", call.at, f"unknown start '{call.func}'", suggest(call.func, STARTS, "starts"))
+        raise Refused
+    if call.func == "from":
+        path = call.args[0].value if call.args and isinstance(call.args[0], Text) else ""
+        if not path.startswith("checkpoint:") or path == "checkpoint:":
+            report.error("NLC0406", call.at, f"'{said.value}' names no checkpoint", "from(checkpoint:path)")
+            raise Refused
+        return "from", path.removeprefix("checkpoint:"), INITS["normal"]
+    given = bind(call, STARTS[call.func], "start")
+    word = "normal" if call.func in ("learned", "random") else call.func
+    if "init" in given:
+        word = _word("learned", "init", given["init"], tuple(INITS), report)
+    return call.func, "", INITS[word]
+
+
+def objective(said: Said | None, lower: Lowering, place: MakePlace, report: Reporter) -> Objective:
+    """`l2`, `huber(d)`, `loss`, or an expression in M, k and v."""
+    if said is None:
+        return Objective(kind="l2")
+    expr = parse_expression(str(said.value), said.place)
+    if any(isinstance(e, Name) and e.id == "M" for e in walk(expr)):
+        return Objective(kind="expression", params=_free(expr, lower, place, report), tree=expr)
+    call = Call(expr.id, (), (), expr.at) if isinstance(expr, Name) else expr
+    if not isinstance(call, Call) or call.func not in OBJECTIVES:
+        found = call.func if isinstance(call, Call) else to_text(expr)
+        hint = suggest(found, OBJECTIVES, "objectives") + "; or an expression in M, k and v"
+        report.error("NLC0404", expr.at, f"unknown objective '{found}'", hint)
+        raise Refused
+    given = bind(call, OBJECTIVES[call.func], "objective")
+    for name in OBJECTIVES[call.func]:
+        if name not in given:
+            report.error(
+                "NLC0405",
+                call.at,
+                f"objective '{call.func}' needs '{name}'",
+                f"for example: {call.func}({'3' if name == 'p' else '1.0'})",
+            )
+            raise Refused
+    return Objective(kind=call.func, params=tuple(_param(name, expr, lower, place) for name, expr in given.items()))
+
+
+def _free(expr: Expr, lower: Lowering, place: MakePlace, report: Reporter) -> tuple[Param, ...]:
+    """The names of an objective other than M, k and v: sizes, or values of the block."""
+    found: dict[str, Param] = {}
+    for part in walk(expr):
+        if isinstance(part, Call) and (
+            part.func not in CALLABLE or OPERATORS[part.func].suffixes({}) or OPERATORS[part.func].register
+        ):
+            hint = "an objective applies operators without weights and without memory of earlier tokens"
+            report.error("NLC0404", part.at, f"'{part.func}' in an objective", hint)
+            raise Refused
+        if isinstance(part, Name) and part.id not in ("M", "k", "v") and part.id not in found:
+            found[part.id] = _param(part.id, part, lower, place)
+    return tuple(found.values())
+
+
+def _param(name: str, expr: Expr, lower: Lowering, place: MakePlace) -> Param:
+    """A parameter: a number, tuple, word or boolean where it is one, else a value of the block."""
+    known = None if isinstance(expr, Name) and lower.is_value(expr.id) else literal(expr, lower.sizes)
+    if known is not None:
+        return Param(name=name, number=known)
+    value = lower.value(expr, place(name))
+    if value is None:
+        raise Refused
+    return Param(name=name, value=value)
+
+
+def rule(
+    said: Said | None, lower: Lowering | None, sizes: Sizes, place: MakePlace, report: Reporter
+) -> tuple[Rule, Expr | None, float]:
+    """The rule, the expression given for its lr (if any), and its own default lr.
+
+    Without `lower` the rule updates ordinary weights once in some steps: its parameters are numbers."""
+    call = parse_call(str(said.value), said.place) if said else None
+    spec = load_rule(call.func if call else "gd", call.at if call else None)
+    given = bind(call, tuple(spec.params), "rule") if call else {}
+    lr = given.pop("lr", None)
+    params: dict[str, Param] = {
+        name: Param(name=name, number=value) for name, value in spec.params.items() if name != "lr"
+    }
+    for name, expr in given.items():
+        if lower is not None:
+            params[name] = _param(name, expr, lower, place)
+        else:
+            params[name] = Param(name=name, number=_number(call.func if call else "", name, expr, sizes, report))
+        _same_kind(params[name], spec.params[name], expr, report)
+    levels = []
+    for program in spec.levels:
+        every = program.every
+        if isinstance(every, str):
+            period = params[every].number
+            if not isinstance(period, int) or period < 1:
+                assert said is not None
+                report.error("NLC0405", said.at, f"'{every}' of '{spec.name}' counts updates", "a whole number above 0")
+                raise Refused
+            every = period
+        levels.append(RuleLevel(period=every, state=tuple(program.state), do=tuple(program.do)))
+    default = spec.params.get("lr", 1.0)
+    assert isinstance(default, (int, float))
+    return Rule(name=spec.name, params=tuple(params.values()), levels=tuple(levels)), lr, float(default)
+
+
+def _number(func: str, name: str, expr: Expr, sizes: Sizes, report: Reporter) -> Any:
+    value = literal(expr, sizes)
+    if value is None:
+        report.error(
+            "NLC0405", expr.at, f"'{name}' of '{func}' is '{to_text(expr)}'", "a level that counts steps takes numbers"
+        )
+        raise Refused
+    return value
+
+
+def _same_kind(param: Param, default: Any, expr: Expr, report: Reporter) -> None:
+    """A parameter written as a tuple, number or boolean stays one."""
+    if param.value is not None:
+        return
+    kinds = {
+        bool: "true or false",
+        tuple: f"a tuple of {len(default) if isinstance(default, tuple) else 0} numbers",
+        float: "a number",
+    }
+    kind = next(k for k in (bool, tuple, float) if isinstance(default, (int, float) if k is float else k))
+    fits = isinstance(param.number, (int, float) if kind is float else kind) and (
+        kind is bool or not isinstance(param.number, bool)
+    )
+    if not fits or (isinstance(default, tuple) and len(param.number) != len(default)):
+        report.error(
+            "NLC0405", expr.at, f"'{param.name}' is '{to_text(expr)}'", f"{kinds[kind]} expected, for example {default}"
+        )
+        raise Refused
+
+
+def guarded(report: Reporter, make: Callable[[], Any]) -> Any:
+    """The result, or None when it was refused; what another stage raises is collected."""
+    try:
+        return make()
+    except Refused:
+        return None
+    except SpecError as error:
+        report.take(error)
+        return None

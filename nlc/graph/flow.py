@@ -1,0 +1,54 @@
+"""Questions about the flow around a memory that passes and code generation both ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from nlc.graph.graph import Graph
+from nlc.graph.nodes import Carry, Memory, Number, Op, Read, Unit, When
+
+
+def self_query(graph: Graph, memory: Memory) -> str:
+    """The w of `values: memory(w)`: a memory that generates its own target.  "" when it does not."""
+    if len(memory.pairs) != 1:
+        return ""
+    value = graph[memory.pairs[0][1]]
+    return value.query if isinstance(value, Read) and value.memory == memory.id and value.field else ""
+
+
+def sources(graph: Graph, memory: Memory) -> list[str]:
+    """The values a write needs, a self-generated target replaced by what it is generated from."""
+    own = self_query(graph, memory)
+    values = [own] if own else [value for _, value in memory.pairs]
+    params = [p.value for p in (*memory.rule.params, *memory.objective.params) if p.value]
+    every = [*(key for key, _ in memory.pairs), *values, memory.rate, memory.retain, memory.weigh, *params]
+    return list(dict.fromkeys(v for v in every if v))
+
+
+def reads_of(graph: Graph, block: str, members: Iterable[str]) -> list[Read]:
+    """The reads of these memories whose value is used: not those that only generate a memory's own target."""
+    own = {value for m in graph.of(Memory, block) if self_query(graph, m) for _, value in m.pairs}
+    return [r for r in graph.of(Read, block) if r.memory in set(members) and r.id not in own]
+
+
+def written_inside(memory: Memory) -> bool:
+    """Written between two ticks of the loss-driven levels, so that its state differs from token to token of one segment."""
+    return (
+        memory.form.kind != "attention"
+        and memory.carry is not Carry.MODEL
+        and memory.period.unit is not Unit.NEVER
+        and memory.objective.kind != "loss"
+    )
+
+
+def pieces(graph: Graph, members: tuple[str, ...], inside: tuple[str, ...]) -> tuple[int, ...]:
+    """The chunk lengths whose borders cut the walk; (1,) when a value inside needs the token before it."""
+    running = any(isinstance(n, Read) and n.when is not When.CHUNK for n in (graph[i] for i in inside))
+    previous = any(isinstance(n, Op) and n.op in ("prev", "conv") for n in (graph[i] for i in inside))
+    lengths = tuple(sorted({graph[m].chunk for m in members}))
+    return (1,) if running or previous or lengths[0] == 1 else lengths
+
+
+def label(graph: Graph, value: str) -> str:
+    node = graph[value]
+    return getattr(node, "name", "") or ("1" if isinstance(node, Number) else node.id.rsplit(".", 1)[-1])

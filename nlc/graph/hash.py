@@ -1,0 +1,107 @@
+"""The canonical hash: equal for equal programs, whatever their memories, levels, values and weights are called.
+
+    graph_hash(graph) -> 64 hexadecimal digits
+
+Every node is labelled by what it is, without ids, names, places and words for the reader; then, in rounds, by the labels of
+what it refers to (in order) and of what refers to it (without order), until no round tells more nodes apart.  The hash is that
+of all labels together.  What passes derive (recurrences, cost) and `run`, except the batch, stay out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from typing import Any
+
+from nlc.equations import to_text
+from nlc.graph.encode import encode
+from nlc.graph.graph import Graph
+from nlc.graph.nodes import AnyNode, Input, Level, Memory, Number, Op, Output, Read, Recurrence, Rule, Weight
+
+# Never part of a label: names, places, and fields that refer to nodes (they come in through the rounds).
+HIDDEN = {
+    "id", "at", "said", "block", "name", "version", "field", "path", "inputs", "weights", "memory", "query", "owner", "level", "pairs",
+    "rate", "retain", "weigh", "value", "memories", "selects", "rule", "objective", "rate_varies",
+}  # fmt: skip
+
+
+def graph_hash(graph: Graph) -> str:
+    """Hexadecimal SHA-256."""
+    nodes = {id: n for id, n in graph.nodes.items() if not isinstance(n, Recurrence)}
+    kinds = {kind: i for i, kind in enumerate(graph.blocks)}
+    own = {
+        id: _digest([type(n).__name__, kinds.get(getattr(n, "block", ""), -1), _content(graph, n)])
+        for id, n in nodes.items()
+    }
+    forward = {id: _references(n) for id, n in nodes.items()}
+    back: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for id, references in forward.items():
+        for role, target in references:
+            back[target].append((role, id))
+    labels, classes = own, 0
+    while len(set(labels.values())) > classes:
+        classes = len(set(labels.values()))
+        labels = {
+            id: _digest(
+                [
+                    own[id],
+                    [(role, labels[t]) for role, t in forward[id]],
+                    sorted((role, labels[s]) for role, s in back[id]),
+                ]
+            )
+            for id in nodes
+        }
+    frame = [graph.bare, graph.tied, [kinds[kind] for kind in graph.stack]]
+    frame += [] if graph.bare else [graph.run.batch, graph.sizes["context"]]
+    return _digest([frame, sorted(labels.values())])
+
+
+def _digest(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def _content(graph: Graph, node: AnyNode) -> Any:
+    """What a node is, apart from what it refers to."""
+    data = {k: v for k, v in encode(node, graph.file).items() if k not in HIDDEN}
+    match node:
+        case Memory():
+            params = [[p.name, encode(p.number, "")] for p in node.objective.params]
+            tree = "" if node.objective.tree is None else to_text(node.objective.tree)
+            data |= {"rule": _rule(node.rule), "objective": [node.objective.kind, params, tree]}
+        case Level():
+            data |= {"rule": _rule(node.rule), "rate": node.rate, "objective": node.objective}
+        case Number():
+            data["value"] = node.value
+        case Input() | Output():
+            data["name"] = node.name
+    return data
+
+
+def _rule(rule: Rule | None) -> Any:
+    if rule is None:
+        return None
+    params = [[p.name, encode(p.number, "")] for p in rule.params]
+    return [params, [[level.period, list(level.state), [to_text(a) for a in level.do]] for level in rule.levels]]
+
+
+def _references(node: AnyNode) -> list[tuple[str, str]]:
+    """(role, id) of everything a node refers to, in a fixed order."""
+    match node:
+        case Op():
+            return [("input", i) for i in node.inputs] + [("weight", w) for w in node.weights]
+        case Read():
+            return [("memory", node.memory), ("query", node.query)]
+        case Memory():
+            found = [("level", node.level)] + [("start", w) for w in node.weights]
+            found += [(role, v) for pair in node.pairs for role, v in zip(("key", "value"), pair, strict=True)]
+            found += [
+                (role, v) for role, v in (("rate", node.rate), ("retain", node.retain), ("weigh", node.weigh)) if v
+            ]
+            found += [(f"rule {p.name}", p.value) for p in node.rule.params if p.value]
+            return found + [(f"objective {p.name}", p.value) for p in node.objective.params if p.value]
+        case Weight():
+            return [("owner", node.owner)] if node.owner else []
+        case Output():
+            return [("value", node.value)]
+    return []

@@ -1,0 +1,120 @@
+"""Arguments known before anything runs: sizes, numbers, words.  Numbers, sizes and + - * / ** of them; nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import isfinite
+from typing import Any
+
+from nlc.diagnostics import Reporter, suggest
+from nlc.equations import Binary, Boolean, Expr, ListOf, Name, Number, Text, Unary, to_text
+from nlc.operators import Kind
+
+Sizes = Mapping[str, int]
+
+
+class Refused(Exception):
+    """Already reported."""
+
+
+def constant(expr: Expr, sizes: Sizes, hidden: Callable[[str], bool] = lambda name: False) -> float | int | None:
+    """The number an expression of numbers and sizes stands for; None if it is anything else.  `hidden` names are values."""
+    match expr:
+        case Number(value):
+            return value
+        case Name(id) if id in sizes and not hidden(id):
+            return sizes[id]
+        case Unary("-", value):
+            inner = constant(value, sizes, hidden)
+            return None if inner is None else -inner
+        case Binary(op, left, right) if op in _ARITHMETIC:
+            a, b = constant(left, sizes, hidden), constant(right, sizes, hidden)
+            if a is None or b is None:
+                return None
+            try:
+                result = _ARITHMETIC[op](a, b)
+            except (ZeroDivisionError, OverflowError):
+                return None
+            return result if isinstance(result, (int, float)) and isfinite(result) else None
+    return None
+
+
+def _power(a: float, b: float) -> float:
+    if abs(b) > 64:
+        raise OverflowError
+    return float(a**b) if isinstance(a, float) or b < 0 or isinstance(b, float) else a**b
+
+
+_ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
+    "+": lambda a, b: a + b,
+    "-": lambda a, b: a - b,
+    "*": lambda a, b: a * b,
+    "/": lambda a, b: a // b if isinstance(a, int) and isinstance(b, int) and b and a % b == 0 else a / b,
+    "**": _power,
+}
+
+
+def size(expr: Expr, sizes: Sizes, report: Reporter) -> int:
+    """A whole number.  Reports and raises Refused for anything else."""
+    value = constant(expr, sizes)
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        return int(value)
+    if isinstance(expr, Name):
+        report.error("NLC0503", expr.at, f"unknown size '{expr.id}'", suggest(expr.id, sizes, "sizes"))
+    elif value is not None:
+        report.error("NLC0505", expr.at, f"'{to_text(expr)}' is {value:g}, not a whole number")
+    else:
+        for name in _unknown(expr, sizes):
+            report.error("NLC0503", name.at, f"unknown size '{name.id}'", suggest(name.id, sizes, "sizes"))
+            raise Refused
+        report.error(
+            "NLC0505", expr.at, f"'{to_text(expr)}' is not a size", "a whole number, or an expression of sizes"
+        )
+    raise Refused
+
+
+def _unknown(expr: Expr, sizes: Sizes) -> list[Name]:
+    from nlc.equations import walk
+
+    return [e for e in walk(expr) if isinstance(e, Name) and e.id not in sizes]
+
+
+def option(kind: Kind, expr: Expr, sizes: Sizes, report: Reporter, what: str) -> Any:
+    """The value of an operator's static argument.  Reports and raises Refused when it is not of its kind."""
+    match kind, expr:
+        case Kind.SIZE, _:
+            return size(expr, sizes, report)
+        case Kind.BOOLEAN, Boolean(value):
+            return value
+        case ((Kind.SHAPE | Kind.SIZES), ListOf(items)):
+            return tuple(size(item, sizes, report) for item in items)
+        case Kind.SHAPE, _:
+            return (size(expr, sizes, report),)
+        case Kind.SIZES, _:
+            return size(expr, sizes, report)
+        case Kind.START, (Name(word) | Text(word)) if word in ("normal", "zeros", "identity"):
+            return word
+        case ((Kind.NUMBER | Kind.START), _):
+            number = constant(expr, sizes)
+            if number is not None:
+                return float(number)
+    expected = {
+        Kind.BOOLEAN: "true or false",
+        Kind.NUMBER: "a number",
+        Kind.START: "a number, normal, zeros or identity",
+    }[kind]
+    report.error("NLC0505", expr.at, f"{what} is '{to_text(expr)}'", f"{expected} expected")
+    raise Refused
+
+
+def literal(expr: Expr, sizes: Sizes) -> Any:
+    """A number, tuple of numbers, word or boolean; None for anything else."""
+    match expr:
+        case Boolean(value):
+            return value
+        case Text(value):
+            return value
+        case ListOf(items):
+            values = tuple(literal(item, sizes) for item in items)
+            return None if any(v is None for v in values) else values
+    return constant(expr, sizes)

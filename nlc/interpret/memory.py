@@ -1,0 +1,226 @@
+"""One token's write to one memory: its surprise, what a period gathers, and the rule's step.
+
+A register is a memory's state for one layer of one sequence.  Everything here is a function from a register to the
+next; nothing is changed in place, so the outer gradient passes through every write by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nlc.graph.nodes import Memory, Meta
+from nlc.interpret import forms
+from nlc.interpret.operators import DTYPE, aligned, outer
+from nlc.interpret.rules import Carried, loss_of, mentions, run_rule
+
+Parts = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Register:
+    """A memory's state.  `now` is the running state, `held` the first state of the running chunk."""
+
+    now: Parts
+    held: Parts
+    carried: Carried  # the rule's own state and its count of updates
+    sum: Parts  # of the running period: gradients,
+    gram: Parts  # ... x x^T of the layers' inputs,
+    kept: Tensor | None  # ... and the product of the retentions
+    origin: int = 0  # tokens of its clock at which chunks and periods were last begun afresh
+
+
+@dataclass(frozen=True)
+class Flows:
+    """What reaches a memory at one token."""
+
+    start: Parts
+    rate: Tensor
+    retain: Tensor | None = None
+    pairs: tuple[tuple[Tensor, Tensor], ...] = ()
+    objective: Mapping[str, Any] = field(default_factory=dict)  # parameters by name
+    rule: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Surprise:
+    """What one pair, or one token's error, teaches: the gradient by part, and x x^T of each matrix's layer input."""
+
+    grad: Parts
+    gram: Parts
+
+
+def fresh(memory: Memory, start: Parts, retain_shape: tuple[int, ...] | None) -> Register:
+    """The register at the beginning of a sequence."""
+    periodic = memory.period.count > 1
+    zeros = {name: torch.zeros_like(part) for name, part in start.items()} if periodic else {}
+    return Register(
+        now=dict(start),
+        held=dict(start),
+        carried=Carried.zero(memory.rule, start, no_gram(memory)),
+        sum=zeros,
+        gram=no_gram(memory) if periodic else {},
+        kept=torch.ones(retain_shape, dtype=DTYPE) if periodic and retain_shape is not None else None,
+    )
+
+
+def matrices(memory: Memory) -> dict[str, tuple[int, ...]]:
+    """The parts that multiply a layer's input, and their shapes; the others are biases and vectors."""
+    return {name: shape for name, shape in memory.parts if len(shape) == len(memory.heads) + 2}
+
+
+def no_gram(memory: Memory) -> dict[str, Tensor]:
+    """x x^T of every layer's input, of no token; {} for a rule that does not ask for it."""
+    if not mentions(memory.rule, "gram"):
+        return {}
+    return {
+        name: torch.zeros(*shape[:-2], shape[-1], shape[-1], dtype=DTYPE) for name, shape in matrices(memory).items()
+    }
+
+
+def alias(parts: Parts, meta: Meta) -> dict[str, Tensor]:
+    """The same state under new names, to differentiate with respect to; meta: none makes it an outer constant."""
+    if meta is Meta.NONE:
+        return {name: part.detach().requires_grad_() for name, part in parts.items()}
+    return {n: p.view_as(p) if p.requires_grad else p.detach().requires_grad_() for n, p in parts.items()}
+
+
+def kept(memory: Memory, parts: Parts, start: Parts, retain: Tensor | None) -> Parts:
+    """retain * state [+ (1 - retain) * start]; a retention per key channel acts from the right, M diag(retain)."""
+    if retain is None:
+        return parts
+    per_channel = memory.form.kind == "matrix" and retain.dim() == len(memory.heads) + 1
+    out = {}
+    for name, part in parts.items():
+        share = retain.unsqueeze(-2) if per_channel else aligned(retain, part)[0]
+        out[name] = share * part + ((1 - share) * start[name] if memory.retain_to_start else 0)
+    return out
+
+
+def surprise(memory: Memory, at: Parts, key: Tensor, value: Tensor, params: Mapping[str, Any]) -> Surprise:
+    """The gradient of the objective of one pair at the state `at`; the value is a target, not differentiated here."""
+    target = forms.with_heads(value, memory.heads)
+
+    def loss(W: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        prediction, inputs = forms.apply(memory, W, key)
+        return loss_of(memory.objective, prediction, key, target, params), inputs
+
+    W = detached(at) if memory.meta is Meta.NONE else dict(at)
+    grad, inputs = torch.func.grad(loss, has_aux=True)(W)
+    return Surprise(grad if memory.meta is Meta.FULL else detached(grad), grams(memory, inputs))
+
+
+def detached(parts: Parts) -> dict[str, Tensor]:
+    return {name: part.detach() for name, part in parts.items()}
+
+
+def derivatives(loss: Tensor, by: list[Tensor], differentiable: bool) -> list[Tensor]:
+    """d loss / d each of `by`, zeros where there is no dependence."""
+    found = torch.autograd.grad(loss, by, create_graph=differentiable, retain_graph=True, allow_unused=True)
+    return [torch.zeros_like(x) if grad is None else grad for x, grad in zip(by, found, strict=True)]
+
+
+def grams(memory: Memory, inputs: Parts) -> dict[str, Tensor]:
+    return {name: outer(x, x) for name, x in inputs.items()} if mentions(memory.rule, "gram") else {}
+
+
+def total(terms: list[Parts], weight: Tensor | None = None) -> dict[str, Tensor]:
+    """The sum by part, each term weighed."""
+    out: dict[str, Tensor] = {}
+    for term in terms:
+        for name, part in term.items():
+            share = part if weight is None else aligned(weight, part)[0] * part
+            out[name] = out[name] + share if name in out else share
+    return out
+
+
+def write(
+    memory: Memory, register: Register, flows: Flows, ticks: int, error: Surprise | None = None
+) -> tuple[Register, bool]:
+    """The register after one token, the `ticks`-th of its clock (from 1), and whether it was written.
+
+    `error` is given for objective: loss, where no pair is.
+    """
+    if memory.period.count == 1:
+        return write_each_token(memory, register, flows, error), True
+    return write_each_period(memory, register, flows, ticks, error)
+
+
+def write_each_token(memory: Memory, register: Register, flows: Flows, error: Surprise | None) -> Register:
+    """Period 1: one step of the rule per pair.  Retention acts once, with the first."""
+    if error is not None:
+        return apply_rule(memory, register, flows, error, flows.rate, flows.retain)
+    for i, (key, value) in enumerate(flows.pairs):
+        retain = flows.retain if i == 0 else None
+        at = register.held if memory.chunk > 1 else register.now
+        at = kept(memory, at, flows.start, flows.retain if memory.chunk > 1 else retain) if memory.grad_at_kept else at
+        each = surprise(memory, at, key, value, flows.objective)
+        register = apply_rule(memory, register, flows, each, flows.rate, retain)
+    return register
+
+
+def write_each_period(
+    memory: Memory, register: Register, flows: Flows, ticks: int, error: Surprise | None
+) -> tuple[Register, bool]:
+    """Period n: gather each token's gradient, weighed by its own rate where that varies; write after n tokens."""
+    at = kept(memory, register.held, flows.start, flows.retain) if memory.grad_at_kept else register.held
+    terms = [surprise(memory, at, k, v, flows.objective) for k, v in flows.pairs] if error is None else [error]
+    weight = flows.rate if memory.rate_varies else None
+    register = replace(
+        register,
+        sum=total([register.sum, total([t.grad for t in terms], weight)]),
+        gram=total([register.gram, total([t.gram for t in terms], weight)]),
+        kept=None if flows.retain is None or register.kept is None else register.kept * flows.retain,
+    )
+    if (ticks - register.origin) % memory.period.count:
+        return register, False
+    return write_sum(memory, register, flows), True
+
+
+def write_sum(memory: Memory, register: Register, flows: Flows) -> Register:
+    """Write what the period gathered and begin the next."""
+    lr = torch.ones((), dtype=DTYPE) if memory.rate_varies else flows.rate
+    register = apply_rule(memory, register, flows, Surprise(register.sum, register.gram), lr, register.kept)
+    return emptied(register)
+
+
+def emptied(register: Register) -> Register:
+    """The register at the beginning of a period."""
+    return replace(
+        register,
+        sum={name: torch.zeros_like(part) for name, part in register.sum.items()},
+        gram={name: torch.zeros_like(part) for name, part in register.gram.items()},
+        kept=None if register.kept is None else torch.ones_like(register.kept),
+    )
+
+
+def apply_rule(
+    memory: Memory, register: Register, flows: Flows, learned: Surprise, lr: Tensor, retain: Tensor | None
+) -> Register:
+    """state <- retain * state [+ (1 - retain) * start] + delta, by part; the rule gives delta (or the state itself)."""
+    base = kept(memory, register.now, flows.start, retain)
+    now, carried = {}, register.carried.counted()
+    for name, weight in register.now.items():
+        seen = {
+            "grad": learned.grad[name],
+            "gram": learned.gram[name] if name in learned.gram else weight.new_zeros(*weight.shape, weight.shape[-1]),
+            "weight": weight,
+            "start": flows.start[name],
+            "lr": lr,
+            "retain": torch.ones((), dtype=DTYPE) if retain is None else retain,
+            "rows": weight.shape[len(memory.heads)],
+            "cols": weight.shape[-1] if weight.dim() > len(memory.heads) + 1 else 1,
+        }
+        now[name], carried = run_rule(memory.rule, name, base[name], {**flows.rule, **seen}, carried)
+    return replace(register, now=now, carried=carried)
+
+
+def held(memory: Memory, register: Register, ticks: int) -> Register:
+    """After `ticks` tokens of its clock: the running state becomes the held one where a chunk begins."""
+    if (ticks - register.origin) % memory.chunk == 0:
+        return replace(register, held=register.now)
+    return register

@@ -1,0 +1,143 @@
+"""The state of one sequence, and the state of a batch as callers hold it: a nested mapping of tensors by place.
+
+    {"clock": {"sequence": (B,), "stream": (B,)}, "unlearned": {"token": (B,)}, "blocks.0.titans.key": {"M": ...}, ...}
+
+A memory's entry: its parts by name, `held.<part>` where chunks are longer than a token, `rule.<state>.<part>` and
+`rule.count` where its rule has them, `sum.<part>`, `gram.<part>` and `kept` where it is written once in several tokens,
+`origin` where its tail is not carried.  A convolution and prev: `past`.  Attention: `k` and `v`, the newest pair last;
+shorter histories have zeros in front.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from nlc.graph.nodes import Memory, Tail
+from nlc.interpret.memory import Register
+from nlc.interpret.operators import DTYPE
+from nlc.interpret.rules import mentions
+
+State = dict[str, dict[str, Tensor]]
+NOTHING = -1  # no token is waiting for its target
+
+
+@dataclass
+class Sequence:
+    """One lane: its clocks, its memories' registers, and what operators and attention remember, by place."""
+
+    clock: int = 0  # tokens since the document began
+    stream: int = 0  # tokens of the lane
+    registers: dict[str, Register] = field(default_factory=dict)
+    pasts: dict[str, Tensor] = field(default_factory=dict)
+    pairs: dict[str, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
+    unlearned: int = NOTHING
+
+    def detach(self) -> None:
+        """Cut everything from the graph of the tokens so far."""
+        for place in self.registers:
+            self.detach_register(place)
+        self.pasts = {place: past.detach() for place, past in self.pasts.items()}
+        self.pairs = {place: [(k.detach(), v.detach()) for k, v in pairs] for place, pairs in self.pairs.items()}
+
+    def detach_register(self, place: str) -> None:
+        old = self.registers[place]
+        self.registers[place] = replace(
+            old,
+            now=detached(old.now),
+            held=detached(old.held),
+            carried=replace(old.carried, states={name: detached(parts) for name, parts in old.carried.states.items()}),
+            sum=detached(old.sum),
+            gram=detached(old.gram),
+            kept=None if old.kept is None else old.kept.detach(),
+        )
+
+
+def detached(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: part.detach() for name, part in parts.items()}
+
+
+def pack_register(memory: Memory, register: Register) -> dict[str, Tensor]:
+    """A register as a flat mapping."""
+    flat = dict(register.now)
+    if memory.chunk > 1:
+        flat |= {f"held.{name}": part for name, part in register.held.items()}
+    for name, parts in register.carried.states.items():
+        flat |= {f"rule.{name}.{part}": x for part, x in parts.items()}
+    if counts(memory):
+        flat["rule.count"] = torch.tensor(register.carried.count)
+    flat |= {f"sum.{name}": part for name, part in register.sum.items()}
+    flat |= {f"gram.{name}": part for name, part in register.gram.items()}
+    if register.kept is not None:
+        flat["kept"] = register.kept
+    if memory.tail is not Tail.CARRY:
+        flat["origin"] = torch.tensor(register.origin)
+    return flat
+
+
+def unpack_register(memory: Memory, fresh: Register, flat: Mapping[str, Tensor]) -> Register:
+    """The register that `pack_register` wrote; accumulators that are missing are those of a fresh one."""
+
+    def parts(prefix: str, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: flat[prefix + name].to(DTYPE) if prefix + name in flat else x for name, x in like.items()}
+
+    now = parts("", fresh.now)
+    return Register(
+        now=now,
+        held=parts("held.", fresh.held) if memory.chunk > 1 else now,
+        carried=replace(
+            fresh.carried,
+            states={name: parts(f"rule.{name}.", like) for name, like in fresh.carried.states.items()},
+            count=int(flat.get("rule.count", 0)),
+        ),
+        sum=parts("sum.", fresh.sum),
+        gram=parts("gram.", fresh.gram),
+        kept=flat["kept"].to(DTYPE) if "kept" in flat else fresh.kept,
+        origin=int(flat.get("origin", 0)),
+    )
+
+
+def counts(memory: Memory) -> bool:
+    """Whether the rule needs to know how many updates there have been."""
+    return mentions(memory.rule, "count") or any(level.period > 1 for level in memory.rule.levels)
+
+
+def pack(sequences: list[Sequence], memories: Mapping[str, Memory]) -> State:
+    """The state of a batch; `memories` are those with a register, by place."""
+    state: State = {
+        "clock": {
+            "sequence": torch.tensor([s.clock for s in sequences]),
+            "stream": torch.tensor([s.stream for s in sequences]),
+        }
+    }
+    if any(s.unlearned != NOTHING for s in sequences):
+        state["unlearned"] = {"token": torch.tensor([s.unlearned for s in sequences])}
+    for place, memory in memories.items():
+        flats = [pack_register(memory, s.registers[place]) for s in sequences]
+        state[place] = {name: torch.stack([flat[name] for flat in flats]) for name in flats[0]}
+    for place in sequences[0].pasts:
+        state[place] = {"past": torch.stack([s.pasts[place] for s in sequences])}
+    for place in sequences[0].pairs:
+        state[place] = pack_pairs([s.pairs[place] for s in sequences])
+    return state
+
+
+def pack_pairs(histories: list[list[tuple[Tensor, Tensor]]]) -> dict[str, Tensor]:
+    """Attention histories of several lengths, right-aligned: the newest pair last, zeros in front."""
+    longest = max(len(history) for history in histories)
+    if not longest:
+        return {}
+    some = next(history[0] for history in histories if history)
+    rows: dict[str, Tensor] = {}
+    for i, name in enumerate(("k", "v")):
+        zero = torch.zeros_like(some[i])
+        padded = [[zero] * (longest - len(history)) + [pair[i] for pair in history] for history in histories]
+        rows[name] = torch.stack([torch.stack(row) for row in padded])
+    return rows
+
+
+def row_of(state: State, b: int) -> State:
+    return {place: {name: x[b] for name, x in flat.items()} for place, flat in state.items()}

@@ -1,0 +1,62 @@
+"""The passes, in order.  Each is one module with one public function of the same name, Graph -> Graph.
+
+build(spec) -> Graph                    Spec -> Graph -> every pass
+build(spec, after="clocks") -> Graph    the graph as it is after one of them
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nlc.diagnostics import Reporter, SpecError
+from nlc.graph.build import build as first
+from nlc.graph.check import check as invariants
+from nlc.graph.graph import Graph
+from nlc.passes.causality import causality
+from nlc.passes.chunks import chunks
+from nlc.passes.clocks import clocks
+from nlc.passes.cost import cost
+from nlc.passes.gradients import gradients
+from nlc.passes.levels import levels
+from nlc.passes.names import names
+from nlc.passes.owners import owners
+from nlc.passes.shapes import shapes
+from nlc.passes.share import share
+from nlc.spec import Spec
+
+PASSES: tuple[tuple[str, Callable[[Graph], Graph], tuple[str, ...]], ...] = (  # name, pass, the passes it needs
+    ("names", names, ()),  # one name, one thing
+    ("causality", causality, ("names",)),  # nothing depends on itself within a token
+    ("shapes", shapes, ("causality",)),  # of every value, weight and state
+    ("clocks", clocks, ("names",)),  # periods in the unit they are counted in
+    ("owners", owners, ("shapes", "clocks")),  # which level updates each weight
+    ("levels", levels, ("causality", "clocks")),  # Definition 2
+    ("gradients", gradients, ("causality",)),  # every memory and weight is reached
+    ("chunks", chunks, ("owners", "levels", "gradients")),  # the parallel form of each recurrence, with its reason
+    ("share", share, ("chunks",)),  # common work once
+    ("cost", cost, ("share",)),  # parameters, state, operations, activations
+)
+
+
+def build(spec: Spec, check: bool = False, after: str = "") -> Graph:
+    """The graph after all passes, or after the one named.
+
+    `check`: test the invariants of the graph after each pass.  Raises SpecError: what one pass refuses does not keep the passes
+    that do not need it from saying what they refuse."""
+    report = Reporter()
+    graph, done = first(spec), set[str]()
+    if check:
+        invariants(graph, "build")
+    for name, one, needs in PASSES if after != "build" else ():
+        if done.issuperset(needs):
+            try:
+                graph = one(graph)
+                done.add(name)
+            except SpecError as error:
+                report.take(error)
+            if check and not report.found:
+                invariants(graph, name)
+        if name == after:
+            break
+    report.check()
+    return graph

@@ -1,0 +1,251 @@
+"""Pass chunks: how each recurrence is computed in parallel, and why.
+
+Needs        names, shapes, clocks, causality, gradients: every reference resolved, every cycle broken by a register.
+Establishes  one Recurrence per memory, or per group of memories that feed one another's writes within a chunk.
+Refuses      nothing: what has no closed form is computed token by token, and the reason says so.
+
+The choice is proved from the graph.  Two facts carry most of it:
+
+* a memory whose keys, values, rate and retention do not depend on its own state is an ordinary recurrence: a closed form over
+  all tokens when rule and objective are linear, gradient factors at each chunk's first state otherwise;
+* memories that do (a strongly connected component of the graph below) must be walked chunk by chunk.  When every write of the
+  component is `M_t' g(k, w)` with one g, and one erase and decay, for all members, the walk is one matrix product per chunk.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from nlc.graph.flow import label, pieces, reads_of, self_query, sources, written_inside
+from nlc.graph.graph import Graph
+from nlc.graph.linearity import linear
+from nlc.graph.nodes import Carry, Memory, Meta, Op, Read, Recurrence, Tail, Unit, When
+
+BLOCK_LENGTH = 64  # tokens per triangular system where the spec leaves it free
+
+
+def chunks(graph: Graph) -> Graph:
+    """One Recurrence node per group of memories, each with its lowering and the reason."""
+    made = []
+    for block in graph.blocks:
+        made += list(_of_block(graph, block))
+    return graph.with_nodes(made)
+
+
+def _of_block(graph: Graph, block: str) -> Iterable[Recurrence]:
+    flow = Dependencies(graph, block)
+    taken: set[str] = set()
+    for memory in graph.of(Memory, block):
+        if memory.id in taken:
+            continue
+        members, inside = component(graph, flow, memory)
+        taken.update(members)
+        yield _choose(graph, memory, members, inside)
+
+
+class Dependencies:
+    """Who needs whom within a run of tokens: values, and the states of memories written inside a segment.
+
+    `prev` counts as any operator: it is a register, through which a token needs the one before it.
+    (Plain dictionaries: importing networkx takes longer than compiling.)
+    """
+
+    def __init__(self, graph: Graph, block: str) -> None:
+        self.users: dict[str, list[str]] = defaultdict(list)
+        self.needs: dict[str, list[str]] = defaultdict(list)
+        for node in graph.of(Op, block):
+            self._add(node.inputs, node.id)
+        for read in graph.of(Read, block):
+            self._add((read.query,), read.id)
+            if written_inside(graph[read.memory]):
+                self._add((read.memory,), read.id)
+        for memory in graph.of(Memory, block):
+            if written_inside(memory):
+                self._add(sources(graph, memory), memory.id)
+
+    def _add(self, needed: Iterable[str], user: str) -> None:
+        for id in needed:
+            self.users[id].append(user)
+            self.needs[user].append(id)
+
+    def after(self, id: str) -> set[str]:
+        """Whatever needs it, directly or not."""
+        return _reached(self.users, id)
+
+    def before(self, id: str) -> set[str]:
+        """Whatever it needs, directly or not."""
+        return _reached(self.needs, id)
+
+
+def _reached(edges: Mapping[str, list[str]], start: str) -> set[str]:
+    found: set[str] = set()
+    ahead = [start]
+    while ahead:
+        new = [id for id in edges.get(ahead.pop(), ()) if id not in found]
+        found.update(new)
+        ahead += new
+    return found
+
+
+def component(graph: Graph, flow: Dependencies, memory: Memory) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(memories, values) that must be walked together with this memory, in the graph's order.
+
+    The strongly connected component, and whatever lies between one of its states and a further read of one of them: such a
+    read needs a state that the walk passes by.
+    """
+    group = (flow.after(memory.id) & flow.before(memory.id)) | {memory.id}
+    while True:
+        reached = set().union(*(flow.after(m) for m in group))
+        again = [r.id for r in reads_of(graph, memory.block, group) if r.query in reached]
+        between = set().union(*((flow.before(r) & reached) | {r} for r in again)) - group
+        if not between:
+            break
+        group |= between
+    ordered = [i for i in graph.nodes if i in group]
+    members = tuple(i for i in ordered if isinstance(graph[i], Memory))
+    return members, tuple(i for i in ordered if i not in members)
+
+
+# ---- the choice ---------------------------------------------------------------------------------------------------------
+
+
+def _choose(graph: Graph, memory: Memory, members: tuple[str, ...], inside: tuple[str, ...]) -> Recurrence:
+    at = {"id": f"{memory.id}.recurrence", "at": memory.at, "block": memory.block, "members": members, "chunk": memory.chunk}
+    if memory.form.kind == "attention":
+        return Recurrence(**at, lowering="attention", reason="non-parametric: keeps its pairs")
+    if memory.carry is Carry.MODEL or memory.period.unit is Unit.NEVER:
+        return Recurrence(**at, lowering="weights", reason="not written inside a sequence: weights all tokens share")
+    if memory.objective.kind == "loss":
+        reason = f"written from the network's own error: every sequence is cut every {memory.period}"
+        return Recurrence(**at, lowering="segment", reason=reason, facts=_rule_facts(memory))
+    if inside:
+        refusals = shared_product_refusals(graph, members, inside)
+        names = ", ".join(graph[m].name for m in members)
+        if not refusals:
+            reason = f"each write of {names} is its frozen state times one matrix, the same for all of them: {proof(graph, memory)}"
+            return Recurrence(**at, inside=inside, lowering="shared_product", reason=reason, facts=_rule_facts(memory))
+        pace = walk(graph, members, inside)
+        reason = f"{names} feed their own writes; no single product, since {refusals[0]}; walked {pace}"
+        return Recurrence(**at, inside=_with_reads(graph, members, inside), lowering="loop", reason=reason)
+    return _single(graph, memory, at)
+
+
+def _single(graph: Graph, memory: Memory, at: dict[str, object]) -> Recurrence:
+    shape = linear(memory.rule)
+    facts = _rule_facts(memory)
+    channels = memory.retain and len(graph[memory.retain].shape or ()) > len(memory.heads)
+    if memory.period.count > 1:
+        reason = f"written once in {memory.period} from the sum of their gradients"
+        return Recurrence(**at, lowering="periodic", reason=reason, facts=facts)  # type: ignore[arg-type]
+    if shape is None:
+        reason = f"rule {memory.rule.name!r} is not linear in the gradient: token by token"
+    elif channels:
+        reason = "retention differs by key channel: token by token"
+    elif len(memory.pairs) > 1:
+        reason = f"{len(memory.pairs)} pairs a token, one after another: token by token"
+    elif memory.form.kind != "matrix":
+        if memory.chunk == 1:
+            reason = f"{memory.form.kind} with chunk 1: each gradient needs the state before its token: token by token"
+        else:
+            reason = f"gradients of {memory.form.kind} at each chunk's first state: all {memory.chunk} tokens at once by their factors"
+            return Recurrence(**at, lowering="deep", block_length=memory.chunk, reason=reason, facts=facts)  # type: ignore[arg-type]
+    elif memory.chunk == 1 and memory.objective.kind not in ("dot", "l2"):
+        reason = f"objective {memory.objective.kind!r} bends the gradient at every token: token by token"
+    else:
+        length = memory.chunk if memory.chunk > 1 else BLOCK_LENGTH
+        bound = "the chunk" if memory.chunk > 1 else "free to choose: the gradient is affine in the state"
+        reason = f"a write is linear in the state: one triangular system for {length} tokens ({bound})"
+        return Recurrence(**at, lowering="linear", block_length=length, reason=reason, facts=facts)  # type: ignore[arg-type]
+    return Recurrence(**at, lowering="loop", reason=reason, facts=facts)  # type: ignore[arg-type]
+
+
+def _rule_facts(memory: Memory) -> tuple[tuple[str, object], ...]:
+    shape = linear(memory.rule)
+    if shape is None:
+        return (("linear", False),)
+    return (("linear", True), ("erase", shape.erase), ("momentum", shape.momentum or (shape.factor if shape.state else "")))
+
+
+def _with_reads(graph: Graph, members: tuple[str, ...], inside: tuple[str, ...]) -> tuple[str, ...]:
+    wanted = set(inside) | {r.id for r in reads_of(graph, graph[members[0]].block, members)}
+    return tuple(i for i in graph.nodes if i in wanted)
+
+
+def walk(graph: Graph, members: tuple[str, ...], inside: tuple[str, ...]) -> str:
+    """Chunk by chunk where every state that feeds a write is frozen for the chunk, else token by token."""
+    steps = pieces(graph, members, inside)
+    return "token by token" if steps == (1,) else "from one chunk border to the next: " + ", ".join(f"{s} tokens" for s in steps)
+
+
+# ---- the proof ----------------------------------------------------------------------------------------------------------
+
+
+def shared_product_refusals(graph: Graph, members: tuple[str, ...], inside: tuple[str, ...]) -> list[str]:
+    """Why the members' writes are not one product S <- S Phi; empty when they are.
+
+    A write of member b is  M (a I - e k k^T) - e G k^T  with erase, or without it, and G = M_t' g:
+        l2:  G = M_t' k - v_b     dot:  G = -v_b     with  v_b = M_t' w   (self-generated),  so  g = k - w  or  g = -w.
+    Then  M_t = M_t' Phi_t  with Phi_t a function of k, w, e, a alone.  It is the same matrix for all members when those four,
+    the rule, the objective and where retention leads are the same.
+    """
+    found = [refusal for m in members for refusal in _not_a_product(graph, graph[m])]
+    first: Memory = graph[members[0]]
+    for m in members[1:]:
+        other: Memory = graph[m]
+        for what, mine, its in (
+            ("keys", first.pairs[:1] and first.pairs[0][0], other.pairs[:1] and other.pairs[0][0]),
+            ("targets", self_query(graph, first), self_query(graph, other)),
+            ("rates", first.rate, other.rate),
+            ("retentions", first.retain, other.retain),
+            ("retention targets", first.retain_to_start, other.retain_to_start),
+            ("objectives", first.objective, other.objective),
+            ("rules", first.rule, other.rule),
+            ("chunks", first.chunk, other.chunk),
+            ("shapes", (first.heads, first.inner), (other.heads, other.inner)),
+            ("lifetimes", (first.carry, first.tail), (other.carry, other.tail)),
+            ("levels", first.level, other.level),
+        ):
+            if mine != its:
+                found.append(f"{first.name!r} and {other.name!r} have different {what}")
+    for value in inside:
+        node = graph[value]
+        if isinstance(node, Read) and node.query in inside:
+            found.append(f"the read of {graph[node.memory].name!r} is fed by another read of the same chunk")
+        if isinstance(node, Read) and node.when is not When.CHUNK:
+            found.append(f"{graph[node.memory].name!r} is read {node.when.value} a write that feeds its own")
+        if isinstance(node, Op) and node.op in ("prev", "conv"):
+            found.append(f"{node.op} inside the loop needs the token before")
+    for read in reads_of(graph, first.block, members):
+        if read.id not in inside and read.when is not When.CHUNK:
+            found.append(f"{graph[read.memory].name!r} is read {read.when.value} its write")
+    return found
+
+
+def _not_a_product(graph: Graph, memory: Memory) -> list[str]:
+    shape, name = linear(memory.rule), memory.name
+    width = len(graph[memory.retain].shape or ()) if memory.retain else 0
+    tests = (
+        (memory.form.kind != "matrix", f"{name!r} is a {memory.form.kind}, not a matrix"),
+        (memory.inner != memory.outer, f"{name!r} is not square"),
+        (not self_query(graph, memory), f"the target of {name!r} is not generated by itself"),
+        (memory.objective.kind not in ("l2", "dot"), f"objective {memory.objective.kind!r} is not linear in the state"),
+        (shape is None or bool(shape.state), f"rule {memory.rule.name!r} keeps a state or is not linear"),
+        (memory.period.count != 1, f"{name!r} is written every {memory.period}"),
+        (memory.grad_at_kept, f"the gradient of {name!r} is taken after retention"),
+        (memory.meta is not Meta.FULL, f"meta is {memory.meta.value}"),
+        (width > len(memory.heads), f"the retention of {name!r} differs by channel"),
+        (memory.tail is not Tail.CARRY, f"the tail of {name!r} is {memory.tail.value}"),
+    )
+    return [why for failed, why in tests if failed]
+
+
+def proof(graph: Graph, memory: Memory) -> str:
+    """The product in the memory's own names, for explain and for the generated file."""
+    shape = linear(memory.rule)
+    key, target = label(graph, memory.pairs[0][0]), label(graph, self_query(graph, memory))
+    keep = f"retain I - rate {key} {key}^T" if shape is not None and shape.erase else "retain I"
+    gradient = f"({key} - {target})" if memory.objective.kind == "l2" else f"(-{target})"
+    return f"M_t = M_t-1 ({keep}) - rate M_t' {gradient} {key}^T"
+
+

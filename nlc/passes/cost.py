@@ -1,0 +1,159 @@
+"""Cost: parameters, state bytes per sequence, FLOPs per token forward, activation bytes per token.
+
+Needs: shapes, clocks; reads the recurrences where there are any.
+Establishes: Graph.cost, with a line for every node.  Everything is counted once for each layer.
+
+Numbers are float32; a multiply and an add are two operations; W is the number of weights of one state, heads included.
+
+    parameters      numbers in the weights
+    state           of a memory that tokens write: W, as often as it is kept: the running state, the chunk's first state (chunk > 1),
+                    each state of its rule, and over a period of several tokens the gradient's sum (and the sums of x x^T where the
+                    rule asks for them); attention: the keys and values a later token can see; a convolution: window - 1 vectors
+    flops           of a read: 2 W (matrix, mlp, swiglu), W (vector); of attention: 2 (key + value width) for each visible pair, on average
+                    over the context.  Of a token's write: 2 W for the gradient's outer product, 2 W to map the key (objectives that
+                    look at M(k)), 2 W' for errors below the last layer (W' its weights), 2 W to erase, W for retention; under
+                    objective: loss 4 W, of which 2 W carry the error back.  Head: 2 width vocab.
+    activations     what each operator's backward pass needs (nlc.operators); of a read, each layer's input and hidden numbers;
+                    of a chunked memory, its first states, W for each chunk
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+
+from nlc.graph.graph import Graph
+from nlc.graph.nodes import Cost, Memory, Op, Read, Recurrence, Shape, Unit, Weight
+from nlc.operators import OPERATORS
+from nlc.passes.gradients import uses, written
+
+BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Of one node in one layer: numbers, not bytes."""
+
+    parameters: int = 0
+    state: int = 0
+    flops: int = 0
+    saved: int = 0
+
+    def __add__(self, other: Count) -> Count:
+        return Count(
+            self.parameters + other.parameters,
+            self.state + other.state,
+            self.flops + other.flops,
+            self.saved + other.saved,
+        )
+
+    def times(self, n: int) -> Count:
+        return Count(self.parameters * n, self.state * n, self.flops * n, self.saved * n)
+
+
+def cost(graph: Graph) -> Graph:
+    lines = {}
+    for id, node in graph.nodes.items():
+        match node:
+            case Weight():
+                lines[id] = Count(parameters=prod(node.shape or ()))
+            case Op():
+                lines[id] = _op(graph, node)
+            case Read():
+                lines[id] = _read(graph, node)
+            case Memory():
+                lines[id] = _memory(graph, node)
+            case _:
+                continue
+        lines[id] = lines[id].times(graph.stack.count(node.block) if node.block else 1)
+    if not graph.bare:
+        width, vocab = graph.sizes["width"], graph.sizes["vocab"]
+        lines["out:loss"] = Count(flops=2 * width * vocab + 4 * width + 5 * vocab, saved=2 * width + vocab)
+    total = sum(lines.values(), Count())
+    by_node = tuple(
+        (id, c.parameters, BYTES * c.state, c.flops, BYTES * c.saved) for id, c in lines.items() if c != Count()
+    )
+    return replace(graph, cost=Cost(parameters=total.parameters, state_bytes=BYTES * total.state, flops=total.flops,
+                                    activation_bytes=BYTES * total.saved, by_node=by_node))  # fmt: skip
+
+
+def _op(graph: Graph, op: Op) -> Count:
+    inputs, options, out = tuple(shape_of(graph, i) for i in op.inputs), dict(op.options), op.shape or ()
+    operator = OPERATORS[op.op]
+    state = (options["window"] - 1) * prod(out) if op.op == "conv" else prod(out) if op.op == "prev" else 0
+    return Count(state=state, flops=operator.flops(inputs, options, out), saved=operator.saved(inputs, options, out))
+
+
+def shape_of(graph: Graph, id: str) -> Shape:
+    shape: Shape | None = graph[id].shape
+    assert shape is not None, f"pass shapes gave {id} no shape"
+    return shape
+
+
+def _read(graph: Graph, read: Read) -> Count:
+    memory: Memory = graph[read.memory]
+    query = prod(shape_of(graph, read.query))
+    if memory.form.kind == "attention":
+        heads = prod(shape_of(graph, read.query)[:-1])
+        flops = int(2 * heads * (memory.inner + memory.outer) * _visible(graph, memory))
+        return Count(flops=flops, saved=query + prod(read.shape or ()) + heads)
+    size = memory_size(memory)
+    hidden = sum(prod(shape) for name, shape in memory.parts if name.startswith("b_") and name != "b_out")
+    if not hidden and memory.form.kind in ("mlp", "swiglu"):
+        hidden = prod(memory.heads) * memory.form.hidden * (memory.form.depth - 1)
+    saved = query + (3 if memory.form.kind == "swiglu" else 2) * hidden
+    return Count(flops=size if memory.form.kind == "vector" else 2 * size, saved=saved)
+
+
+def memory_size(memory: Memory) -> int:
+    """Numbers in one state."""
+    return sum(prod(shape) for _, shape in memory.parts)
+
+
+def _visible(graph: Graph, memory: Memory) -> float:
+    """Pairs a token sees on average over the context, itself included."""
+    context, form = graph.sizes.get("context", 1), memory.form
+    limit = min(form.window or context, form.segment or context, context)
+    if form.segment and not form.window:
+        return (limit + 1) / 2 + form.persistent
+    return limit * (2 * context - limit + 1) / (2 * context) + form.persistent
+
+
+def _memory(graph: Graph, memory: Memory) -> Count:
+    if memory.form.kind == "attention":
+        (key, value), *_ = memory.pairs
+        pair = prod(shape_of(graph, key)) + prod(shape_of(graph, value))
+        context, form = graph.sizes.get("context", 0), memory.form
+        held = min((n for n in ((form.window or context + 1) - 1, form.segment or context, context)), default=0)
+        return Count(state=pair * held, saved=pair)
+    if not written(memory) or _shared_weights(graph, memory):
+        return Count()
+    size, token = memory_size(memory), memory.period.unit is Unit.TOKEN
+    matrices = [shape for name, shape in memory.parts if not name.startswith(("b_", "m"))]
+    grams = sum(prod(s[:-2]) * s[-1] ** 2 for s in matrices) if uses(memory.rule, "gram") else 0
+    kept = 1 + (memory.chunk > 1) + sum(len(level.state) for level in memory.rule.levels)
+    state = size * kept + (size + grams if token and memory.period.count > 1 else 0)
+    return Count(
+        state=state, flops=_write(memory, size, bool(grams)), saved=size // memory.chunk if memory.chunk > 1 else 0
+    )
+
+
+def _write(memory: Memory, size: int, erases: bool) -> int:
+    """Operations of one token's share of a write."""
+    pairs = max(1, len(memory.pairs))
+    if memory.objective.kind == "loss":
+        return 4 * size + size // max(1, memory.period.count)
+    matrices = [prod(shape) for name, shape in memory.parts if name.startswith("W_")]
+    looks = memory.objective.kind != "dot" or len(matrices) > 1
+    below = (
+        sum(2 * size for name, shape in memory.parts if name == "W_out" for size in [prod(shape)])
+        if len(matrices) > 1
+        else 0
+    )
+    each = 2 * size * (1 + looks + erases) + below
+    return pairs * each + (size if memory.retain else 0)
+
+
+def _shared_weights(graph: Graph, memory: Memory) -> bool:
+    """Never written inside a sequence of this context: no state of its own."""
+    return any(r.lowering == "weights" and memory.id in r.members for r in graph.of(Recurrence))

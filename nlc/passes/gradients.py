@@ -1,0 +1,179 @@
+"""Gradients: which objective reaches which memory and weight, and through which writes.
+
+Needs: causality; of weights it says something once they have owners.
+Establishes: nothing new; every memory is read, written and reached by an objective, and every weight gets a gradient.
+Refuses: memories never read, never written (unless `every: never`) or reached by no objective; `meta: none` with a learned
+start; weights that no gradient reaches.
+
+    reach(graph) -> Reach       what each objective reaches; `nlc explain` prints it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from nlc.diagnostics import Reporter
+from nlc.equations import names as names_in
+from nlc.graph.graph import Graph
+from nlc.graph.nodes import Carry, Memory, Meta, Op, Output, Read, Rule, Unit, Weight, When
+from nlc.operators import OPERATORS
+from nlc.passes.causality import write_needs
+from nlc.passes.owners import frozen, weight_names
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Ids, by what gets there.
+
+    used: something that leaves depends on it.  outer: the derivative of what leaves, through the writes that `meta` allows.
+    own: the derivative of a token's loss along the token's own computation (objective: loss at a level that counts tokens)."""
+
+    used: frozenset[str]
+    outer: frozenset[str]
+    own: frozenset[str]
+
+
+def gradients(graph: Graph) -> Graph:
+    report = Reporter()
+    found = reach(graph)
+    for memory in graph.of(Memory):
+        _memory(graph, memory, found, report)
+    if not report.found and (graph.bare or any(w.owner for w in graph.of(Weight))):
+        _weights(graph, found, report)
+    report.check()
+    return graph
+
+
+def reach(graph: Graph) -> Reach:
+    """Walk back from what leaves the blocks."""
+    return Reach(_walk(graph, _used), _walk(graph, _outer), _walk(graph, _own))
+
+
+def _walk(graph: Graph, back: Callable[[Graph, Op | Read | Memory], Iterable[str]]) -> frozenset[str]:
+    waiting = [out.value for out in graph.of(Output)]
+    seen: set[str] = set()
+    while waiting:
+        id = waiting.pop()
+        if id in seen:
+            continue
+        seen.add(id)
+        node = graph[id]
+        if isinstance(node, Op | Read | Memory):
+            waiting += back(graph, node)
+    return frozenset(seen)
+
+
+def _used(graph: Graph, node: Op | Read | Memory) -> Iterable[str]:
+    match node:
+        case Op():
+            return (*node.inputs, *node.weights)
+        case Read():
+            return (node.query, node.memory)
+        case Memory():
+            return (*write_needs(node), *node.weights)
+
+
+def _outer(graph: Graph, node: Op | Read | Memory) -> Iterable[str]:
+    match node:
+        case Op():
+            return (*node.inputs, *node.weights) if OPERATORS[node.op].gradient else ()
+        case Read():
+            return (node.query, node.memory)
+        case Memory() if node.form.kind == "attention" or not written(node):
+            return (*write_needs(node), *node.weights)
+        case Memory() if node.meta is Meta.NONE:
+            return ()
+        case Memory() if node.meta is Meta.FULL:
+            return (*write_needs(node), *node.weights)
+        case Memory():
+            needed = [v for v in (node.rate, node.retain) if v] + [p.value for p in node.rule.params if p.value]
+            needed += [k for k, _ in node.pairs if uses(node.rule, "gram", "k")] + [
+                v for _, v in node.pairs if uses(node.rule, "v")
+            ]
+            return (*needed, *node.weights)
+
+
+def _own(graph: Graph, node: Op | Read | Memory) -> Iterable[str]:
+    """Along one token's own path: what it reads of earlier tokens is constant."""
+    match node:
+        case Op():
+            return () if node.op == "prev" or not OPERATORS[node.op].gradient else node.inputs
+        case Read():
+            memory = graph[node.memory]
+            return (node.query, memory.id, *(write_needs(memory) if node.when is When.AFTER else ()))
+        case Memory():
+            return ()
+
+
+def written(memory: Memory) -> bool:
+    """Whether tokens write the memory."""
+    return memory.period.unit is not Unit.NEVER and memory.carry is not Carry.MODEL
+
+
+def uses(rule: Rule, *given: str) -> bool:
+    """Whether a rule's program reads one of these names."""
+    return any(name in given for level in rule.levels for assign in level.do for name in names_in(assign.value))
+
+
+def _memory(graph: Graph, memory: Memory, found: Reach, report: Reporter) -> None:
+    said = dict(memory.said)
+    subject = f"memory '{memory.id}'"
+    if memory.id not in found.used:
+        called = any(r.memory == memory.id for r in graph.of(Read))
+        hint = (
+            f"nothing that leaves the block depends on {memory.name}(...)"
+            if called
+            else f"the block does not call {memory.name}(...)"
+        )
+        report.error("NLC0901", memory.at, f"{subject} is never read", hint)
+        return
+    loss = memory.objective.kind == "loss"
+    if memory.form.kind == "attention" or (written(memory) and not loss):
+        if not memory.pairs:
+            what = "a memory's keys and values are what it learns from" if not said.keys() & {"keys", "values"} else ""
+            report.error(
+                "NLC0902",
+                memory.at,
+                f"{subject} is never written: it has no keys and values",
+                what or "keys: and values:",
+            )
+            return
+    if loss and graph.bare and memory.period.unit is not Unit.NEVER:
+        hint = "a program with inputs has no loss; its host trains the weights"
+        report.error("NLC0903", said.get("objective", memory.at), f"{subject} is reached by no objective", hint)
+    elif loss and written(memory) and memory.id not in found.own:
+        hint = "within a token, its output does not lead to the token's own loss"
+        report.error("NLC0903", said.get("objective", memory.at), f"{subject} is reached by no objective", hint)
+    if memory.meta is Meta.NONE and written(memory) and memory.start == "learned" and memory.form.kind != "attention":
+        at = said.get("meta", memory.at)
+        report.error(
+            "NLC0411",
+            at,
+            f"{subject}: meta: none with a learned start, which nothing would train",
+            "start: zeros, or meta: first_order",
+        )
+
+
+def _weights(graph: Graph, found: Reach, report: Reporter) -> None:
+    """Every weight that is to be trained gets a gradient."""
+    given = {w for m in graph.of(Memory) if m.start == "from" for w in m.weights}
+    users = {w: node for node in graph.of(Op) for w in node.weights}
+    for id in sorted(
+        {w for n in graph.nodes.values() if isinstance(n, Op | Memory) for w in n.weights} - found.outer - given
+    ):
+        weight = graph[id]
+        if frozen(graph, weight):
+            continue
+        name, user = weight_names(graph, weight)[0], users.get(id)
+        hint = (
+            "a constant state passes no gradient (meta: none)"
+            if user is not None and user.field and id in found.used
+            else ""
+        )
+        hint = hint or (
+            "no gradient passes on its way to the loss"
+            if id in found.used
+            else "nothing that leaves the block depends on it"
+        )
+        report.error("NLC0903", weight.at, f"the weight {name} is reached by no objective", hint)

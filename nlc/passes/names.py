@@ -1,0 +1,65 @@
+"""Names: one name, one thing.
+
+Needs: the graph as built.
+Establishes: no two memories, weights or levels answer to one name; a weight used in several places is used by `name=`.
+Refuses: a name with two meanings, such as a memory called like an operator.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from nlc.diagnostics import Reporter, suggest
+from nlc.graph.graph import Graph
+from nlc.graph.nodes import Level, Memory, Op, Weight
+from nlc.operators import CALLABLE
+
+
+def names(graph: Graph) -> Graph:
+    report = Reporter()
+    for memory in graph.of(Memory):
+        if memory.name in CALLABLE or memory.name == "learned":
+            report.error(
+                "NLC0504",
+                memory.at,
+                f"a memory called '{memory.name}', which is an operator",
+                "a call could mean either",
+            )
+    _weights(graph, report)
+    _levels(graph, report)
+    report.check()
+    return graph
+
+
+def _weights(graph: Graph, report: Reporter) -> None:
+    """A weight of an operator is not a start as well, and two operators share one only when they are the same operator."""
+    users: dict[str, list[Op | Memory]] = defaultdict(list)
+    for node in graph.nodes.values():
+        if isinstance(node, Op | Memory):
+            for id in node.weights:
+                users[id].append(node)
+    for id, found in users.items():
+        kinds = {n.op if isinstance(n, Op) else "memory" for n in found}
+        if len(kinds) > 1:
+            weight = graph[id]
+            message = f"the weight '{weight.path}' belongs to {' and '.join(sorted(kinds))} at once"
+            report.error("NLC0504", found[-1].at, message, "give one of them another name=")
+    prefixes = {w.path for w in graph.of(Weight)}
+    for weight in graph.of(Weight):
+        parts = weight.path.split(".")
+        for n in range(1, len(parts)):
+            if ".".join(parts[:n]) in prefixes:
+                report.error(
+                    "NLC0504",
+                    weight.at,
+                    f"'{'.'.join(parts[:n])}' is a weight, and so is '{weight.path}' inside it",
+                    "give one of them a name=",
+                )
+
+
+def _levels(graph: Graph, report: Reporter) -> None:
+    seen: dict[str, Level] = {}
+    for level in graph.of(Level):
+        if level.name in seen:
+            report.error("NLC0211", level.at, f"two levels are called '{level.name}'", suggest(level.name, seen))
+        seen[level.name] = level

@@ -1,0 +1,56 @@
+"""The shape of an objective written as an expression in M, k and v: one number per head (for pass shapes)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nlc.diagnostics import Reporter
+from nlc.equations import Binary, Boolean, Call, Compare, Expr, ListOf, Multiple, Name, Number, Slice, Text, Unary
+from nlc.graph.nodes import Memory, Shape
+from nlc.graph.static import Refused, option
+from nlc.operators import BY_SYMBOL, OPERATORS, REQUIRED, ShapeError, show
+
+
+def objective_shape(memory: Memory, known: Mapping[str, Shape], report: Reporter) -> None:
+    """Report an objective that is not one number per head, or whose shapes do not meet."""
+    at = dict(memory.said).get("objective", memory.at)
+    named = {"M": (*memory.heads, memory.outer), "v": (*memory.heads, memory.outer), "k": (*memory.heads, memory.inner)}
+    for param in memory.objective.params:
+        named[param.name] = known[param.value] if param.value else ()
+    try:
+        shape = _shape(memory.objective.tree, named, report)
+    except Refused:
+        return
+    except ShapeError as error:
+        report.error("NLC0601", at, f"'{memory.id}': {error.message}", error.hint)
+        return
+    if shape != memory.heads:
+        per = "one number" if not memory.heads else f"one number per head, {show(memory.heads)}"
+        report.error("NLC0601", at, f"'{memory.id}': the objective is {show(shape)}", f"{per}: take the sum")
+
+
+def _shape(expr: Expr, named: Mapping[str, Shape], report: Reporter) -> Shape:
+    match expr:
+        case Name(id):
+            return named[id]
+        case Number():
+            return ()
+        case Unary(_, value):
+            return _shape(value, named, report)
+        case Binary(op, left, right) | Compare(op, left, right):
+            return OPERATORS[BY_SYMBOL[op]].shape((_shape(left, named, report), _shape(right, named, report)), {})
+        case Call(func, args, kwargs):
+            op = OPERATORS[func]
+            count = len(args) if op.operands[1] is None else op.operands[1]
+            given = dict(zip((o.name for o in op.options), args[count:], strict=False)) | dict(kwargs)
+            options = {}
+            for o in op.options:
+                if o.name in given:
+                    options[o.name] = option(o.kind, given[o.name], {}, report, f"'{o.name}' of '{func}'")
+                elif o.default is not REQUIRED:
+                    options[o.name] = o.default
+            return op.shape(tuple(_shape(a, named, report) for a in args[:count]), options)
+        case Slice() | ListOf() | Boolean() | Text() | Multiple():
+            report.error("NLC0404", expr.at, "an objective is made of operators, + - * / @ **, M, k and v")
+            raise Refused
+    raise TypeError(f"unexpected expression {expr!r}")

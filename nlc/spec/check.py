@@ -1,0 +1,263 @@
+"""What a model of the right types may still get wrong, as far as the file tells: names, periods, calls, equations.
+
+check(spec, report)     reports; what needs the graph (shapes, clocks, cycles) is refused by the passes
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from nlc.diagnostics import Reporter, SpecError, suggest
+from nlc.equations import Call, Expr, Name, parse_block, parse_call, parse_expression, walk
+from nlc.source import Position
+from nlc.spec.architecture import Fields, Level
+from nlc.spec.fields import CARRIES, FORMS, OBJECTIVES, STARTS, bind, parse_period, parse_select, parse_stack
+from nlc.spec.rule import load_rule
+from nlc.spec.view import Spec
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_REQUIRED = ("width", "layers", "vocab", "context")
+_NOWHERE = Position("", 0, 0)
+_EXPRESSIONS = ("rate", "retain", "window", "weigh", "out")
+
+
+def check(spec: Spec, report: Reporter) -> None:
+    """Everything about a spec that needs no graph."""
+    _names(spec, report)
+    _programs(spec, report)
+    _frame(spec, report)
+    for level in spec.model.levels:
+        _fields(spec, level, f"levels.{level.name}", f"level '{level.name}'", report)
+        if isinstance(level.memories, dict):
+            for name, memory in level.memories.items():
+                path = f"levels.{level.name}.memories.{name}"
+                _fields(spec, memory, path, f"memory '{level.name}.{name}'", report, level)
+        else:
+            _selection(spec, level, report)
+
+
+def _try(report: Reporter, parse: Callable[[], Any], subject: str = "") -> Any:
+    """Run a parser; what it refuses is reported with the subject in front."""
+    try:
+        return parse()
+    except SpecError as error:
+        for d in error.diagnostics:
+            report.error(d.code, d.at, f"{subject}: {d.message}" if subject else d.message, d.hint, d.note)
+    return None
+
+
+def _names(spec: Spec, report: Reporter) -> None:
+    """Names are words, and used once."""
+    model = spec.model
+    memories = [
+        (f"levels.{lv.name}.memories.{m}", m)
+        for lv in model.levels
+        if isinstance(lv.memories, dict)
+        for m in lv.memories
+    ]
+    named = [(f"levels.{lv.name}", lv.name) for lv in model.levels] + memories
+    for section in ("sizes", "blocks", "inputs", "streams", "forms"):
+        named += [(f"{section}.{name}", name) for name in getattr(model, section)]
+    for path, name in named:
+        if not _NAME.fullmatch(name):
+            report.error(
+                "NLC0212",
+                spec.at(path, key=True),
+                f"'{name}' is not a name",
+                hint="letters, digits and _, not a digit first",
+            )
+    seen: dict[str, str] = {}
+    for path, name in memories:
+        if name in seen:
+            where = spec.at(seen[name], key=True)
+            report.error(
+                "NLC0211",
+                spec.at(path, key=True),
+                f"a second memory '{name}'",
+                hint=f"the first is on line {where.line}",
+            )
+        seen.setdefault(name, path)
+    names = [lv.name for lv in model.levels]
+    for name in dict.fromkeys(n for n in names if names.count(n) > 1):
+        items = getattr(spec.tree.get("levels"), "items", ())
+        again = [i.get("name").at for i in items if i.get("name") and i.get("name").text == name][1:]
+        for at in again:
+            report.error("NLC0211", at, f"a second level '{name}'", hint="levels are found by name")
+
+
+def _programs(spec: Spec, report: Reporter) -> None:
+    """The equations of blocks and forms."""
+    model = spec.model
+    if model.block is not None and model.blocks:
+        report.error("NLC0411", spec.at("blocks", key=True), "block and blocks are both given", hint="keep one of them")
+    if not spec.said("block") and not spec.said("blocks"):
+        report.error(
+            "NLC0203",
+            spec.tree.at,
+            "'block' is missing",
+            hint="the equations of one block: x enters, the last x leaves",
+        )
+    if model.block is not None:
+        text = model.block
+        _try(report, lambda: parse_block(text, spec.place("block")))
+    for name, text in model.blocks.items():
+        _try(report, lambda n=name, t=text: parse_block(t, spec.place(f"blocks.{n}")))  # type: ignore[misc]
+    for name, form in model.forms.items():
+        _try(report, lambda n=name, f=form: parse_block(f.do, spec.place(f"forms.{n}.do")))  # type: ignore[misc]
+    if model.stack or model.blocks:
+        kinds = tuple(model.blocks) or ("block",)
+        if not model.stack and len(kinds) > 1:
+            report.error(
+                "NLC0203",
+                spec.at("blocks", key=True),
+                "'stack' is missing",
+                hint=f"for example: stack: [{', '.join(kinds)}]",
+            )
+        places = [spec.at(f"stack.{i}") for i in range(len(model.stack))]
+        _try(report, lambda: parse_stack(model.stack, places, kinds, model.sizes.get("layers")))
+
+
+def _frame(spec: Spec, report: Reporter) -> None:
+    """Sizes and streams that the frame needs."""
+    model = spec.model
+    if model.inputs:
+        if not spec.said("outputs"):
+            report.error(
+                "NLC0203",
+                spec.at("inputs", key=True),
+                "'outputs' is missing",
+                hint="a program with inputs says what it returns",
+            )
+        return
+    if model.outputs:
+        report.error(
+            "NLC0411", spec.at("outputs", key=True), "outputs without inputs", hint="a model of tokens returns logits"
+        )
+    at = spec.at("sizes", key=True)
+    for size in _REQUIRED:
+        if not spec.said(f"sizes.{size}") and not (size == "layers" and model.stack):
+            near = suggest(size, [s for s in model.sizes if s not in _REQUIRED])
+            report.error("NLC0203", at, f"sizes: '{size}' is missing", hint=near if "did you" in near else "")
+
+
+def _selection(spec: Spec, level: Level, report: Reporter) -> None:
+    path = f"levels.{level.name}.memories"
+    if isinstance(level.memories, str):
+        text = level.memories
+        _try(report, lambda: parse_select(text, spec.place(path)), f"level '{level.name}'")
+    elif isinstance(level.memories, list):
+        for i, text in enumerate(level.memories):
+            _try(report, lambda i=i, t=text: parse_select(t, spec.place(f"{path}.{i}")), f"level '{level.name}'")  # type: ignore[misc]
+
+
+def _fields(spec: Spec, fields: Fields, path: str, subject: str, report: Reporter, level: Level | None = None) -> None:
+    """The fields of a level, or of a memory of `level`."""
+    if fields.every is not None:
+        text = fields.every
+        _try(report, lambda: parse_period(text, spec.place(f"{path}.every")), subject)
+    for name in _EXPRESSIONS:
+        if (text := getattr(fields, name)) is not None:
+            _try(report, lambda n=name, t=text: parse_expression(t, spec.place(f"{path}.{n}")), subject)  # type: ignore[misc]
+    for name in ("keys", "values"):
+        given = getattr(fields, name)
+        for i, text in enumerate(given if isinstance(given, list) else [given] if given is not None else []):
+            where = f"{path}.{name}.{i}" if isinstance(given, list) else f"{path}.{name}"
+            _try(report, lambda w=where, t=text: parse_expression(t, spec.place(w)), subject)  # type: ignore[misc]
+    if fields.form is not None:
+        forms = {**FORMS, **dict.fromkeys(spec.model.forms, ())}
+        _call(spec, f"{path}.form", fields.form, forms, "form", "NLC0403", subject, report)
+    if fields.start is not None:
+        _start(spec, fields, path, subject, report)
+    if fields.objective is not None:
+        _objective(spec, fields.objective, f"{path}.objective", subject, report)
+    if fields.rule is not None:
+        _rule(spec, fields, path, subject, report, level)
+    if level and level.rule and fields.rate is not None and fields.rule is None and _gives_lr(level.rule):
+        report.error(
+            "NLC0408",
+            spec.at(f"{path}.rate"),
+            f"{subject}: rate beside the level's {level.rule}",
+            hint="rate is the rule's lr; give one",
+        )
+    if fields.carry is not None and fields.carry not in CARRIES:
+        known = [m for lv in spec.model.levels if isinstance(lv.memories, dict) for m in lv.memories]
+        if fields.carry not in known:
+            report.error("NLC0204", spec.at(f"{path}.carry"), f"{subject}: 'carry' is the text '{fields.carry}'",
+                         hint=suggest(fields.carry, [*CARRIES, *known]))  # fmt: skip
+
+
+def _call(
+    spec: Spec,
+    path: str,
+    text: str,
+    known: dict[str, tuple[str, ...]],
+    what: str,
+    code: str,
+    subject: str,
+    report: Reporter,
+) -> dict[str, Expr] | None:
+    """A call whose name is one of `known`, with the parameters that it takes."""
+    call: Call | None = _try(report, lambda: parse_call(text, spec.place(path)), subject)
+    if call is None:
+        return None
+    if call.func not in known:
+        report.error(
+            code, call.at, f"{subject}: unknown {what} '{call.func}'", hint=suggest(call.func, known, f"{what}s")
+        )
+        return None
+    bound: dict[str, Expr] | None = _try(report, lambda: bind(call, known[call.func], what), subject)
+    return bound
+
+
+def _start(spec: Spec, fields: Fields, path: str, subject: str, report: Reporter) -> None:
+    bound = _call(spec, f"{path}.start", fields.start or "", STARTS, "start", "NLC0406", subject, report)
+    init = (bound or {}).get("init")
+    if init is not None and not (isinstance(init, Name) and init.id in ("normal", "zeros", "identity")):
+        report.error("NLC0406", init.at, f"{subject}: a learned start begins at normal, zeros or identity")
+
+
+def _objective(spec: Spec, text: str, path: str, subject: str, report: Reporter) -> None:
+    """A name with parameters, or an expression in M, k and v."""
+    tree: Expr | None = _try(report, lambda: parse_expression(text, spec.place(path)), subject)
+    if tree is None:
+        return
+    head = tree.id if isinstance(tree, Name) else tree.func if isinstance(tree, Call) else ""
+    reads = {e.id if isinstance(e, Name) else e.func for e in walk(tree) if isinstance(e, (Name, Call))}
+    if head in OBJECTIVES:
+        bound = _call(spec, path, text, OBJECTIVES, "objective", "NLC0404", subject, report)
+        missing = [p for p in OBJECTIVES[head] if p not in (bound or {})]
+        if bound is not None and missing:
+            report.error(
+                "NLC0405",
+                tree.at,
+                f"{subject}: objective '{head}' needs '{missing[0]}'",
+                hint=f"for example: {head}(1.5)",
+            )
+    elif "M" not in reads:
+        hint = suggest(head, OBJECTIVES, "objectives") + "; or an expression in M, k and v"
+        report.error("NLC0404", tree.at, f"{subject}: unknown objective '{head or text}'", hint=hint)
+
+
+def _rule(spec: Spec, fields: Fields, path: str, subject: str, report: Reporter, level: Level | None) -> None:
+    call: Call | None = _try(report, lambda: parse_call(fields.rule or "", spec.place(f"{path}.rule")), subject)
+    if call is None:
+        return
+    rule = _try(report, lambda: load_rule(call.func, call.at), subject)
+    if rule is None:
+        return
+    bound = _try(report, lambda: bind(call, tuple(rule.params), "rule"), subject)
+    if bound and "lr" in bound and fields.rate is not None:
+        report.error(
+            "NLC0408", bound["lr"].at, f"{subject}: lr beside rate", hint="rate is the rule's lr; give one of them"
+        )
+
+
+def _gives_lr(rule: str) -> bool:
+    """Whether a rule's text gives lr (a rule that does not parse is reported elsewhere)."""
+    try:
+        call = parse_call(rule, _NOWHERE)
+    except SpecError:
+        return False
+    return call.keyword("lr") is not None

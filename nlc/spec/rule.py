@@ -1,0 +1,193 @@
+"""Update rules as data: specs/rules/<name>.yaml to a RuleSpec.
+
+load_rule("adamw", at)     -> RuleSpec(name, doc, params, levels); SpecError NLC0402 at `at` when there is no such rule
+rules()                    -> the names of the shipped rules
+
+RuleSpec.params            {"lr": 0.001, "betas": (0.9, 0.999), ...}, in the order of the file; lr is the level's rate
+RuleSpec.levels            programs in the order they run: RuleProgram(every, state, do)
+RuleProgram.every          updates between two runs: a whole number, or the name of a parameter
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping as MappingOf
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+
+from nlc.diagnostics import Reporter, SpecError, suggest
+from nlc.equations import Assign, names, parse_block
+from nlc.source import Mapping, Position, Scalar, Sequence, Tree
+from nlc.spec.text import parse, read
+
+SHIPPED = Path(__file__).resolve().parents[2] / "specs"
+GIVEN = ("grad", "weight", "start", "lr", "retain", "k", "v", "gram", "count", "rows", "cols")
+
+Parameter = int | float | bool | tuple[int | float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RuleProgram:
+    """One level of a rule: it runs every `every` updates, its states start at zero."""
+
+    every: int | str
+    state: tuple[str, ...]
+    do: tuple[Assign, ...]
+    at: Position
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSpec:
+    """An update rule: what its parameters are without the spec saying, and its program."""
+
+    name: str
+    doc: str
+    params: MappingOf[str, Parameter]
+    levels: tuple[RuleProgram, ...]
+    at: Position
+
+
+def rules() -> tuple[str, ...]:
+    """The shipped rules, by name."""
+    return tuple(sorted(path.stem for path in (SHIPPED / "rules").glob("*.yaml")))
+
+
+def load_rule(name: str, at: Position | None = None) -> RuleSpec:
+    """The rule of that name.  `at` is where the name is written."""
+    if name not in rules():
+        report = Reporter()
+        report.error(
+            "NLC0402", at or Position(name, 0, 0), f"unknown update rule '{name}'", hint=suggest(name, rules(), "rules")
+        )
+        raise SpecError(report.found)
+    return _load(name)
+
+
+@lru_cache
+def _load(name: str) -> RuleSpec:
+    shown = f"specs/rules/{name}.yaml"
+    report = Reporter()
+    text = read(SHIPPED / "rules" / f"{name}.yaml", shown, report)
+    tree = parse(text, shown, report) if text is not None else None
+    report.check()
+    assert tree is not None
+    return rule_from(tree)
+
+
+def rule_from(tree: Tree) -> RuleSpec:
+    """A rule file's tree as a RuleSpec.  Raises SpecError with everything that is wrong with it."""
+    report = Reporter()
+    if not isinstance(tree, Mapping):
+        report.error("NLC0202", tree.at, "a rule is a mapping")
+        raise SpecError(report.found)
+    _keys(tree, ("nlc", "rule", "doc", "params", "levels"), "a rule", report)
+    name = _text(tree, "rule", report)
+    params = _params(tree.get("params"), report)
+    listed = tree.get("levels")
+    programs: list[RuleProgram] = []
+    if isinstance(listed, Sequence) and listed.items:
+        programs = [p for item in listed.items if (p := _program(item, params, report)) is not None]
+    else:
+        report.error("NLC0203", (listed or tree).at, "a rule has levels:, a list")
+    if not report.found:
+        _meaning(programs, params, tree.at, report)
+    report.check()
+    return RuleSpec(name, _text(tree, "doc", report, ""), MappingProxyType(params), tuple(programs), tree.at)
+
+
+def _program(item: Tree, params: MappingOf[str, Parameter], report: Reporter) -> RuleProgram | None:
+    if not isinstance(item, Mapping):
+        report.error("NLC0202", item.at, "a level of a rule is a mapping")
+        return None
+    _keys(item, ("every", "state", "do", "memories"), "a level of a rule", report)
+    if "memories" in item.entries:
+        report.error("NLC1001", item.entries["memories"].at, "memories of a rule are not supported yet")
+    written = item.get("every")
+    every: int | str = 1
+    match = re.fullmatch(r"(\w+)\s+updates?", _text(item, "every", report))
+    if match is None or not (match[1].isdigit() or match[1] in params):
+        report.error(
+            "NLC0401", (written or item).at, "a rule's period counts updates", hint="1 update, or: period updates"
+        )
+    else:
+        every = int(match[1]) if match[1].isdigit() else match[1]
+    state = item.get("state")
+    states: tuple[str, ...] = ()
+    if isinstance(state, Mapping):
+        states = tuple(state.entries)
+        for entry in state.entries.values():
+            if not (isinstance(entry.value, Scalar) and entry.value.text == "zeros"):
+                report.error("NLC0204", entry.value.at, "a rule's state starts at zeros")
+    elif state is not None:
+        report.error("NLC0202", state.at, "state: is a mapping, e.g. {m: zeros}")
+    do = item.get("do")
+    if not isinstance(do, Scalar):
+        report.error("NLC0203", (do or item).at, "a level of a rule has do:, its program")
+        return None
+    try:
+        return RuleProgram(every, states, parse_block(do.text, do.place), item.at)
+    except SpecError as error:
+        report.take(error)
+    return None
+
+
+def _meaning(programs: list[RuleProgram], params: MappingOf[str, Parameter], at: Position, report: Reporter) -> None:
+    """Every name read is known, every state has one writer, and something is done."""
+    every_state = {name for program in programs for name in program.state}
+    known = {*GIVEN, *params, *every_state}
+    done: set[str] = set()
+    for program in programs:
+        for assign in program.do:
+            for name in names(assign.value):
+                if name not in known:
+                    report.error("NLC0410", assign.at, f"the rule reads an unknown '{name}'", hint=suggest(name, known))
+            for target, place in zip(assign.targets, assign.places, strict=True):
+                if target in every_state - set(program.state):
+                    report.error("NLC0410", place, f"the state '{target}' is written by another level of the rule")
+                if target in params or target in set(GIVEN) - {"weight"}:
+                    report.error("NLC0410", place, f"'{target}' is given to the rule and cannot be written")
+            known |= set(assign.targets)
+            done |= set(assign.targets)
+    if not done & {"delta", "weight"}:
+        report.error("NLC0410", at, "the rule sets neither delta nor weight")
+
+
+def _params(tree: Tree | None, report: Reporter) -> dict[str, Parameter]:
+    if tree is None:
+        return {}
+    if not isinstance(tree, Mapping):
+        report.error("NLC0202", tree.at, "params: is a mapping of names to values")
+        return {}
+    found: dict[str, Parameter] = {}
+    for name, entry in tree.entries.items():
+        match entry.value:
+            case Scalar(value=(int() | float()) as number):
+                found[name] = number
+            case Sequence(items, _) if all(_number(item) is not None for item in items):
+                found[name] = tuple(n for item in items if (n := _number(item)) is not None)
+            case value:
+                report.error("NLC0202", value.at, f"params.{name}: a number, true or false, or a list of numbers")
+    return found
+
+
+def _number(tree: Tree) -> int | float | None:
+    return tree.value if isinstance(tree, Scalar) and isinstance(tree.value, (int, float)) else None
+
+
+def _keys(tree: Mapping, allowed: tuple[str, ...], what: str, report: Reporter) -> None:
+    for key, entry in tree.entries.items():
+        if key not in allowed and not key.startswith("x-"):
+            report.error("NLC0201", entry.at, f"{what} has no key '{key}'", hint=suggest(key, allowed, "keys"))
+
+
+def _text(tree: Mapping, key: str, report: Reporter, default: str | None = None) -> str:
+    value = tree.get(key)
+    if isinstance(value, Scalar) and isinstance(value.value, str):
+        return value.text
+    if value is not None:
+        report.error("NLC0202", value.at, f"'{key}' is text")
+    elif default is None:
+        report.error("NLC0203", tree.at, f"'{key}' is missing")
+    return default or ""

@@ -1,0 +1,56 @@
+"""The JSON Schema of architecture files, for `nlc schema` and for editors (yaml-language-server).
+
+Descriptions are the strings below the fields of nlc.spec.architecture, read from its source only when asked for.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from typing import Any
+
+
+def schema() -> dict[str, Any]:
+    """The schema as plain data: JSON Schema 2020-12."""
+    from nlc.spec import architecture
+
+    found: dict[str, Any] = architecture.Architecture.model_json_schema()
+    docs = _docs(inspect.getsource(architecture))
+    definitions = {"Architecture": found, **found.get("$defs", {})}
+    for name, definition in definitions.items():
+        definition["patternProperties"] = {"^x-": {"description": "A note; the compiler does not read it."}}
+        for field, described in definition.get("properties", {}).items():
+            text = next((docs[c][field] for c in (name, "Fields") if field in docs.get(c, {})), "")
+            if text:
+                described["description"] = text
+            _without_null(described)
+    found["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    found["title"] = "nlc architecture"
+    return found
+
+
+def _without_null(field: dict[str, Any]) -> None:
+    """A key that says nothing is left out, never null: take the null that stands for that out of a field's schema."""
+    field.pop("title", None)
+    if field.get("default", 0) is None:
+        del field["default"]
+    kinds = [kind for kind in field.get("anyOf", []) if kind != {"type": "null"}]
+    if len(kinds) == 1:
+        del field["anyOf"]
+        field |= {key: value for key, value in kinds[0].items() if key not in field}
+    elif kinds:
+        field["anyOf"] = kinds
+
+
+def _docs(source: str) -> dict[str, dict[str, str]]:
+    """The string below each annotated field of each class."""
+    found: dict[str, dict[str, str]] = {}
+    for item in ast.parse(source).body:
+        if not isinstance(item, ast.ClassDef):
+            continue
+        fields = found.setdefault(item.name, {})
+        for above, below in zip(item.body, item.body[1:], strict=False):
+            match above, below:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str() as text)):
+                    fields[name] = " ".join(text.split())
+    return found

@@ -1,0 +1,210 @@
+"""A tree to the typed model: pydantic decides, we say it at the right place in our own words.
+
+typed(tree, report) -> Architecture, or None when something was reported
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as SequenceOf
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from nlc.diagnostics import Reporter, suggest
+from nlc.source import Mapping, Position, Scalar, Sequence, Tree
+from nlc.spec.architecture import Architecture, FormFields, Level, MemoryFields, Run
+from nlc.spec.extends import name_of
+
+_EXPECTED = {
+    "string_type": "text", "int_type": "a whole number", "float_type": "a number", "bool_type": "true or false",
+    "list_type": "a list", "dict_type": "a mapping", "model_type": "a mapping", "model_attributes_type": "a mapping",
+    "int_from_float": "a whole number",
+}  # fmt: skip
+
+
+_ROUNDS = 4  # leaving a value out may show another fault, e.g. that it is missing
+_STAND_INS = {"nlc": 1, "name": "unnamed", "do": "y = x"}
+
+
+def typed(tree: Mapping, report: Reporter) -> Architecture | None:
+    """The model of a spec.  Every fault is reported where it stands, and left out of the model, so that the rest can be
+    looked at too; None when what is left is no spec."""
+    _nothing(tree, "", report)
+    data = plain(tree)
+    seen: set[tuple[str | int, ...]] = set()
+    for _ in range(_ROUNDS):
+        try:
+            return Architecture.model_validate(data)
+        except ValidationError as error:
+            for fault in error.errors(include_url=False, include_context=True, include_input=False):
+                if fault["loc"] not in seen:
+                    _report(fault, tree, report)
+                seen.add(fault["loc"])
+                _leave_out(data, fault["loc"], fault["type"])
+    return None
+
+
+def _leave_out(data: Any, loc: SequenceOf[str | int], kind: str) -> None:
+    """Take the value at a pydantic location out of plain data, or put something where a value is missing."""
+    parents: list[tuple[Any, str | int]] = []
+    node = data
+    for part in loc:
+        there = part in node if isinstance(node, dict) else isinstance(node, list) and part in range(len(node))
+        if there:
+            parents.append((node, part))
+            node = node[part]
+    if kind == "missing" and isinstance(node, dict):
+        node[str(loc[-1])] = _STAND_INS.get(str(loc[-1]), {})
+    elif parents:
+        container, part = parents[-1]
+        del container[part]
+
+
+def plain(tree: Tree) -> Any:
+    """A tree as Python values.  Keys without a value are left out (they are reported)."""
+    match tree:
+        case Mapping(entries, _):
+            return {key: plain(entry.value) for key, entry in entries.items() if not _null(entry.value)}
+        case Sequence(items, _):
+            return [plain(item) for item in items]
+        case Scalar(value=value):
+            return value
+
+
+def _null(tree: Tree) -> bool:
+    return isinstance(tree, Scalar) and tree.value is None
+
+
+def _nothing(tree: Tree, where: str, report: Reporter) -> None:
+    """A key with nothing behind it says nothing; refuse it."""
+    if isinstance(tree, Mapping):
+        for key, entry in tree.entries.items():
+            if _null(entry.value):
+                report.error("NLC0203", entry.at, f"'{key}' has no value", hint="write one, or take the key away")
+            _nothing(entry.value, key, report)
+    elif isinstance(tree, Sequence):
+        for item in tree.items:
+            if _null(item):
+                report.error(
+                    "NLC0203", item.at, f"an item of '{where}' has no value", hint="write one, or take it away"
+                )
+            _nothing(item, where, report)
+
+
+def _report(fault: Any, tree: Mapping, report: Reporter) -> None:
+    kind, loc = str(fault["type"]), tuple(fault["loc"])
+    node, key_at, rest = _walk(tree, loc)
+    subject = _subject(tree, loc)
+    last = str(loc[-1]) if loc else ""
+    if kind == "missing":
+        if not _null_at(node, last):
+            where = key_at or _top(tree)
+            report.error(
+                "NLC0203",
+                where,
+                f"{subject}'{last}' is missing",
+                hint='a spec begins with "nlc: 1"' if last == "nlc" else "",
+            )
+    elif kind == "extra_forbidden":
+        fields = _model(loc[:-1]).model_fields
+        report.error("NLC0201", key_at or node.at, f"{subject}unknown key '{last}'", hint=suggest(last, fields, "keys"))
+    elif kind == "literal_error":
+        _literal(fault, node, subject, last, report)
+    elif kind in ("greater_than_equal", "string_too_short", "finite_number"):
+        least = fault.get("ctx", {}).get("ge", 1)
+        found = node.text if isinstance(node, Scalar) else ""
+        message = f"{subject}'{last}' is {found}; at least {least}" if found else f"{subject}'{last}' is empty"
+        report.error("NLC0205", node.at, message)
+    else:
+        expected = _EXPECTED.get(kind, str(fault["msg"]))
+        if isinstance(node, Scalar) and node.value is None:
+            return
+        name = next((str(p) for p in reversed(loc[: len(loc) - rest]) if isinstance(p, str)), "")
+        report.error(
+            "NLC0202",
+            node.at,
+            f"{subject}'{name}' is {_found(node)}; {expected} is expected",
+            hint=_help(node, expected),
+        )
+
+
+def _literal(fault: Any, node: Tree, subject: str, last: str, report: Reporter) -> None:
+    choices = [c.strip("'\"") for c in str(fault["ctx"]["expected"]).replace(" or ", ", ").split(", ")]
+    if last == "nlc":
+        report.error(
+            "NLC0210", node.at, f"{_found(node)} is another version of the language", hint="this compiler reads nlc: 1"
+        )
+        return
+    word = node.text if isinstance(node, Scalar) else ""
+    report.error("NLC0204", node.at, f"{subject}'{last}' is {_found(node)}", hint=suggest(word, choices, "choices"))
+
+
+def _found(node: Tree) -> str:
+    match node:
+        case Scalar(value=bool()):
+            return f"the truth value {node.text}"
+        case Scalar(value=int() | float()):
+            return f"the number {node.text}"
+        case Scalar():
+            return f"the text '{node.text if len(node.text) < 40 else node.text[:37] + '...'}'"
+        case Mapping():
+            return "a mapping"
+    return "a list"
+
+
+def _help(node: Tree, expected: str) -> str:
+    if not isinstance(node, Scalar) or not isinstance(node.value, str):
+        return "put quotes around it" if expected == "text" and isinstance(node, Scalar) else ""
+    word = node.text.lower()
+    if expected == "true or false" and word in ("no", "off", "yes", "on"):
+        return f"write {'false' if word in ('no', 'off') else 'true'}: YAML 1.2 reads '{node.text}' as text"
+    return ""
+
+
+def _walk(tree: Tree, loc: SequenceOf[str | int]) -> tuple[Tree, Position | None, int]:
+    """The node that a pydantic location means, its key's position, and how many last parts of the location are no place
+    in the tree (tags of unions, keys that are missing)."""
+    node, key_at, rest = tree, None, 0
+    for part in loc:
+        if isinstance(node, Mapping) and isinstance(part, str) and part in node.entries:
+            key_at, node, rest = node.entries[part].at, node.entries[part].value, 0
+        elif isinstance(node, Sequence) and isinstance(part, int) and part < len(node.items):
+            node, rest = node.items[part], 0
+            name = node.get("name") if isinstance(node, Mapping) else None
+            key_at = name.at if name else node.at
+        else:
+            rest += 1
+    return node, key_at, rest
+
+
+def _subject(tree: Mapping, loc: SequenceOf[str | int]) -> str:
+    """`level 'titans': ` or `memory 'cms.fast': ` in front of a message."""
+    levels = tree.get("levels")
+    if len(loc) < 3 or loc[0] != "levels" or not isinstance(loc[1], int) or not isinstance(levels, Sequence):
+        return ""
+    level = name_of(levels.items[loc[1]]) or str(loc[1] + 1)
+    if loc[2] == "memories" and len(loc) > 5:
+        return f"memory '{level}.{loc[4]}': "
+    return f"level '{level}': "
+
+
+def _model(loc: SequenceOf[str | int]) -> type[BaseModel]:
+    match tuple(loc):
+        case ("run", *_):
+            return Run
+        case ("levels", _, "memories", *_):
+            return MemoryFields
+        case ("levels", *_):
+            return Level
+        case ("forms", *_):
+            return FormFields
+    return Architecture
+
+
+def _null_at(node: Tree, key: str) -> bool:
+    """Whether the key is there without a value, which is reported already."""
+    return isinstance(node, Mapping) and key in node.entries
+
+
+def _top(tree: Mapping) -> Position:
+    return Position(tree.at.file, tree.at.line, tree.at.column)

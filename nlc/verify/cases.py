@@ -1,0 +1,77 @@
+"""The cases a program is judged on: tokens, targets, borders, padding, and how they are cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+LENGTH = 100
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input.  `pieces` are the lengths it is also fed in; `main`: every level must fire, no gradient may vanish."""
+
+    name: str
+    tokens: Tensor
+    targets: Tensor
+    starts: Tensor | None = None
+    mask: Tensor | None = None
+    pieces: tuple[int, ...] = ()
+    main: bool = False
+    inputs: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def length(self) -> int:
+        return self.tokens.shape[1]
+
+
+def random_split(length: int, draw: torch.Generator, pieces: int = 5) -> tuple[int, ...]:
+    """`length` as a sum of positive parts, cut at random."""
+    cuts = (torch.randperm(length - 1, generator=draw)[: pieces - 1] + 1).sort().values.tolist() if length > 1 else []
+    return tuple(b - a for a, b in zip([0, *cuts], [*cuts, length], strict=True))
+
+
+def cases(vocab: int, seed: int, full: bool) -> Iterator[Case]:
+    """Random text in a batch of 3 with an ignored target; one token; 63; repeated tokens; documents; padding."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def text(B: int, T: int) -> tuple[Tensor, Tensor]:
+        fed = torch.randint(vocab, (B, T + 1), generator=draw)
+        return fed[:, :-1], fed[:, 1:].clone()
+
+    tokens, targets = text(3 if full else 1, LENGTH)
+    targets[0, 17] = -100
+    yield Case("random, batch 3" if full else "random, batch 1", tokens, targets, pieces=random_split(LENGTH, draw), main=True)
+    if not full:
+        return
+    for length in (1, 63):
+        tokens, targets = text(1, length)
+        yield Case(f"length {length}, batch 1", tokens, targets, pieces=random_split(length, draw, 3))
+    same = torch.full((1, LENGTH), 5)
+    yield Case("identical tokens", same, same.clone(), pieces=random_split(LENGTH, draw, 3))
+    tokens, targets = text(3, LENGTH)
+    starts = torch.zeros(3, LENGTH, dtype=torch.bool)
+    starts[:, 0] = True
+    starts[0, 41] = starts[1, 7] = starts[1, 64] = True
+    yield Case("document borders", tokens, targets, starts=starts)
+    tokens, targets = text(3, LENGTH)
+    mask = torch.ones(3, LENGTH, dtype=torch.bool)
+    mask[0, 90:] = mask[1, :13] = mask[2, 30:37] = False
+    yield Case("padding", tokens, targets, mask=mask)
+
+
+def streams(shapes: dict[str, tuple[int, ...]], seed: int, full: bool) -> Iterator[Case]:
+    """The same lengths for a bare program: gaussian inputs, a named rate or retention kept in (0, 1)."""
+    draw = torch.Generator().manual_seed(seed)
+    lengths = ((3, LENGTH, True), (1, 1, False), (1, 63, False)) if full else ((1, LENGTH, True),)
+    for B, T, main in lengths:
+        inputs = {}
+        for name, shape in shapes.items():
+            x = torch.randn(B, T, *shape, generator=draw, dtype=torch.float64)
+            inputs[name] = torch.sigmoid(x) if len(shape) < 2 else x / x.norm(dim=-1, keepdim=True)
+        none = torch.zeros(B, T, dtype=torch.long)
+        yield Case(f"length {T}, batch {B}", none, none, pieces=random_split(T, draw, 4), main=main, inputs=inputs)

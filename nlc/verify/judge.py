@@ -1,0 +1,232 @@
+"""Run a case every way it can be run, and compare."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nlc.compile import Program, compile
+from nlc.graph.nodes import Input, Memory, Output
+from nlc.interpret import Result, interpret
+from nlc.spec import load
+from nlc.verify.cases import Case, cases, streams
+from nlc.verify.small import CHUNKS, chunk_settings, small_settings
+
+FLOAT64, FLOAT32 = 1e-9, 1e-3
+FLOOR = 1e-6  # of the largest norm: below it a tensor counts as this large
+FIRES = 3  # how often every level must write in the main case
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One comparison: the worst relative error and where it was."""
+
+    case: str
+    way: str  # whole, streamed, float32
+    error: float
+    where: str
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= self.tolerance
+
+
+@dataclass
+class Report:
+    """What was compared, how often each level fired, and what is wrong."""
+
+    name: str
+    outcomes: list[Outcome] = field(default_factory=list)
+    fires: dict[str, dict[str, int]] = field(default_factory=dict)  # chunk -> level -> writes of one sequence
+    faults: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        return not self.faults and all(o.passed for o in self.outcomes)
+
+    def lines(self) -> list[str]:
+        out = [f"{self.name}: {'verified' if self.passed else 'FAILED'} in {self.seconds:.0f} s"]
+        for chunk, fires in self.fires.items():
+            out.append(f"  {chunk}: " + "  ".join(f"{level} fired {n}" for level, n in fires.items()))
+        width = max((len(o.case) for o in self.outcomes), default=0)
+        for o in self.outcomes:
+            mark = "ok  " if o.passed else "FAIL"
+            out.append(f"  {mark} {o.case:{width}}  {o.way:8}  {o.error:.1e} of {o.tolerance:.0e}  {o.where}")
+        return out + [f"  FAIL {fault}" for fault in self.faults]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name, "passed": self.passed, "seconds": round(self.seconds, 1), "fires": self.fires, "faults": self.faults,
+            "cases": [{"case": o.case, "way": o.way, "error": o.error, "where": o.where, "tolerance": o.tolerance} for o in self.outcomes],
+        }  # fmt: skip
+
+
+def verify(
+    spec: str, set: Mapping[str, str | object] | None = None, *, chunks: Iterable[int] = CHUNKS, seed: int = 0
+) -> Report:
+    """Verify a shipped name or a path at small sizes.  `set` overrides what is made small.
+
+    The first of `chunks` gets every case, the others the main one.  Raises SpecError where the small spec is not legal.
+    """
+    began = perf_counter()
+    given = dict(set or {})
+    written = load(spec, given)
+    settings = small_settings(written) | given
+    report = Report(written.model.name)
+    seen: list[dict[str, object]] = []
+    for i, chunk in enumerate(chunks):
+        chosen = settings | {k: v for k, v in chunk_settings(written, chunk).items() if k not in given}
+        if chosen in seen:
+            continue
+        seen.append(chosen)
+        program = compile(load(spec, chosen))
+        label = f"chunk {chunk}" if chosen != settings or i == 0 else "as written"
+        _judge(program, label, report, seed, full=i == 0)
+    report.seconds = perf_counter() - began
+    return report
+
+
+def _judge(program: Program, label: str, report: Report, seed: int, full: bool) -> None:
+    model = perturbed(program.model(seed=seed, dtype=torch.float64), seed)
+    graph = program.graph
+    if graph.bare:
+        given = streams({n.name: n.shape for n in graph.of(Input)}, seed, full)
+    else:
+        given = cases(graph.sizes["vocab"], seed, full)
+    for case in given:
+        name = f"{label}, {case.name}"
+        expected = reference(program, model, case)
+        if case.main:
+            _check_alive(program, expected, label, report)
+        report.outcomes.append(compare(name, "whole", observed(program, model, case, (case.length,)), expected, FLOAT64))
+        if len(case.pieces) > 1:
+            report.outcomes.append(compare(name, "streamed", observed(program, model, case, case.pieces), expected, FLOAT64))
+        if case.main:
+            single = program.model(seed=seed)
+            single.load_state_dict(model.state_dict())
+            report.outcomes.append(compare(name, "float32", observed(program, single, case, (case.length,)), expected, FLOAT32))
+
+
+def perturbed(model: nn.Module, seed: int) -> nn.Module:
+    """Weights moved off their special starts (zeros, ones), so that no gradient is zero by accident."""
+    draw = torch.Generator().manual_seed(seed + 1)
+    with torch.no_grad():
+        for p in model.parameters():
+            p += 0.1 * torch.randn(p.shape, generator=draw, dtype=p.dtype)
+    return model
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Outputs, state and gradients of one run."""
+
+    outputs: dict[str, Tensor]
+    state: Mapping[str, Mapping[str, Tensor]]
+    gradients: dict[str, Tensor]
+
+
+def cotangents(program: Program, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    draw = torch.Generator().manual_seed(7)
+    return {name: torch.randn(y.shape, generator=draw, dtype=torch.float64) for name, y in sorted(outputs.items())}
+
+
+def reference(program: Program, model: nn.Module, case: Case) -> Result:
+    weights = dict(model.state_dict())
+    if program.graph.bare:
+        plain = interpret(program.graph, weights, inputs=case.inputs)
+        return interpret(program.graph, weights, inputs=case.inputs, cotangents=cotangents(program, plain.outputs))
+    return interpret(program.graph, weights, case.tokens, case.targets, starts=case.starts, mask=case.mask)
+
+
+def observed(program: Program, model: nn.Module, case: Case, pieces: tuple[int, ...]) -> Seen:
+    """The compiled program over `pieces`, the state handed from one to the next."""
+    model.zero_grad()
+    dtype = next((p.dtype for p in model.parameters()), torch.float64)
+    state, at, parts = None, 0, []
+    for n in pieces:
+        cut = slice(at, at + n)
+        if program.graph.bare:
+            out, state = model(**{k: x[:, cut].to(dtype) for k, x in case.inputs.items()}, state=state)
+            parts.append(out if isinstance(out, tuple) else (out,))
+        else:
+            border = {k: x[:, cut] for k, x in (("starts", case.starts), ("mask", case.mask)) if x is not None}
+            nats, state = model.nats(case.tokens[:, cut], case.targets[:, cut], state=state, **border)
+            parts.append((nats,))
+        at += n
+    columns = [torch.cat(column, 1) for column in zip(*parts, strict=True)]
+    if program.graph.bare:
+        outputs = dict(zip([o.name for o in program.graph.of(Output)], columns, strict=True))
+        given = cotangents(program, outputs)
+        scalar = sum((y * given[n].to(y.dtype)).sum() for n, y in outputs.items())
+    else:
+        outputs = {"nats": columns[0]}
+        taught = case.targets != -100 if case.mask is None else (case.targets != -100) & case.mask
+        scalar = columns[0].sum() / taught.sum()
+    if isinstance(scalar, Tensor) and scalar.requires_grad:
+        scalar.backward()
+    gradients = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in model.named_parameters()}
+    return Seen(outputs, state or {}, gradients)
+
+
+def compare(case: str, way: str, seen: Seen, expected: Result, tolerance: float) -> Outcome:
+    """The worst of ||a - b|| / max(||b||, 1e-6 of the largest norm of its kind)."""
+    right = {"nats": expected.nats} if expected.nats is not None else expected.outputs
+    kinds = {
+        "output": [(n, seen.outputs[n], b) for n, b in right.items()],
+        "state": list(_states(seen.state, expected.state)),
+        "gradient": [(n, seen.gradients[n], b) for n, b in expected.gradients.items()],
+    }
+    worst, where = 0.0, ""
+    for kind, rows in kinds.items():
+        largest = max((float(b.norm()) for _, _, b in rows), default=0.0)
+        for name, a, b in rows:
+            if a.numel() != b.numel():
+                return Outcome(case, way, float("inf"), f"{kind} {name}: shape {tuple(a.shape)}, not {tuple(b.shape)}", tolerance)
+            scale = max(float(b.norm()), FLOOR * largest, 1e-300)
+            error = float((a.detach().double().reshape(b.shape) - b.detach()).norm()) / scale
+            if not error <= worst:
+                worst, where = error if error == error else float("inf"), f"{kind} {name}"
+    return Outcome(case, way, worst, where, tolerance)
+
+
+def _states(mine: Mapping[str, Mapping[str, Tensor]], right: Mapping[str, Mapping[str, Tensor]]) -> Iterable[tuple[str, Tensor, Tensor]]:
+    """Every register both know: memories' states, held states, rule states, histories."""
+    for place, register in right.items():
+        for part, b in register.items():
+            if place in ("clock", "unlearned") or part in ("origin", "kept", "rule.count") or part.startswith(("sum.", "gram.")):
+                continue
+            a = mine.get(place, {}).get(part)
+            if a is None and part.startswith("held."):
+                a = mine.get(place, {}).get(part.removeprefix("held."))
+            if a is not None:
+                if part in ("k", "v"):
+                    n = min(a.shape[1], b.shape[1])
+                    a, b = a[:, a.shape[1] - n :], b[:, b.shape[1] - n :]
+                yield f"{place} {part}", a, b
+            else:
+                yield f"{place} {part} (missing)", torch.full_like(b, float("nan")), b
+
+
+def _check_alive(program: Program, expected: Result, label: str, report: Report) -> None:
+    """Every level fired often enough, and no gradient is identically zero."""
+    counts: dict[str, int] = {}
+    memories = {m.id: m for m in program.graph.of(Memory)}
+    for place, rows in expected.fires.items():
+        memory = memories.get(place.split(".", 2)[2]) or next(m for i, m in memories.items() if i.endswith(place.split(".", 2)[2]))
+        level = program.graph[memory.level].name
+        counts[level] = min(counts.get(level, 10**9), *(len(row) for row in rows))
+    report.fires[label] = counts
+    for level, n in counts.items():
+        if n < FIRES:
+            report.faults.append(f"{label}: level {level} fired {n} times, fewer than {FIRES}")
+    for name, g in expected.gradients.items():
+        if not bool(g.any()):
+            report.faults.append(f"{label}: the gradient of {name} is identically zero")
+

@@ -1,0 +1,192 @@
+"""Checkpoints: a folder per step, whole or not there at all.
+
+    checkpoints/step-000100/
+        model.safetensors       every weight by its name in the spec
+        optimiser.safetensors   what the update rules remember, <level>/<part>/<weight>
+        state.safetensors       memory states that outlive a step, <place>/<part>; only when there are any
+        training.json           step, tokens, counts of the levels, random number generator
+        manifest.json           size and SHA-256 of each of the others; written last
+    checkpoints/latest          the name of the newest
+
+A checkpoint is written beside its place, synced, and renamed.  Nothing is a pickle.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from runtime.errors import CheckpointError, RunError
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+State = Mapping[str, Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a checkpoint holds.  `scalars` is JSON; `state` is nested as a model's state is."""
+
+    weights: dict[str, Tensor]
+    optimiser: dict[str, Tensor]
+    state: dict[str, dict[str, Tensor]]
+    scalars: dict[str, Any]
+
+
+def name_of(step: int) -> str:
+    return f"step-{step:06d}"
+
+
+def save(folder: Path, step: int, checkpoint: Checkpoint, keep: int = 0) -> Path:
+    """Write `folder`/step-<step>, point `latest` at it, and drop all but the newest `keep` (0 keeps all)."""
+    place = write(folder / name_of(step), checkpoint)
+    replace_text(folder / "latest", place.name + "\n")
+    if keep > 0:
+        for old in steps(folder)[:-keep]:
+            shutil.rmtree(old)
+    return place
+
+
+def write(place: Path, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint at `place`, replacing one that is there."""
+    making = place.with_name(f".{place.name}.{os.getpid()}")
+    try:
+        shutil.rmtree(making, ignore_errors=True)
+        making.mkdir(parents=True)
+        put_tensors(making / "model.safetensors", checkpoint.weights)
+        put_tensors(making / "optimiser.safetensors", checkpoint.optimiser)
+        if checkpoint.state:
+            put_tensors(making / "state.safetensors", flat(checkpoint.state))
+        put_text(making / "training.json", json.dumps(checkpoint.scalars, indent=1) + "\n")
+        files = {path.name: {"bytes": path.stat().st_size, "sha256": digest(path)} for path in sorted(making.iterdir())}
+        put_text(making / MANIFEST, json.dumps({"format": FORMAT, "files": files}, indent=1) + "\n")
+        sync(making)
+        if place.exists():
+            old = place.with_name(f".{place.name}.{os.getpid()}.old")
+            place.rename(old)
+            making.rename(place)
+            shutil.rmtree(old)
+        else:
+            making.rename(place)
+        sync(place.parent)
+    except OSError as error:
+        shutil.rmtree(making, ignore_errors=True)
+        raise RunError(f"cannot save '{place}': {error.strerror or error}") from None
+    return place
+
+
+def read(place: Path) -> Checkpoint:
+    """A checkpoint whose every file is as it was written.  Raises CheckpointError naming what is not."""
+    if reason := damage(place):
+        raise CheckpointError(f"'{place}' {reason}")
+    try:
+        state = load_file(place / "state.safetensors") if (place / "state.safetensors").exists() else {}
+        return Checkpoint(
+            weights=load_file(place / "model.safetensors"),
+            optimiser=load_file(place / "optimiser.safetensors"),
+            state=nested(state),
+            scalars=json.loads((place / "training.json").read_text(encoding="utf-8")),
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"cannot read '{place}': {error}") from None
+
+
+def damage(place: Path) -> str:
+    """Why a checkpoint cannot be trusted; "" when it is whole."""
+    if not place.is_dir():
+        return "is not there"
+    try:
+        manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
+        for name, record in manifest["files"].items():
+            path = place / name
+            if not path.is_file():
+                return f"is torn: {name} is missing"
+            if path.stat().st_size != record["bytes"] or digest(path) != record["sha256"]:
+                return f"is altered: {name} is not what was written"
+    except FileNotFoundError:
+        return f"is torn: {MANIFEST} is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return f"is altered: {MANIFEST} cannot be read"
+    return ""
+
+
+def steps(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, oldest first, whole or not."""
+    return sorted(folder.glob("step-*"), key=lambda path: (len(path.name), path.name))
+
+
+def newest(folder: Path, warn: Callable[[str], None] = lambda message: None) -> Path:
+    """The newest whole checkpoint; damaged ones are named to `warn` and passed over.  Raises CheckpointError."""
+    for place in reversed(steps(folder)):
+        reason = damage(place)
+        if not reason:
+            return place
+        warn(f"'{place}' {reason}: passed over")
+    raise CheckpointError(f"no whole checkpoint in '{folder}'")
+
+
+def random_state() -> str:
+    """torch's random number generator, as text."""
+    return base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode()
+
+
+def restore_random_state(text: str) -> None:
+    torch.set_rng_state(torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8))
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+
+def flat(state: State) -> dict[str, Tensor]:
+    return {f"{place}/{part}": value for place, parts in state.items() for part, value in parts.items()}
+
+
+def nested(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    state: dict[str, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        place, part = name.split("/", 1)
+        state.setdefault(place, {})[part] = value
+    return state
+
+
+def put_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, path)
+    sync(path)
+
+
+def put_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+    sync(path)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old text or the new, never less."""
+    making = path.with_name(f".{path.name}.{os.getpid()}")
+    put_text(making, text)
+    making.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,116 @@
+"""A run directory: where everything a run makes is kept.
+
+runs/<name>/
+    spec.yaml        the spec as its author wrote it         (when the package carries it)
+    resolved.yaml    the same with everything filled in      (when the package carries it)
+    lock.json        versions, seed, environment that mattered, spec and graph hash, digest of the data
+    code/            the generated package that ran
+    metrics.jsonl    one row a line                          (runtime.metrics)
+    loss.png         loss against tokens                     (runtime.plot)
+    checkpoints/     step-000100/ ... and latest             (runtime.checkpoint)
+    diverged/        weights and batch at hand when a number was no longer finite
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from runtime.checkpoint import put_text
+from runtime.errors import USAGE, RunError
+
+PACKAGE = ("model.py", "train.py", "spec.lock.yaml", "graph.json", "spec.yaml", "resolved.yaml")
+VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUBLAS_WORKSPACE_CONFIG", "PYTHONHASHSEED")
+LIBRARIES = ("nlc", "torch", "numpy", "safetensors")
+
+
+class RunDirectory:
+    """The paths of one run."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.spec = self.path / "spec.yaml"
+        self.resolved = self.path / "resolved.yaml"
+        self.lock = self.path / "lock.json"
+        self.code = self.path / "code"
+        self.metrics = self.path / "metrics.jsonl"
+        self.plot = self.path / "loss.png"
+        self.checkpoints = self.path / "checkpoints"
+        self.diverged = self.path / "diverged"
+
+    @property
+    def used(self) -> bool:
+        """Whether a run has already written here; compiling into `code` is not yet a run."""
+        return self.metrics.exists() or self.lock.exists() or self.checkpoints.exists()
+
+    def begin(self, package: Path) -> None:
+        """Make the folders and keep a copy of the package that runs.  Raises RunError when it cannot be done."""
+        if self.used:
+            raise RunError(f"'{self.path}' already holds a run: give another folder", USAGE)
+        try:
+            self.checkpoints.mkdir(parents=True)
+            self.code.mkdir(exist_ok=True)
+            for name in PACKAGE:
+                here, there = package / name, self.code / name
+                if here.exists() and not (there.exists() and there.samefile(here)):
+                    shutil.copyfile(here, there)
+            for path in (self.spec, self.resolved):
+                if not path.exists() and (self.code / path.name).exists():
+                    shutil.copyfile(self.code / path.name, path)
+        except OSError as error:
+            raise RunError(f"cannot make the run directory '{self.path}': {error.strerror or error}") from None
+
+    def write_lock(self, facts: Mapping[str, Any]) -> None:
+        """`facts` of the run, and those of the machine it runs on."""
+        code = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(self.code.glob("*.*"))}
+        text = json.dumps(dict(facts) | {"environment": environment(), "code": code}, indent=1)
+        put_text(self.lock, text + "\n")
+
+    def read_lock(self) -> dict[str, Any]:
+        """Raises RunError when there is no run here."""
+        try:
+            found = json.loads(self.lock.read_text(encoding="utf-8"))
+        except OSError:
+            raise RunError(f"'{self.path}' is not a run directory: it has no lock.json", USAGE) from None
+        except ValueError:
+            raise RunError(f"'{self.lock}' is not JSON", USAGE) from None
+        if not isinstance(found, dict):
+            raise RunError(f"'{self.lock}' does not describe a run", USAGE)
+        return found
+
+
+def fresh(name: str, root: str | Path = "runs") -> Path:
+    """runs/<name>, or the first of runs/<name>-2, runs/<name>-3 ... that no run has used."""
+    path, n = Path(root) / name, 1
+    while RunDirectory(path).used:
+        n += 1
+        path = Path(root) / f"{name}-{n}"
+    return path
+
+
+def environment() -> dict[str, Any]:
+    """What of this machine can change a result."""
+    return {
+        "python": platform.python_version(),
+        "platform": f"{sys.platform} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "libraries": {name: version for name in LIBRARIES if (version := version_of(name))},
+        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+    }
+
+
+def version_of(library: str) -> str:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return ""

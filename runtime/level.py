@@ -1,0 +1,111 @@
+"""A level that counts steps: the weights it owns, what its rule remembers of them, and how often it has fired."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from runtime.errors import Diverged
+
+
+@dataclass(slots=True)
+class Weight:
+    """A parameter, whether weight decay touches it, and the rule's state beside it, which starts at zero."""
+
+    name: str
+    value: nn.Parameter
+    decays: bool
+    state: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Weights:
+    """A model's parameters, handed out to levels: the first level that asks for one owns it."""
+
+    def __init__(self, model: nn.Module, decay: Sequence[str] = ()) -> None:
+        """`decay`: names of the weights that decay.  In a name `*` stands for any layer, or anything at all."""
+        self.left = dict(model.named_parameters())
+        self.decays = {name for pattern in decay for name in self._match(pattern)}
+
+    def _match(self, pattern: str) -> list[str]:
+        names = [name for name in self.left if fnmatchcase(name, pattern)]
+        if not names:
+            raise ValueError(f"no weight is called '{pattern}', or a level before this one owns it")
+        return names
+
+    def take(self, *patterns: str) -> list[Weight]:
+        """The weights of these names that no level has taken yet, in the model's order."""
+        taken = {name for pattern in patterns for name in self._match(pattern)}
+        mine = [name for name in self.left if name in taken]
+        return [Weight(name, self.left.pop(name), name in self.decays) for name in mine]
+
+    def freeze(self, *patterns: str) -> None:
+        """Weights that no level writes."""
+        for weight in self.take(*patterns):
+            weight.value.requires_grad_(False)
+
+
+class Level:
+    """Weights with one update frequency.  Between two updates their gradients add up in `.grad`."""
+
+    def __init__(self, name: str, weights: Sequence[Weight], state: Sequence[str] = ()) -> None:
+        """`state`: what the rule keeps per weight, float32 at least: zero at first; `start` is the weight itself."""
+        self.name, self.weights = name, list(weights)
+        self.count = 0  # updates so far
+        self.norm: Tensor | None = None  # of the last update's gradient, before clipping
+        for weight in self.weights:
+            for part in state:
+                first = weight.value.detach().to(at_least_float32(weight.value.dtype), copy=True)
+                weight.state[part] = first if part == "start" else torch.zeros_like(first)
+
+    def gathered(self, clip: float = 0.0) -> Iterator[tuple[Tensor, Tensor, dict[str, Tensor], bool]]:
+        """Begin an update: (weight, grad, state, decays) of every weight with a gradient; then the gradients are gone.
+
+        grad is the sum over the period, scaled so that the norm of all the level's gradients is at most `clip` (0 is
+        any).  Raises Diverged, before any weight has changed, if that norm is not finite.
+        """
+        owned = [weight for weight in self.weights if weight.value.grad is not None]
+        grads = [weight.value.grad for weight in owned]
+        self.norm = torch.nn.utils.get_total_norm([grad for grad in grads if grad is not None])
+        if self.norm.device.type == "cpu" and not math.isfinite(self.norm):
+            raise Diverged(f"level {self.name}: the gradient of {first_not_finite(owned)} is not finite")
+        if clip:
+            torch.nn.utils.clip_grads_with_norm_([weight.value for weight in owned], clip, self.norm)
+        self.count += 1
+        for weight, grad in zip(owned, grads, strict=True):
+            assert grad is not None
+            yield weight.value, grad.to(at_least_float32(grad.dtype)), weight.state, weight.decays
+            weight.value.grad = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps of the level: every rule state, and the gradients of a period not yet full."""
+        found = {}
+        for weight in self.weights:
+            found |= {f"{self.name}/{part}/{weight.name}": value for part, value in weight.state.items()}
+            if weight.value.grad is not None:
+                found[f"{self.name}/grad/{weight.name}"] = weight.value.grad
+        return found
+
+    def restore(self, count: int, tensors: dict[str, Tensor]) -> None:
+        """The inverse of `tensors`, which must hold every rule state of this level."""
+        self.count = count
+        for weight in self.weights:
+            for part, value in weight.state.items():
+                value.copy_(tensors[f"{self.name}/{part}/{weight.name}"])
+            grad = tensors.get(f"{self.name}/grad/{weight.name}")
+            weight.value.grad = None if grad is None else grad.clone()
+
+
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def first_not_finite(weights: Sequence[Weight]) -> str:
+    for weight in weights:
+        if weight.value.grad is not None and not weight.value.grad.isfinite().all():
+            return f"'{weight.name}'"
+    return "all weights together"

@@ -1,0 +1,484 @@
+"""What every generated model is: parameters named by the spec, a state that can be fed back, any layout of documents.
+
+A generated file defines `start` and `run` for rows of tokens that share all clocks.  This module turns what a caller has
+(sequences that go on from a state, documents packed in one row, padding) into such rows and puts the results back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+State = dict[str, dict[str, Tensor]]
+Clock = dict[str, int]
+
+IGNORED = -100  # a target that teaches nothing
+NOTHING = -1  # no token is waiting for its target
+
+
+class Weights(nn.Module):
+    """Parameters and further Weights by name.  A name may be any word, also one that nn.Module uses for itself."""
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._parameters[name] if name in self._parameters else self._modules[name]  # type: ignore[return-value]
+
+    def put(self, path: str, value: Tensor) -> None:
+        """Register a parameter at a dotted path, making the Weights on the way."""
+        head, _, rest = path.partition(".")
+        if rest:
+            self._modules.setdefault(head, Weights())
+            self._modules[head].put(rest, value)  # type: ignore[union-attr, operator]
+        else:
+            self._parameters[head] = nn.Parameter(value)
+
+    def parts(self, path: str, names: Iterable[str]) -> dict[str, Tensor]:
+        """The parameters below a path, as the parts of one memory's state."""
+        at: Weights = self
+        for word in path.split(".") if path else ():
+            at = at._modules[word]  # type: ignore[assignment]
+        return {name: at._parameters[name] for name in names}  # type: ignore[misc]
+
+
+def normal(scale: float, *shape: int) -> Tensor:
+    """A weight drawn from N(0, scale^2)."""
+    return torch.randn(shape) * scale
+
+
+def constant(value: float, *shape: int) -> Tensor:
+    return torch.full(shape, float(value))
+
+
+def identity(like: Tensor, *shape: int) -> Tensor:
+    """I on the last two axes."""
+    return torch.eye(shape[-2], shape[-1], dtype=like.dtype, device=like.device).expand(shape)
+
+
+def begin(B: int, parts: dict[str, Tensor], hold: bool = False, rule: Iterable[str] = ()) -> dict[str, Tensor]:
+    """A memory's register for B sequences that all begin from the same parts: see runtime.ops for the names."""
+    now = {name: x.expand(B, *x.shape) for name, x in parts.items()}
+    held = {f"held.{name}": x for name, x in now.items()} if hold else {}
+    return now | held | {f"rule.{s}.{name}": torch.zeros_like(x) for s in rule for name, x in now.items()}
+
+
+def nats_of(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of every token in nats (B, T), 0 where the target is ignored."""
+    return F.cross_entropy(logits.mT, targets, reduction="none", ignore_index=IGNORED)
+
+
+# ---- states as trees of tensors whose first axis is the row -------------------------------------------------------------
+
+
+def over(function: Callable[[Tensor], Tensor], state: State) -> State:
+    return {place: {part: function(x) for part, x in register.items()} for place, register in state.items()}
+
+
+def layer_of(state: State, layer: int) -> State:
+    """The registers of one layer, by their place in the block."""
+    prefix = f"blocks.{layer}."
+    return {place.removeprefix(prefix): register for place, register in state.items() if place.startswith(prefix)}
+
+
+def with_layer(state: State, layer: int, registers: State) -> State:
+    return state | {f"blocks.{layer}.{place}": register for place, register in registers.items()}
+
+
+def rows_of(state: State, rows: Tensor) -> State:
+    return over(lambda x: x.index_select(0, rows.to(x.device)), state)
+
+
+def joined(states: list[State]) -> State:
+    """One state whose rows are those of all.  An accumulator that some rows do not have yet is zero for them."""
+    if len(states) == 1:
+        return states[0]
+    out: State = {}
+    for place in dict.fromkeys(p for s in states for p in s):
+        parts = dict.fromkeys(part for s in states for part in s.get(place, {}))
+        out[place] = {}
+        for part in parts:
+            like = next(s[place][part] for s in states if part in s.get(place, {}))
+            pieces = []
+            for s in states:
+                x = s.get(place, {}).get(part)
+                pieces.append(like.new_zeros(count(s), *like.shape[1:]) if x is None else x)
+            out[place][part] = torch.cat(padded(pieces), 0)
+    return out
+
+
+def padded(pieces: list[Tensor]) -> list[Tensor]:
+    """Equal shapes but for the row: rows of one clock agree anyway; histories of finished rows may differ in length."""
+    if all(p.shape[1:] == pieces[0].shape[1:] for p in pieces):
+        return pieces
+    longest = max(p.shape[1] for p in pieces)
+    return [torch.cat((p.new_zeros(p.shape[0], longest - p.shape[1], *p.shape[2:]), p), 1) for p in pieces]
+
+
+def count(state: State) -> int:
+    return len(state["clock"]["sequence"])
+
+
+@dataclass
+class Row:
+    """One document, or a part of one, of one lane."""
+
+    lane: int
+    tokens: Tensor  # (n,)
+    targets: Tensor  # (n,) IGNORED where nothing is taught
+    places: Tensor  # (n,) where in the lane's output each token's result goes; -1 for a token fed again
+    fresh: bool  # begins at a document border
+
+
+class Sequenced(Weights):
+    """What language models and bare programs share: levels that write, and clocks."""
+
+    writing: tuple[str, ...] = ()  # names of the levels that write inside a sequence, fastest first
+    streams: tuple[str, ...] = ()  # places (without the layer) whose state survives a document border
+    counters: tuple[str, ...] = ("sequence", "stream")  # clocks of a state
+    tails: Mapping[str, str] = MappingProxyType({})  # memories whose part chunk does not outlive a call: flush | drop
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fires: dict[str, int] = dict.fromkeys(self.writing, 0)
+
+    def learning(self, learn: bool | Collection[str]) -> frozenset[str]:
+        """The levels that write.  Raises ValueError for a name that is none of them."""
+        if isinstance(learn, bool):
+            return frozenset(self.writing if learn else ())
+        unknown = sorted(set(learn) - set(self.writing))
+        if unknown:
+            raise ValueError(f"learn: no level {unknown[0]!r} writes inside a sequence; levels: {', '.join(self.writing)}")
+        return frozenset(learn)
+
+    def fired(self, level: str, times: int) -> None:
+        self.fires[level] = self.fires.get(level, 0) + times
+
+    def clock(self, state: State) -> Clock:
+        """The clocks of a state whose rows share them."""
+        return {name: int(ticks[0]) for name, ticks in state["clock"].items()}
+
+    def shared_clock(self, state: State) -> bool:
+        return all(bool((ticks == ticks[0]).all()) for ticks in state["clock"].values())
+
+    def fresh_clock(self, B: int) -> dict[str, Tensor]:
+        return {name: torch.zeros(B, dtype=torch.long) for name in self.counters}
+
+    def advanced(self, state: State, ticks: int) -> State:
+        return state | {"clock": {name: at + ticks for name, at in state["clock"].items()}}
+
+    def closed(self, state: State) -> State:
+        """The state at the end of a call: part chunks handled as `tail:` says, streams detached."""
+        state = self.filled(state)
+        out = dict(state)
+        for place, register in state.items():
+            tail = self.tails.get(_short(place))
+            if tail == "flush":
+                register = register | {f"held.{part}": register[part] for part in _held(register)}
+            elif tail == "drop":
+                register = register | {part: register[f"held.{part}"] for part in _held(register)}
+                register = {part: x for part, x in register.items() if not part.startswith(("sum.", "gram.", "kept"))}
+            if self.streaming(place):
+                register = {part: x.detach() for part, x in register.items()}
+            out[place] = register
+        out["clock"] = {name: torch.zeros_like(at) if name in self.tails else at for name, at in state["clock"].items()}
+        return out
+
+    def joined(self, states: list[State]) -> State:
+        """One state whose rows are those of all."""
+        parts = [{(place, part) for place, register in s.items() for part in register} for s in states]
+        return joined([self.filled(s) for s in states] if any(p != parts[0] for p in parts) else states)
+
+    def filled(self, state: State) -> State:
+        """With the registers of memories that no sequence has written yet, which runs leave out: all still share the start."""
+        like = next((x for place, r in state.items() if place != "clock" for x in r.values()), state["clock"]["sequence"])
+        for i, block in enumerate(self.blocks):
+            for place, register in block.unwritten(count(state), like).items():
+                state = state | {f"blocks.{i}.{place}": register | state.get(f"blocks.{i}.{place}", {})}
+        return state
+
+    def streaming(self, place: str) -> bool:
+        return _short(place) in self.streams
+
+
+def _short(place: str) -> str:
+    """A place without its layer: blocks.0.titans.key -> titans.key."""
+    return place.split(".", 2)[2] if place.startswith("blocks.") else place
+
+
+def _held(register: dict[str, Tensor]) -> list[str]:
+    return [part.removeprefix("held.") for part in register if part.startswith("held.")]
+
+
+class LanguageModel(Sequenced):
+    """Tokens in, logits and loss out.
+
+    A generated subclass gives
+        start(B) -> State                                       every memory's initial state for B sequences
+        run(tokens_BT, targets_BT, state, clock, final, learn)  -> (logits_BTV, nats_BT, state), rows sharing all clocks
+        peek(tokens_B1, state, clock, learn) -> logits_B1V      logits without learning from the tokens
+    """
+
+    vocab: int
+
+    def start(self, B: int) -> State:
+        raise NotImplementedError
+
+    def run(
+        self, tokens: Tensor, targets: Tensor, state: State, clock: Clock, final: bool, learn: frozenset[str]
+    ) -> tuple[Tensor, Tensor, State]:
+        raise NotImplementedError
+
+    def peek(self, tokens: Tensor, state: State, clock: Clock, learn: frozenset[str]) -> Tensor:
+        return self.run(tokens, torch.full_like(tokens, IGNORED), state, clock, True, learn)[0]
+
+    def forward(
+        self,
+        tokens: Tensor,
+        state: State | None = None,
+        starts: Tensor | None = None,
+        mask: Tensor | None = None,
+        learn: bool | Collection[str] = True,
+    ) -> tuple[Tensor, State]:
+        """Logits (B, T, vocab) and the state after them.
+
+        tokens (B, T) integers; `starts` (B, T) bool: first token of a document; `mask` (B, T) bool: False is padding.
+        Each token is the target of the one before it.  What the last one teaches is not known yet: the state stops before
+        it and keeps it, so that any split of a sequence equals the whole.
+        """
+        allowed = self.learning(learn)
+        self._check(tokens, None, starts, mask, state)
+        state, held = self._resumed(tokens, state)
+        if starts is None and mask is None and self._uniform(state, held):
+            fed = torch.cat((held[:, None], tokens), 1) if int(held[0]) != NOTHING else tokens
+            clock = self.clock(state)
+            parts = []
+            if fed.shape[1] > 1:
+                logits, _, state = self.run(fed[:, :-1], fed[:, 1:], state, clock, False, allowed)
+                state = self.advanced(state, fed.shape[1] - 1)
+                parts.append(logits)
+            parts.append(self.peek(fed[:, -1:], state, self.clock(state), allowed))
+            logits = torch.cat(parts, 1)[:, -tokens.shape[1] :]
+            state = self.closed(state)
+            return logits, state | {"unlearned": {"token": fed[:, -1].clone()}}
+        rows = self._rows(tokens, None, starts, mask, held)
+        logits, _, state, waiting = self._scatter(rows, state, tokens.shape, allowed, False, peeking=True)
+        waiting = torch.where(waiting == NOTHING, held, waiting)
+        return logits, self._all_closed(state) | {"unlearned": {"token": waiting}}
+
+    def loss(
+        self,
+        tokens: Tensor,
+        targets: Tensor,
+        state: State | None = None,
+        starts: Tensor | None = None,
+        mask: Tensor | None = None,
+        final: bool = False,
+        learn: bool | Collection[str] = True,
+    ) -> tuple[Tensor, State]:
+        """Mean cross-entropy in nats over the tokens whose target is not ignored (-100), and the state after them.
+
+        `final`: nobody reads the state, so the last writes are skipped and the state returned is not to be used.
+        """
+        nats, state = self.nats(tokens, targets, state, starts, mask, final, learn)
+        taught = targets != IGNORED if mask is None else (targets != IGNORED) & mask
+        return nats.sum() / taught.sum().clamp(min=1), state
+
+    def nats(
+        self,
+        tokens: Tensor,
+        targets: Tensor,
+        state: State | None = None,
+        starts: Tensor | None = None,
+        mask: Tensor | None = None,
+        final: bool = False,
+        learn: bool | Collection[str] = True,
+    ) -> tuple[Tensor, State]:
+        """Cross-entropy of every token in nats (B, T), 0 where the target is ignored, and the state after them."""
+        allowed = self.learning(learn)
+        self._check(tokens, targets, starts, mask, state)
+        state, held = self._resumed(tokens, state)
+        if starts is None and mask is None and self._uniform(state, held):
+            T = tokens.shape[1]
+            if int(held[0]) != NOTHING:
+                tokens, targets = torch.cat((held[:, None], tokens), 1), torch.cat((tokens[:, :1], targets), 1)
+            _, nats, state = self.run(tokens, targets, state, self.clock(state), final, allowed)
+            return nats[:, -T:], self.closed(self.advanced(state, tokens.shape[1]))
+        rows = self._rows(tokens, targets, starts, mask, held)
+        _, nats, state, _ = self._scatter(rows, state, tokens.shape, allowed, final, peeking=False)
+        return nats, self._all_closed(state)
+
+    # ---- layout -----------------------------------------------------------------------------------------------------
+
+    def _check(
+        self, tokens: Tensor, targets: Tensor | None, starts: Tensor | None, mask: Tensor | None, state: State | None
+    ) -> None:
+        if tokens.dim() != 2 or tokens.shape[1] < 1 or tokens.is_floating_point():
+            raise ValueError(f"tokens: got {tokens.dtype} of shape {tuple(tokens.shape)}, expected integers (batch, time >= 1)")
+        for name, x in (("targets", targets), ("starts", starts), ("mask", mask)):
+            if x is not None and x.shape != tokens.shape:
+                raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected that of tokens, {tuple(tokens.shape)}")
+        if state is not None and count(state) != len(tokens):
+            raise ValueError(f"state: it holds {count(state)} sequences, the batch has {len(tokens)}")
+
+    def _resumed(self, tokens: Tensor, state: State | None) -> tuple[State, Tensor]:
+        if state is None:
+            state = self.start(len(tokens)) | {"clock": self.fresh_clock(len(tokens))}
+        held = state.get("unlearned", {}).get("token")
+        nothing = torch.full((len(tokens),), NOTHING, dtype=tokens.dtype, device=tokens.device)
+        return {p: r for p, r in state.items() if p != "unlearned"}, nothing if held is None else held
+
+    def _uniform(self, state: State, held: Tensor) -> bool:
+        waiting = held != NOTHING
+        return bool((waiting == waiting[0]).all()) and self.shared_clock(state)
+
+    def _rows(
+        self, tokens: Tensor, targets: Tensor | None, starts: Tensor | None, mask: Tensor | None, held: Tensor
+    ) -> list[list[Row]]:
+        """The documents of each lane, padding removed, the waiting token fed first."""
+        lanes = []
+        for b in range(len(tokens)):
+            keep = torch.arange(tokens.shape[1], device=tokens.device)
+            keep = keep if mask is None else keep[mask[b].bool()]
+            ids = tokens[b, keep]
+            begins = torch.zeros_like(keep, dtype=torch.bool) if starts is None else starts[b, keep].bool()
+            if targets is not None:
+                taught = targets[b, keep]
+            else:  # the next token, unless it belongs to another document
+                following = torch.cat((ids[1:], ids.new_full((1,), IGNORED)))[: len(ids)]
+                taught = torch.where(torch.cat((begins[1:], begins.new_zeros(1)))[: len(ids)], IGNORED, following)
+            if int(held[b]) != NOTHING and len(ids):
+                first = torch.where(begins[:1], torch.full_like(ids[:1], IGNORED), ids[:1])
+                ids, taught = torch.cat((held[b : b + 1], ids)), torch.cat((first, taught))
+                begins, keep = torch.cat((begins.new_zeros(1), begins)), torch.cat((keep.new_full((1,), -1), keep))
+            borders = [0, *(i for i in begins.nonzero().flatten().tolist() if i), len(ids)]
+            lanes.append([
+                Row(b, ids[i:j], taught[i:j], keep[i:j], bool(begins[i]))
+                for i, j in zip(borders, borders[1:], strict=False) if j > i
+            ])  # fmt: skip
+        return lanes
+
+    def _scatter(
+        self,
+        lanes: list[list[Row]],
+        state: State,
+        shape: torch.Size,
+        learn: frozenset[str],
+        final: bool,
+        peeking: bool,
+    ) -> tuple[Tensor, Tensor, State, Tensor]:
+        """Run every document, put logits and nats back at their tokens; the state of each lane's last document."""
+        B, T = shape
+        lane_states = [rows_of(state, torch.tensor([b])) for b in range(B)]
+        device = next(iter(self.parameters())).device
+        waiting = torch.full((B,), NOTHING, dtype=torch.long, device=device)
+        logits_at: list[tuple[Tensor, Tensor]] = []
+        nats_at: list[tuple[Tensor, Tensor]] = []
+        # Documents are independent unless a memory survives the border; then a lane's documents wait for one another.
+        depth = max((len(rows) for rows in lanes), default=0)
+        waves = [[rows[i] for rows in lanes if i < len(rows)] for i in range(depth)]
+        if not self.streams:
+            waves = [[row for wave in waves for row in wave]]
+        for wave in waves:
+            ready = [(row, self._reset(lane_states[row.lane]) if row.fresh else lane_states[row.lane]) for row in wave]
+            for row, logits, nats, after, left in self._together(ready, learn, final, lanes, peeking):
+                at = torch.where(row.places < 0, row.places, row.lane * T + row.places)
+                logits_at.append((at, logits))
+                nats_at.append((at, nats))
+                if row is lanes[row.lane][-1] or self.streams:
+                    lane_states[row.lane] = after
+                    waiting[row.lane] = left
+        return (
+            self._placed(logits_at, (B, T, self.vocab)),
+            self._placed(nats_at, (B, T)),
+            self.joined(lane_states),
+            waiting,
+        )
+
+    def _placed(self, found: list[tuple[Tensor, Tensor]], shape: tuple[int, ...]) -> Tensor:
+        """Results at their tokens, 0 at padding; results of tokens that were fed again are dropped."""
+        out = next(iter(self.parameters())).new_zeros(math.prod(shape[:2]), *shape[2:])
+        if not found:
+            return out.view(shape)
+        at, values = torch.cat([a for a, _ in found]), torch.cat([v for _, v in found])
+        return out.index_copy(0, at[at >= 0], values[at >= 0].to(out.dtype)).view(shape)
+
+    def _reset(self, state: State) -> State:
+        """The state at a document border: all but the streams begins again."""
+        fresh = self.start(1)
+        clock = {name: at if name == "stream" else torch.zeros_like(at) for name, at in state["clock"].items()}
+        kept = {place: register for place, register in state.items() if self.streaming(place)}
+        return fresh | kept | {"clock": clock}
+
+    def _together(
+        self,
+        ready: list[tuple[Row, State]],
+        learn: frozenset[str],
+        final: bool,
+        lanes: list[list[Row]],
+        peeking: bool,
+    ) -> Iterable[tuple[Row, Tensor, Tensor, State, Tensor]]:
+        """Rows with equal clocks run as one batch, which is cut, and made smaller, wherever a row ends."""
+        groups: dict[tuple[int, ...], list[tuple[Row, State]]] = {}
+        for row, state in ready:
+            groups.setdefault(tuple(int(at[0]) for at in state["clock"].values()), []).append((row, state))
+        for members in groups.values():
+            # The last token of a lane's last document is read, not learned from, when its target is still to come.
+            def length(row: Row) -> int:
+                return len(row.tokens) - (peeking and row is lanes[row.lane][-1])
+
+            members.sort(key=lambda member: length(member[0]))
+            rows = [row for row, _ in members]
+            state, done = self.joined([s for _, s in members]), 0
+            logits: list[list[Tensor]] = [[] for _ in rows]
+            nats: list[list[Tensor]] = [[] for _ in rows]
+            i = 0
+            while i < len(rows):
+                end = length(rows[i])
+                if end > done:
+                    tokens = torch.stack([row.tokens[done:end] for row in rows[i:]])
+                    targets = torch.stack([row.targets[done:end] for row in rows[i:]])
+                    last = final and end == length(rows[-1])
+                    out, each, state = self.run(tokens, targets, state, self.clock(state), last, learn)
+                    state = self.advanced(state, end - done)
+                    for j in range(i, len(rows)):
+                        logits[j].append(out[j - i])
+                        nats[j].append(each[j - i])
+                    done = end
+                while i < len(rows) and length(rows[i]) == done:
+                    row, own = rows[i], rows_of(state, torch.tensor([0]))
+                    left = row.tokens.new_tensor(NOTHING)
+                    if length(row) < len(row.tokens):
+                        left = row.tokens[-1]
+                        logits[i].append(self.peek(row.tokens[None, -1:], own, self.clock(own), learn)[0])
+                        nats[i].append(logits[i][-1].new_zeros(1))
+                    yield row, torch.cat(logits[i]), torch.cat(nats[i]), own, left
+                    i += 1
+                    if i < len(rows):
+                        state = rows_of(state, torch.arange(1, count(state)))
+
+    def _all_closed(self, state: State) -> State:
+        """`closed` for rows whose clocks may differ."""
+        if self.shared_clock(state):
+            return self.closed(state)
+        return self.joined([self.closed(rows_of(state, torch.tensor([b]))) for b in range(count(state))])
+
+
+class Layer(Sequenced):
+    """A bare program: named streams of vectors in, named outputs and the state out.  A generated subclass gives forward."""
+
+    def start(self, B: int, like: Tensor) -> State:
+        raise NotImplementedError
+
+    def begun(self, like: Tensor, state: State | None) -> tuple[State, Clock]:
+        """The state to go on from, and its clocks.  Raises ValueError when its rows have fallen out of step."""
+        if state is None:
+            state = self.start(len(like), like) | {"clock": self.fresh_clock(len(like))}
+        if count(state) != len(like):
+            raise ValueError(f"state: it holds {count(state)} sequences, the batch has {len(like)}")
+        if not self.shared_clock(state):
+            raise ValueError("state: its sequences have different lengths; a bare program takes them one group at a time")
+        return state, self.clock(state)

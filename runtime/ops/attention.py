@@ -1,0 +1,101 @@
+"""Softmax attention, the memory without parameters: its state is the pairs it has seen.
+
+    y_t = sum_s softmax_s(q_t . k_s / sqrt(K)) v_s  over the tokens s <= t that t may see
+Source: arXiv 2512.24695, eqs. 62-63 (the Nadaraya-Watson solution of the l2 objective; a window keeps the last pairs).
+
+    B batch, T tokens, H heads, G key heads (G divides H), K key width, V value width, P persistent pairs
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from runtime.ops.past import past
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cache: Mapping[str, Tensor],
+    *,
+    window: int = 0,
+    segment: int = 0,
+    persistent: tuple[Tensor, Tensor] | None = None,
+    position: int = 0,
+    own: bool = True,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Causal attention over the sequence so far, the token itself included.
+
+    q (B, T, H, K), k (B, T, G, K), v (B, T, G, V); query head h uses key head h // (H / G).
+    cache: {"k": (B, T0, G, K), "v": (B, T0, G, V)}, the tokens just before these.
+    window: tokens seen, itself included; 0 is all.  segment: only the token's own aligned segment; `position` is the number of
+    tokens of the sequence before these.  persistent: pairs (P, G, K), (P, G, V) that every token sees.
+    own: a token's own error (`own_errors`) passes to its query and its own pair alone; False promises that none is asked for, and is faster.
+
+    Returns y (B, T, H, V) and the cache for the next call, without the pairs nobody can see any more.
+    Raises ValueError where the key heads do not divide the query heads.
+    """
+    H, G = q.shape[2], k.shape[2]
+    if H % G:
+        raise ValueError(f"{G} key heads do not divide {H} query heads")
+    ks, vs = torch.cat((cache["k"], k), 1), torch.cat((cache["v"], v), 1)
+    after = trim({"k": ks, "v": vs}, window, segment, position + q.shape[1])
+    T, seen = q.shape[1], ks.shape[1]
+    sees = visible(T, seen, window, segment, position, q.device)
+
+    heads = [x.transpose(1, 2).repeat_interleave(H // G, 1) for x in (k, v, ks, vs)]
+    k, v, ks, vs = heads
+    q = q.transpose(1, 2)
+    pk, pv = (x.transpose(0, 1).repeat_interleave(H // G, 0) for x in persistent) if persistent else (None, None)
+    if own:
+        y = own_pair(q, k, v, ks, vs, sees, pk, pv)
+    else:
+        plain_causal = T == seen and not window and not segment and pk is None
+        if pk is not None and pv is not None:
+            ks = torch.cat((pk.expand(len(q), -1, -1, -1), ks), 2)
+            vs = torch.cat((pv.expand(len(q), -1, -1, -1), vs), 2)
+            sees = F.pad(sees, (pk.shape[1], 0), value=True)
+        y = F.scaled_dot_product_attention(q, ks, vs, attn_mask=None if plain_causal else sees, is_causal=plain_causal)
+    return y.transpose(1, 2), after
+
+
+def visible(T: int, seen: int, window: int, segment: int, position: int, device: torch.device) -> Tensor:
+    """(T, seen): whether token i of these sees pair j, of which the last T are these tokens' own."""
+    at = torch.arange(position, position + T, device=device).unsqueeze(1)
+    pair = torch.arange(position + T - seen, position + T, device=device).unsqueeze(0)
+    sees = pair <= at
+    if window:
+        sees = sees & (pair > at - window)
+    if segment:
+        sees = sees & (pair // segment == at // segment)
+    return sees
+
+
+def trim(cache: dict[str, Tensor], window: int, segment: int, position: int) -> dict[str, Tensor]:
+    """Drop the pairs that token `position` and later ones cannot see."""
+    n = cache["k"].shape[1]
+    if window:
+        n = min(n, window - 1)
+    if segment:
+        n = min(n, position % segment)
+    return {name: x[:, x.shape[1] - n :] for name, x in cache.items()}
+
+
+def own_pair(
+    q: Tensor, k: Tensor, v: Tensor, ks: Tensor, vs: Tensor, sees: Tensor, pk: Tensor | None, pv: Tensor | None
+) -> Tensor:
+    """Attention whose earlier pairs are marked with `past`, the token's own pair apart.  All (B, H, T, .)."""
+    T, seen = sees.shape
+    scale = q.shape[-1] ** -0.5
+    earlier = sees.tril(seen - T - 1)
+    scores = [(q @ past(ks).mT).masked_fill(~earlier, -torch.inf), (q * k).sum(-1, keepdim=True)]
+    if pk is not None:
+        scores.append(q @ pk.mT)
+    weights = (torch.cat(scores, -1) * scale).softmax(-1)
+    y = weights[..., :seen] @ past(vs) + weights[..., seen : seen + 1] * v
+    return y if pv is None else y + weights[..., seen + 1 :] @ pv

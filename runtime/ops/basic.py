@@ -1,0 +1,163 @@
+"""The operators of the block language that torch has no function for.
+
+Values are (B, T, *axes): batch, token, then the value's own axes; operators act on the last one.  All are made of
+differentiable torch functions, so that derivatives of any order exist.  Those that look back take and return what they
+remember, and mark it with `past`.
+
+    B batch, T tokens, D width, H heads, C taps of a convolution
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from runtime.ops.past import past
+
+EPS = 1e-5  # added to the biased variance by rmsnorm and layernorm
+QUINTIC = (3.4445, -4.7750, 2.0315)
+CUBIC = (1.5, -0.5, 0.0)
+
+
+def rmsnorm(x: Tensor, gain: Tensor | None = None) -> Tensor:
+    """x / sqrt(mean(x^2) + 1e-5) * gain over the last axis; gain (D,)."""
+    return F.rms_norm(x, x.shape[-1:], gain, EPS)
+
+
+def layernorm(x: Tensor, gain: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+    """(x - mean) / sqrt(var + 1e-5) * gain + bias over the last axis, with the biased variance; gain and bias (D,)."""
+    return F.layer_norm(x, x.shape[-1:], gain, bias, EPS)
+
+
+def l2norm(x: Tensor) -> Tensor:
+    """x / max(|x|, 1e-6) over the last axis."""
+    return F.normalize(x, dim=-1, eps=1e-6)
+
+
+def linear(x: Tensor, W: Tensor, bias: Tensor | None = None) -> Tensor:
+    """W x (+ bias), one weight per index of the axes before the last.
+
+    x (B, T, *leading, in); W (*leading, out, in); bias (*leading, out).  Returns (B, T, *leading, out).
+    """
+    if W.dim() == 2:
+        return F.linear(x, W, bias)
+    if W.shape[-2] == 1:
+        y = (x * W[..., 0, :]).sum(-1, keepdim=True)
+    else:
+        flat = torch.einsum("bthi,hoi->btho", x.flatten(2, -2), W.flatten(0, -3))
+        y = flat.unflatten(2, W.shape[:-2])
+    return y if bias is None else y + bias
+
+
+def readout(x: Tensor, W: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`linear(x, out=1)`: the axis of width 1 is dropped.  W (*leading, 1, in), bias (*leading, 1)."""
+    return linear(x, W, bias).squeeze(-1)
+
+
+def heads(x: Tensor, n: int) -> Tensor:
+    """[n * h] -> [n, h]."""
+    return x.unflatten(-1, (n, -1))
+
+
+def merge(x: Tensor) -> Tensor:
+    """[n, h] -> [n * h]."""
+    return x.flatten(-2)
+
+
+def align(x: Tensor, axes: int) -> Tensor:
+    """Append axes of size 1 until `x` has `axes` of them after batch and token: shapes align from the left."""
+    return x[(..., *(None,) * (axes + 2 - x.dim()))]
+
+
+def causal_conv(x: Tensor, w: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
+    """Causal depthwise convolution: y_t = sum_j w_j x_{t - C + 1 + j}.
+
+    x (B, T, *axes); w (C, D), tap C - 1 meets the current token; history (B, C - 1, *axes), zeros when fresh.
+    Returns y and the history for the next call.  A token's own error passes the last tap only.
+    """
+    taps, T = w.shape[0], x.shape[1]
+    seen = torch.cat((history, x), 1)
+    own = w[-1] * x
+    if taps == 1:
+        return own, history
+    earlier = w[0] * seen[:, :T]
+    for j in range(1, taps - 1):
+        earlier = torch.addcmul(earlier, w[j], seen[:, j : j + T])
+    return own + past(earlier), seen[:, T:]
+
+
+def previous(x: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
+    """`prev(v)`: y_t = x_{t-1}.  history (B, 1, *axes), zeros when fresh.  Returns y and the history for the next call."""
+    seen = torch.cat((history, x), 1)
+    return past(seen[:, :-1]), seen[:, -1:]
+
+
+def rope(x: Tensor, position: int = 0, base: float = 10000.0) -> Tensor:
+    """Rotary position: the pair (x_i, x_{i + D/2}) turns by the angle t base^(-2 i / D).
+
+    Source: arXiv 2104.09864, eq. 34, with pairs half a width apart.  x (B, T, *axes, D), D even; `position` is the number of
+    tokens of the sequence before the first of these.  Raises ValueError if D is odd.
+    """
+    T, D = x.shape[1], x.shape[-1]
+    if D % 2:
+        raise ValueError(f"rope turns pairs: the last axis must be even, not {D}")
+    t = torch.arange(position, position + T, dtype=torch.float64, device=x.device)
+    frequency = base ** (-torch.arange(0, D, 2, dtype=torch.float64, device=x.device) / D)
+    angle = torch.outer(t, frequency).view(T, *(1,) * (x.dim() - 3), D // 2)
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    a, b = x.chunk(2, -1)
+    return torch.cat((a * cos - b * sin, a * sin + b * cos), -1)
+
+
+def poly(x: Tensor, degree: int) -> Tensor:
+    """concat(x, x^2, ..., x^degree) along the last axis."""
+    return torch.cat([x**n for n in range(1, degree + 1)], -1)
+
+
+def outer(a: Tensor, b: Tensor) -> Tensor:
+    """[.., n], [.., m] -> [.., n, m]."""
+    return a.unsqueeze(-1) * b.unsqueeze(-2)
+
+
+def apply_matrix(A: Tensor, b: Tensor) -> Tensor:
+    """A @ b of the language where b is a vector: [.., n, m], [.., m] -> [.., n]."""
+    return (A @ b.unsqueeze(-1)).squeeze(-1)
+
+
+def trace(x: Tensor) -> Tensor:
+    """[.., n, n] -> [..]."""
+    return x.diagonal(dim1=-2, dim2=-1).sum(-1)
+
+
+def norm(x: Tensor, p: float = 2.0) -> Tensor:
+    """(sum |x|^p)^(1/p) over the last axis, which is dropped."""
+    return torch.linalg.vector_norm(x, p, dim=-1)
+
+
+def newton_schulz(G: Tensor, steps: int = 5, coefficients: tuple[float, float, float] = QUINTIC) -> Tensor:
+    """Push the singular values of a matrix towards 1: X <- a X + (b A + c A^2) X with A = X X^T, X_0 = G / (|G|_F + 1e-7).
+
+    G (.., n, m), transposed inside if tall.  Source: the reference mathematics, section 5 (Muon).
+    """
+    a, b, c = coefficients
+    X = G / (torch.linalg.vector_norm(G, dim=(-2, -1), keepdim=True) + 1e-7)
+    tall = G.shape[-2] > G.shape[-1]
+    X = X.mT if tall else X
+    for _ in range(steps):
+        A = X @ X.mT
+        X = a * X + (b * A + c * (A @ A)) @ X
+    return X.mT if tall else X
+
+
+def gelu_slope(z: Tensor) -> Tensor:
+    """Derivative of the exact GELU: Phi(z) + z phi(z)."""
+    return 0.5 * (1 + torch.erf(z * math.sqrt(0.5))) + z * torch.exp(-0.5 * z * z) * (1 / math.sqrt(2 * math.pi))
+
+
+def silu_slope(z: Tensor) -> Tensor:
+    """Derivative of z sigmoid(z)."""
+    s = torch.sigmoid(z)
+    return s * (1 + z * (1 - s))

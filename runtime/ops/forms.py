@@ -1,0 +1,257 @@
+"""Forms: the maps a memory can be, as linear layers with pointwise work between them.
+
+A form says how a layer's outputs follow from its inputs (`run`) and how an error at the form's output comes back to every
+layer's output (`pull`), by hand-written factors: gradients of a write are then sums of error input^T.  Both take the layer's
+product as a function, so that the same lines serve shared weights, weights per sequence, states mixed with their start
+and states in the middle of a chunk.  `read`, `errors` and `sums` are those for plain weights.
+
+    B batch, T tokens, H heads, I width in, O width out.   x (B, T, H, I); a weight (H, O, I), or (B, H, O, I) per sequence;
+    a bias (H, O) or (B, H, O); W is a dict of them by part name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from runtime.ops.basic import gelu_slope, l2norm, layernorm, rmsnorm, silu_slope
+from runtime.ops.past import past
+
+Weights = Mapping[str, Tensor]
+Tap = tuple[Tensor, Tensor]  # a layer's input, a layer's output
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One linear layer of a form: the names of its parts.  `bias` is "" where there is none."""
+
+    weight: str
+    bias: str = ""
+
+
+Product = Callable[[Layer, Tensor], Tensor]
+
+ACTS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {  # the function, its derivative
+    "gelu": (F.gelu, gelu_slope),
+    "silu": (F.silu, silu_slope),
+    "relu": (F.relu, lambda z: (z > 0).to(z.dtype)),
+    "tanh": (torch.tanh, lambda z: 1 - torch.tanh(z) ** 2),
+    "sigmoid": (torch.sigmoid, lambda z: torch.sigmoid(z) * (1 - torch.sigmoid(z))),
+    "softplus": (F.softplus, torch.sigmoid),
+    "identity": (lambda z: z, torch.ones_like),
+}
+NORMS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "layernorm": layernorm, "rmsnorm": rmsnorm}
+
+
+def product(W: Tensor, a: Tensor) -> Tensor:
+    """W a for every token.  a (B, T, H, I); W (H, O, I) or (B, H, O, I); returns (B, T, H, O).  Without heads: no axis H."""
+    if a.dim() == 3:
+        return F.linear(a, W) if W.dim() == 2 else a @ W.mT
+    if W.dim() == 3 and W.shape[0] == 1:
+        return F.linear(a, W[0])
+    if W.shape[-3] == 1:
+        return (a.squeeze(2) @ W.squeeze(1).mT).unsqueeze(2)
+    return (a.transpose(1, 2) @ W.mT).transpose(1, 2)
+
+
+def _bias(b: Tensor, z: Tensor) -> Tensor:
+    """A bias as it meets z: shared (H, O), or per sequence (B, H, O) with an axis for the tokens; likewise without heads."""
+    return b.unsqueeze(1) if b.dim() == z.dim() - 1 else b
+
+
+def across(e: Tensor, a: Tensor) -> Tensor:
+    """sum_t e_t a_t^T: (B, T, H, O), (B, T, H, I) -> (B, H, O, I); likewise without heads."""
+    return e.mT @ a if e.dim() == 3 else e.transpose(1, 2).mT @ a.transpose(1, 2)
+
+
+class Form:
+    """What all forms share.  A form has `layers` and defines `run` and `pull`."""
+
+    layers: tuple[Layer, ...]
+
+    def run(self, layer: Product, x: Tensor) -> tuple[Tensor, tuple[Tap, ...]]:
+        """The form's value at `x`, and every layer's (input, output), where layer(l, a) is the product of layer l."""
+        raise NotImplementedError
+
+    def pull(self, back: Product, taps: Sequence[Tap], u: Tensor) -> tuple[Tensor, ...]:
+        """Error at every layer's output from the error `u` at the form's, where back(l, e) is W_l^T e."""
+        raise NotImplementedError
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return tuple(name for layer in self.layers for name in (layer.weight, layer.bias) if name)
+
+    def read(self, W: Weights, x: Tensor) -> tuple[Tensor, tuple[Tap, ...]]:
+        """M(x) with the weights W, and every layer's (input, output): (B, T, H, I) -> (B, T, H, O)."""
+
+        def layer(part: Layer, a: Tensor) -> Tensor:
+            z = product(W[part.weight], a)
+            return z + _bias(W[part.bias], z) if part.bias else z
+
+        return self.run(layer, x)
+
+    def errors(self, W: Weights, taps: Sequence[Tap], u: Tensor) -> tuple[Tensor, ...]:
+        """d L / d output of every layer, from u = d L / d M(x), by hand-written factors; differentiable like any value."""
+        return self.pull(lambda part, e: product(W[part.weight].mT, e), taps, u)
+
+    def sums(
+        self,
+        taps: Sequence[Tap],
+        errors: Sequence[Tensor],
+        weights: Tensor | None = None,
+        gram: bool = False,
+        first_order: bool = False,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Gradient of every part, summed over the tokens, and (`gram`) the sum of input input^T of every layer.
+
+        grad W = sum_t w_t error_t input_t^T,  grad b = sum_t w_t error_t,  gram W = sum_t w_t input_t input_t^T.
+        weights (B, T, H), 1 if not given.  `first_order`: the gradients are constants; the gram is not.
+        Returns ({part: (B, H, O, I) or (B, H, O)}, {weight part: (B, H, I, I)}); a bias has no gram.
+        """
+        grads: dict[str, Tensor] = {}
+        grams: dict[str, Tensor] = {}
+        for part, (a, _), e in zip(self.layers, taps, errors, strict=True):
+            w = 1 if weights is None else weights.unsqueeze(-1)
+            if gram:
+                grams[part.weight] = across(w * a, a)
+            if first_order:
+                a, e, w = a.detach(), e.detach(), w if weights is None else weights.detach().unsqueeze(-1)
+            e = e if weights is None else w * e
+            grads[part.weight] = across(e, a)
+            if part.bias:
+                grads[part.bias] = e.sum(1)
+        return grads, grams
+
+
+@dataclass(frozen=True)
+class Matrix(Form):
+    """M(x) = M x.  Parts: M."""
+
+    layers: tuple[Layer, ...] = field(default=(Layer("M"),), init=False)
+
+    def run(self, layer: Product, x: Tensor) -> tuple[Tensor, tuple[Tap, ...]]:
+        y = layer(self.layers[0], x)
+        return y, ((x, y),)
+
+    def pull(self, back: Product, taps: Sequence[Tap], u: Tensor) -> tuple[Tensor, ...]:
+        return (u,)
+
+
+@dataclass(frozen=True)
+class Mlp(Form):
+    """M(x) = [x +] W_out h, h = act(W_in n(x) + b_in), with further layers W_2, W_3, ... between them for depth > 2.
+
+    n: `norm` without gain.  `normalise_hidden`: every h is l2-normalised.  Parts: W_in [b_in] W_2 [b_2] ... W_out [b_out];
+    depth 1 is W_out alone.
+    """
+
+    act: str = "gelu"
+    residual: bool = True
+    norm: str = "none"
+    bias: bool = False
+    depth: int = 2
+    normalise_hidden: bool = False
+
+    def __post_init__(self) -> None:
+        names = [] if self.depth == 1 else ["in", *(str(i) for i in range(2, self.depth))]
+        layers = tuple(Layer(f"W_{n}", f"b_{n}" if self.bias else "") for n in (*names, "out"))
+        object.__setattr__(self, "layers", layers)
+
+    def run(self, layer: Product, x: Tensor) -> tuple[Tensor, tuple[Tap, ...]]:
+        act, _ = ACTS[self.act]
+        a, taps = NORMS[self.norm](x), []
+        for part in self.layers:
+            z = layer(part, a)
+            taps.append((a, z))
+            a = z if part is self.layers[-1] else act(z)
+            if self.normalise_hidden and part is not self.layers[-1]:
+                a = l2norm(a)
+        return (x + a if self.residual else a), tuple(taps)
+
+    def pull(self, back: Product, taps: Sequence[Tap], u: Tensor) -> tuple[Tensor, ...]:
+        act, slope = ACTS[self.act]
+        errors = [u]
+        for part, (_, z) in zip(reversed(self.layers[1:]), reversed(taps[:-1]), strict=True):
+            d = back(part, errors[-1])
+            if self.normalise_hidden:
+                d = l2norm_pull(act(z), d)
+            errors.append(d * slope(z))
+        return tuple(reversed(errors))
+
+
+@dataclass(frozen=True)
+class Swiglu(Form):
+    """M(x) = [x +] W_out (silu(W_gate n(x)) * (W_in n(x))).  Parts: W_gate, W_in, W_out and, with `bias`, b_gate, b_in, b_out."""
+
+    residual: bool = True
+    norm: str = "none"
+    bias: bool = False
+    normalise_hidden: bool = False
+
+    def __post_init__(self) -> None:
+        layers = tuple(Layer(f"W_{n}", f"b_{n}" if self.bias else "") for n in ("gate", "in", "out"))
+        object.__setattr__(self, "layers", layers)
+
+    def run(self, layer: Product, x: Tensor) -> tuple[Tensor, tuple[Tap, ...]]:
+        gate, up, down = self.layers
+        n = NORMS[self.norm](x)
+        z_gate, z_up = layer(gate, n), layer(up, n)
+        h = F.silu(z_gate) * z_up
+        h = l2norm(h) if self.normalise_hidden else h
+        z = layer(down, h)
+        return (x + z if self.residual else z), ((n, z_gate), (n, z_up), (h, z))
+
+    def pull(self, back: Product, taps: Sequence[Tap], u: Tensor) -> tuple[Tensor, ...]:
+        (_, z_gate), (_, z_up), _ = taps
+        d = back(self.layers[2], u)
+        if self.normalise_hidden:
+            d = l2norm_pull(F.silu(z_gate) * z_up, d)
+        return d * z_up * silu_slope(z_gate), d * F.silu(z_gate), u
+
+
+@dataclass(frozen=True)
+class Vector(Form):
+    """M(x) = m * x, entry by entry.  Parts: m (H, I), or (B, H, I) per sequence.  No layer input, so no gram."""
+
+    layers: tuple[Layer, ...] = field(default=(Layer("m"),), init=False)
+
+    def run(self, layer: Product, x: Tensor) -> tuple[Tensor, tuple[Tap, ...]]:
+        y = layer(self.layers[0], x)
+        return y, ((x, y),)
+
+    def pull(self, back: Product, taps: Sequence[Tap], u: Tensor) -> tuple[Tensor, ...]:
+        return (u,)
+
+    def read(self, W: Weights, x: Tensor) -> tuple[Tensor, tuple[Tap, ...]]:
+        y = _bias(W["m"], x) * x
+        return y, ((x, y),)
+
+    def sums(
+        self,
+        taps: Sequence[Tap],
+        errors: Sequence[Tensor],
+        weights: Tensor | None = None,
+        gram: bool = False,
+        first_order: bool = False,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """grad m = sum_t w_t error_t * input_t; there is no gram."""
+        ((a, _),), (e,) = taps, errors
+        terms = e * a if weights is None else weights.unsqueeze(-1) * e * a
+        return {"m": (terms.detach() if first_order else terms).sum(1)}, {}
+
+
+def l2norm_pull(x: Tensor, d: Tensor) -> Tensor:
+    """Error at x from the error d at l2norm(x): (d - y (y . d)) / |x| where |x| > 1e-6, d / 1e-6 elsewhere."""
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    y = x / length.clamp_min(1e-6)
+    inside = (length > 1e-6).to(x.dtype)
+    return (d - inside * y * (y * d).sum(-1, keepdim=True)) / length.clamp_min(1e-6)
+
+
+def read(form: Form, W: Weights, x: Tensor) -> Tensor:
+    """M(x) at a state made by earlier tokens: a token's own error passes to x, not to the state."""
+    return form.read({name: past(w) for name, w in W.items()}, x)[0]

@@ -1,0 +1,258 @@
+"""The meaning of a memory, token by token: the judge of the closed forms, and the lowering of rules that have none.
+
+One token: hold the state if a chunk begins; read; take the gradient of the objective at the held state for every pair;
+let the rule write.  What a token reads of earlier ones is marked with `past`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from runtime.ops.forms import Form, Matrix
+from runtime.ops.past import past
+
+Weights = Mapping[str, Tensor]
+Slope = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Write:
+    """How a memory is written.
+
+    objective: "dot", "l2", "lp" (params: p), "huber" (params: d), or u(p, k, v, *params) = dL/dp for p = M(k), on (B, T, H, O)
+    erase: each layer also forgets along its own input (dgd).  kept: the gradient sees the state after retention (grad_at: kept).
+    chunk: tokens that share one frozen state.  self_values: the target is this memory at the held state, of v.
+    meta: "full", "first_order" (the gradient is a constant), "none" (the state is a constant where it is read).
+    momentum: heavy ball, m = beta m - lr g, written m.
+    rule: None, or rule(grad=, weight=, start=, lr=, retain=, gram=, count=, state=) -> (delta, state) of one part, for a rule
+        without a closed form; `rule_state` names its state.  lr and retain have the part's axes, of size 1 after the heads.
+    """
+
+    form: Form = field(default_factory=Matrix)
+    objective: str | Slope = "l2"
+    erase: bool = False
+    chunk: int = 1
+    kept: bool = False
+    meta: str = "full"
+    self_values: bool = False
+    momentum: bool = False
+    rule: Callable[..., tuple[Tensor, dict[str, Tensor]]] | None = None
+    rule_state: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of `memory`, shapes settled: k, v (B, T, [P,] H, .); rate, beta (B, T, H); keep (B, T, H[, I]) or None.
+
+    point: log retention of the gradient's place (`kept`) where it is not `keep`."""
+
+    write: Write
+    k: Tensor
+    v: Tensor
+    rate: Tensor
+    keep: Tensor | None
+    beta: Tensor | None
+    params: tuple[Any, ...]
+    start: Weights | None
+    queries: tuple[tuple[Tensor, str], ...]
+    phase: int
+    count: int
+    own: bool
+    point: Tensor | None = None
+
+
+def unmarked(x: Tensor) -> Tensor:
+    return x
+
+
+def parts(form: Form) -> list[tuple[str, bool]]:
+    """Names of the form's parts, and whether each is a bias."""
+    found = []
+    for layer in form.layers:
+        found.append((layer.weight, False))
+        if layer.bias:
+            found.append((layer.bias, True))
+    return found
+
+
+# ---- objectives
+
+
+def by_token(x: Any) -> bool:
+    """Whether a parameter of the objective differs between tokens: (B, T, H[, O])."""
+    return isinstance(x, Tensor) and x.dim() >= 2
+
+
+def objective_slope(objective: str | Slope, p: Tensor, k: Tensor, v: Tensor, params: Sequence[Any]) -> Tensor:
+    """u = dL/dp (reference, section 1): dot -v; l2 e; lp sign(e) |e|^(p-1); huber clip(e, -d, d), with e = p - v."""
+    if callable(objective):
+        return objective(p, k, v, *params)
+    if objective == "dot":
+        return -v
+    e = p - v
+    if objective == "l2":
+        return e
+    (param,) = params
+    if objective == "lp":
+        return e.sign() * e.abs() ** (param - 1)
+    if objective == "huber":
+        param = torch.as_tensor(param, dtype=e.dtype, device=e.device)
+        return torch.minimum(torch.maximum(e, -param), param)
+    raise ValueError(f"objective {objective!r}; known: dot, l2, lp, huber, or a function")
+
+
+def slope(call: Call, p: Tensor, k: Tensor, v: Tensor, first: int, count: int, heads: int = 2) -> Tensor:
+    """u of tokens first ... first + count, for values whose heads are axis `heads`: 1 head-major, 2 token-major."""
+    params = []
+    for x in call.params:
+        if by_token(x):
+            x = x.unsqueeze(-1) if x.dim() == 3 else x
+            x = x.narrow(1, first, count) if x.shape[1] > 1 else x
+        params.append(x)
+    if heads == 1:
+        p, k, v = (x.transpose(1, 2) for x in (p, k, v))
+    u = objective_slope(call.write.objective, p, k, v, params)
+    return u.transpose(1, 2) if heads == 1 else u
+
+
+def entrywise(objective: str | Slope, K: int) -> Slope:
+    """The objective of a vector (B, T, H, K), for its entries as heads (B, T, H K, 1)."""
+
+    def u(p: Tensor, k: Tensor, v: Tensor, *params: Any) -> Tensor:
+        p, k, v = (x.squeeze(-1).unflatten(2, (-1, K)) for x in (p, k, v))
+        return objective_slope(objective, p, k, v, params).flatten(2).unsqueeze(-1)
+
+    return u
+
+
+# ---- token by token
+
+
+def tokens(call: Call, state: Weights) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    """The meaning: see the module.  Shapes as in `memory`."""
+    write, T = call.write, call.k.shape[1]
+    if call.k.dim() == 4:
+        call = replace(call, k=call.k.unsqueeze(2), v=call.v.unsqueeze(2))
+    own = past if call.own else unmarked
+    names = [name for name, _ in parts(write.form)]
+    now = {part: state[part] for part in names}
+    held = {part: state["held." + part] for part in names} if write.chunk > 1 else now
+    rule = {name: x for name, x in state.items() if name.startswith("rule.")}
+    reads: list[list[Tensor]] = [[] for _ in call.queries]
+    for t in range(T):
+        if (call.phase + t) % write.chunk == 0:
+            held = now
+        before = now
+        with torch.set_grad_enabled(torch.is_grad_enabled() and write.meta != "none"):
+            now, rule = step(call, {n: own(x) for n, x in now.items()}, {n: own(x) for n, x in held.items()}, {n: own(x) for n, x in rule.items()}, t)
+        for (q, when), found in zip(call.queries, reads, strict=True):
+            seen = now if when == "after" else {n: own(x) for n, x in (held if when == "chunk" else before).items()}
+            found.append(write.form.read(seen, q[:, t : t + 1])[0])
+    if (call.phase + T) % write.chunk == 0:
+        held = now
+    result = now | ({"held." + n: x for n, x in held.items()} if write.chunk > 1 else {}) | rule
+    return tuple(torch.cat(found, 1) for found in reads), result
+
+
+def step(call: Call, now: Weights, held: Weights, rule: Weights, t: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """One token's write: its pairs in order, retention with the first."""
+    write, now, rule = call.write, dict(now), dict(rule)
+    keep = None if call.keep is None else call.keep[:, t].exp()
+    for i in range(call.k.shape[2]):
+        k, v, lr = call.k[:, t : t + 1, i], call.v[:, t : t + 1, i], call.rate[:, t]
+        at = held if write.chunk > 1 else now
+        share = keep if i == 0 or write.chunk > 1 else None
+        point = {n: kept(x, share, start_of(call, n)) for n, x in at.items()} if write.kept else at
+        p, taps = write.form.read(point, k)
+        v = write.form.read(at, v)[0] if write.self_values else v
+        u = slope(call, p, k, v, t, 1)
+        grads, grams = write.form.sums(taps, write.form.errors(point, taps, u), gram=True, first_order=write.meta == "first_order")
+        share = keep if i == 0 else None
+        for n, x in now.items():
+            rate = lr[(..., *(None,) * (x.dim() - 2))]
+            gram = grams.get(n)
+            if write.rule is not None:
+                delta, rule = by_rule(call, n, x, grads[n], gram, rate, share, rule, call.count + t)
+            else:
+                delta = -rate * grads[n]
+                if write.momentum and call.beta is not None:
+                    delta = delta + call.beta[:, t][(..., *(None,) * (x.dim() - 2))] * rule["rule.m." + n]
+                    rule["rule.m." + n] = delta
+                if write.erase and gram is not None:
+                    delta = delta - rate * (x @ gram)
+            now[n] = kept(x, share, start_of(call, n)) + delta
+    return now, rule
+
+
+def start_of(call: Call, part: str) -> Tensor | None:
+    return None if call.start is None else call.start[part]
+
+
+def share_axes(share: Tensor, x: Tensor) -> Tensor:
+    """(B, H) or per key channel (B, H, I), for a part (B, H, O, I) or (B, H, I)."""
+    if share.dim() == 2:
+        return share[(..., *(None,) * (x.dim() - 2))]
+    return share.unsqueeze(-2) if x.dim() == 4 else share
+
+
+def kept(x: Tensor, share: Tensor | None, start: Tensor | None) -> Tensor:
+    """What retention leaves of a part: a x [+ (1 - a) start]."""
+    if share is None:
+        return x
+    a = share_axes(share, x)
+    return a * x if start is None else a * x + (1 - a) * start
+
+
+def by_rule(
+    call: Call,
+    part: str,
+    weight: Tensor,
+    grad: Tensor,
+    gram: Tensor | None,
+    lr: Tensor,
+    share: Tensor | None,
+    rule: dict[str, Tensor],
+    count: int,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Delta of one part by the rule's own program, and the rule's state with that part's renewed."""
+    assert call.write.rule is not None
+    if gram is None:
+        gram = weight.new_zeros(weight.shape[-1], weight.shape[-1])
+    seen = {name: rule[f"rule.{name}.{part}"] for name in call.write.rule_state}
+    start = start_of(call, part)
+    delta, seen = call.write.rule(
+        grad=grad,
+        weight=weight,
+        start=weight if start is None else start,
+        lr=lr,
+        retain=torch.ones_like(lr) if share is None else share_axes(share, weight),
+        gram=gram,
+        count=count + 1,
+        state=seen,
+    )
+    return delta, rule | {f"rule.{name}.{part}": x for name, x in seen.items()}
+
+
+def idle(call: Call, state: Weights) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    """Learning off: reads of a state that stays, while chunks go on holding it."""
+    write, T = call.write, call.k.shape[1]
+    own = past if call.own else unmarked
+    names = [name for name, _ in parts(write.form)]
+    now = {n: state[n] for n in names}
+    head = min(T, -call.phase % write.chunk) if write.chunk > 1 else 0
+    held = {n: state["held." + n] for n in names} if head else now
+    reads = []
+    for q, when in call.queries:
+        first = held if when == "chunk" else now
+        spans = [(first, q[:, :head]), (now, q[:, head:])]
+        found = [write.form.read({n: own(x) for n, x in W.items()}, x)[0] for W, x in spans if x.shape[1]]
+        reads.append(torch.cat(found, 1))
+    result = dict(state)
+    if write.chunk > 1:
+        result |= {"held." + n: x for n, x in (now if call.phase + T >= write.chunk else held).items()}
+    return tuple(reads), result

@@ -1,0 +1,67 @@
+"""metrics rows -> loss.png: training and validation loss in bits per byte, against tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Row = Mapping[str, Any]
+Curve = tuple[list[float], list[float]]
+
+INK, FAINT, TRAIN, VALIDATION = "#1f2933", "#d9dee4", "#8aa4c8", "#c2410c"
+
+
+def curve(rows: Sequence[Row], name: str, unit: float = 1.0) -> Curve:
+    """(tokens, value / unit) of every row that has the metric."""
+    found = [(row["tokens"], row[name] / unit) for row in rows if row.get(name) is not None]
+    return [x for x, _ in found], [y for _, y in found]
+
+
+def loss(rows: Sequence[Row], path: Path, title: str) -> bool:
+    """Draw a run's loss; False when there is nothing to draw.  Raises ModuleNotFoundError without matplotlib."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+
+    train, validation = curve(rows, "train/loss", math.log(2)), curve(rows, "val/bits_per_byte")
+    if not train[0] and not validation[0]:
+        return False
+    figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.plot(*train, color=TRAIN, linewidth=1.4, label="training")
+    axes.plot(*validation, color=VALIDATION, linewidth=2, marker="o", markersize=4, label="validation")
+    axes.set_ylim(*window(train[1], validation[1]))
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set_xlabel("tokens", color=INK)
+    axes.set_ylabel("bits per byte", color=INK)
+    axes.set_title(title, loc="left", color=INK, fontsize=11, pad=12)
+    axes.grid(axis="y", color=FAINT, linewidth=0.8)
+    axes.tick_params(colors=INK, length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(FAINT)
+    axes.set_axisbelow(True)
+    if validation[0]:
+        axes.annotate(
+            f"{validation[1][-1]:.3f}",
+            (validation[0][-1], validation[1][-1]),
+            xytext=(0, 8),
+            textcoords="offset points",
+            ha="right",
+            color=VALIDATION,
+            fontweight="bold",
+        )
+    axes.legend(frameon=False, labelcolor=INK)
+    figure.savefig(path)
+    return True
+
+
+def window(train: Sequence[float], validation: Sequence[float]) -> tuple[float, float]:
+    """Limits that show the descent: everything but the first, steep tenth of training, and all of validation."""
+    shown = [*train[len(train) // 10 :], *validation]
+    low, high = min(shown), max(shown)
+    room = 0.08 * (high - low) or 0.1
+    return max(0.0, low - room), high + room

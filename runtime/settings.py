@@ -1,0 +1,73 @@
+"""How a run goes: what the generated train.py says, changed by what its command line says."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """A spec's sizes and run, and how often a run looks at itself.  0 in a period means only at the end."""
+
+    name: str
+    spec: str  # the file it was compiled from
+    graph: str  # hash of the graph
+    vocab: int
+    context: int  # tokens of a sequence
+    batch: int  # sequences of a step
+    steps: int
+    warmup: int  # steps
+    clip: float  # largest norm of a level's gradient; 0 is any
+    seed: int
+    log_every: int  # steps
+    validate_every: int  # steps
+    checkpoint_every: int  # steps
+    validation_tokens: int = 8_192  # read at each validation; sixteen times as many at the end
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a step."""
+        return self.batch * self.context
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line adds."""
+
+    data: Path | None
+    out: Path | None
+    keep: int  # checkpoints kept; 0 is all
+    quiet: bool
+    json: bool
+
+
+def read(settings: Settings, arguments: Sequence[str] | None = None) -> tuple[Settings, Options]:
+    """The settings as the command line changes them, and its options.  Exits with status 2 on a wrong argument."""
+    parser = argparse.ArgumentParser(
+        prog="train.py", description=f"Train {settings.name}, compiled from {settings.spec}."
+    )
+    parser.add_argument("--steps", type=positive, default=settings.steps, help="optimiser steps (%(default)s)")
+    parser.add_argument("--seed", type=int, default=settings.seed, help="of the weights and the batches (%(default)s)")
+    parser.add_argument("--data", type=Path, help="a text file or a folder (the source of Python's standard library)")
+    parser.add_argument("--out", type=Path, help=f"run directory, which must not hold a run yet (runs/{settings.name})")
+    parser.add_argument("--keep", type=natural, default=0, help="keep only so many of the newest checkpoints (all)")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.add_argument("--json", action="store_true", help="the result as JSON on standard output")
+    given = parser.parse_args(arguments)
+    changed = replace(settings, steps=given.steps, seed=given.seed)
+    return changed, Options(given.data, given.out, given.keep, given.quiet, given.json)
+
+
+def positive(text: str) -> int:
+    if (value := natural(text)) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}': at least 1 is needed")
+    return value
+
+
+def natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a count")
+    return int(text)

@@ -1,0 +1,41 @@
+"""SIGINT and SIGTERM asked for once: a note to stop at the end of the step.  Asked for again: at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+ASKED = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stop:
+    """While entered, the first signal is only noted in `asked`; the second has its usual effect."""
+
+    def __init__(self) -> None:
+        self.asked: int = 0  # the signal's number
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stop:
+        if threading.current_thread() is threading.main_thread():  # only there may handlers be set
+            self.before = {number: signal.signal(number, self.note) for number in ASKED}
+        return self
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        self.asked = number
+        self.give_back()
+
+    def give_back(self) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        self.before = {}
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.give_back()
+
+    @property
+    def name(self) -> str:
+        return signal.Signals(self.asked).name if self.asked else ""

@@ -1,0 +1,30 @@
+"""What a run says on standard output when it is over."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from runtime.progress import duration
+
+
+def text(result: Mapping[str, Any], as_json: bool = False) -> str:
+    """A few lines for a person, or the whole result as JSON."""
+    if as_json:
+        return json.dumps(result, indent=1)
+    r = result
+    fires = "  ".join(f"{name} {count:,}" for name, count in r["fires"].items())
+    plot = [Path(r["plot"]).name] if r["plot"] else []
+    made = ", ".join([*plot, "metrics.jsonl", f"checkpoints/{Path(r['checkpoint']).name}"])
+    speed = f"{duration(r['seconds'])} ({r['tokens_per_s']:,.0f} tokens/s)"
+    judged = f"{r['val_bits_per_byte']:.4f} bits per byte ({r['val_loss']:.4f} nats, on {r['val_tokens']:,} tokens)"
+    return "\n".join(
+        [
+            f"{r['name']}: {r['steps']:,} steps, {r['tokens']:,} tokens in {speed}",
+            f"validation    {judged}",
+            f"levels fired  {fires}",
+            f"in {r['run']}: {made}",
+        ]
+    )

@@ -1,0 +1,300 @@
+"""Everything a training loop does besides learning: its data, directory, metrics, progress, checkpoints and end.
+
+    with Run(settings, arguments, __file__) as run:
+        data = run.data()
+        ...
+        for step in run.steps(model, levels):
+            ...
+            run.report(loss, state)
+    return run.status
+
+Errors a user can act on, signals and numbers that are not finite end the `with` block quietly: a message on stderr, the
+metrics kept, and `run.status` set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from runtime import checkpoint, diverge, metrics, plot, settings, summary
+from runtime import data as texts
+from runtime.batches import Batch, Crops, Lanes
+from runtime.checkpoint import Checkpoint
+from runtime.directory import RunDirectory, fresh
+from runtime.errors import Diverged, Interrupted, RunError
+from runtime.evaluate.loss import Result, evaluate
+from runtime.level import Level
+from runtime.model import State, over
+from runtime.progress import Report, display
+from runtime.settings import Settings
+from runtime.signals import Stop
+
+FINAL = 16  # times the tokens of a validation on the way are read at the end
+INTERRUPTED = 130
+
+
+class Run:
+    """One training run.  As a context it catches what ends a run; `status` is then the exit status of the command."""
+
+    def __init__(self, defaults: Settings, arguments: Sequence[str] | None, file: str) -> None:
+        """`file` is the generated train.py: the run directory keeps a copy of its package."""
+        self.settings, self.options = settings.read(defaults, arguments)
+        self.package = Path(file).resolve().parent
+        self.directory = RunDirectory(self.options.out or fresh(defaults.name))
+        self.display = display(self.settings.steps, self.options.quiet)
+        self.stop = Stop()
+        self.status = 0
+        self.result: dict[str, Any] = {}
+        self.batch: Batch | None = None  # the last one given out
+        self.metrics: metrics.Metrics | None = None
+        self.step = 0  # steps done
+
+    # ---- before the first step --------------------------------------------------------------------------------------
+
+    def data(self) -> texts.Data:
+        """The text to learn from, checked against the settings.  Raises DataError."""
+        self.text = texts.load(self.options.data)
+        texts.check(self.text, self.settings.context, self.settings.vocab)
+        self.display.note(str(self.text))
+        return self.text
+
+    def crops(self, data: Tensor) -> Iterator[Batch]:
+        """(tokens_BT, targets_BT) of every step: sequences from random places."""
+        return self._batches(Crops(data, self.settings.batch, self.settings.context, self.settings.seed))
+
+    def lanes(self, data: Tensor) -> Iterator[Batch]:
+        """(tokens_BT, targets_BT) of every step: sequences that go on where those of the step before ended."""
+        return self._batches(Lanes(data, self.settings.batch, self.settings.context, self.settings.seed))
+
+    def _batches(self, source: Crops | Lanes) -> Iterator[Batch]:
+        while True:
+            self.batch = source[self.step]
+            yield self.batch
+
+    def steps(self, model: nn.Module, levels: Sequence[Level]) -> Iterator[int]:
+        """0, 1, ... up to the last step.  What a run does before its first step and after its last is done in here."""
+        self._begin(model, levels)
+        while self.step < self.settings.steps:
+            yield self.step
+        self._finish()
+
+    def _begin(self, model: nn.Module, levels: Sequence[Level]) -> None:
+        self.model, self.levels = model, list(levels)
+        self.directory.begin(self.package)
+        self.metrics = metrics.Metrics(self.directory.metrics)
+        self.directory.write_lock(self._facts())
+        self.parameters = sum(p.numel() for p in model.parameters())
+        size = f"{self.parameters:,} parameters, {self.settings.tokens:,} tokens a step"
+        self.display.note(f"{self.settings.name}: {size}, in {self.directory.path}")
+        self.display.__enter__()
+        self.state: Any = None  # what the last step left
+        self.saved = -1  # steps done at the last checkpoint
+        self.losses: list[Tensor] = []  # of the steps since the last row
+        self.loss = math.nan  # their mean at the last row
+        self.training = 0.0  # seconds spent in steps, up to the last row
+        self.began = self.clock = time.perf_counter()  # of the run; of the steps since the last row, pauses left out
+
+    def _facts(self) -> dict[str, Any]:
+        s, path = self.settings, self.options.data
+        return {
+            "name": s.name,
+            "spec": {"file": s.spec, "sha256": digest(self.directory.spec)},
+            "graph": s.graph,
+            "seed": s.seed,
+            "steps": s.steps,
+            "batch": s.batch,
+            "context": s.context,
+            "data": {
+                "path": None if path is None else str(path.resolve()),
+                "source": self.text.source,
+                "sha256": self.text.digest,
+                "training_bytes": len(self.text.train),
+                "validation_bytes": len(self.text.validation),
+            },
+        }
+
+    # ---- at the end of every step -----------------------------------------------------------------------------------
+
+    def report(self, loss: Tensor, state: Any = None) -> None:
+        """Count the step; log, validate and save when it is time; stop if a signal asked for it.
+
+        Nothing here waits for the device, unless the step logs.
+        """
+        s = self.settings
+        self.step += 1
+        self.state = state
+        self.losses.append(loss.detach())
+        last = self.step == s.steps
+        if last or self.step == 1 or due(self.step, s.log_every):
+            self._log()
+        if last:  # `steps` does the rest
+            return
+        if due(self.step, s.validate_every):
+            self._validate(s.validation_tokens)
+        if due(self.step, s.checkpoint_every):
+            self._save()
+        if self.stop.asked:
+            place = self._save()
+            raise Interrupted(f"stopped by {self.stop.name} after step {self.step}; saved in {place}", self.stop.asked)
+
+    def _log(self) -> None:
+        """A row of metrics and the display, from the steps since the last row."""
+        loss = float(torch.stack(self.losses).mean())
+        if not math.isfinite(loss):
+            raise Diverged("the loss is not finite")
+        now = time.perf_counter()
+        speed = len(self.losses) * self.settings.tokens / (now - self.clock)
+        self.training += now - self.clock
+        values: dict[str, float] = {"train/loss": loss, "perf/tokens_per_s": speed}
+        values |= {f"grad/{level.name}/norm": float(level.norm) for level in self.levels if level.norm is not None}
+        values |= {f"memory/{name}/norm": norm for name, norm in metrics.norms(self.state or {}).items()}
+        values |= {f"level/{name}/fires": count for name, count in self.fires().items()}
+        self._write(values)
+        left = (self.settings.steps - self.step) * self.training / self.step
+        self.display.update(Report(self.step, self.settings.steps, loss, speed, left))
+        self.losses, self.loss, self.clock = [], loss, time.perf_counter()
+
+    def fires(self) -> dict[str, int]:
+        """Updates of every level so far, as the model and the levels count them."""
+        inside: dict[str, int] = getattr(self.model, "fires", {})
+        return {**inside, **{level.name: level.count for level in self.levels}}
+
+    def _validate(self, tokens: int) -> Result:
+        s = self.settings
+        with self._pause():
+            result = evaluate(self.model, self.text.validation, batch=s.batch, context=s.context, tokens=tokens)
+            self._write({"val/loss": result.loss, "val/bits_per_byte": result.bits_per_byte})
+        self.display.note(f"step {self.step}: validation {result.bits_per_byte:.4f} bits/byte")
+        return result
+
+    def _save(self) -> Path:
+        """The checkpoint of this step, written unless it has been."""
+        folder = self.directory.checkpoints
+        if self.saved != self.step:
+            with self._pause():
+                checkpoint.save(folder, self.step, self._checkpoint(), self.options.keep)
+            self.saved = self.step
+        return folder / checkpoint.name_of(self.step)
+
+    def _checkpoint(self) -> Checkpoint:
+        optimiser = {name: value for level in self.levels for name, value in level.tensors().items()}
+        outlives = bool(getattr(self.model, "streams", ())) and self.state is not None  # the step it was made in
+        scalars = {
+            "step": self.step,
+            "tokens": self.step * self.settings.tokens,
+            "updates": {level.name: level.count for level in self.levels},
+            "fires": dict(getattr(self.model, "fires", {})),
+            "random": checkpoint.random_state(),
+        }
+        return Checkpoint(self.model.state_dict(), optimiser, self.state if outlives else {}, scalars)
+
+    def _write(self, values: dict[str, float]) -> None:
+        assert self.metrics is not None
+        self.metrics.write(self.step, self.step * self.settings.tokens, time.perf_counter() - self.began, values)
+
+    @contextmanager
+    def _pause(self) -> Iterator[None]:
+        """Time in here does not count as training."""
+        began = time.perf_counter()
+        yield
+        self.clock += time.perf_counter() - began
+
+    # ---- the end ----------------------------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        s = self.settings
+        seen = self.step * s.tokens
+        result = self._validate(min(FINAL * s.validation_tokens, max(s.validation_tokens, seen)))
+        place = self._save()
+        self._draw()
+        self.result = {
+            "name": s.name,
+            "run": str(self.directory.path),
+            "checkpoint": str(place),
+            "plot": str(self.directory.plot) if self.directory.plot.exists() else None,
+            "parameters": self.parameters,
+            "steps": self.step,
+            "tokens": seen,
+            "seconds": round(time.perf_counter() - self.began, 3),
+            "tokens_per_s": round(seen / self.training, 1),
+            "train_loss": self.loss,
+            "val_loss": result.loss,
+            "val_bits_per_byte": result.bits_per_byte,
+            "val_tokens": result.tokens,
+            "fires": self.fires(),
+        }
+
+    def _draw(self) -> None:
+        assert self.metrics is not None
+        try:
+            plot.loss(self.metrics.rows, self.directory.plot, title=self.settings.name)
+        except ModuleNotFoundError:
+            self.display.note("no loss.png: drawing it needs matplotlib")
+
+    def _inspect(self, error: Diverged) -> str:
+        """Keep the weights and the batch at hand, and say where a number first stopped being finite."""
+        lines = [f"step {self.step + 1}: {error}"]
+        if self.batch is not None:
+            x_BT, y_BT = self.batch
+            found = diverge.first_place(self.model, x_BT, y_BT)
+            lines += [f"first not finite: {found}"] if found else []
+            batch = {"batch/tokens": x_BT, "batch/targets": y_BT}
+            kept = Checkpoint(self.model.state_dict(), batch, {}, {"step": self.step, "found": found})
+            checkpoint.write(self.directory.diverged, kept)
+            lines.append(
+                f"weights and batch are kept in {self.directory.diverged}, metrics in {self.directory.metrics}"
+            )
+        return "\n".join(lines)
+
+    def __enter__(self) -> Run:
+        self.stop.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        self.stop.__exit__(kind, error, trace)
+        self.display.__exit__(kind, error, trace)
+        if self.metrics is not None:
+            if error is not None:
+                self._draw()
+            self.metrics.close()
+        match error:
+            case None:
+                print(summary.text(self.result, as_json=self.options.json))
+                return True
+            case RunError():
+                self.status = error.status
+                message = self._inspect(error) if isinstance(error, Diverged) else str(error)
+            case KeyboardInterrupt():  # asked for twice
+                self.status = INTERRUPTED
+                message = f"stopped at once in step {self.step + 1}; nothing is saved of it"
+            case _:
+                return False
+        print(f"error: {message}", file=sys.stderr)
+        return True
+
+
+def detached(state: State) -> State:
+    """The same state, without the graph that made it: what one step hands to the next."""
+    return over(lambda x: x.detach(), state)
+
+
+def due(step: int, every: int) -> bool:
+    """Whether a period of so many steps is over after `step` steps; 0 is never."""
+    return every > 0 and step % every == 0
+
+
+def digest(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None

@@ -1,0 +1,1 @@
+"""Levels, blocks and rules as data: the shipped specs."""

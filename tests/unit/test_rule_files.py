@@ -1,0 +1,82 @@
+"""Update rules as data: the shipped files, and what is refused in one."""
+
+from __future__ import annotations
+
+import pytest
+
+from nlc.diagnostics import Reporter, SpecError
+from nlc.equations import to_text
+from nlc.source import Position
+from nlc.spec import load_rule, rules
+from nlc.spec.rule import rule_from
+from nlc.spec.text import parse
+
+RULE = """\
+nlc: 1
+rule: slow
+params: {lr: 1.0, beta: 0.9, period: 10, betas: [0.9, 0.99]}
+levels:
+  - every: 1 update
+    state: {m: zeros}
+    do: m = m + grad
+  - every: period updates
+    state: {o: zeros}
+    do: |
+      o = beta * o + m
+      delta = -lr * o
+"""
+
+
+def read(text: str) -> object:
+    report = Reporter()
+    tree = parse(text, "r.yaml", report)
+    report.check()
+    assert tree is not None
+    return rule_from(tree)
+
+
+@pytest.mark.parametrize("name", rules())
+def test_shipped_rules(name: str) -> None:
+    rule = load_rule(name)
+    assert rule.name == name and rule.doc and "lr" in rule.params
+    assert "delta" in {target for level in rule.levels for assign in level.do for target in assign.targets}
+
+
+def test_programs_are_trees() -> None:
+    momentum = load_rule("momentum")
+    assert momentum.levels[0].state == ("m",) and momentum.levels[0].every == 1
+    assert [to_text(a) for a in momentum.levels[0].do] == ["m = beta * m - lr * grad", "delta = m"]
+    assert load_rule("adamw").params["betas"] == (0.9, 0.999)
+
+
+def test_a_period_may_be_a_parameter() -> None:
+    rule = read(RULE)
+    assert [level.every for level in rule.levels] == [1, "period"]  # type: ignore[attr-defined]
+
+
+def test_unknown_rule_suggests_nearest() -> None:
+    with pytest.raises(SpecError) as error:
+        load_rule("adamww", Position("t.yaml", 4, 2, 6))
+    assert error.value.diagnostics[0].at.line == 4 and "did you mean 'adamw'?" in error.value.diagnostics[0].hint
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "line"),
+    [
+        pytest.param("do: m = m + grad", "do: m = m + gradd", "NLC0410", 7, id="unknown_name"),
+        pytest.param("o = beta * o + m", "m = beta * o + m", "NLC0410", 11, id="two_writers"),
+        pytest.param("delta = -lr * o", "lr = 1", "NLC0410", 12, id="parameter_written"),
+        pytest.param("      delta = -lr * o\n", "", "NLC0410", 1, id="nothing_done"),
+        pytest.param("period updates", "preiod updates", "NLC0401", 8, id="period"),
+        pytest.param("{m: zeros}", "{m: ones}", "NLC0204", 6, id="state"),
+        pytest.param("params:", "parms:", "NLC0201", 3, id="key"),
+        pytest.param("beta: 0.9", "beta: high", "NLC0202", 3, id="parameter"),
+        pytest.param("rule: slow\n", "", "NLC0203", 1, id="no_name"),
+        pytest.param("m + grad", "m.T + grad", "NLC0303", 7, id="program"),
+    ],
+)
+def test_refused(old: str, new: str, code: str, line: int) -> None:
+    assert old in RULE
+    with pytest.raises(SpecError) as error:
+        read(RULE.replace(old, new, 1))
+    assert (code, line) in [(d.code, d.at.line) for d in error.value.diagnostics]

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from runtime.errors import Diverged
+from runtime.level import Level, Weights
+
+from .tiny import Tiny
+
+
+def test_the_first_level_that_asks_owns_a_weight_and_the_last_takes_the_rest() -> None:
+    model = Tiny()
+    weights = Weights(model, decay=("blocks.*.q.linear",))
+    slow = weights.take("blocks.*.cms.slow.*")
+    rest = weights.take("*")
+    assert [w.name for w in slow] == [f"blocks.{i}.cms.slow.{part}" for i in (0, 1) for part in ("W_in", "b_in")]
+    assert sorted(w.name for w in (*slow, *rest)) == sorted(name for name, _ in model.named_parameters())
+    assert {w.name for w in rest if w.decays} == {"blocks.0.q.linear", "blocks.1.q.linear"}
+
+
+def test_a_name_that_no_weight_has_is_an_error_that_says_it() -> None:
+    with pytest.raises(ValueError, match=r"blocks\.\*\.nothing"):
+        Weights(Tiny()).take("blocks.*.nothing")
+
+
+def test_frozen_weights_ask_for_no_gradient() -> None:
+    model = Tiny()
+    Weights(model).freeze("blocks.0.h.conv")
+    assert not model.blocks[0].h.conv.requires_grad and model.blocks[1].h.conv.requires_grad
+
+
+def level_of(*values: float) -> tuple[Level, list[nn.Parameter]]:
+    model = nn.ParameterDict({f"w{i}": nn.Parameter(torch.tensor([value])) for i, value in enumerate(values)})
+    return Level("train", Weights(model).take("*"), state=("m", "start")), list(model.values())
+
+
+def test_gradients_add_up_between_updates_and_are_gone_after_one() -> None:
+    level, (w,) = level_of(2.0)
+    for _ in range(3):
+        (w**2).sum().backward()
+    with torch.no_grad():
+        ((weight, grad, state, decays),) = level.gathered()
+    assert weight is w and float(grad) == 12 and not decays
+    assert float(state["m"]) == 0 and float(state["start"]) == 2
+    assert w.grad is None and level.count == 1 and float(level.norm) == 12
+
+
+def test_clip_is_the_norm_over_all_the_level_owns() -> None:
+    level, (a, b) = level_of(1.0, 1.0)
+    (3 * a + 4 * b).sum().backward()
+    grads = [float(grad) for _, grad, _, _ in level.gathered(clip=1.0)]
+    assert grads == pytest.approx([0.6, 0.8], rel=1e-5) and float(level.norm) == pytest.approx(5)
+
+
+def test_a_gradient_that_is_not_finite_is_refused_before_any_weight_changes() -> None:
+    level, (a, b) = level_of(1.0, 1.0)
+    (a + b * float("nan")).sum().backward()
+    with pytest.raises(Diverged, match="level train: the gradient of 'w1' is not finite"):
+        next(level.gathered(clip=1.0))
+    assert level.count == 0
+
+
+def test_a_weight_without_gradient_is_left_alone() -> None:
+    level, (a, _) = level_of(1.0, 1.0)
+    a.sum().backward()
+    assert len(list(level.gathered())) == 1
+
+
+def test_states_are_float32_under_bfloat16_and_float64_under_float64() -> None:
+    for dtype, expected in ((torch.bfloat16, torch.float32), (torch.float64, torch.float64)):
+        model = nn.Linear(2, 2).to(dtype)
+        level = Level("train", Weights(model).take("*"), state=("m",))
+        model(torch.ones(1, 2, dtype=dtype)).sum().backward()
+        for _, grad, state, _ in level.gathered():
+            assert grad.dtype == state["m"].dtype == expected
+
+
+def test_what_a_checkpoint_keeps_restores_a_level_in_the_middle_of_a_period() -> None:
+    level, (w,) = level_of(2.0)
+    (w**2).sum().backward()
+    level.count = 5
+    kept = {name: value.clone() for name, value in level.tensors().items()}
+    assert set(kept) == {"train/m/w0", "train/start/w0", "train/grad/w0"}
+    other, (v,) = level_of(1.0)
+    other.restore(5, kept)
+    assert other.count == 5 and float(v.grad) == 4 and float(other.weights[0].state["start"]) == 2
