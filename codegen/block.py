@@ -9,6 +9,7 @@ from codegen.equations import spec_text
 from codegen.expressions import STATEFUL, Scope
 from codegen.layout import comment, fit
 from codegen.names import local
+from codegen.places import place_of
 from nlc.graph.graph import Graph
 from nlc.graph.nodes import Input, Memory, Number, Op, Output, Read, Recurrence, Value
 from nlc.graph.flow import self_query, sources
@@ -204,11 +205,3 @@ class Emitter:
         self.say(f"{variable}, past = {call}")
         self.say(f's["{place}"] = {{"past": past}}')
         self.define(node.id, variable)
-
-
-def place_of(graph: Graph, node: Op) -> str:
-    """The register's place below `blocks.<layer>.`: the weight's path for conv, the assigned name for prev."""
-    if node.weights:
-        return str(graph[node.weights[0]].path)
-    return f"{node.field or node.name or node.id.split(':')[-1]}.prev" if not node.id.endswith(".prev") else node.id
-

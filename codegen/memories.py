@@ -10,6 +10,7 @@ from codegen.equations import number
 from codegen.expressions import Scope, attribute
 from codegen.layout import comment, fit
 from codegen.names import class_constant, function_name, local
+from codegen.places import place_of
 from nlc.graph.graph import Graph
 from nlc.graph.nodes import Input, Level, Memory, Number, Op, Read, Recurrence, When
 from nlc.equations import Name, walk
@@ -58,13 +59,11 @@ def _frozen(emitter: Emitter, recurrence: Recurrence, read: Read) -> None:
     if recurrence.lowering == "weights":
         emitter.say(f"{out}, _ = {constant}.read({parts}, {query})")
     else:
-        emitter.scope.runtime.add("in_force")
         taps = emitter.calls.setdefault(memory.id, [])
         name = local(f"{function_name(memory.name)}_taps") + (str(len(taps) + 1) if taps else "")
         taps.append(name)
-        options = ", hold=True" * holds(memory) + ", constant=True" * (memory.meta.value == "none")
-        weights = f'in_force(s.get("{memory.id}"), {parts}{options})'
-        emitter.say(f"{out}, {name} = {constant}.read({weights}, {query})")
+        register = f's.get("{place_of(emitter.graph, memory)}")'
+        emitter.say(f"{out}, {name} = {constant}.read({register}, {parts}, {query})")
     emitter.define(read.id, out)
 
 
@@ -107,10 +106,10 @@ def _attention(emitter: Emitter, recurrence: Recurrence, read: Read | None) -> N
         if form.persistent:
             options.append(f"persistent=({', '.join(attribute(emitter.graph[w].path) for w in memory.weights)})")
         options += ["position=t"] + ([] if emitter.own else ["own=False"])
-        arguments = [spread(emitter, i) for i in (one.query, key, value)] + [f's["{memory.id}"]', *options]
+        arguments = [spread(emitter, i) for i in (one.query, key, value)] + [f's["{place_of(emitter.graph, memory)}"]', *options]
         emitter.scope.runtime.add("attention")
         emitter.say(f'{out}, cache = attention({", ".join(arguments)})')
-        emitter.say(f's["{memory.id}"] = cache')
+        emitter.say(f's["{place_of(emitter.graph, memory)}"] = cache')
         emitter.define(one.id, out)
 
 
@@ -129,7 +128,7 @@ def _memory(emitter: Emitter, recurrence: Recurrence) -> None:
     headline(emitter, recurrence)
     outs = [emitter.variable(r.name or f"{memory.name}_{r.when.value}", r.id) for r in reads]
     targets = f"({', '.join(outs)}{',' if len(outs) == 1 else ''})" if outs else "_"
-    emitter.say(f'{targets}, s["{memory.id}"] = {memory_call(emitter, memory, reads, "t", emitter.scope)}')
+    emitter.say(f'{targets}, s["{place_of(graph, memory)}"] = {memory_call(emitter, memory, reads, "t", emitter.scope)}')
     for r, out in zip(reads, outs, strict=True):
         emitter.define(r.id, out)
 
@@ -145,7 +144,7 @@ def memory_call(emitter: Emitter, memory: Memory, reads: Iterable[Read], clock: 
     keep = log_retention(scope, memory)
     once = memory.period.count > 1
     speed = "None" if once and not memory.rate_varies else rate(scope, memory)
-    arguments = [class_constant(memory.id), f's["{memory.id}"]', k, v, speed, keep]
+    arguments = [class_constant(memory.id), f's["{place_of(graph, memory)}"]', k, v, speed, keep]
     if memory.retain_to_start:
         arguments.append(f"start={start_parts(graph, memory, scope.like)}")
     queries = [f'({pair(scope, r.query)}, "{r.when.value}")' for r in reads]
@@ -179,7 +178,7 @@ def erases(memory: Memory) -> bool:
 def clock_of(memory: Memory, clock: str) -> str:
     """The tokens a memory's clock has counted: the sequence's, the lane's, or its own where a call's end moves it."""
     if memory.tail.value != "carry":
-        return f'clock["{memory.id}"]' + clock.removeprefix("t")
+        return f'clock["{memory.id.removeprefix(f"{memory.block}/")}"]' + clock.removeprefix("t")
     if memory.carry.value == "stream":
         return 'clock["stream"]' + clock.removeprefix("t")
     return clock
@@ -477,7 +476,7 @@ class _Walker:
             self.scope.runtime.add("read")
             state = "held" if node.when is When.CHUNK else "now"
             self.scope.runtime.add(state)
-            text = f'read({form_text(memory)}, {state}(s["{memory.id}"]), {pair(self.scope, node.query)})'
+            text = f'read({form_text(memory)}, {state}(s["{place_of(self.graph, memory)}"]), {pair(self.scope, node.query)})'
             self.assign(id, text)
             return
         for i in node.inputs:
@@ -488,8 +487,6 @@ class _Walker:
             self.assign(id, self.scope.text(id))
 
     def register(self, node: Op) -> None:
-        from codegen.block import place_of
-
         place = place_of(self.graph, node)
         text = pair(self.scope, node.inputs[0])
         function = "previous" if node.op == "prev" else "causal_conv"
@@ -523,7 +520,7 @@ class _Walker:
         outs = [self.variable(r.id) for r in reads]
         targets = f"({', '.join(outs)}{',' if len(outs) == 1 else ''})" if outs else "_"
         call = memory_call(self.outer, memory, reads, "t + a", self.scope)
-        self.say(f'{targets}, s["{memory.id}"] = {call}')
+        self.say(f'{targets}, s["{place_of(self.graph, memory)}"] = {call}')
         for r, out in zip(reads, outs, strict=True):
             self.scope.names[r.id] = out
 

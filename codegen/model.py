@@ -6,14 +6,15 @@ import re
 from pathlib import PurePosixPath
 
 from codegen.axes import Axes
-from codegen.block import Emitter, place_of
+from codegen.block import Emitter
 from codegen.equations import number, spec_text
 from codegen.expressions import attribute
 from codegen.layout import comment, fit, wrapped
 from codegen.memories import form_text, start_parts
 from codegen.names import class_constant, class_name, function_name, local
+from codegen.places import place_of
 from codegen.rules import RuleView, rule_view
-from codegen.segments import learners, loss_driven, repr_, run_lines, write_methods
+from codegen.segments import learner, loss_driven, quoted, run_lines, write_methods
 from codegen.views import BlockView, ModelView
 from nlc.graph.flow import self_query
 from nlc.graph.graph import Graph
@@ -55,7 +56,7 @@ def model_view(graph: Graph, header: tuple[str, ...]) -> ModelView:
 def _imports(text: str, bare: bool) -> tuple[str, ...]:
     """What the code calls, and nothing else."""
     code = re.sub(r'"""(.|\n)*?"""', "", re.sub(r"#.*", "", text))
-    called = set(re.findall(r"\b([A-Za-z_]\w*)\(", code)) | {"over" if "over(" in code else "LanguageModel"}
+    called = set(re.findall(r"(?<![.\w])(?<!def )([A-Za-z_]\w*)\(", code)) | {"over" if "over(" in code else "LanguageModel"}
     lines = ["import math", ""] if re.search(r"\bmath\.", code) else []
     lines.append("import torch")
     if re.search(r"\bF\.", code):
@@ -73,9 +74,9 @@ def _imports(text: str, bare: bool) -> tuple[str, ...]:
 
 
 OPS = frozenset(
-    "Call Learner Matrix Mlp Swiglu Vector Write apply_matrix attention causal_conv gather heads held in_force l2norm layernorm linear memory "
+    "Call Learner Matrix Mlp Swiglu Vector Write apply_matrix attention causal_conv heads held l2norm layernorm linear memory "
     "merge newton_schulz norm now outer own_errors periodic poly previous read read_chunks readout rmsnorm rope segments "
-    "shared_product trace write".split()
+    "shared_product trace".split()
 )
 
 
@@ -116,11 +117,14 @@ def _constants(graph: Graph, rules: tuple[RuleView, ...]) -> tuple[str, ...]:
             memory: Memory = graph[m]
             if recurrence.lowering in ("attention", "shared_product"):
                 continue
-            if recurrence.lowering in ("weights", "segment"):
+            if recurrence.lowering == "weights":
                 lines += fit(f"{class_constant(memory.id)} = {form_text(memory)}")
                 continue
+            if recurrence.lowering == "segment":
+                lines += fit(f"{class_constant(memory.id)} = {learner(graph, memory, names)}")
+                continue
             lines += fit(f"{class_constant(memory.id)} = {_write(graph, memory, names)}")
-    return (*dict.fromkeys(lines), *learners(graph))
+    return tuple(lines)
 
 
 def _write(graph: Graph, memory: Memory, names: dict[Rule, str]) -> str:
@@ -180,12 +184,12 @@ def _block(graph: Graph, kind: str, axes: Axes, file: str) -> BlockView:
 
 def _call(emitter: Emitter, memory: Memory, taps: list[str]) -> str:
     """What the block leaves for a write at the next tick."""
-    options = [f"({', '.join(taps)},)"]
+    options = [class_constant(memory.id), f"({', '.join(taps)}{',' if len(taps) == 1 else ''})"]
     if memory.rate_varies:
         options.append(f"rate={emitter.scope.spread(memory.rate, memory.heads)}")
     if memory.retain:
         options.append(f"keep={emitter.scope.spread_log(memory.retain, memory.heads)}")
-    return f'"{memory.id}": Call({", ".join(options)}),'
+    return f'"{place_of(emitter.graph, memory)}": Call({", ".join(options)}),'
 
 
 def _preamble(emitter: Emitter, like: str) -> list[str]:
@@ -247,9 +251,9 @@ def _start(emitter: Emitter) -> list[str]:
             if recurrence.lowering == "attention":
                 ((key, value),) = memory.pairs
                 k, v = (", ".join(map(str, graph[i].shape)) for i in (key, value))
-                lines.append(f'"{m}": {{"k": like.new_zeros(B, 0, {k}), "v": like.new_zeros(B, 0, {v})}},')
+                lines.append(f'"{place_of(graph, memory)}": {{"k": like.new_zeros(B, 0, {k}), "v": like.new_zeros(B, 0, {v})}},')
             elif recurrence.lowering not in ("weights", "segment"):
-                lines.append(f'"{m}": {_begin(graph, memory)},')
+                lines.append(f'"{place_of(graph, memory)}": {_begin(graph, memory)},')
     return [line for entry in lines for line in fit(entry, 3)]
 
 
@@ -257,7 +261,7 @@ def _unwritten(emitter: Emitter) -> list[str]:
     """The registers of memories written at ticks, before their first write."""
     graph = emitter.graph
     mine = [m for m in loss_driven(graph) if m.block == emitter.block]
-    return [line for m in mine for line in fit(f'"{m.id}": {_begin(graph, m)},', 3)]
+    return [line for m in mine for line in fit(f'"{place_of(graph, m)}": {_begin(graph, m)},', 3)]
 
 
 def _begin(graph: Graph, memory: Memory) -> str:
@@ -266,7 +270,7 @@ def _begin(graph: Graph, memory: Memory) -> str:
     states = [s for level in memory.rule.levels for s in level.state]
     if states:
         names = states if needs_rule(memory) or shape is None else ["m"]
-        options.append(f"rule=({', '.join(repr_(s) for s in names)},)")
+        options.append(f"rule=({', '.join(quoted(s) for s in names)},)")
     return f"begin({', '.join(['B', start_parts(graph, memory, 'like'), *options])})"
 
 
@@ -285,15 +289,15 @@ def _fields(graph: Graph) -> tuple[str, ...]:
     """Class attributes: what runtime.model asks of a model."""
     writing = [level.name for level in graph.levels if any(in_sequence(graph[m]) for m in level.memories)]
     memories = graph.of(Memory)
-    streams = [m.id for m in memories if m.carry is Carry.STREAM]
-    tails = {m.id: m.tail.value for m in memories if m.tail.value != "carry" and in_sequence(m)}
+    streams = [place_of(graph, m) for m in memories if m.carry is Carry.STREAM]
+    tails = {place_of(graph, m): m.tail.value for m in memories if m.tail.value != "carry" and in_sequence(m)}
     lines = [] if graph.bare else [f"vocab = {graph.sizes['vocab']}"]
-    lines += fit(f"writing = ({', '.join(map(repr_, writing))}{',' if len(writing) == 1 else ''})", 0)
+    lines += fit(f"writing = ({', '.join(map(quoted, writing))}{',' if len(writing) == 1 else ''})", 0)
     if streams:
-        lines.append(f"streams = ({', '.join(map(repr_, streams))},)")
+        lines.append(f"streams = ({', '.join(map(quoted, streams))},)")
     if tails:
         lines.append("tails = {" + ", ".join(f'"{m}": "{t}"' for m, t in tails.items()) + "}")
-        lines.append(f"counters = ({', '.join(map(repr_, ['sequence', 'stream', *tails]))})")
+        lines.append(f"counters = ({', '.join(map(quoted, ['sequence', 'stream', *tails]))})")
     return tuple(lines)
 
 

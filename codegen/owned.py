@@ -29,17 +29,22 @@ class Owned:
         found: dict[str, None] = {}
         for name in self.nodes:
             if name in wanted and not any(fnmatchcase(name, pattern) for pattern in found):
-                found[next(p for p in candidates(name) if self.matched(p) <= wanted)] = None
+                found[next(p for p in self.candidates(name) if self.matched(p) <= wanted)] = None
         return tuple(found)
 
     def matched(self, pattern: str) -> set[str]:
         return {name for name in self.nodes if fnmatchcase(name, pattern)}
 
-
-def candidates(name: str) -> list[str]:
-    """Patterns for one weight, widest first: its memory in every layer, itself in every layer, itself."""
-    if not name.startswith("blocks."):
-        return [name]
-    path = name.split(".", 2)[2]
-    words = path.split(".")
-    return [*(f"blocks.*.{'.'.join(words[:n])}.*" for n in range(2, len(words))), f"blocks.*.{path}", name]
+    def candidates(self, name: str) -> list[str]:
+        """Patterns for one weight, widest first: its memory in every layer, itself in every layer, itself."""
+        if not name.startswith("blocks."):
+            return [name]
+        words = name.split(".")[2:]
+        found = []
+        for n in range(2, len(words)):
+            wide = f"blocks.*.{'.'.join(words[:n])}.*"
+            if (
+                len({other.split(".", 2)[2] for other in self.matched(wide)}) > 1
+            ):  # else it says less and hides the name
+                found.append(wide)
+        return [*found, f"blocks.*.{'.'.join(words)}", name]

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 from codegen.axes import Axes
 from codegen.layout import comment, fit
-from codegen.memories import clock_of, erases, holds, start_parts
+from codegen.memories import clock_of, erases, form_text, holds, start_parts
 from codegen.names import class_constant, function_name
+from codegen.places import place_of
 from nlc.graph.graph import Graph
-from nlc.graph.nodes import Level, Memory, Recurrence, Rule
+from nlc.graph.nodes import Level, Memory, Meta, Recurrence, Rule
+
+IGNORED = -100  # a target that teaches nothing
 
 if TYPE_CHECKING:
     from codegen.block import Emitter
@@ -21,19 +24,15 @@ def loss_driven(graph: Graph) -> list[Memory]:
     return [graph[m] for r in graph.of(Recurrence) if r.lowering == "segment" for m in r.members]
 
 
-def learners(graph: Graph) -> list[str]:
-    """The table of memories that learn from the network's own error."""
-    memories = loss_driven(graph)
-    if not memories:
-        return []
-    lines = ["LEARNERS = {  # written from the network's own error: level, map, and what a period gathers"]
-    for m in memories:
-        options = ["gram=True"] * erases(m) + ["first_order=True"] * (m.meta.value != "full")
-        lines += fit(f'"{m.id}": Learner({", ".join([repr_(graph[m.level].name), class_constant(m.id), *options])}),', 1)
-    return [*lines, "}"]
+def learner(graph: Graph, memory: Memory, rules: Mapping[Rule, str]) -> str:
+    """`Learner("cms.fast", Mlp(...), gd, first_order=True)`."""
+    options = ["gram=True"] * erases(memory) + ["first_order=True"] * (memory.meta is not Meta.FULL)
+    options += ["constant=True"] * (memory.meta is Meta.NONE) + ["to_start=True"] * memory.retain_to_start
+    options += ["hold=True"] * holds(memory)
+    return f"Learner({', '.join([quoted(graph[memory.level].name), form_text(memory), rules[memory.rule], *options])})"
 
 
-def repr_(text: str) -> str:
+def quoted(text: str) -> str:
     return f'"{text}"'
 
 
@@ -43,23 +42,16 @@ def write_methods(emitter: Emitter, rules: Mapping[Rule, str]) -> list[str]:
     graph = emitter.graph
     for memory in [m for m in loss_driven(graph) if m.block == emitter.block]:
         level: Level = graph[memory.level]
-        lines += ["", f"    def write_{function_name(memory.id)}(self, register, count, release=True):"]
+        release = ", release" if holds(memory) else ""
+        lines += ["", f"    def write_{function_name(memory.id)}(self, register, count{release}):"]
         doc = f"Level {level.name}, every {memory.period}: {memory.rule.name} from the sum of the period's gradients."
         lines.append(f'        """{doc}"""')
-        options = []
-        if not memory.rate_varies:
-            options.append(f"lr={emitter.scope.text(memory.rate)}")
-        if memory.retain_to_start:
-            options.append("to_start=True")
-        if any(s for s in memory.rule.levels):
-            options.append("count=count")
-        if holds(memory):
-            options += ["hold=True", "release=release"]
         start = start_parts(graph, memory, "like")
         if "like" in start:
             lines.append("        like = next(iter(register.values()))")
-        call = f"write({class_constant(memory.id)}, {rules[memory.rule]}, register, {start}, {', '.join(options)})"
-        lines += fit(f"return {call}", 2)
+        options = [] if memory.rate_varies else [f"lr={emitter.scope.text(memory.rate)}"]
+        options += ["count=count"] + ["release=release"] * holds(memory)
+        lines += fit(f"return {class_constant(memory.id)}.write(register, {start}, {', '.join(options)})", 2)
     return lines
 
 
@@ -129,7 +121,9 @@ def _segmented(graph: Graph, head: str) -> list[str]:
             f'"{name}": "{name}" in learn and (not final or {m.period.count} - ({t} + a) % {m.period.count} + a < T),'
         )
     lines += ["                awaited = {", *(f"                    {w}" for w in waiting), "                }"]
-    lines.append("                state = self.learn(part_BT, calls, state, awaited)")
+    taught = ", taught_BT" if any(erases(m) for m in memories) else ""
+    given = f", targets_BT[:, a:b] != {IGNORED}" if taught else ""
+    lines.append(f"                state = self.learn(part_BT, calls, state, awaited{given})")
     for level, members in levels.items():
         m, node = members[0], graph[level]
         t, n = _at(clock_of(m, "t")), m.period.count
@@ -139,10 +133,10 @@ def _segmented(graph: Graph, head: str) -> list[str]:
             release = f", ({t} + b) % {m.chunk} == 0" if holds(m) else ""
             lines += [
                 "                    for i, block in enumerate(self.blocks):",
-                f'                        if "{m.id}" in calls[i]:' if len(graph.blocks) > 1 else None,
+                f'                        if "{place_of(graph, m)}" in calls[i]:' if len(graph.blocks) > 1 else None,
                 *_indented(
                     [
-                        f'place = f"blocks.{{i}}.{m.id}"',
+                        f'place = f"blocks.{{i}}.{place_of(graph, m)}"',
                         *fit(f"state = state | {{place: block.write_{function_name(m.id)}(state[place], ({t} + b) // {n}{release})}}", 0),
                     ],
                     7 if len(graph.blocks) > 1 else 6,
@@ -168,10 +162,10 @@ def _segmented(graph: Graph, head: str) -> list[str]:
         "            calls.append(call)",
         f"        return linear(rmsnorm(x_BTD, self.rmsnorm), {head}), state, calls",
         "",
-        "    def learn(self, nats_BT, calls, state, awaited):",
+        f"    def learn(self, nats_BT, calls, state, awaited{taught}):",
         '        """Every token\'s own error at each layer of these memories, added to what their periods gather (eq. 71)."""',
         "        called = [(i, name, call) for i, made in enumerate(calls) for name, call in made.items()]",
-        "        learners = [(i, name, call) for i, name, call in called if awaited[LEARNERS[name].level]]",
+        "        learners = [(i, name, call) for i, name, call in called if awaited[call.learner.level]]",
         "        if not learners:",
         "            return state",
         "        outputs = [z for _, _, call in learners for z in call.outputs()]",
@@ -179,7 +173,7 @@ def _segmented(graph: Graph, head: str) -> list[str]:
         "        for i, name, call in learners:",
         '            place = f"blocks.{i}.{name}"',
         "            own = [next(errors) for _ in call.outputs()]",
-        "            state = state | {place: gather(LEARNERS[name], state.get(place, {}), call, own)}",
+        f"            state = state | {{place: call.learner.gather(state.get(place, {{}}), call, own{taught})}}",
         "        return state",
     ]
     return [line for line in lines if line is not None]

@@ -11,17 +11,16 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from codegen.layout import WIDTH, wrapped
 from codegen.names import class_name, function_name
 from codegen.owned import Owned
 from codegen.update import Update, update
+from codegen.write import render
 from nlc.diagnostics import CompilerBug, Diagnostic, SpecError
 from nlc.graph.graph import Graph
 from nlc.graph.nodes import Carry, Level, Memory, Rule, Unit
 from nlc.source import Position
 
-WIDTH = 120
 USED = """
     Level Run Settings Weights arguments batches build constant cosine detached factor levels loss main math model run
     settings starts_BT state step sys text torch weights x_BT y_BT
@@ -62,19 +61,17 @@ class TrainView:
 
 
 def train(graph: Graph, *, header: Sequence[str], digest: str) -> str:
-    """The text of train.py.  `header`: comment lines that open the file; `digest`: the graph's hash.
+    """The text of train.py.  `header`: the comment that opens the file; `digest`: the graph's hash.
 
     Raises SpecError for a rule or a precision that training does not support yet.
     """
-    environment = Environment(loader=PackageLoader("codegen"), undefined=StrictUndefined, keep_trailing_newline=True)
-    environment.trim_blocks = environment.lstrip_blocks = True
-    return environment.get_template("train.py.j2").render(view=view(graph, header=header, digest=digest))
+    return render("train.py.j2", view(graph, header=header, digest=digest))
 
 
 def view(graph: Graph, *, header: Sequence[str], digest: str) -> TrainView:
     outer = [level for level in graph.levels if level.period.unit is Unit.STEP and level.weights]
     stream = any(memory.carry is Carry.STREAM for memory in graph.of(Memory))
-    updates = functions(outer)
+    updates = functions(graph, outer)
     written = tuple(updates.values())
     owned = Owned(graph)
     variables = distinct([level.name for level in outer], TAKEN | {u.function for u in written})
@@ -84,13 +81,13 @@ def view(graph: Graph, *, header: Sequence[str], digest: str) -> TrainView:
         level.id: StepLevel(
             variable=variables[level.name],
             making=making(level, owned, updates[key(level)], variables[level.name], rest=level is largest_last[-1]),
-            firing=firing(level, updates[key(level)], variables[level.name]),
+            firing=firing(graph, level, updates[key(level)], variables[level.name]),
         )
         for level in outer
     }
     arguments = "x_BT, y_BT, state, starts=starts_BT" if stream else "x_BT, y_BT, final=True"
     return TrainView(
-        header=tuple(header),
+        header=tuple(line for text in header for line in wrapped(text, WIDTH - 2)),
         doc=doc(graph, outer),
         settings=settings(graph, digest),
         model=class_name(graph.name),
@@ -105,7 +102,7 @@ def view(graph: Graph, *, header: Sequence[str], digest: str) -> TrainView:
         firing=tuple(made[level.id] for level in outer),
         variables=order,
         unpacked=order if len(outer) > 1 else f"[{order}]",
-        loop=loop(outer, order),
+        loop=loop(graph, outer, order),
         loss=margin(f"            loss, state = model.loss({arguments})", ticks(graph)),
     )
 
@@ -220,7 +217,7 @@ def settings(graph: Graph, digest: str) -> tuple[str, ...]:
     rows = [
         ("name", graph.name, ""),
         ("spec", graph.file, ""),
-        ("graph", digest, ""),
+        ("graph", digest[:16], ""),
         ("vocab", graph.sizes["vocab"], ""),
         ("context", graph.sizes["context"], "tokens of a sequence"),
         ("batch", run.batch, "sequences of a step"),
@@ -229,10 +226,18 @@ def settings(graph: Graph, digest: str) -> tuple[str, ...]:
         ("clip", run.clip, "largest norm of a level's gradient"),
         ("seed", run.seed, ""),
         ("log_every", 10, "steps"),
-        ("validate_every", max(10, run.steps // 12), "steps"),
-        ("checkpoint_every", max(10, run.steps // 4), "steps"),
+        ("validate_every", even(run.steps / 10), "steps"),
+        ("checkpoint_every", even(run.steps / 4), "steps"),
     ]
     return tuple(margin(f"    {name}={literal(value)},", comment) for name, value, comment in rows)
+
+
+ROUND = tuple(int(f"{digit}{'0' * zeros}") for zeros in range(1, 10) for digit in (1, 2, 5))  # 10, 20, 50, 100 ...
+
+
+def even(steps: float) -> int:
+    """The largest round number that is not above, so that what happens every so often happens at steps one can name."""
+    return max((number for number in ROUND if number <= steps), default=ROUND[0])
 
 
 def dtype(graph: Graph) -> str:
@@ -251,8 +256,10 @@ def rule_of(level: Level) -> Rule:
     return level.rule
 
 
-def said(level: Level, field: str) -> Position:
-    return dict(level.said).get(field, level.at)
+def said(graph: Graph, level: Level, field: str) -> Position:
+    """Where a field of a level is written: on its only memory, where that says it for itself, or on the level."""
+    own = graph[level.memories[0]].said if len(level.memories) == 1 else ()
+    return dict(own).get(field) or dict(level.said).get(field, level.at)
 
 
 def key(level: Level) -> Any:
@@ -260,14 +267,14 @@ def key(level: Level) -> Any:
     return rule_of(level).name, rule_of(level).levels
 
 
-def functions(outer: Sequence[Level]) -> Mapping[Any, Update]:
+def functions(graph: Graph, outer: Sequence[Level]) -> Mapping[Any, Update]:
     """One function for every different program."""
     found: dict[Any, Update] = {}
     for level in outer:
         if key(level) not in found:
             rule = rule_of(level)
             name = distinct([rule.name], TAKEN | {u.function for u in found.values()})[rule.name]
-            found[key(level)] = update(rule, name, said(level, "rule"))
+            found[key(level)] = update(rule, name, said(graph, level, "rule"))
     return found
 
 
@@ -287,22 +294,22 @@ def making(level: Level, owned: Owned, rule: Update, variable: str, rest: bool) 
     return (margin(lines[0], "all that is left"), *lines[1:]) if rest else lines
 
 
-def firing(level: Level, rule: Update, variable: str) -> tuple[str, ...]:
+def firing(graph: Graph, level: Level, rule: Update, variable: str) -> tuple[str, ...]:
     """adamw(train, lr=1e-3 * factor, betas=(0.9, 0.95), eps=1e-8, decay=0.1), under an `if` when not at every step."""
     numbers = [literal(p.number) for p in rule_of(level).params]
     given = [f"{name}={number}" for name, number in zip(rule.parameters, numbers, strict=True)]
     count = level.period.count
     lines = call(rule.function, [variable, f"lr={literal(level.rate)} * factor", *given], 3 + (count > 1))
     if len(lines) == 1:
-        lines = (margin(lines[0], "", said(level, "rule")),)
+        lines = (margin(lines[0], "", said(graph, level, "rule")),)
     if count == 1:
         return lines
     comment = f"level {level.name}: every {count} steps, the sum of their gradients"
-    return (margin(f"            if (step + 1) % {count} == 0:", comment, said(level, "every")), *lines)
+    return (margin(f"            if (step + 1) % {count} == 0:", comment, said(graph, level, "every")), *lines)
 
 
-def loop(outer: Sequence[Level], variables: str) -> str:
+def loop(graph: Graph, outer: Sequence[Level], variables: str) -> str:
     """The loop over steps; where a level fires at every step, the loop is that level's."""
     code = f"        for step in run.steps(model, [{variables}]):"
     every = next((level for level in outer if level.period.count == 1), None)
-    return margin(code, f"level {every.name}: every 1 step", said(every, "every")) if every else code
+    return margin(code, f"level {every.name}: every 1 step", said(graph, every, "every")) if every else code

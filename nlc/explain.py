@@ -289,10 +289,10 @@ def _invisible(graph: Graph, memories: Sequence[Memory]) -> Iterator[str]:
     for memory in memories:
         if memory.chunk > 1 and memory.id in at_chunks:
             hidden.setdefault(memory.chunk, []).append(memory_name(memory))
-    for chunk, names in sorted(hidden.items()):
-        these = "this memory" if len(names) == 1 else "these memories"
+    for chunk, unseen in sorted(hidden.items()):
+        these = "this memory" if len(unseen) == 1 else "these memories"
         yield (
-            f"{', '.join(names)}: read: chunk, so the running chunk (up to {chunk - 1} tokens back) is invisible to "
+            f"{', '.join(unseen)}: read: chunk, so the running chunk (up to {chunk - 1} tokens back) is invisible to "
             f"{these}; nearer context must come from elsewhere, such as a convolution"
         )
 
@@ -318,10 +318,10 @@ def _tails(graph: Graph, memories: Sequence[Memory]) -> Iterator[str]:
         if context and m.carry is not Carry.MODEL and m.period.unit is Unit.TOKEN and context % length:
             what = "chunk" if m.chunk > 1 else "period"
             left.setdefault((context % length, length, what, m.tail.value), []).append(memory_name(m))
-    for (rest, length, what, tail), names in left.items():
+    for (rest, length, what, tail), unfinished in left.items():
         yield (
-            f"{', '.join(names)}: {context:,} tokens are not a whole number of {what}s of {length}; the last {rest} "
-            f"{fate[Tail(tail)]} (tail: {tail})"
+            f"{', '.join(unfinished)}: {context:,} tokens are not a whole number of {what}s of {length}; "
+            f"the last {rest} {fate[Tail(tail)]} (tail: {tail})"
         )
 
 

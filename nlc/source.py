@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 Place = Callable[[int, int], "Position"]
 
-_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # what YAML counts as the end of a line
+BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # what YAML counts as the end of a line
 _TEXTS: dict[str, list[str]] = {}
 
 
@@ -87,7 +87,7 @@ class Entry:
 
 def remember(file: str, text: str) -> None:
     """Keep the lines of a text under the name that its positions carry."""
-    _TEXTS[file] = _BREAK.split(text)
+    _TEXTS[file] = BREAK.split(text)
 
 
 def line_of(file: str, line: int) -> str | None:
@@ -104,7 +104,7 @@ def files() -> tuple[str, ...]:
 def place_from(at: Position, text: str) -> Place:
     """The place function of a text whose first character is at `at` and whose lines all begin in that column
     (one line, or the content of a `|` block)."""
-    starts = [0, *(m.end() for m in _BREAK.finditer(text))]
+    starts = [0, *(m.end() for m in BREAK.finditer(text))]
 
     def place(offset: int, length: int = 1) -> Position:
         row = bisect_right(starts, offset) - 1

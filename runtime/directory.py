@@ -1,8 +1,8 @@
 """A run directory: where everything a run makes is kept.
 
 runs/<name>/
-    spec.yaml        the spec as its author wrote it         (when the package carries it)
-    resolved.yaml    the same with everything filled in      (when the package carries it)
+    spec.yaml        the spec as its author wrote it         (run from a package: as resolved)
+    resolved.yaml    the same with everything filled in
     lock.json        versions, seed, environment that mattered, spec and graph hash, digest of the data
     code/            the generated package that ran
     metrics.jsonl    one row a line                          (runtime.metrics)
@@ -29,7 +29,8 @@ import torch
 from runtime.checkpoint import put_text
 from runtime.errors import USAGE, RunError
 
-PACKAGE = ("model.py", "train.py", "spec.lock.yaml", "graph.json", "spec.yaml", "resolved.yaml")
+LOCK = "spec.lock.yaml"  # in the package: the spec with everything filled in
+PACKAGE = ("model.py", "train.py", LOCK, "graph.json")
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUBLAS_WORKSPACE_CONFIG", "PYTHONHASHSEED")
 LIBRARIES = ("nlc", "torch", "numpy", "safetensors")
 
@@ -65,8 +66,8 @@ class RunDirectory:
                 if here.exists() and not (there.exists() and there.samefile(here)):
                     shutil.copyfile(here, there)
             for path in (self.spec, self.resolved):
-                if not path.exists() and (self.code / path.name).exists():
-                    shutil.copyfile(self.code / path.name, path)
+                if not path.exists() and (self.code / LOCK).exists():
+                    shutil.copyfile(self.code / LOCK, path)
         except OSError as error:
             raise RunError(f"cannot make the run directory '{self.path}': {error.strerror or error}") from None
 

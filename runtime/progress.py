@@ -22,6 +22,7 @@ class Report:
     loss: float
     tokens_per_s: float
     seconds_left: float
+    validation: float | None = None  # bits a byte, the last that was measured
 
     @property
     def bits_per_byte(self) -> float:
@@ -76,7 +77,7 @@ class Live:
 
     def __init__(self, steps: int) -> None:
         self.progress = bar()
-        self.task = self.progress.add_task("", total=steps, loss="", bits="", speed="", left="")
+        self.task = self.progress.add_task("", total=steps, loss="", bits="", judged="", speed="", left="")
 
     def update(self, report: Report) -> None:
         self.progress.update(
@@ -84,6 +85,7 @@ class Live:
             completed=report.step,
             loss=f"{report.loss:.4f}",
             bits=f"{report.bits_per_byte:.4f}",
+            judged="" if report.validation is None else f"{report.validation:.4f}",
             speed=f"{report.tokens_per_s:,.0f}",
             left=duration(report.seconds_left),
         )
@@ -108,9 +110,10 @@ def bar() -> Progress:
     return Progress(
         TextColumn("step"),
         MofNCompleteColumn(),
-        BarColumn(bar_width=24),
-        TextColumn("[bold]{task.fields[bits]}[/bold] bits/byte"),
+        BarColumn(bar_width=24, style="bright_black", complete_style="cyan", finished_style="green"),
         TextColumn("[dim]loss[/dim] {task.fields[loss]}"),
+        TextColumn("[bold]{task.fields[bits]}[/bold] bits/byte"),
+        TextColumn("[dim]validation[/dim] {task.fields[judged]}"),
         TextColumn("{task.fields[speed]} [dim]tokens/s[/dim]"),
         TextColumn("{task.fields[left]} [dim]left[/dim]"),
         console=Console(stderr=True),

@@ -59,6 +59,7 @@ class Run:
         self.batch: Batch | None = None  # the last one given out
         self.metrics: metrics.Metrics | None = None
         self.step = 0  # steps done
+        self.running = 0  # the step that is running, from 1
 
     # ---- before the first step --------------------------------------------------------------------------------------
 
@@ -86,6 +87,7 @@ class Run:
         """0, 1, ... up to the last step.  What a run does before its first step and after its last is done in here."""
         self._begin(model, levels)
         while self.step < self.settings.steps:
+            self.running = self.step + 1
             yield self.step
         self._finish()
 
@@ -102,6 +104,7 @@ class Run:
         self.saved = -1  # steps done at the last checkpoint
         self.losses: list[Tensor] = []  # of the steps since the last row
         self.loss = math.nan  # their mean at the last row
+        self.judged: float | None = None  # bits a byte of the last validation
         self.training = 0.0  # seconds spent in steps, up to the last row
         self.began = self.clock = time.perf_counter()  # of the run; of the steps since the last row, pauses left out
 
@@ -162,7 +165,7 @@ class Run:
         values |= {f"level/{name}/fires": count for name, count in self.fires().items()}
         self._write(values)
         left = (self.settings.steps - self.step) * self.training / self.step
-        self.display.update(Report(self.step, self.settings.steps, loss, speed, left))
+        self.display.update(Report(self.step, self.settings.steps, loss, speed, left, self.judged))
         self.losses, self.loss, self.clock = [], loss, time.perf_counter()
 
     def fires(self) -> dict[str, int]:
@@ -175,7 +178,8 @@ class Run:
         with self._pause():
             result = evaluate(self.model, self.text.validation, batch=s.batch, context=s.context, tokens=tokens)
             self._write({"val/loss": result.loss, "val/bits_per_byte": result.bits_per_byte})
-        self.display.note(f"step {self.step}: validation {result.bits_per_byte:.4f} bits/byte")
+        self.judged = result.bits_per_byte
+        self.display.note(f"step {self.step}: validation {self.judged:.4f} bits/byte")
         return result
 
     def _save(self) -> Path:
@@ -244,7 +248,7 @@ class Run:
 
     def _inspect(self, error: Diverged) -> str:
         """Keep the weights and the batch at hand, and say where a number first stopped being finite."""
-        lines = [f"step {self.step + 1}: {error}"]
+        lines = [f"step {self.running}: {error}"]
         if self.batch is not None:
             x_BT, y_BT = self.batch
             found = diverge.first_place(self.model, x_BT, y_BT)
@@ -272,14 +276,15 @@ class Run:
             self.metrics.close()
         match error:
             case None:
-                print(summary.text(self.result, as_json=self.options.json))
+                if self.result:
+                    print(summary.text(self.result, as_json=self.options.json))
                 return True
             case RunError():
                 self.status = error.status
                 message = self._inspect(error) if isinstance(error, Diverged) else str(error)
             case KeyboardInterrupt():  # asked for twice
                 self.status = INTERRUPTED
-                message = f"stopped at once in step {self.step + 1}; nothing is saved of it"
+                message = f"stopped at once in step {self.running}; nothing is saved of it"
             case _:
                 return False
         print(f"error: {message}", file=sys.stderr)

@@ -1,4 +1,7 @@
-"""Golden files: text under tests/golden/ that a test compares with, refreshed by `pytest --update-golden` and read in review."""
+"""Golden files: text under tests/golden/ that a test compares with.
+
+`pytest --update-golden` writes them; they are read in review.
+"""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def settings(pairs: Iterable[str] | None) -> dict[str, str | object]:
 
 def say(text: str) -> None:
     """A result, on stdout."""
-    print(text, file=sys.stdout)
+    print(text, flush=True)
 
 
 def note(text: str) -> None:

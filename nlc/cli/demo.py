@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,9 +47,6 @@ def demo(
 
     chosen = SETTINGS | ({"run.steps": steps} if steps else {}) | settings(set_)
     spec = load(SPEC, chosen)
-    typed = " ".join(
-        f"--set '{key}={value}'" if " " in str(value) else f"--set {key}={value}" for key, value in chosen.items()
-    )
     facts = explain(build(spec))
 
     heading(1, "the spec", f"nlc show {SPEC}")
@@ -64,7 +63,7 @@ def demo(
     folder = out or fresh("demo")
     say(excerpts(spec, folder / "code"))
 
-    heading(4, "training on real text", f"nlc train {SPEC} {typed}")
+    heading(4, "training on real text", typed(chosen))
     status = run(spec, folder, data)
     if status == Status.DONE:
         say(after(folder))
@@ -91,9 +90,27 @@ def excerpts(spec: Spec, folder: Path) -> str:
     for name, begins in (("model.py", "    def forward("), ("train.py", "        for step in ")):
         lines = files[name].splitlines()
         first = next(i for i, line in enumerate(lines) if line.startswith(begins))
-        shown = lines[first : first + EXCERPT]
-        parts.append(f"from {folder / name} ({len(lines)} lines), line {first + 1}:\n\n" + indented("\n".join(shown)))
-    return "\n    ...\n\n".join(parts) + "\n    ..."
+        shown = block(lines[first:])
+        parts += [
+            f"{folder / name}, {len(lines)} lines; from line {first + 1}:\n",
+            indented("\n".join(shown[:EXCERPT])),
+        ]
+        parts += ["        ...\n" if len(shown) > EXCERPT else ""]
+    return "\n".join(parts).rstrip()
+
+
+def block(lines: Sequence[str]) -> list[str]:
+    """The first line and what is indented below it, moved to the left margin."""
+    margin = len(lines[0]) - len(lines[0].lstrip())
+    below = takewhile(lambda line: not line or line.startswith(" " * (margin + 1)), lines[1:])
+    return [line[margin:] for line in (lines[0], *below)]
+
+
+def typed(chosen: Mapping[str, object]) -> str:
+    """The same as `nlc train` would be told, one setting a line."""
+    words = [f"{key}={value}" for key, value in chosen.items()]
+    quoted = [f"--set '{word}'" if " " in word else f"--set {word}" for word in words]
+    return " \\\n       ".join([f"nlc train {SPEC}", *quoted])
 
 
 def after(folder: Path) -> str:

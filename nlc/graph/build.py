@@ -9,15 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from nlc.diagnostics import Reporter, SpecError, suggest
-from nlc.equations import Assign, parse_block
+from nlc.equations import Assign, parse_block, parse_expression
+from nlc.graph.choices import guarded
 from nlc.graph.declare import DeclaredLevel, DeclaredMemory, declare
 from nlc.graph.graph import Graph
 from nlc.graph.lower import Lowering, Readable
 from nlc.graph.memories import Blocks, memory_nodes, outer_level
-from nlc.graph.nodes import AnyNode, Init, Input, Level, Loss, Op, Output, Run, Value, Weight, When
+from nlc.graph.nodes import AnyNode, Init, Input, Level, Loss, Op, Output, Read, Run, Value, Weight, When
 from nlc.graph.scope import Scope
+from nlc.graph.static import size
+from nlc.source import Place
 from nlc.spec import Spec
 from nlc.spec.fields import parse_stack
 
@@ -62,8 +66,8 @@ def build(spec: Spec) -> Graph:
     memories = [replace(m, rule=found[m.level].rule or m.rule) for m in memories]
     nodes += [*memories, *found.values()]
     return Graph(
-        name=model.name, file=spec.source, doc=model.doc, sizes=sizes, run=_run(spec), stack=stack, tied=model.tied, bare=bare,
-        nodes={n.id: n for n in nodes},
+        name=model.name, file=spec.source, doc=model.doc, sizes=sizes, run=_run(spec), stack=stack, tied=model.tied,
+        bare=bare, nodes={n.id: n for n in nodes},
     )  # fmt: skip
 
 
@@ -170,30 +174,29 @@ def _reading(memory: DeclaredMemory) -> tuple[When, bool]:
 
 
 def _input_shape(blocks: Blocks, name: str) -> tuple[int, ...]:
-    from nlc.equations import parse_expression
-    from nlc.graph.choices import guarded
-    from nlc.graph.static import size
-
     found = []
     for i, text in enumerate(blocks.spec.model.inputs[name]):
         place = blocks.spec.place(f"inputs.{name}.{i}")
-        axis = guarded(
-            blocks.report,
-            lambda text=text, place=place: size(parse_expression(str(text), place), blocks.sizes, blocks.report),
-        )
-        found.append(axis or 1)
+        make = partial(_axis, str(text), place, blocks)
+        found.append(guarded(blocks.report, make) or 1)
     return tuple(found)
+
+
+def _axis(text: str, place: Place, blocks: Blocks) -> int:
+    return size(parse_expression(text, place), blocks.sizes, blocks.report)
 
 
 def _values(lower: Lowering) -> Iterable[Value]:
     """The values of a block with every promised id replaced by the value behind it."""
     resolve = lower.scope.resolve
     for node in lower.values.values():
-        if isinstance(node, Op):
-            node = replace(node, inputs=tuple(resolve(i) for i in node.inputs))
-        elif not isinstance(node, Input) and hasattr(node, "query"):
-            node = replace(node, query=resolve(node.query))
-        yield node
+        match node:
+            case Op():
+                yield replace(node, inputs=tuple(resolve(i) for i in node.inputs))
+            case Read():
+                yield replace(node, query=resolve(node.query))
+            case _:
+                yield node
 
 
 def _outputs(spec: Spec, kind: str, lower: Lowering, bare: bool, report: Reporter) -> list[Output]:
@@ -253,6 +256,7 @@ def _frame(spec: Spec, sizes: Mapping[str, int]) -> list[Weight]:
 def _level(blocks: Blocks, level: DeclaredLevel, memories: list[str]) -> Level:
     rule, rate, objective = outer_level(blocks, level)
     return Level(
-        id=f"level:{level.name}", at=level.at, name=level.name, period=level.period, objective=objective, rule=rule, rate=rate,
-        memories=tuple(memories), selects=level.selects, said=tuple((name, said.at) for name, said in level.fields.items()),
+        id=f"level:{level.name}", at=level.at, name=level.name, period=level.period, objective=objective, rule=rule,
+        rate=rate, memories=tuple(memories), selects=level.selects,
+        said=tuple((name, said.at) for name, said in level.fields.items()),
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """The choices of a memory: its form, start, objective and rule, from the calls that a spec writes for them.
 
-Each function takes the text where it stands and returns a node; parameters that depend on the block become values of it.
+Each function takes the text where it stands and returns a node; parameters that depend on the block become values of
+it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What each memory says, once levels have had their say: inheritance, and the split of levels that name several frequencies.
+"""What each memory says once levels have had their say: inheritance, and the split of levels of several frequencies.
 
     declare(spec, report) -> (Declared levels, Declared memories)
 
-A field on a level holds for its memories; a memory's own field comes first.  A memory that names its own rule inherits no rate.
-A level whose memories differ in period (or, where steps are counted, in rule) becomes one level for each, named
-`level.memory`; each then evaluates the level's fields for itself.
+A field on a level holds for its memories; a memory's own field comes first.  A memory that names its own rule
+inherits no rate. A level whose memories differ in period (or, where steps are counted, in rule) becomes one level for
+each, named `level.memory`; each then evaluates the level's fields for itself.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
     op h = conv(h/rmsnorm; window=4) weights=[blocks.*.h.conv] name=h shape=[256] @42:7+4
     read k/key = titans.key(u) when=chunk shape=[4,64] @46:14+3
 
-A field at its default is left out; `@` is the place in the spec.  A statement goes on in indented lines.  The text leaves out
-where the fields of memories and levels stand (`said`), which is not part of what a graph is.
+A field at its default is left out; `@` is the place in the spec.  A statement goes on in indented lines.  The text
+leaves out where the fields of memories and levels stand (`said`), which is not part of what a graph is.
 """
 
 from __future__ import annotations
@@ -69,8 +69,9 @@ def from_json(text: str) -> Graph:
         kind = KINDS[entry.pop("kind")]
         nodes.append(decode(kind, entry, file))
     return Graph(
-        name=data["name"], file=file, doc=data["doc"], sizes=data["sizes"], run=decode(Run, data["run"], file), stack=tuple(data["stack"]),
-        tied=data["tied"], bare=data["bare"], nodes={n.id: n for n in nodes}, cost=decode(Cost | None, data["cost"], file),
+        name=data["name"], file=file, doc=data["doc"], sizes=data["sizes"], run=decode(Run, data["run"], file),
+        stack=tuple(data["stack"]), tied=data["tied"], bare=data["bare"], nodes={n.id: n for n in nodes},
+        cost=decode(Cost | None, data["cost"], file),
     )  # fmt: skip
 
 
@@ -79,8 +80,10 @@ def from_json(text: str) -> Graph:
 
 def to_text(graph: Graph) -> str:
     """The graph as text, one statement per node."""
-    header = {"format": FORMAT, "file": graph.file, "doc": graph.doc, "sizes": dict(graph.sizes), "run": encode(graph.run, graph.file),
-              "stack": _runs(graph.stack), "tied": graph.tied, "bare": graph.bare}  # fmt: skip
+    header = {
+        "format": FORMAT, "file": graph.file, "doc": graph.doc, "sizes": dict(graph.sizes),
+        "run": encode(graph.run, graph.file), "stack": _runs(graph.stack), "tied": graph.tied, "bare": graph.bare,
+    }  # fmt: skip
     lines = [_wrapped(f"graph {word(graph.name)}", header)]
     programs = _programs(graph)
     for name, levels in programs.items():
@@ -168,9 +171,10 @@ def from_text(text: str) -> Graph:
             cost["by_node"].append([id, *reader.values()])
         else:
             nodes.append(_node(KINDS[kind], id, reader, programs, file))
+    stack = tuple(kind for n, kind in header["stack"] for _ in range(n))
     return Graph(
-        name=statements[0].id, file=file, doc=header["doc"], sizes=header["sizes"], run=decode(Run, header["run"], file),
-        stack=tuple(kind for n, kind in header["stack"] for _ in range(n)), tied=header["tied"], bare=header["bare"],
+        name=statements[0].id, file=file, doc=header["doc"], sizes=header["sizes"],
+        run=decode(Run, header["run"], file), stack=stack, tied=header["tied"], bare=header["bare"],
         nodes={n.id: n for n in nodes}, cost=decode(Cost | None, cost, file),
     )  # fmt: skip
 

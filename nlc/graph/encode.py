@@ -3,7 +3,8 @@
     encode(node, file) -> {"id": "h", "at": "42:7+4", "op": "conv", ...}     fields at their default are left out
     decode(Op, data, file) -> Op
 
-A Position is `line:column+length`, with the file in front where it is another one; a tree of the block language is its text.
+A Position is `line:column+length`, with the file in front where it is another one; a tree of the block language is
+its text.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def decode(kind: Any, data: Any, file: str) -> Any:
         return tuple(decode(a, d, file) for a, d in zip(arguments, data, strict=True))
     if kind is Position:
         return position_from(data, file)
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         hints = field_types(kind)
         return kind(**{name: decode(hints[name], d, file) for name, d in data.items()})
     if isinstance(kind, type) and issubclass(kind, Enum):
@@ -88,7 +89,7 @@ def decode(kind: Any, data: Any, file: str) -> Any:
 
 
 @lru_cache
-def field_types(kind: Any) -> dict[str, Any]:
+def field_types(kind: type) -> dict[str, Any]:
     return get_type_hints(kind)
 
 

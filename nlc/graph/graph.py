@@ -8,7 +8,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from nlc.graph.nodes import AnyNode, Cost, Flow, Input, Level, Loss, Memory, Node, Number, Op, Output, Read, Recurrence, Run, Weight
+from nlc.graph.nodes import AnyNode, Carry, Cost, Flow, Input, Level, Loss, Memory, Node, Number, Op, Output, Read, Recurrence, Run, Weight
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -68,10 +68,10 @@ class Graph:
                 net.add_edge(source, target, kind=kind)
         if not self.bare:
             for loss in self.of(Loss):
-                for level in self.of(Level):
-                    if level.objective == "loss":
-                        for id in (*level.memories, *level.weights):
-                            net.add_edge(loss.id, id, kind=Flow.ERROR)
+                learning = [m.id for m in self.of(Memory) if m.objective.kind == "loss" and m.carry is not Carry.MODEL]
+                learning += [w for level in self.of(Level) if level.objective == "loss" for w in level.weights]
+                for id in learning:
+                    net.add_edge(loss.id, id, kind=Flow.ERROR)
         return nx.freeze(net)
 
 

@@ -2,9 +2,10 @@
 
     graph_hash(graph) -> 64 hexadecimal digits
 
-Every node is labelled by what it is, without ids, names, places and words for the reader; then, in rounds, by the labels of
-what it refers to (in order) and of what refers to it (without order), until no round tells more nodes apart.  The hash is that
-of all labels together.  What passes derive (recurrences, cost) and `run`, except the batch, stay out.
+Every node is labelled by what it is, without ids, names, places and words for the reader; then, in rounds, by the
+labels of what it refers to (in order) and of what refers to it (without order), until no round tells more nodes
+apart.  The hash is that of all labels together.  What passes derive (recurrences, cost) and `run`, except the batch,
+stay out.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from nlc.graph.nodes import AnyNode, Input, Level, Memory, Number, Op, Output, R
 
 # Never part of a label: names, places, and fields that refer to nodes (they come in through the rounds).
 HIDDEN = {
-    "id", "at", "said", "block", "name", "version", "field", "path", "inputs", "weights", "memory", "query", "owner", "level", "pairs",
-    "rate", "retain", "weigh", "value", "memories", "selects", "rule", "objective", "rate_varies",
+    "id", "at", "said", "block", "name", "version", "field", "path", "inputs", "weights", "memory", "query", "owner",
+    "level", "pairs", "rate", "retain", "weigh", "value", "memories", "selects", "rule", "objective", "rate_varies",
 }  # fmt: skip
 
 

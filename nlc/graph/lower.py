@@ -4,8 +4,8 @@
     lower.block(statements)                      the assignments, in order
     lower.value(expr, Place("titans.rate", ...)) one expression of a field  -> id of its value, or None when reported
 
-Single assignment happens here: `Scope` says which version of a name is meant.  A value that could not be made is None and is
-not reported again by what uses it.
+Single assignment happens here: `Scope` says which version of a name is meant.  A value that could not be made is None
+and is not reported again by what uses it.
 """
 
 from __future__ import annotations
@@ -379,7 +379,7 @@ class Lowering:
 
 
 def weight_id(prefix: str, path: str) -> str:
-    """`blocks.*.h.conv`, which is also the pattern that its names match; `blocks.mamba.*.h.conv` where there are several kinds."""
+    """`blocks.*.h.conv`, the pattern that its names match; `blocks.mamba.*.h.conv` where there are several kinds."""
     return f"blocks.{prefix.rstrip('/') + '.' if prefix else ''}*.{path}"
 
 

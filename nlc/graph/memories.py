@@ -1,8 +1,8 @@
-"""Memories and the values of their fields: which block has which memory, and what each field is a value of.
+"""Memories and the values of their fields: which block has which memory, and the value of each field.
 
     blocks = Blocks(spec, sizes, levels, report)
-    blocks.lowered[kind] = ...; blocks.fields(kind)     for each kind of block: lower the fields of the memories it reads
-    memory_nodes(blocks) -> [Memory, ...]               with pairs, rate, retention, rule and weights filled in
+    blocks.lowered[kind] = ...; blocks.fields(kind)     for each kind of block: lower the fields of the memories it
+    reads memory_nodes(blocks) -> [Memory, ...]               with pairs, rate, retention, rule and weights filled in
     outer_level(blocks, level) -> (rule, rate, objective) of a level
 
 A memory belongs to each kind of block that reads it, in an equation or in a field of another of its memories.
@@ -11,6 +11,7 @@ A memory belongs to each kind of block that reads it, in an equation or in a fie
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from nlc.diagnostics import Reporter
@@ -21,13 +22,15 @@ from nlc.graph.declare import DeclaredLevel, DeclaredMemory, Said
 from nlc.graph.lower import Lowering, weight_id
 from nlc.graph.nodes import Carry, Form, Init, Memory, Meta, Objective, Rule, Tail, Unit, Weight
 from nlc.graph.scope import Place
-from nlc.graph.static import constant, size
+from nlc.graph.static import Refused, constant, size
 from nlc.source import Place as Where
 from nlc.spec import Spec
 
 NOT_ATTENTION = (
-    "chunk", "objective", "rule", "rate", "retain", "retain_to", "grad_at", "window", "weigh", "read", "start", "meta", "tail", "out", "normalise_hidden",
+    "chunk", "objective", "rule", "rate", "retain", "retain_to", "grad_at", "window", "weigh", "read", "start", "meta",
+    "tail", "out", "normalise_hidden",
 )  # fmt: skip
+L2, GD = Objective(kind="l2"), Rule(name="gd")
 
 
 @dataclass
@@ -37,8 +40,8 @@ class FieldValues:
     pairs: tuple[tuple[str, str], ...] = ()
     rate: str = ""
     retain: str = ""
-    objective: Objective = Objective(kind="l2")
-    rule: Rule = Rule(name="gd")
+    objective: Objective = L2
+    rule: Rule = GD
 
 
 @dataclass
@@ -101,17 +104,16 @@ class Blocks:
         rule = guarded(self.report, lambda: self.rule(kind, memory))
         if rule is not None:
             values.rule, values.rate = rule
-        if "retain" in memory.fields:
+        if "retain" in memory.fields and str(memory.fields["retain"].value) not in ("1", "1.0"):  # which keep all
             values.retain = self.value(kind, memory, "retain") or ""
 
     # ---- single fields ----------------------------------------------------------------------------------------
 
     def value(self, kind: str, memory: DeclaredMemory, name: str) -> str | None:
         """A field that is one expression.  A level's is lowered once for all its memories."""
-        said = memory.fields[name]
-        return self.once(
-            kind, memory.base(name), lambda: self.expression(kind, str(said.value), said.place, memory.base(name))
-        )
+        said, path = memory.fields[name], memory.base(name)
+        found: str | None = self.once(kind, path, lambda: self.expression(kind, str(said.value), said.place, path))
+        return found
 
     def once(self, kind: str, path: str, make: Any) -> Any:
         key = (kind, path)
@@ -164,9 +166,11 @@ class Blocks:
     def objective(self, kind: str, memory: DeclaredMemory) -> Objective:
         said = memory.fields.get("objective")
         base = memory.base("objective") if said else ""
-        made: Objective = self.once(kind, base or "objective", lambda: choices.objective(
-            said, self.lowered[kind], lambda p: self.place(kind, f"{base}.{p}"), self.report)) or Objective(kind="l2")  # fmt: skip
-        return made
+
+        def make() -> Objective:
+            return choices.objective(said, self.lowered[kind], lambda p: self.place(kind, f"{base}.{p}"), self.report)
+
+        return self.once(kind, base or "objective", make) or L2
 
     def rule(self, kind: str, memory: DeclaredMemory) -> tuple[Rule, str]:
         """The rule, and the value of its rate: the rule's lr, or `rate`, or the rule's own default."""
@@ -188,7 +192,7 @@ class Blocks:
 
         found = self.once(kind, base or f"{memory.id}.rule", make)
         if found is None:
-            raise choices.Refused
+            raise Refused
         rule, rate = found
         if not rate and "rate" in memory.fields:
             rate = self.value(kind, memory, "rate") or ""
@@ -202,7 +206,7 @@ def memory_nodes(blocks: Blocks) -> list[Memory]:
         for memory in level.memories:
             for kind, lower in blocks.lowered.items():
                 if (kind, memory.id) in blocks.values:
-                    node = guarded(blocks.report, lambda k=kind, w=lower, m=memory: _memory(blocks, k, w, m))
+                    node = guarded(blocks.report, partial(_memory, blocks, kind, lower, memory))
                     if node is not None:
                         found.append(node)
     return found
@@ -214,7 +218,7 @@ def _memory(blocks: Blocks, kind: str, lower: Lowering, memory: DeclaredMemory) 
     _supported(memory, report)
     if "form" not in said:
         report.error("NLC0203", memory.at, f"memory '{memory.id}' has no form", "form: matrix")
-        raise choices.Refused
+        raise Refused
     form = choices.form(said["form"], sizes, tuple(blocks.spec.model.forms), report)
     start, source, (init, scale) = choices.start(None if memory.attention else said.get("start"), report)
     if start == "learned" and memory.steps:
@@ -237,11 +241,12 @@ def _memory(blocks: Blocks, kind: str, lower: Lowering, memory: DeclaredMemory) 
         pairs=values.pairs, rate=values.rate, retain=values.retain,
         retain_to_start=memory.get("retain_to", "zero") == "start" and bool(values.retain),
         grad_at_kept=memory.get("grad_at", "old") == "kept" and bool(values.retain),
-        read=lower.memories[memory.name].when, carry=memory.carry, start=start, source=source, meta=Meta(memory.get("meta", "full")),
-        tail=Tail(memory.get("tail", "carry")), normalise_hidden=bool(memory.get("normalise_hidden", False)), outer=outer,
+        read=lower.memories[memory.name].when, carry=memory.carry, start=start, source=source,
+        meta=Meta(memory.get("meta", "full")), tail=Tail(memory.get("tail", "carry")), outer=outer,
+        normalise_hidden=bool(memory.get("normalise_hidden", False)),
         said=tuple((name, s.at) for name, s in said.items()),
     )  # fmt: skip
-    return replace(node, weights=tuple(w.id for w in _weights(node, lower, init, scale)))
+    return replace(node, weights=tuple(w.id for w in _weights(node, memory.id, lower, init, scale)))
 
 
 def _out(blocks: Blocks, memory: DeclaredMemory) -> int:
@@ -265,26 +270,27 @@ def part_names(form: Form) -> tuple[str, ...]:
     return tuple(name for layer in layers for name in ((f"W_{layer}", f"b_{layer}") if form.bias else (f"W_{layer}",)))
 
 
-def _weights(node: Memory, lower: Lowering, init: Init, scale: float | None) -> list[Weight]:
+def _weights(node: Memory, path: str, lower: Lowering, init: Init, scale: float | None) -> list[Weight]:
     """The start's weights; for carry: model the weights themselves; for attention its persistent pairs."""
-    names = part_names(node.form)
-    if not names or node.start in ("zeros", "identity"):
-        if node.carry is not Carry.MODEL:
-            return []
-    steps = node.carry is Carry.MODEL
-    level, short = node.level.removeprefix("level:"), node.name
-    path = f"{level.split('.')[0]}.{short}"
+    names, steps = part_names(node.form), node.carry is Carry.MODEL
+    if node.start in ("zeros", "identity") and not steps:
+        return []
     base = path if steps else f"{path}.persistent" if node.form.kind == "attention" else f"{path}.start"
     single = node.form.kind in ("matrix", "vector")
     made = []
     for name in names:
         bias, last = name.startswith("b_"), name == "W_out"
+        full = base if single else f"{base}.{name}"
         zero = bias or (last and node.form.residual)
         weight = Weight(
-            id=weight_id(lower.scope.prefix, base if single else f"{base}.{name}"), at=node.at, block=node.block,
-            path=base if single else f"{base}.{name}", init=Init.CONSTANT if zero else init, scale=0.0 if zero else scale,
+            id=weight_id(lower.scope.prefix, full),
+            at=node.at,
+            block=node.block,
+            path=full,
+            init=Init.CONSTANT if zero else init,
+            scale=0.0 if zero else scale,
             decay=steps and not bias and node.form.kind != "vector",
-        )  # fmt: skip
+        )
         lower.weights[weight.id] = weight
         made.append(weight)
     return made
@@ -356,17 +362,10 @@ def outer_level(blocks: Blocks, level: DeclaredLevel) -> tuple[Rule | None, floa
     rate = default if written is None else constant(written, blocks.sizes)
     if rate is None:
         learned = written is not None and any(isinstance(e, Call) and e.func == "learned" for e in walk(written))
-        hint = (
-            "no slower level gets a gradient to it; give a number"
-            if learned
-            else "a level that counts steps takes a number"
-        )
-        report.error(
-            "NLC0411",
-            at,
-            f"level '{level.name}': the rate of a level that counts steps cannot be {'learned' if learned else 'a value of the block'}",
-            hint,
-        )
+        hint = "no slower level gets a gradient to it; " if learned else ""
+        what = "learned" if learned else "a value of the block"
+        message = f"level '{level.name}': the rate of a level that counts steps cannot be {what}"
+        report.error("NLC0411", at, message, f"{hint}give a number")
     return rule, None if rate is None else float(rate), objective
 
 

@@ -65,7 +65,7 @@ class Scope:
             self.aliases[promised] = value
 
     def lookup(self, name: str) -> str | None:
-        """The value a name means here: its latest assignment, or the only one to come.  None if there is no such value."""
+        """The value a name means here: its latest assignment, or the only one to come; None without either."""
         if name in self.current:
             return self.current[name]
         return self.promised(name) if self.total[name] == 1 else None

@@ -18,7 +18,7 @@ class Refused(Exception):
 
 
 def constant(expr: Expr, sizes: Sizes, hidden: Callable[[str], bool] = lambda name: False) -> float | int | None:
-    """The number an expression of numbers and sizes stands for; None if it is anything else.  `hidden` names are values."""
+    """The number that an expression of numbers and sizes is; None for any other.  `hidden` names are values."""
     match expr:
         case Number(value):
             return value
@@ -39,10 +39,10 @@ def constant(expr: Expr, sizes: Sizes, hidden: Callable[[str], bool] = lambda na
     return None
 
 
-def _power(a: float, b: float) -> float:
+def _power(a: float, b: float) -> Any:
     if abs(b) > 64:
         raise OverflowError
-    return float(a**b) if isinstance(a, float) or b < 0 or isinstance(b, float) else a**b
+    return a**b
 
 
 _ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {

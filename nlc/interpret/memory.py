@@ -82,13 +82,6 @@ def no_gram(memory: Memory) -> dict[str, Tensor]:
     }
 
 
-def alias(parts: Parts, meta: Meta) -> dict[str, Tensor]:
-    """The same state under new names, to differentiate with respect to; meta: none makes it an outer constant."""
-    if meta is Meta.NONE:
-        return {name: part.detach().requires_grad_() for name, part in parts.items()}
-    return {n: p.view_as(p) if p.requires_grad else p.detach().requires_grad_() for n, p in parts.items()}
-
-
 def kept(memory: Memory, parts: Parts, start: Parts, retain: Tensor | None) -> Parts:
     """retain * state [+ (1 - retain) * start]; a retention per key channel acts from the right, M diag(retain)."""
     if retain is None:
@@ -116,12 +109,6 @@ def surprise(memory: Memory, at: Parts, key: Tensor, value: Tensor, params: Mapp
 
 def detached(parts: Parts) -> dict[str, Tensor]:
     return {name: part.detach() for name, part in parts.items()}
-
-
-def derivatives(loss: Tensor, by: list[Tensor], differentiable: bool) -> list[Tensor]:
-    """d loss / d each of `by`, zeros where there is no dependence."""
-    found = torch.autograd.grad(loss, by, create_graph=differentiable, retain_graph=True, allow_unused=True)
-    return [torch.zeros_like(x) if grad is None else grad for x, grad in zip(by, found, strict=True)]
 
 
 def grams(memory: Memory, inputs: Parts) -> dict[str, Tensor]:
@@ -207,7 +194,6 @@ def apply_rule(
     for name, weight in register.now.items():
         seen = {
             "grad": learned.grad[name],
-            "gram": learned.gram[name] if name in learned.gram else weight.new_zeros(*weight.shape, weight.shape[-1]),
             "weight": weight,
             "start": flows.start[name],
             "lr": lr,
@@ -215,6 +201,10 @@ def apply_rule(
             "rows": weight.shape[len(memory.heads)],
             "cols": weight.shape[-1] if weight.dim() > len(memory.heads) + 1 else 1,
         }
+        if name in learned.gram:
+            seen["gram"] = learned.gram[name]
+        elif mentions(memory.rule, "gram"):  # a bias or a vector has no layer input
+            seen["gram"] = weight.new_zeros(*weight.shape, weight.shape[-1])
         now[name], carried = run_rule(memory.rule, name, base[name], {**flows.rule, **seen}, carried)
     return replace(register, now=now, carried=carried)
 

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from nlc.graph.graph import Graph
-from nlc.graph.nodes import Carry, Memory, Meta, Output, Tail
-from nlc.interpret.memory import Surprise, derivatives, emptied, write_sum
+from nlc.graph.nodes import Carry, Memory, Output, Tail, When
+from nlc.interpret.memory import Surprise, emptied, write_sum
 from nlc.interpret.operators import DTYPE, rmsnorm
 from nlc.interpret.state import NOTHING, Sequence, State, pack, row_of, unpack_register
 from nlc.interpret.token import Layer, Perturbations, Program, writes
 
 IGNORED = -100  # a target that teaches nothing
+States = dict[int, dict[tuple[str, When], Mapping[str, Tensor]]]  # of a token: layer -> (memory, which read) -> parts
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,8 @@ class Found:
 class Interpreter:
     """Runs sequences through a program, one after the other."""
 
-    def __init__(self, program: Program, gradients: bool) -> None:
-        self.program, self.graph, self.gradients = program, program.graph, gradients
+    def __init__(self, program: Program) -> None:
+        self.program, self.graph = program, program.graph
         self.places = {place: memory for place, (_, memory) in program.registers().items()}
 
     def resume(self, state: State | None, B: int) -> list[Sequence]:
@@ -129,28 +130,29 @@ class Interpreter:
                 self.program.begin(sequence)
             found.rows[one.column], layers = self.feed(sequence, one, found)
             last = layers if one.learned else last
-            if not self.gradients:
-                sequence.detach()
-                found.rows[one.column] = {name: x.detach() for name, x in found.rows[one.column].items()}
         self.close(sequence, last, found)
         return found
 
     def feed(self, sequence: Sequence, fed: Fed, found: Found) -> tuple[dict[str, Tensor], list[Layer]]:
         """All layers at one token; then, unless its target is still to come, all writes."""
-        entering: Mapping[str, Tensor] = fed.values if self.graph.bare else {"x": self.frame("embedding")[fed.token]}
-        layers = []
-        for i, kind in enumerate(self.graph.stack):
-            layers.append(Layer(self.program, i, sequence, entering))
-            entering = {out.name: layers[-1].value(out.value) for out in self.graph.of(Output, kind)}
-        result = dict(entering) if self.graph.bare else self.predict(entering["x"], fed.target)
+        layers, result = self.forward(sequence, fed, {})
         if fed.learned:
-            errors = self.errors(layers, result.get("nats"))
+            errors = self.errors(sequence, fed, layers)
             for layer, of_layer in zip(layers, errors, strict=True):
                 for place in layer.commit(of_layer):
                     found.fires.setdefault(place, []).append(layer.ticks(self.places[place]))
             sequence.clock += 1
             sequence.stream += 1
         return result, layers
+
+    def forward(self, sequence: Sequence, fed: Fed, states: States) -> tuple[list[Layer], dict[str, Tensor]]:
+        """All layers at one token, which may be given other states to read; nothing is written."""
+        entering: Mapping[str, Tensor] = fed.values if self.graph.bare else {"x": self.frame("embedding")[fed.token]}
+        layers = []
+        for i, kind in enumerate(self.graph.stack):
+            layers.append(Layer(self.program, i, sequence, entering, states=dict(states.get(i, {}))))
+            entering = {out.name: layers[-1].value(out.value) for out in self.graph.of(Output, kind)}
+        return layers, dict(entering) if self.graph.bare else self.predict(entering["x"], fed.target)
 
     def frame(self, name: str) -> Tensor:
         return self.program.weights[name]
@@ -163,19 +165,25 @@ class Interpreter:
             return {"logits": logits}
         return {"logits": logits, "nats": torch.logsumexp(logits, -1) - logits[target]}
 
-    def errors(self, layers: list[Layer], nats: Tensor | None) -> list[dict[str, Surprise]]:
+    def errors(self, sequence: Sequence, fed: Fed, layers: list[Layer]) -> list[dict[str, Surprise]]:
         """What this token's own loss says to each memory that learns from it (language.md, `objective: loss`).
 
-        The derivative is taken with respect to the state as this token read it.  Nothing but this token's computation
-        depends on that, so what it reads of earlier tokens is constant by itself.
+        It is the derivative of the token's loss as a function of the states this token read, and of nothing else: all
+        that it reads of earlier tokens is constant.
         """
-        driven = [(layer, memory) for layer in layers for memory in layer.driven()]
-        read = [part for layer, memory in driven for parts in layer.aliases(memory) for part in parts.values()]
-        derivative: dict[int, Tensor] = {}
-        if nats is not None and read:
-            found = derivatives(nats, read, any(memory.meta is Meta.FULL for _, memory in driven))
-            derivative = {id(part): grad for part, grad in zip(read, found, strict=True)}
-        return [{memory.id: layer.error(memory, derivative) for memory in layer.driven()} for layer in layers]
+        read: States = {}
+        for layer in layers:
+            read[layer.layer] = {key: parts for m in layer.driven() for key, parts in layer.read_of(m).items()}
+        grads: States = {i: {} for i in read}
+        if fed.target != IGNORED and any(read.values()):
+            grads = torch.func.grad(lambda states: self.forward(sequence, fed, states)[1]["nats"])(read)
+        return [
+            {
+                memory.id: layer.error(memory, [g for (id, _), g in grads[layer.layer].items() if id == memory.id])
+                for memory in layer.driven()
+            }
+            for layer in layers
+        ]
 
     def close(self, sequence: Sequence, last: list[Layer], found: Found) -> None:
         """The end of a call: `tail: flush` applies what is pending, `drop` forgets it; streams are cut from the graph.
@@ -196,7 +204,7 @@ class Interpreter:
                 register = emptied(replace(register, now=register.held if unfinished else register.now, origin=ticks))
             sequence.registers[place] = register
             if memory.carry is Carry.STREAM:
-                sequence.detach_register(place)
+                sequence.detach(place)
 
 
 def interpret(
@@ -225,7 +233,7 @@ def interpret(
     perturb     {(place, n): delta}: added to the write at token n (from 1, of its clock) of the memory at a place such
                 as blocks.0.titans.key; a tensor for the first part, or a mapping by part
     cotangents  of a bare program's outputs: `gradients` differentiates sum(output * cotangent); 1 where not given
-    gradients   False detaches every token from the next: for long runs
+    gradients   False keeps no graph: for long runs
 
     Raises ValueError for arguments that do not fit the graph.
     """
@@ -236,8 +244,8 @@ def interpret(
     if first is None:
         raise ValueError("inputs: a bare program takes them by name" if graph.bare else "tokens: none were given")
     program = Program(graph, ready, learners(graph, learn), perturb or {})
-    with torch.enable_grad():
-        runner = Interpreter(program, gradients)
+    with torch.set_grad_enabled(gradients):
+        runner = Interpreter(program)
         sequences = runner.resume(state, len(first))
         found = [
             runner.run(sequence, lane(b, sequence, given, tokens, targets, starts, mask, first.shape[1]))

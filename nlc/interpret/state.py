@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from nlc.graph.nodes import Memory, Tail
-from nlc.interpret.memory import Register
+from nlc.interpret.memory import Register, detached
 from nlc.interpret.operators import DTYPE
 from nlc.interpret.rules import mentions
 
@@ -36,14 +36,8 @@ class Sequence:
     pairs: dict[str, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
     unlearned: int = NOTHING
 
-    def detach(self) -> None:
-        """Cut everything from the graph of the tokens so far."""
-        for place in self.registers:
-            self.detach_register(place)
-        self.pasts = {place: past.detach() for place, past in self.pasts.items()}
-        self.pairs = {place: [(k.detach(), v.detach()) for k, v in pairs] for place, pairs in self.pairs.items()}
-
-    def detach_register(self, place: str) -> None:
+    def detach(self, place: str) -> None:
+        """Cut a register from the graph of the tokens so far."""
         old = self.registers[place]
         self.registers[place] = replace(
             old,
@@ -54,10 +48,6 @@ class Sequence:
             gram=detached(old.gram),
             kept=None if old.kept is None else old.kept.detach(),
         )
-
-
-def detached(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: part.detach() for name, part in parts.items()}
 
 
 def pack_register(memory: Memory, register: Register) -> dict[str, Tensor]:

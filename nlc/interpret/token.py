@@ -18,9 +18,9 @@ from nlc.diagnostics import CompilerBug
 from nlc.graph.graph import Graph
 from nlc.graph.nodes import Carry, Input, Memory, Meta, Number, Op, Param, Read, Unit, When
 from nlc.interpret import forms
-from nlc.interpret.memory import Flows, Register, Surprise, alias, fresh, grams, held, no_gram, total, write
+from nlc.interpret.memory import Flows, Register, Surprise, detached, fresh, grams, held, no_gram, total, write
 from nlc.interpret.operators import DTYPE, FUNCTIONS, rope, weighted
-from nlc.interpret.state import Sequence, detached
+from nlc.interpret.state import Sequence
 
 Parts = Mapping[str, Tensor]
 Perturbations = Mapping[tuple[str, int], Tensor | Parts]
@@ -109,7 +109,7 @@ class Layer:
     sequence: Sequence
     entering: Mapping[str, Tensor]  # the values of its Inputs, by name
     values: dict[str, Any] = field(default_factory=dict)  # by id
-    states: dict[tuple[str, When], dict[str, Tensor]] = field(default_factory=dict)  # what was read, by memory id
+    states: dict[tuple[str, When], Parts] = field(default_factory=dict)  # what reads see, by memory id
     layer_inputs: dict[str, list[Parts]] = field(default_factory=dict)  # of each read of a memory
     written: dict[str, tuple[Register, bool]] = field(default_factory=dict)
     pasts: dict[str, Tensor] = field(default_factory=dict)
@@ -168,20 +168,17 @@ class Layer:
         self.layer_inputs.setdefault(memory.id, []).append(inputs)
         return y
 
-    def state(self, memory: Memory, when: When) -> dict[str, Tensor]:
-        """The state a read sees: the chunk's first, the one before this token's write, or the one after it.
-
-        Each token sees it under a name of its own, so that its error is a derivative along its own computation.
-        """
+    def state(self, memory: Memory, when: When) -> Parts:
+        """The state a read sees: the chunk's first, the one before this token's write, or the one after it."""
         if (memory.id, when) not in self.states:
             if not writes(memory):
                 parts: Parts = self.program.start(self.layer, memory)
-                constant = memory.meta is Meta.NONE and memory.carry is not Carry.MODEL
-                self.states[memory.id, when] = {n: p.detach() if constant else p for n, p in parts.items()}
+            elif when is When.AFTER:
+                parts = self.write(memory)[0].now
             else:
-                register = self.write(memory)[0] if when is When.AFTER else self.register(memory)
-                parts = register.held if when is When.CHUNK else register.now
-                self.states[memory.id, when] = alias(parts, memory.meta)
+                parts = self.register(memory).held if when is When.CHUNK else self.register(memory).now
+            constant = memory.meta is Meta.NONE and memory.carry is not Carry.MODEL
+            self.states[memory.id, when] = detached(parts) if constant else parts
         return self.states[memory.id, when]
 
     def attend(self, memory: Memory, query: Tensor) -> Tensor:
@@ -245,19 +242,22 @@ class Layer:
         memories = self.program.graph.of(Memory, self.kind)
         return [m for m in memories if m.objective.kind == "loss" and m.id in self.program.learning and writes(m)]
 
-    def aliases(self, memory: Memory) -> list[dict[str, Tensor]]:
-        return [parts for (id, _), parts in self.states.items() if id == memory.id]
+    def read_of(self, memory: Memory) -> dict[tuple[str, When], Parts]:
+        """The states of a memory that this token read."""
+        return {key: parts for key, parts in self.states.items() if key[0] == memory.id}
 
-    def error(self, memory: Memory, derivative: Mapping[int, Tensor]) -> Surprise:
-        """What the token's loss says to a memory, given its derivatives by the id of the tensor they are taken by.
+    def error(self, memory: Memory, gradients: list[Parts]) -> Surprise:
+        """What the token's loss says to a memory, given the derivative by each of its states that were read.
 
-        A token without a target has none, and teaches nothing: no gradient, and no input to erase along."""
-        grads = [{n: derivative[id(p)] for n, p in parts.items()} for parts in self.aliases(memory) if derivative]
-        if memory.meta is not Meta.FULL:
-            grads = [detached(grad) for grad in grads]
-        inputs = [grams(memory, x) for x in self.layer_inputs.get(memory.id, []) if derivative]
+        A token without a target has none, and teaches nothing: no gradient, and no input to erase along.
+        """
         zero = {name: torch.zeros(shape, dtype=DTYPE) for name, shape in memory.parts}
-        return Surprise(total([zero, *grads]), total([no_gram(memory), *inputs]))
+        if not gradients:
+            return Surprise(zero, no_gram(memory))
+        if memory.meta is not Meta.FULL:
+            gradients = [detached(grad) for grad in gradients]
+        inputs = [grams(memory, x) for x in self.layer_inputs[memory.id]]
+        return Surprise(total([zero, *gradients]), total([no_gram(memory), *inputs]))
 
     def commit(self, errors: Mapping[str, Surprise]) -> list[str]:
         """Write every memory, and remember what operators and attention need.  Returns the places that fired."""

@@ -41,8 +41,8 @@ PASSES: tuple[tuple[str, Callable[[Graph], Graph], tuple[str, ...]], ...] = (  #
 def build(spec: Spec, check: bool = False, after: str = "") -> Graph:
     """The graph after all passes, or after the one named.
 
-    `check`: test the invariants of the graph after each pass.  Raises SpecError: what one pass refuses does not keep the passes
-    that do not need it from saying what they refuse."""
+    `check`: test the invariants of the graph after each pass.  Raises SpecError: what one pass refuses does not keep
+    the passes that do not need it from saying what they refuse."""
     report = Reporter()
     graph, done = first(spec), set[str]()
     if check:

@@ -4,8 +4,8 @@ Needs: values, reads and memories.
 Establishes: a block's values in an order in which each comes after what it needs.
 Refuses: a cycle that passes through no register, by its names; a read `after` a write that needs it.
 
-A register breaks a cycle: a read before the write or at the chunk's first state needs only its query, `prev` needs nothing of
-this token.  A read `after` needs everything its memory's write needs.
+A register breaks a cycle: a read before the write or at the chunk's first state needs only its query, `prev` needs
+nothing of this token.  A read `after` needs everything its memory's write needs.
 """
 
 from __future__ import annotations

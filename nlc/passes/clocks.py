@@ -1,9 +1,9 @@
 """Clocks: every memory and level gets the period it is written at, in the unit it is counted in.
 
 Needs: periods as written.
-Establishes: tokens and sequences as optimiser steps where a memory is carried by the model (a step is run.batch x sizes.context
-tokens); chunks that are multiples of their period; whether a rate varies from token to token.
-Refuses: counts that are not whole, and periods that contradict how long the state lives.
+Establishes: tokens and sequences as optimiser steps where a memory is carried by the model (a step is run.batch x
+sizes.context tokens); chunks that are multiples of their period; whether a rate varies from token to token. Refuses:
+counts that are not whole, and periods that contradict how long the state lives.
 """
 
 from __future__ import annotations

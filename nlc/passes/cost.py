@@ -5,16 +5,18 @@ Establishes: Graph.cost, with a line for every node.  Everything is counted once
 
 Numbers are float32; a multiply and an add are two operations; W is the number of weights of one state, heads included.
 
-    parameters      numbers in the weights
-    state           of a memory that tokens write: W, as often as it is kept: the running state, the chunk's first state (chunk > 1),
-                    each state of its rule, and over a period of several tokens the gradient's sum (and the sums of x x^T where the
-                    rule asks for them); attention: the keys and values a later token can see; a convolution: window - 1 vectors
-    flops           of a read: 2 W (matrix, mlp, swiglu), W (vector); of attention: 2 (key + value width) for each visible pair, on average
-                    over the context.  Of a token's write: 2 W for the gradient's outer product, 2 W to map the key (objectives that
-                    look at M(k)), 2 W' for errors below the last layer (W' its weights), 2 W to erase, W for retention; under
-                    objective: loss 4 W, of which 2 W carry the error back.  Head: 2 width vocab.
-    activations     what each operator's backward pass needs (nlc.operators); of a read, each layer's input and hidden numbers;
-                    of a chunked memory, its first states, W for each chunk
+    parameters   numbers in the weights
+    state        of a memory that tokens write: W, as often as it is kept: the running state, the chunk's first state
+                 (chunk > 1), each state of its rule, and over a period of several tokens the gradient's sum (and the
+                 sums of x x^T where the rule asks for them); attention: the keys and values a later token can see; a
+                 convolution: window - 1 vectors
+    flops        of a read: 2 W (matrix, mlp, swiglu), W (vector); of attention: 2 (key + value width) for each visible
+                 pair, on average over the context.  Of a token's write: 2 W for the gradient's outer product, 2 W to
+                 map the key (objectives that look at M(k)), 2 W' for errors below the last layer (W' its weights), 2
+                 W to erase, W for retention; under objective: loss 4 W, of which 2 W carry the error back. Head: 2
+                 width vocab, and a few per number for the last norm and the softmax.
+    activations  what each operator's backward pass needs (nlc.operators); of a read, each layer's input and hidden
+                 numbers; of a chunked memory, its first states, W for each chunk
 """
 
 from __future__ import annotations

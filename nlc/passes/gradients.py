@@ -2,8 +2,8 @@
 
 Needs: causality; of weights it says something once they have owners.
 Establishes: nothing new; every memory is read, written and reached by an objective, and every weight gets a gradient.
-Refuses: memories never read, never written (unless `every: never`) or reached by no objective; `meta: none` with a learned
-start; weights that no gradient reaches.
+Refuses: memories never read, never written (unless `every: never`) or reached by no objective; `meta: none` with a
+learned start; weights that no gradient reaches.
 
     reach(graph) -> Reach       what each objective reaches; `nlc explain` prints it
 """
@@ -26,8 +26,9 @@ from nlc.passes.owners import frozen, weight_names
 class Reach:
     """Ids, by what gets there.
 
-    used: something that leaves depends on it.  outer: the derivative of what leaves, through the writes that `meta` allows.
-    own: the derivative of a token's loss along the token's own computation (objective: loss at a level that counts tokens)."""
+    used: something that leaves depends on it.  outer: the derivative of what leaves, through the writes that `meta`
+    allows. own: the derivative of a token's loss along the token's own computation (objective: loss at a level that
+    counts tokens)."""
 
     used: frozenset[str]
     outer: frozenset[str]
@@ -129,16 +130,11 @@ def _memory(graph: Graph, memory: Memory, found: Reach, report: Reporter) -> Non
         report.error("NLC0901", memory.at, f"{subject} is never read", hint)
         return
     loss = memory.objective.kind == "loss"
-    if memory.form.kind == "attention" or (written(memory) and not loss):
-        if not memory.pairs:
-            what = "a memory's keys and values are what it learns from" if not said.keys() & {"keys", "values"} else ""
-            report.error(
-                "NLC0902",
-                memory.at,
-                f"{subject} is never written: it has no keys and values",
-                what or "keys: and values:",
-            )
-            return
+    learns = memory.form.kind == "attention" or (written(memory) and not loss)
+    if learns and not memory.pairs:
+        message = f"{subject} is never written: it has no keys and values"
+        report.error("NLC0902", memory.at, message, "they are what it learns from; or say every: never")
+        return
     if loss and graph.bare and memory.period.unit is not Unit.NEVER:
         hint = "a program with inputs has no loss; its host trains the weights"
         report.error("NLC0903", said.get("objective", memory.at), f"{subject} is reached by no objective", hint)

@@ -1,9 +1,9 @@
 """Levels: the order of the nested system (NL, Definition 2).
 
 Needs: clocks and causality.
-Establishes: Level.index, from 1, the fastest first.  A comes before B when A is written more often, or as often and B needs
-A's state of the same tick.  Independent levels of equal frequency share an index.  Attention has infinite frequency, frozen
-weights none.  A level whose memories need each other's state of the same tick becomes several.
+Establishes: Level.index, from 1, the fastest first.  A comes before B when A is written more often, or as often and B
+needs A's state of the same tick.  Independent levels of equal frequency share an index.  Attention has infinite
+frequency, frozen weights none.  A level whose memories need each other's state of the same tick becomes several.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def levels(graph: Graph) -> Graph:
 
 
 def rank(graph: Graph, period: Period) -> tuple[int, Fraction]:
-    """(class, updates per token within it): at once, then counted in tokens, sequences or steps, then tasks, then never."""
+    """(class, updates per token within it).  Classes: at once; tokens, sequences and steps; tasks; never."""
     context, batch = graph.sizes.get("context", 1), graph.run.batch
     match period.unit:
         case Unit.TOKEN if period.count == 0:

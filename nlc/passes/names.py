@@ -32,7 +32,7 @@ def names(graph: Graph) -> Graph:
 
 
 def _weights(graph: Graph, report: Reporter) -> None:
-    """A weight of an operator is not a start as well, and two operators share one only when they are the same operator."""
+    """A weight belongs to one memory, or to operators of one kind that share it."""
     users: dict[str, list[Op | Memory]] = defaultdict(list)
     for node in graph.nodes.values():
         if isinstance(node, Op | Memory):

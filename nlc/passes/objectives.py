@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from nlc.diagnostics import Reporter
 from nlc.equations import Binary, Boolean, Call, Compare, Expr, ListOf, Multiple, Name, Number, Slice, Text, Unary
 from nlc.graph.nodes import Memory, Shape
 from nlc.graph.static import Refused, option
-from nlc.operators import BY_SYMBOL, OPERATORS, REQUIRED, ShapeError, show
+from nlc.operators import BY_SYMBOL, OPERATORS, REQUIRED, Operator, ShapeError, show
 
 
 def objective_shape(memory: Memory, known: Mapping[str, Shape], report: Reporter) -> None:
@@ -40,17 +41,20 @@ def _shape(expr: Expr, named: Mapping[str, Shape], report: Reporter) -> Shape:
         case Binary(op, left, right) | Compare(op, left, right):
             return OPERATORS[BY_SYMBOL[op]].shape((_shape(left, named, report), _shape(right, named, report)), {})
         case Call(func, args, kwargs):
-            op = OPERATORS[func]
-            count = len(args) if op.operands[1] is None else op.operands[1]
-            given = dict(zip((o.name for o in op.options), args[count:], strict=False)) | dict(kwargs)
-            options = {}
-            for o in op.options:
-                if o.name in given:
-                    options[o.name] = option(o.kind, given[o.name], {}, report, f"'{o.name}' of '{func}'")
-                elif o.default is not REQUIRED:
-                    options[o.name] = o.default
-            return op.shape(tuple(_shape(a, named, report) for a in args[:count]), options)
+            most = OPERATORS[func].operands[1]
+            count = len(args) if most is None else most
+            options = _options(OPERATORS[func], args[count:], dict(kwargs), report)
+            return OPERATORS[func].shape(tuple(_shape(a, named, report) for a in args[:count]), options)
         case Slice() | ListOf() | Boolean() | Text() | Multiple():
             report.error("NLC0404", expr.at, "an objective is made of operators, + - * / @ **, M, k and v")
             raise Refused
     raise TypeError(f"unexpected expression {expr!r}")
+
+
+def _options(op: Operator, positional: Sequence[Expr], named: Mapping[str, Expr], report: Reporter) -> dict[str, Any]:
+    given = {**dict(zip((o.name for o in op.options), positional, strict=False)), **named}
+    found = {o.name: o.default for o in op.options if o.default is not REQUIRED}
+    for o in op.options:
+        if o.name in given:
+            found[o.name] = option(o.kind, given[o.name], {}, report, f"'{o.name}' of '{op.name}'")
+    return found

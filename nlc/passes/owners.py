@@ -1,10 +1,9 @@
 """Owners: the level that updates each weight.
 
 Needs: shapes (a selection may ask for the number of axes) and clocks.
-Establishes: Weight.owner and Level.weights.  A memory carried by the model is owned by its own level; every other weight by the
-first level that selects it.
-Refuses: a weight that no level owns (in a bare program the host does), a level that owns nothing, a selection that takes a
-weight in some layers only.
+Establishes: Weight.owner and Level.weights.  A memory carried by the model is owned by its own level; every other
+weight by the first level that selects it. Refuses: a weight that no level owns (in a bare program the host does), a
+level that owns nothing, a selection that takes a weight in some layers only.
 """
 
 from __future__ import annotations

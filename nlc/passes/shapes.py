@@ -1,11 +1,12 @@
 """Shapes: of every value, weight and state, from `sizes`.
 
 Needs: names resolved, and no cycle but through registers (causality).
-Establishes: the shape of every Op, Read and Weight; initial scales; heads, widths and parts of every memory; forms complete.
-Refuses: shapes that do not meet, sizes that do not divide, widths that nothing gives.
+Establishes: the shape of every Op, Read and Weight; initial scales; heads, widths and parts of every memory; forms
+complete. Refuses: shapes that do not meet, sizes that do not divide, widths that nothing gives.
 
-A shape may depend on itself through a register (`prev`, a memory in its own values): what is known is carried forward until
-nothing more follows; then a memory in its own values is taken to be square, and everything is checked at the end.
+A shape may depend on itself through a register (`prev`, a memory in its own values): what is known is carried forward
+until nothing more follows; then a memory in its own values is taken to be square, and everything is checked at the
+end.
 """
 
 from __future__ import annotations

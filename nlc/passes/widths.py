@@ -1,4 +1,4 @@
-"""Widths of memories: heads, width in and out, the shapes of their parts and of the fields that act on them (for pass shapes)."""
+"""For pass shapes: heads, widths and parts of memories, and the shapes of the fields that act on them."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def widths_of(
 ) -> Widths | None:
     """What the shapes known so far say; None while they do not say enough.
 
-    In: the width of its queries and keys.  Out: `out`, or the width of its values; where the error is the objective, and (with
-    `square`) where the memory stands in its own values, the width in."""
+    In: the width of its queries and keys.  Out: `out`, or the width of its values; where the error is the objective,
+    and (with `square`) where the memory stands in its own values, the width in."""
     entering = [s for s in (*queries, *keys) if s]
     if not entering:
         return None

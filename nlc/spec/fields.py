@@ -38,6 +38,7 @@ _PERIOD = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kM]?)\s+([A-Za-z]+)\s*")
 _SCALES = {"": 1, "k": 1_000, "M": 1_000_000}
 _UNITS = {name: unit for unit in Unit if unit is not Unit.NEVER for name in (unit.value, unit.value + "s")}
 _SELECT = re.compile(r"\s*select\s*\((.*)\)\s*", re.DOTALL)
+_PART = re.compile(r"(?:\s*(\w+)\s*=)?\s*(\[[^\]]*\]|[^,\[\]]*)\s*(?:,|$)")
 _PATTERN = re.compile(r"[A-Za-z0-9_.*?]+")
 _STACK = re.compile(r"\s*(?:(\d+)\s*\*\s*)?([A-Za-z_]\w*)\s*")
 
@@ -103,31 +104,24 @@ def parse_select(text: str, at: Position | Place) -> Select:
     patterns: list[str] = []
     exclude: list[str] = []
     rank: int | None = None
-    for part in re.finditer(r"(?:\s*(\w+)\s*=)?\s*(\[[^\]]*\]|[^,\[\]]*)\s*(?:,|$)", match.group(1)):
+    for part in _PART.finditer(match.group(1)):
         name, value = part.group(1), part.group(2).strip()
-        where = place(match.start(1) + part.start(2), max(1, len(value)))
-        if not part.group().strip(" ,\n"):
+        at_name, at_value = (place(match.start(1) + part.start(i), max(1, len(part.group(i) or ""))) for i in (1, 2))
+        if name is None and not value:
             continue
-        if name == "rank" and value.isdigit():
-            rank = int(value)
-        elif name in (None, "except"):
-            words = [w.strip() for w in value.strip("[]").split(",")]
-            if not all(_PATTERN.fullmatch(w) for w in words):
-                raise _error(
-                    "NLC0407",
-                    where,
-                    f"'{value}' is not a pattern of names",
-                    "names of parameters, * for any part: blocks.*.conv",
-                )
-            (patterns if name is None else exclude).extend(words)
-        else:
-            bad = place(
-                match.start(1) + part.start(1 if name != "rank" else 2), len(name if name != "rank" else value) or 1
-            )
-            message = f"rank={value}" if name == "rank" else f"'{name}'"
-            raise _error(
-                "NLC0407", bad, f"a selection has no {message}", "select(pattern, rank=number, except=pattern)"
-            )
+        if name not in (None, "rank", "except"):
+            hint = "select(pattern, rank=number, except=pattern)"
+            raise _error("NLC0407", at_name, f"a selection has no '{name}'", hint)
+        if name == "rank":
+            if not value.isdigit():
+                raise _error("NLC0407", at_value, f"rank is a number of axes, not '{value}'")
+            rank = int(value[:9])
+            continue
+        words = [w.strip() for w in value.strip("[]").split(",")]
+        if not all(_PATTERN.fullmatch(w) for w in words):
+            hint = "names of parameters, * for any part: blocks.*.conv"
+            raise _error("NLC0407", at_value, f"'{value}' is not a pattern of names", hint)
+        (patterns if name is None else exclude).extend(words)
     return Select(tuple(patterns) or ("*",), rank, tuple(exclude), at=whole)
 
 

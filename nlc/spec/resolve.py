@@ -66,10 +66,14 @@ def origin(spec: Spec, path: str) -> str:
             return f"default {getattr(spec.model.run, name)}"
         case ["tied"]:
             return "default true"
+        case ["sizes", "head"]:
+            return "default width / heads"
+        case ["sizes", _]:
+            return "not said, no default"
         case ["levels", level, *rest] if level in [lv.name for lv in spec.model.levels]:
             if rest[-1:] and rest[-1] in MemoryFields.model_fields and len(rest) in (1, 3):
                 default = _default(spec, parts)
-                return f"default {default}" if default is not None else "not said, no default"
+                return f"default {str(default).lower()}" if default is not None else "not said, no default"
         case [name] if name in Architecture.model_fields:
             return "not said, no default"
     raise KeyError(path)

@@ -54,9 +54,8 @@ def _set(node: Tree, path: list[str], index: int, new: Tree, at: Position, repor
     match node:
         case Mapping(entries, mapping_at):
             choices = _choices(path[:index], node)
-            if key not in entries and (
-                (choices is not None and key not in choices) or (not last and not _section(path[: index + 1]))
-            ):
+            may_be_made = (last or _section(path[: index + 1])) and (choices is None or key in choices)
+            if key not in entries and not may_be_made:
                 report.error("NLC0209", here, f"{where} has no '{key}'", hint=suggest(key, choices or entries))
                 return node
             if last:

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from nlc.diagnostics import Reporter
-from nlc.source import Entry, Mapping, Position, Scalar, Sequence, Tree, line_of, remember
+from nlc.source import BREAK, Entry, Mapping, Position, Scalar, Sequence, Tree, line_of, remember
 
 LARGEST = 256 * 1024  # bytes in a file
 VALUES = 20_000  # values once aliases are filled in
 DEPTH = 40
+
 
 _NULL = {"", "~", "null", "Null", "NULL"}
 _BOOLEAN = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -230,18 +231,20 @@ class _Builder:
                 del entries[key]
                 if whole.count("(") <= whole.count(")"):
                     open_key = ""
-            elif isinstance(value, Scalar) and isinstance(value.value, str) and not value.quoted:
-                if value.text.count("(") > value.text.count(")"):
-                    open_key = key
-                    hint = "inside { } a comma ends the value; put quotes around the expression"
-                    self.report.error("NLC0110", value.at, f"'{key}': '(' is never closed", hint=hint)
+            elif isinstance(value, Scalar) and not value.quoted and value.text.count("(") > value.text.count(")"):
+                open_key = key
+                hint = "inside { } a comma ends the value; put quotes around the expression"
+                self.report.error("NLC0110", value.at, f"'{key}': '(' is never closed", hint=hint)
 
     def scalar(self, event: Any) -> Scalar:
         text, start = event.value, event.start_mark
         quoted = event.style in ("'", '"')
         if event.style in ("|", ">"):
             text = text.lstrip("\n")
-            runs = self.block_runs(text, start, event.style)
+        if event.style == "|":
+            runs = self.literal_runs(text, start.line + 1)
+        elif event.style == ">":
+            runs = self.aligned_runs(text, self.text.find("\n", start.index) + 1, len(self.text))
         elif event.end_mark.index - start.index == len(text):
             return Scalar(_typed(text), text, self.at(event, len(text)))
         else:
@@ -252,44 +255,38 @@ class _Builder:
         length = len(first) if len(runs) == 1 or runs[1][1] > line else runs[1][0]
         return Scalar(value, text, Position(self.file, line, column, max(1, length)), tuple(runs), quoted)
 
-    def block_runs(self, text: str, start: Any, style: str) -> list[tuple[int, int, int]]:
-        """Where the lines of a `|` or `>` block stand in the file."""
-        rows = [line for line in text.split("\n") if line.strip()]
+    def literal_runs(self, text: str, number: int) -> list[tuple[int, int, int]]:
+        """Where the lines of a `|` block stand in the file, from line `number` (0-based) on."""
         runs: list[tuple[int, int, int]] = []
         offset = 0
-        lines = self.text.splitlines()
-        number = start.line + 1
-        for row in rows:
-            offset = text.index(row, offset)
-            if style == ">":
-                return self.aligned_runs(text, sum(len(s) + 1 for s in lines[:number]), len(self.text))
-            while number < len(lines) and not lines[number].endswith(row):
+        lines = BREAK.split(self.text)
+        for row in text.split("\n"):
+            if row.strip():
+                while number < len(lines) and not lines[number].endswith(row):
+                    number += 1
+                written = lines[number] if number < len(lines) else row
+                runs.append(self.run(offset, number, len(written) - len(row)))
                 number += 1
-            written = lines[number] if number < len(lines) else row
-            runs.append(self.run(offset, number, len(written) - len(row)))
-            offset += len(row)
-            number += 1
-        return runs or [self.run(0, start.line, start.column)]
+            offset += len(row) + 1
+        return runs or [self.run(0, number - 1, 0)]
 
     def aligned_runs(self, text: str, index: int, end: int) -> list[tuple[int, int, int]]:
         """Where each piece of a quoted or folded text stands: follow both, and begin a run wherever they part."""
         runs: list[tuple[int, int, int]] = []
-        expected = -1
+        line = self.text.count("\n", 0, index)
+        line_start = self.text.rfind("\n", 0, index) + 1
+        ahead = -1  # file minus text, in characters, along the running run
         for offset, char in enumerate(text):
-            if char.isspace():
-                continue
-            found = self.text.find(char, index, end)
+            found = -1 if char.isspace() else self.text.find(char, index, end)
             if found < 0:
                 continue
-            if found != expected + (offset - (runs[-1][0] if runs else 0)) or not runs:
-                line = self.text.count("\n", 0, found)
-                column = found - (self.text.rfind("\n", 0, found) + 1)
-                runs.append(self.run(offset, line, column))
-                expected = found
+            if found - offset != ahead:
+                ahead = found - offset
+                line += self.text.count("\n", index, found)
+                line_start = max(line_start, self.text.rfind("\n", index, found) + 1)
+                runs.append(self.run(offset, line, found - line_start))
             index = found + 1
-        if not runs:
-            runs.append(self.run(0, self.text.count("\n", 0, index), index - (self.text.rfind("\n", 0, index) + 1)))
-        return runs
+        return runs or [self.run(0, line, index - line_start)]
 
     def run(self, offset: int, line: int, column: int) -> tuple[int, int, int]:
         return offset, line + 1 + self.row, column + 1 + (self.column if line == 0 else 0)

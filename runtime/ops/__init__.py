@@ -5,7 +5,7 @@ from runtime.ops.forms import Matrix, Mlp, Swiglu, Vector, read
 from runtime.ops.memory import Write, memory
 from runtime.ops.past import own_errors, past
 from runtime.ops.periodic import periodic
-from runtime.ops.segment import Call, Learner, gather, held, in_force, now, segments, write
+from runtime.ops.segment import Call, Learner, held, now, segments
 from runtime.ops.shared import read_chunks, shared_product
 from runtime.ops.basic import (
     align,

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from runtime.ops.forms import read
 from runtime.ops.naive import Write, objective_slope
-from runtime.ops.segment import Call, Learner, Register, gather, held, now, segments
-from runtime.ops.segment import write as write_period
+from runtime.ops.segment import Call, Learner, Register, held, now, segments
 
 Queries = Sequence[tuple[Tensor, str]]
 
@@ -44,21 +43,23 @@ def periodic(
     it is the same for all and given as lr.  `clock`: tokens counted before these; `chunk`: tokens that read one state, 1 or a
     multiple of `period`.  Returns the reads and the register, in which a period still running keeps its sums.
     """
-    learner = Learner("", write.form, gram=gram, first_order=write.meta == "first_order")
-    hold, parts = chunk > period, write.form.parts
+    if write.rule is None:
+        raise ValueError("a memory written once in a period needs its rule")
+    learner = Learner(
+        "", write.form, write.rule, gram, first_order=write.meta == "first_order", to_start=start is not None, hold=chunk > period
+    )
+    parts = write.form.parts
     pieces: list[list[Tensor]] = [[] for _ in queries]
     for a, b in segments(k.shape[1], (clock, period)):
         frozen = {part: x for part, x in held(state).items() if part in parts}
         running = {part: x for part, x in now(state).items() if part in parts}
-        call, errors = _gradients(write, frozen, k[:, a:b], v[:, a:b], rate, keep, params, start, a, b)
+        call, errors = _gradients(learner, write, frozen, k[:, a:b], v[:, a:b], rate, keep, params, start, a, b)
         if learn:
-            state = gather(learner, state, call, errors)
+            state = learner.gather(state, call, errors)
             if (clock + b) % period == 0:
                 first = start if start is not None else running
-                state = write_period(
-                    write.form, write.rule, state, first, lr=lr, to_start=start is not None, count=(clock + b) // period,
-                    hold=hold, release=(clock + b) % max(chunk, 1) == 0,
-                )  # fmt: skip
+                ends, updates = (clock + b) % max(chunk, 1) == 0, (clock + b) // period
+                state = learner.write(state, first, lr=lr, count=updates, release=ends)
         for found, (q, when) in zip(pieces, queries, strict=True):
             seen = {"chunk": frozen, "before": running, "after": running}[when]
             y = read(write.form, _constant(seen, write), q[:, a:b])
@@ -74,6 +75,7 @@ def _constant(parts: Mapping[str, Tensor], write: Write) -> Mapping[str, Tensor]
 
 
 def _gradients(
+    learner: Learner,
     write: Write,
     frozen: Mapping[str, Tensor],
     k: Tensor,
@@ -90,7 +92,7 @@ def _gradients(
     p, taps = write.form.read(frozen, k)
     u = objective_slope(write.objective, p, k, target, [_piece(x, a, b) for x in params])
     errors = write.form.errors(frozen, taps, u)
-    call = Call((taps,), None if rate is None else rate[:, a:b], None if keep is None else keep[:, a:b])
+    call = Call(learner, (taps,), None if rate is None else rate[:, a:b], None if keep is None else keep[:, a:b])
     return call, errors
 
 

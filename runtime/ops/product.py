@@ -10,7 +10,7 @@ has the solution M_t = M_{t'} Phi_t [+ M_0 Psi_t], neither factor depending on t
     Phi = gamma I - U_1^T diag(r) K,     Psi = (1 - gamma) I - U_2^T diag(r) K
 
 with D_ts = exp(b_t - c_s), p = exp(b), r = exp(c_C - c), gamma = exp(c_C) of the running sums b (before) and c (after a token) of log
-retention.  Source: arXiv 2512.24695, eqs. 84-90; the product form is derived in docs/.  Rows are tokens; tensors (..., C, K).
+retention.  Source: arXiv 2512.24695, eqs. 84-90; the product form is derived in docs/.  Rows are tokens; tensors (G, C, K).
 """
 
 from __future__ import annotations
@@ -35,96 +35,146 @@ class Kind:
 
 @dataclass(frozen=True)
 class Transition:
-    """A chunk's rows and products; see the module for the letters.  H: the rows U solves for, before rate and inverse."""
+    """A chunk's rows and products; the letters are the module's.  Scales are (G, C, 1): p, `at_state` and `at_start`, what
+    multiplies K in the two halves of the right side, `loss` = -r."""
 
     k: Tensor
-    rate: Tensor  # (..., C, 1), like p, r, a
-    a: Tensor
-    p: Tensor
-    r: Tensor
-    gamma: Tensor  # (..., 1, 1)
-    D: Tensor
-    N: Tensor
-    H: Tensor
+    v: Tensor
+    rate: Tensor
+    keep: Tensor | None  # log retention (G, C), floored
+    a: Tensor | float
+    p: Tensor | float
+    gamma: Tensor | float  # (G, 1)
+    D: Tensor | None
+    gram: Tensor | None  # K K^T * D
+    inverse: Tensor | None  # (I + N)^-1
+    at_state: Tensor | float
+    at_start: Tensor | float
+    loss: Tensor | float
+    k_lost: Tensor  # -diag(r) K
     U: Tensor
-    k_left: Tensor  # diag(r) K
-
-    def product(self) -> Tensor:
-        """[Phi; Psi] stacked, or Phi."""
-        PhiPsi = -(self.U.mT @ self.k_left)
-        K = self.k.shape[-1]
-        PhiPsi.diagonal(dim1=-2, dim2=-1)[..., :K].add_(self.gamma.squeeze(-1))
-        if PhiPsi.shape[-2] > K:
-            PhiPsi[..., K:, :].diagonal(dim1=-2, dim2=-1).add_(1 - self.gamma.squeeze(-1))
-        return PhiPsi
+    U_start: Tensor | None
+    Phi: Tensor
+    Psi: Tensor | None
 
 
 def transition(kind: Kind, k: Tensor, v: Tensor, rate: Tensor, keep: Tensor | None) -> Transition:
-    """k, v (..., C, K), rate and log retention (..., C); not recorded by autograd."""
-    keep = torch.zeros_like(rate) if keep is None else keep.clamp(min=FLOOR)
-    c = keep.cumsum(-1)
-    b = c - keep
-    last = c[..., -1:]
-    e, a, p = rate.unsqueeze(-1), keep.exp().unsqueeze(-1), b.exp().unsqueeze(-1)
-    r = (last - c).exp().unsqueeze(-1)
-    D = torch.sub(b.unsqueeze(-1), c.unsqueeze(-2)).exp_().tril_(-1)
-    N = (k @ k.mT).mul_(D).mul_(e)
-
-    at_state = (p if kind.erase else 0) + ((a if kind.kept else 1) if kind.l2 else 0)
-    H = at_state * k - v
-    if kind.to_start:
-        at_start = (1 - p if kind.erase else 0) + (1 - a if kind.kept and kind.l2 else 0)
-        H = torch.cat((H, at_start * k), -1)
-    U = e * H
+    """k, v (G, C, K), rate and log retention (G, C), G any number of chunks; not recorded by autograd."""
+    e = rate.unsqueeze(-1)
+    c = b = None
+    a: Tensor | float = 1.0
+    p: Tensor | float = 1.0
+    loss: Tensor | float = -1.0
+    gamma: Tensor | float = 1.0
+    if keep is not None:
+        keep = keep.clamp(min=FLOOR)
+        c = keep.cumsum(-1)
+        b = c - keep
+        a, p = keep.exp().unsqueeze(-1), b.exp().unsqueeze(-1)
+        gamma = c[:, -1:].exp()
+        loss = (c[:, -1:] - c).exp().neg_().unsqueeze(-1)
+    D = gram = inverse = None
     if kind.erase:
-        U = torch.linalg.solve_triangular(N, U, upper=False, unitriangular=True)
-    return Transition(k, e, a, p, r, last.unsqueeze(-1).exp(), D, N, H, U, r * k)
+        D = decay_before(b, c, k)
+        gram = torch.bmm(k, k.mT).mul_(D)
+        eye = torch.eye(k.shape[1], dtype=k.dtype, device=k.device).expand_as(gram)
+        inverse = torch.linalg.solve_triangular(e * gram, eye, upper=False, unitriangular=True)
+
+    gradient_at = a if kind.kept else 1.0
+    at_state = (p if kind.erase else 0.0) + (gradient_at if kind.l2 else 0.0)
+    at_start = (1 - p if kind.erase else 0.0) + (1 - gradient_at if kind.l2 else 0.0)
+    k_lost = loss * k
+
+    def rows(right: Tensor) -> Tensor:
+        right.mul_(e)
+        return right if inverse is None else torch.bmm(inverse, right)
+
+    U = rows((at_state * k).sub_(v))
+    Phi = torch.bmm(U.mT, k_lost)
+    Phi.diagonal(dim1=-2, dim2=-1).add_(gamma)
+    U_start = Psi = None
+    if kind.to_start:
+        U_start = rows(at_start * k)
+        Psi = torch.bmm(U_start.mT, k_lost)
+        Psi.diagonal(dim1=-2, dim2=-1).add_(1 - gamma)
+    return Transition(
+        k, v, e, keep, a, p, gamma, D, gram, inverse, at_state, at_start, loss, k_lost, U, U_start, Phi, Psi
+    )
 
 
-def reflect(kind: Kind, t: Transition) -> Tensor:
-    """W = (I + N)^-T diag(r) K, what carries a gradient of the products back to the rows."""
-    if not kind.erase:
-        return t.k_left
-    return torch.linalg.solve_triangular(t.N.mT, t.k_left, upper=True, unitriangular=True)
+def decay_before(b: Tensor | None, c: Tensor | None, k: Tensor) -> Tensor:
+    """D_ts = exp(b_t - c_s) for s < t, else 0: (G, C, C)."""
+    if b is None or c is None:
+        return k.new_ones(k.shape[0], k.shape[1], k.shape[1]).tril_(-1)
+    return torch.sub(b.unsqueeze(-1), c.unsqueeze(-2)).exp_().tril_(-1)
 
 
-def gradient(kind: Kind, t: Transition, W: Tensor, dPhiPsi: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of k, v, rate and log retention from the gradient of [Phi; Psi]: (..., C, K) twice, (..., C) twice.
+def gradient(
+    kind: Kind, t: Transition, dPhi: Tensor, dPsi: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Gradients of k, v (G, C, K), rate and log retention (G, C) from those of Phi and Psi.
 
-    dB = -W dPhiPsi^T, dN = -dB U^T, and onwards by the chain rule through the letters of the module.
+    With B = e H the right side: dB = (I + N)^-T k_lost dPhi^T, dN = -dB U^T, and onwards by the chain rule.
     """
-    K = t.k.shape[-1]
-    dB = -(W @ dPhiPsi.mT)  # of e H
-    dk_left = -(t.U @ dPhiPsi)
-    dH = t.rate * dB
-    drate = (dB * t.H).sum(-1)
-    dv = -dH[..., :K]
+    W = t.k_lost if t.inverse is None else torch.bmm(t.inverse.mT, t.k_lost)
+    e = t.rate
+    dB = torch.bmm(W, dPhi.mT)
+    dk_lost = torch.bmm(t.U, dPhi)
+    on_k = (dB * t.k).sum(-1, keepdim=True)  # gradient of what multiplies k in the right side, but for the rate
+    drate = t.at_state * on_k - (dB * t.v).sum(-1, keepdim=True)
+    dv = dB * -e
+    dk = dB * (e * t.at_state)
+    dgamma = trace(dPhi)
+    on_start = None
+    if dPsi is not None and t.U_start is not None:
+        dB_start = torch.bmm(W, dPsi.mT)
+        dk_lost.baddbmm_(t.U_start, dPsi)
+        on_start = (dB_start * t.k).sum(-1, keepdim=True)
+        drate = drate + t.at_start * on_start
+        dk.addcmul_(dB_start, e * t.at_start)
+        dgamma = dgamma - trace(dPsi)
+    dk.addcmul_(dk_lost, t.loss) if isinstance(t.loss, Tensor) else dk.sub_(dk_lost)
+    later = earlier = None
+    if t.gram is not None and t.D is not None:
+        minus_dN = torch.bmm(dB, t.U.mT)
+        if on_start is not None and t.U_start is not None:
+            minus_dN.baddbmm_(dB_start, t.U_start.mT)
+        E = minus_dN * t.gram
+        rows = E.sum(-1, keepdim=True)
+        drate = drate - rows
+        later, earlier = e * rows, torch.bmm(E.mT, e).squeeze(-1)
+        minus_dN.mul_(t.D).mul_(e)
+        dk.baddbmm_(minus_dN, t.k, alpha=-1).baddbmm_(minus_dN.mT, t.k, alpha=-1)
+    dkeep = None
+    if t.keep is not None:
+        on_scale = on_k if on_start is None else on_k - on_start
+        dkeep = retention_gradient(kind, t, e * on_scale, dgamma, dk_lost, later, earlier)
+    return dk, dv, drate.squeeze(-1), dkeep
 
-    inner = (t.k * dH[..., :K]).sum(-1)  # of what multiplies k in H
-    at_state = (t.p if kind.erase else 0) + ((t.a if kind.kept else 1) if kind.l2 else 0)
-    dk = at_state * dH[..., :K] + t.r * dk_left
-    dgamma = dPhiPsi.diagonal(dim1=-2, dim2=-1).sum(-1)
-    if kind.to_start:
-        dgamma = dgamma - dPhiPsi[..., K:, :].diagonal(dim1=-2, dim2=-1).sum(-1)
-        at_start = (1 - t.p if kind.erase else 0) + (1 - t.a if kind.kept and kind.l2 else 0)
-        if kind.erase or kind.kept:
-            dk = dk + at_start * dH[..., K:]
-        inner = inner - (t.k * dH[..., K:]).sum(-1)
 
-    rho = t.r.squeeze(-1) * (dk_left * t.k).sum(-1)
-    dc = -rho
-    dc[..., -1] += rho.sum(-1) + (t.gamma.squeeze(-1) * dgamma.unsqueeze(-1)).squeeze(-1)
-    db = torch.zeros_like(dc)
-    if kind.erase:
-        dN = -(dB @ t.U.mT)
-        E = dN * t.N
-        rows = E.sum(-1)
-        drate = drate + rows / t.rate.squeeze(-1)
-        dA = dN * t.D * t.rate
-        dk = dk + (dA + dA.mT) @ t.k
-        db = rows + t.p.squeeze(-1) * inner
-        dc = dc - E.sum(-2)
-    dkeep = (dc + db).flip(-1).cumsum(-1).flip(-1) - db
-    if kind.kept and kind.l2:
-        dkeep = dkeep + t.a.squeeze(-1) * inner
-    return dk, dv, drate, dkeep
+def retention_gradient(
+    kind: Kind,
+    t: Transition,
+    on_scale: Tensor,
+    dgamma: Tensor,
+    dk_lost: Tensor,
+    later: Tensor | None,
+    earlier: Tensor | None,
+) -> Tensor:
+    """Of log retention (G, C), through p, r, a, gamma and D: all are exponentials of its running sums b and c."""
+    rho = (t.loss * (dk_lost * t.k).sum(-1, keepdim=True)).squeeze(-1)
+    dc = -rho if earlier is None else earlier - rho
+    dc[:, -1:] += rho.sum(-1, keepdim=True) + t.gamma * dgamma
+    both, db = dc, None
+    if kind.erase and later is not None:
+        db = (t.p * on_scale - later).squeeze(-1)
+        both = dc + db
+    dkeep = both.flip(-1).cumsum(-1).flip(-1)
+    if db is not None:
+        dkeep = dkeep - db
+    return dkeep + (t.a * on_scale).squeeze(-1) if kind.kept and kind.l2 else dkeep
+
+
+def trace(x: Tensor) -> Tensor:
+    """(G, K, K) to (G, 1)."""
+    return x.diagonal(dim1=-2, dim2=-1).sum(-1, keepdim=True)

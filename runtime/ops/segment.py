@@ -4,7 +4,7 @@ While a period runs its gradients gather in the memory's register; the write tak
 
     register   the memory's parts (absent until the first write: all sequences then share the start), and while a period runs
                sum.<part>   sum over its tokens of rate-weighted gradients        gram.<part>   of input input^T, likewise
-               kept         log of the product of its retentions                  held.<part>   the state reads see, if not the last
+               kept         log of the product of its retentions                  held.<part>   what reads see, where it is older
                rule.<s>.<part>   the rule's own state
 """
 
@@ -19,25 +19,121 @@ from torch import Tensor
 from runtime.ops.forms import Form, Tap
 
 Register = dict[str, Tensor]
+Parts = Mapping[str, Tensor]
 Rule = Callable[..., tuple[Tensor, dict[str, Tensor]]]
 
 
 @dataclass(frozen=True)
 class Learner:
-    """A memory written from the network's own error: its level, its form, and what a period gathers for its rule.
+    """How a memory is written at the ends of its periods.
 
-    gram: the rule erases along the layers' inputs.  first_order: the gradients handed to the rule are constants."""
+    level: the name of its level.  rule: rule(grad=, weight=, start=, lr=, retain=, gram=, count=, state=) -> (delta, state).
+    gram: the rule looks at the layer inputs' second moment (dgd).  first_order: the gradients it gets are constants.
+    constant: no gradient reaches the writes through a read (meta: none).  to_start: retention leads back to the start.
+    hold: reads see the state of the last chunk border, older than the last write.
+    """
 
     level: str
     form: Form
+    rule: Rule
     gram: bool = False
     first_order: bool = False
+    constant: bool = False
+    to_start: bool = False
+    hold: bool = False
+
+    def read(self, register: Register | None, start: Parts, x: Tensor) -> tuple[Tensor, tuple[Tap, ...]]:
+        """M(x) with the parts in force: the register's, or the start all sequences share until the first write."""
+        parts = start
+        if register is not None and self.form.parts[0] in register:
+            parts = {part: register[f"held.{part}" if self.hold else part] for part in start}
+            parts = {part: x.detach() for part, x in parts.items()} if self.constant else parts
+        return self.form.read(parts, x)
+
+    def gather(self, register: Register, call: Call, errors: Sequence[Tensor], taught: Tensor | None = None) -> Register:
+        """Add a segment's gradients, summed over its tokens, to what the period has gathered.
+
+        sum += sum_t rate_t error_t input_t^T,   gram += sum_t rate_t input_t input_t^T,   kept += sum_t log retain_t
+        `errors` are those at `call.outputs()`; `taught` (B, T) is False where a token has no error, and so no gram.
+        Source: arXiv 2512.24695, eq. 71.
+        """
+        out, at, rate = dict(register), 0, call.rate
+        if self.gram and taught is not None:
+            rate = _weighted(taught, call)
+        for taps in call.taps:
+            own = errors[at : at + len(taps)]
+            at += len(taps)
+            grads, grams = self.form.sums(taps, own, rate, self.gram, self.first_order)
+            for kind, found in (("sum", grads), ("gram", grams)):
+                for part, g in found.items():
+                    name = f"{kind}.{part}"
+                    out[name] = out[name] + g if name in out else g
+        if call.keep is not None:
+            kept = call.keep.sum(1)
+            out["kept"] = out["kept"] + kept if "kept" in out else kept
+        return out
+
+    def write(
+        self, register: Register, start: Parts, *, lr: Tensor | float = 1.0, count: int = 1, release: bool = True
+    ) -> Register:
+        """Apply what a period has gathered:  W <- retain W [+ (1 - retain) start] + delta, delta from the rule.
+
+        start    the memory's parts before any write, shared by all sequences
+        lr       the rule's learning rate; 1 where the rates are in the sums
+        count    updates so far, this one included
+        release  this write ends a chunk: reads see it from now on
+        """
+        out: Register = {}
+        for part in self.form.parts:
+            W, grad = register.get(part, start[part]), register[f"sum.{part}"]
+            new, states = self._update(part, W, grad, register, start[part], lr, count)
+            out[part] = new.expand(len(grad), *new.shape[-(grad.dim() - 1) :])
+            out |= {f"rule.{name}.{part}": x for name, x in states.items()}
+            if self.hold:
+                seen = out[part] if release else register.get(f"held.{part}", start[part])
+                out[f"held.{part}"] = seen.expand_as(out[part])
+        return out
+
+    def _update(
+        self, part: str, W: Tensor, grad: Tensor, register: Register, start: Tensor, lr: Tensor | float, count: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """One part.  A bias or vector meets the rule as a matrix with one column, and has no gram."""
+        vector = part.startswith("b_") or part == "m"
+        axes = 1 if vector else 2
+        keep = register["kept"].exp() if "kept" in register else None
+
+        def matrix(x: Tensor) -> Tensor:
+            return x.unsqueeze(-1) if vector else x
+
+        def spread(x: Tensor) -> Tensor:  # one number a head, or one for all
+            return x[(..., *(None,) * axes)] if x.dim() else x
+
+        g = matrix(grad)
+        gram = register.get(f"gram.{part}")
+        if gram is None:
+            gram = g.new_zeros(*g.shape[:-2], g.shape[-1], g.shape[-1])
+        states = {n.split(".")[1]: matrix(x) for n, x in register.items() if n.startswith("rule.") and n.endswith(f".{part}")}
+        retain = 1.0 if keep is None else spread(keep)
+        delta, after = self.rule(
+            grad=g,
+            weight=matrix(W),
+            start=matrix(start),
+            lr=matrix(spread(lr)) if isinstance(lr, Tensor) and lr.dim() else lr,
+            retain=matrix(retain) if isinstance(retain, Tensor) else retain,
+            gram=gram,
+            count=count,
+            state=states or _Zeros(g),
+        )
+        base = W if keep is None else retain * W + ((1 - retain) * start if self.to_start else 0)
+        flat = (lambda x: x.squeeze(-1)) if vector else (lambda x: x)
+        return base + flat(delta), {name: flat(x) for name, x in after.items()}
 
 
 @dataclass(frozen=True)
 class Call:
     """What a segment's reads of one memory leave for its write: taps of each read; rate and log retention of each token."""
 
+    learner: Learner
     taps: tuple[Sequence[Tap], ...]
     rate: Tensor | None = None  # (B, T) or (B, T, H), when it differs from token to token
     keep: Tensor | None = None  # log retention, likewise
@@ -46,44 +142,21 @@ class Call:
         return [z for taps in self.taps for _, z in taps]
 
 
+def _weighted(taught: Tensor, call: Call) -> Tensor:
+    """Rates that are 0 where a token has no error: (B, T), or (B, T, H) where the taps have heads."""
+    a = call.taps[0][0][0]
+    weights = taught.to(a.dtype)
+    weights = weights.unsqueeze(-1).expand(a.shape[:-1]) if a.dim() == 4 else weights
+    return weights if call.rate is None else weights * call.rate
+
+
 def segments(T: int, *ticks: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    """Cut T tokens so that no piece crosses a tick; each of `ticks` is (tokens before the first, period)."""
+    """Cut T tokens so that no piece crosses a tick; each of `ticks` is (tokens counted before the first, period)."""
     a = 0
     while a < T:
         b = min([T, *(a + n - (t + a) % n for t, n in ticks)])
         yield a, b
         a = b
-
-
-def gather(learner: Learner, register: Register, call: Call, errors: Sequence[Tensor]) -> Register:
-    """Add a segment's gradients, summed over its tokens, to what the period has gathered.
-
-    sum += sum_t rate_t error_t input_t^T,   gram += sum_t rate_t input_t input_t^T,   kept += sum_t log retain_t
-    `errors` are those at `call.outputs()`.  Source: arXiv 2512.24695, eq. 71.
-    """
-    out, at = dict(register), 0
-    for taps in call.taps:
-        own = errors[at : at + len(taps)]
-        at += len(taps)
-        grads, grams = learner.form.sums(taps, own, call.rate, learner.gram, learner.first_order)
-        for kind, found in (("sum", grads), ("gram", grams)):
-            for part, g in found.items():
-                name = f"{kind}.{part}"
-                out[name] = out[name] + g if name in out else g
-    if call.keep is not None:
-        kept = call.keep.sum(1)
-        out["kept"] = out["kept"] + kept if "kept" in out else kept
-    return out
-
-
-def in_force(register: Register | None, start: Mapping[str, Tensor], *, hold: bool = False, constant: bool = False) -> Mapping[str, Tensor]:
-    """The parts a read sees: the register's, or the start all sequences share until the first write.
-
-    hold: the state of the last chunk border.  constant: no gradient reaches the writes (meta: none)."""
-    if register is None or not any(part in register for part in start):
-        return start
-    now = {part: register[f"held.{part}" if hold else part] for part in start}
-    return {part: x.detach() for part, x in now.items()} if constant else now
 
 
 def held(register: Register) -> Register:
@@ -97,59 +170,7 @@ def now(register: Register) -> Register:
     return {part: x for part, x in register.items() if "." not in part and part != "kept"}
 
 
-def write(
-    form: Form,
-    rule: Rule,
-    register: Register,
-    start: Mapping[str, Tensor],
-    *,
-    lr: Tensor | float = 1.0,
-    to_start: bool = False,
-    count: int = 1,
-    hold: bool = False,
-    release: bool = True,
-) -> Register:
-    """Apply what a period has gathered: W <- retain W [+ (1 - retain) start] + delta, delta from the rule.
-
-    start      the memory's parts before any write, shared by all sequences
-    lr         the rule's learning rate; 1 where the rates are in the sums
-    hold       reads see the state of the last chunk border, kept apart as held.<part>
-    release    this write ends a chunk: reads see it from now on
-    count      updates so far, this one included
-    """
-    out: Register = {}
-    for part in form.parts:
-        W = register.get(part, start[part])
-        grad = register[f"sum.{part}"]
-        vector = W.dim() < 2 or part.startswith("b_") or part == "m"
-        gram = register.get(f"gram.{part}")
-        state = {n.split(".")[1]: x for n, x in register.items() if n.startswith("rule.") and n.endswith(f".{part}")}
-        keep = register["kept"].exp() if "kept" in register else None
-        shaped = (lambda x: x[..., None]) if vector else (lambda x: x[..., None, None])
-        retain = 1.0 if keep is None else shaped(keep)
-        rate = shaped(lr) if isinstance(lr, Tensor) and lr.dim() else lr
-        column = (lambda x: x.unsqueeze(-1)) if vector else (lambda x: x)
-        if gram is None:
-            gram = grad.new_zeros(*column(grad).shape[:-2], column(grad).shape[-1], column(grad).shape[-1])
-        state = {n: column(x) for n, x in state.items()} or _Zeros(column(grad))
-        rate = column(rate) if isinstance(rate, Tensor) and rate.dim() else rate
-        delta, after = rule(
-            grad=column(grad), weight=column(W), start=column(start[part]), lr=rate, gram=gram, count=count, state=state,
-            retain=column(retain) if isinstance(retain, Tensor) else retain,
-        )  # fmt: skip
-        uncolumn = (lambda x: x.squeeze(-1)) if vector else (lambda x: x)
-        base = W if keep is None else retain * W + ((1 - retain) * start[part] if to_start else 0)
-        new = base + uncolumn(delta)
-        out[part] = new.expand(len(grad), *new.shape[1:]) if new.shape[0] != len(grad) else new
-        for n, x in after.items():
-            out[f"rule.{n}.{part}"] = uncolumn(x)
-        if hold:
-            held = out[part] if release else register.get(f"held.{part}", start[part])
-            out[f"held.{part}"] = held if held.dim() == out[part].dim() else held.expand_as(out[part])
-    return out
-
-
-class _Zeros(dict):  # type: ignore[type-arg]
+class _Zeros(dict[str, Tensor]):
     """The states of a rule before its first update."""
 
     def __init__(self, like: Tensor) -> None:

@@ -54,7 +54,7 @@ def bomb() -> bytes:
         pytest.param("bomb", bomb(), id="bomb"),
         pytest.param("bomb_loop", b"nlc: 1\nlevels: &l [*l]\n", id="bomb_loop"),
         pytest.param("deep", b"nlc: 1\nblock: " + b"[" * 10_000, id="deep"),
-        pytest.param("deep_equation", HEAD + b"block: x = " + b"-(" * 250 + b"x" + b")" * 250, id="deep_equation"),
+        pytest.param("deep_equation", HEAD + b"block: x = " + b"-(" * 150 + b"x" + b")" * 150, id="deep_equation"),
         pytest.param("long_equation", HEAD + b"block: x = " + b"x + " * 20_000 + b"x", id="long_equation"),
     ],
 )

@@ -1,8 +1,8 @@
 """The continuum memory system against NL 70-74 (reference section 4), in a language model without anything else.
 
-    block l:  B(x) = x + W_out gelu(W_in layernorm(x) + b_in) + b_out,      y = B_k(... B_1(embedding))
-    token i's error at a block is d loss_i / d B(x_i), through the later blocks at the parameters in force;
-    block l gathers rate * gradient over its period, and writes the sum when the token count is a multiple of it.
+block l:  B(x) = x + W_out gelu(W_in layernorm(x) + b_in) + b_out,      y = B_k(... B_1(embedding))
+token i's error at a block is d loss_i / d B(x_i), through the later blocks at the parameters in force;
+block l gathers rate * gradient over its period, and writes the sum when the token count is a multiple of it.
 """
 
 import math
@@ -42,7 +42,7 @@ def spec(periods, layers=1, meta="full", rule="gd", rate="learned(0.05)", carry=
 
 def erf(x):
     real = np.vectorize(math.erf)(np.real(x))
-    return real + (1j * np.imag(x) * 2 / math.sqrt(math.pi) * np.exp(-np.real(x) ** 2) if np.iscomplexobj(x) else 0)
+    return real + (1j * np.imag(x) * 2 / math.sqrt(math.pi) * np.exp(-(np.real(x) ** 2)) if np.iscomplexobj(x) else 0)
 
 
 def gelu(x):

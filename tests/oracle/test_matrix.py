@@ -115,9 +115,7 @@ SYSTEMS: dict[str, tuple[str, Update]] = {
     ),
     "expression": (  # 1/4 |M k - v|^4, and a pull of the prediction to the key
         "objective: 'norm(M - v) ** 4 / 4 + sum(M * k)', rule: gd, rate: e / 8, retain: a, read: after",
-        lambda M, Mc, M0, k, v, e, a: (
-            a * M - e / 8 * outer((Mc @ k - v) * ((Mc @ k - v) ** 2).sum() + k, k)
-        ),
+        lambda M, Mc, M0, k, v, e, a: a * M - e / 8 * outer((Mc @ k - v) * ((Mc @ k - v) ** 2).sum() + k, k),
     ),
 }
 

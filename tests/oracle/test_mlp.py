@@ -28,7 +28,7 @@ outputs: [y]
 
 def erf(x):
     real = np.vectorize(math.erf)(np.real(x))
-    return real + (1j * np.imag(x) * 2 / math.sqrt(math.pi) * np.exp(-np.real(x) ** 2) if np.iscomplexobj(x) else 0)
+    return real + (1j * np.imag(x) * 2 / math.sqrt(math.pi) * np.exp(-(np.real(x) ** 2)) if np.iscomplexobj(x) else 0)
 
 
 def gelu(x):
@@ -91,9 +91,7 @@ def test_two_layers(backend, rule, chunk, read, residual):
         u = read_at(held, k) - v
         erase_in, erase_out = (outer(k, k), outer(h, h)) if rule == "dgd" else (0 * outer(k, k), 0 * outer(h, h))
         return {
-            "W_in": a * now["W_in"]
-            - e * now["W_in"] @ erase_in
-            - e * outer((held["W_out"].T @ u) * gelu_slope(z), k),
+            "W_in": a * now["W_in"] - e * now["W_in"] @ erase_in - e * outer((held["W_out"].T @ u) * gelu_slope(z), k),
             "W_out": a * now["W_out"] - e * now["W_out"] @ erase_out - e * outer(u, h),
         }
 

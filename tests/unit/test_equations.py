@@ -8,9 +8,25 @@ from hypothesis import strategies as st
 
 from nlc.diagnostics import SpecError
 from nlc.equations import (
-    Assign, Binary, Boolean, Call, Compare, Expr, ListOf, Multiple, Name, Number, Slice, Text, Unary, names, parse_block,
-    parse_call, parse_expression, to_text,
-)  # fmt: skip
+    Assign,
+    Binary,
+    Boolean,
+    Call,
+    Compare,
+    Expr,
+    ListOf,
+    Multiple,
+    Name,
+    Number,
+    Slice,
+    Text,
+    Unary,
+    names,
+    parse_block,
+    parse_call,
+    parse_expression,
+    to_text,
+)
 from nlc.source import Position
 
 AT = Position("t.yaml", 10, 3)

@@ -111,7 +111,7 @@ def test_stream_of_losses_equals_whole(cuts):
 
 
 def test_last_token_waits_for_its_target():
-    """model(tokens) stops before the last token; the next call feeds it again, so its error is written at its own place."""
+    """model(tokens) stops before the last token; the next call feeds it again, so its error is written at its place."""
     run, tokens = program(), text(12)
     first = run(tokens[:, :7])
     assert first.state["clock"]["sequence"].tolist() == [6, 6]

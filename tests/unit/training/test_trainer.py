@@ -49,8 +49,8 @@ class TestARun:
     def test_leaves_the_run_directory_of_the_conventions(self, out: Path) -> None:
         names = {path.relative_to(out).as_posix() for path in out.rglob("*")}
         assert names == {
-            "spec.yaml", "lock.json", "code", "code/model.py", "code/train.py", "code/spec.yaml", "metrics.jsonl",
-            "loss.png", "checkpoints", "checkpoints/latest",
+            "spec.yaml", "resolved.yaml", "lock.json", "metrics.jsonl", "code", "code/model.py", "code/train.py",
+            "code/spec.lock.yaml", "loss.png", "checkpoints", "checkpoints/latest",
             *(f"checkpoints/step-{step:06d}{name}" for step in (10, 20, 30) for name in (
                 "", "/model.safetensors", "/optimiser.safetensors", "/training.json", "/manifest.json")),
         }  # fmt: skip
@@ -75,7 +75,7 @@ class TestARun:
     def test_lock_says_what_could_change_the_result(self, out: Path, text: Path) -> None:
         lock = json.loads((out / "lock.json").read_text())
         assert lock["graph"] == "3f2a91c0" and lock["seed"] == 0 and lock["data"]["path"] == str(text)
-        assert len(lock["data"]["sha256"]) == 64 and set(lock["code"]) == {"model.py", "train.py", "spec.yaml"}
+        assert len(lock["data"]["sha256"]) == 64 and set(lock["code"]) == {"model.py", "train.py", "spec.lock.yaml"}
         assert lock["environment"]["libraries"]["torch"] == torch.__version__
 
     def test_checkpoint_holds_what_going_on_needs(self, out: Path) -> None:
@@ -109,7 +109,7 @@ def test_runs_alone_with_plain_lines_on_stderr(package: Package, text: Path, tmp
     process = command(package(), "--steps", 3, "--data", text)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    assert "validation " in out and "levels fired titans 48  train 3  cms.slow 1" in out
+    assert "validation " in out and "levels fired  titans 48  train 3  cms.slow 1" in out
     assert "step 3/3  loss" in err and "\x1b" not in err
     assert (tmp_path / "runs/tiny/loss.png").exists()
 
