@@ -39,7 +39,7 @@ class Emitter:
         }
         self.recurrences = {m: r for r in graph.of(Recurrence, block) for m in r.members}
         self.targets = {v for m in graph.of(Memory, block) if self_query(graph, m) for _, v in m.pairs}
-        self.products = {i: r for r in self.recurrences.values() if r.lowering == "shared_product" for i in r.inside}
+        self.products = {i: r for r in graph.of(Recurrence, block) for i in r.inside}
         self.uses = self._uses()
         for node in graph.of(Input, block):
             self.define(node.id, self.variable(node.name, node.id))
@@ -202,6 +202,6 @@ class Emitter:
         else:
             self.scope.runtime.add("previous")
             call = f'previous({text}, s["{place}"]["past"])'
-        self.say(f"{variable}, past = {call}")
-        self.say(f's["{place}"] = {{"past": past}}')
+        self.say(f"{variable}, history = {call}")
+        self.say(f's["{place}"] = {{"past": history}}')
         self.define(node.id, variable)

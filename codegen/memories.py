@@ -40,6 +40,9 @@ def compute(emitter: Emitter, recurrence: Recurrence, read: Read | None) -> None
 def headline(emitter: Emitter, recurrence: Recurrence) -> None:
     """`# level titans: every 1 token, chunk 64` and why it is computed as it is."""
     graph = emitter.graph
+    if not recurrence.members:
+        emitter.lines += comment(recurrence.reason, "", 2)
+        return
     memory: Memory = graph[recurrence.members[0]]
     level: Level = graph[memory.level]
     chunk = f", chunk {memory.chunk}" if memory.chunk > 1 else ""
@@ -273,7 +276,8 @@ def _shared_call(emitter: Emitter, recurrence: Recurrence, name: str) -> None:
         arguments.append("erase=False")
     if first.objective.kind != "l2":
         arguments.append(f'objective="{first.objective.kind}"')
-    arguments.append(f'learn="{graph[first.level].name}" in learn')
+    outside = set().union(*(emitter.uses.get(id, set()) for id in results)) - {recurrence.id, *recurrence.inside}
+    arguments += [f'learn="{graph[first.level].name}" in learn'] + ["outputs=False"] * (not outside)
     emitter.scope.runtime.add("shared_product")
     emitter.say(f"{name} = shared_product({', '.join(arguments)})")
     emitter.say(f's |= {{f"{level}.{{name}}": register for name, register in {name}.state.items()}}')
@@ -329,10 +333,13 @@ def straight(graph: Graph, ids: Iterable[str], inside: set[str]) -> set[str]:
     """Values outside the loop that those inside use: the nearest ones that have a variable of their own."""
     found: set[str] = set()
 
+    seen: set[str] = set()
+
     def visit(id: str) -> None:
         node = graph[id]
-        if isinstance(node, Number) or (isinstance(node, Op) and node.op in ("param", "index", "eye")):
+        if id in seen or isinstance(node, Number) or (isinstance(node, Op) and node.op in ("param", "index", "eye")):
             return
+        seen.add(id)
         if id in inside:
             for i in node.inputs if isinstance(node, Op) else ():
                 visit(i)
@@ -407,12 +414,11 @@ def _walk(emitter: Emitter, recurrence: Recurrence) -> None:
     headline(emitter, recurrence)
     inner = _Walker(emitter, recurrence)
     inner.emit()
-    steps = pieces(graph, recurrence.members, recurrence.inside)
     kept = inner.kept()
     for id in kept:
         emitter.say(f"{inner.lists[id]} = []")
     emitter.scope.runtime.add("segments")
-    times = [f"({clock_of(m, 't')}, {s})" for m, s in _ticks(members, steps)]
+    times = ["(0, 1)"] if inner.one else [f"({clock_of(m, 't')}, {s})" for m, s in _ticks(members)]
     emitter.say(f"for a, b in segments(T, {', '.join(times)}):")
     emitter.lines += inner.lines
     for id in kept:
@@ -424,9 +430,7 @@ def _walk(emitter: Emitter, recurrence: Recurrence) -> None:
         emitter.define(id, variable)
 
 
-def _ticks(members: list[Memory], steps: tuple[int, ...]) -> list[tuple[Memory, int]]:
-    if steps == (1,):
-        return [(members[0], 1)]
+def _ticks(members: list[Memory]) -> list[tuple[Memory, int]]:
     found = {(clock_of(m, "t"), m.chunk): m for m in members}
     return [(m, chunk) for (_, chunk), m in sorted(found.items())]
 
@@ -445,6 +449,7 @@ class _Walker:
         self.lines: list[str] = []
         self.lists: dict[str, str] = {}
         self.written: set[str] = set()
+        self.cycles: list[Op] = []  # prev, whose value is known before what it looks back at
 
     def say(self, text: str) -> None:
         self.lines += fit(text, 3)
@@ -454,6 +459,8 @@ class _Walker:
             self.need(id)
         for m in self.recurrence.members:
             self.write(self.graph[m])
+        for node in self.cycles:
+            self.say(f's["{place_of(self.graph, node)}"] = {{"past": {pair(self.scope, node.inputs[0])}}}')
 
     def base(self, id: str) -> str:
         node = self.graph[id]
@@ -464,6 +471,11 @@ class _Walker:
     def need(self, id: str) -> None:
         node = self.graph[id]
         if id in self.scope.names or isinstance(node, Number | Input):
+            return
+        if isinstance(node, Op) and node.op == "prev" and node.inputs[0] in self.inside:
+            self.cycles.append(node)
+            self.scope.runtime.add("past")
+            self.assign(id, f'past(s["{place_of(self.graph, node)}"]["past"])')
             return
         if isinstance(node, Read):
             self.need(node.query)
@@ -481,7 +493,7 @@ class _Walker:
             return
         for i in node.inputs:
             self.need(i)
-        if node.op == "prev" or node.op == "conv":
+        if node.op in ("prev", "conv"):
             self.register(node)
         elif node.name and not node.field:
             self.assign(id, self.scope.text(id))
@@ -493,8 +505,8 @@ class _Walker:
         self.scope.runtime.add(function)
         weight = "" if node.op == "prev" else f"{self.scope.weight(self.graph[node.weights[0]].path)}, "
         variable = self.variable(node.id)
-        self.say(f'{variable}, past = {function}({text}, {weight}s["{place}"]["past"])')
-        self.say(f's["{place}"] = {{"past": past}}')
+        self.say(f'{variable}, history = {function}({text}, {weight}s["{place}"]["past"])')
+        self.say(f's["{place}"] = {{"past": history}}')
         self.scope.names[node.id] = variable
 
     def variable(self, id: str) -> str:

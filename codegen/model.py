@@ -13,9 +13,10 @@ from codegen.layout import comment, fit, wrapped
 from codegen.memories import form_text, start_parts
 from codegen.names import class_constant, class_name, function_name, local
 from codegen.places import place_of
-from codegen.rules import RuleView, rule_view
+from codegen.rules import RuleView, expression, rule_view
 from codegen.segments import learner, loss_driven, quoted, run_lines, write_methods
 from codegen.views import BlockView, ModelView
+from nlc.equations import to_text
 from nlc.graph.flow import self_query
 from nlc.graph.graph import Graph
 from nlc.graph.linearity import linear
@@ -31,10 +32,10 @@ def model_view(graph: Graph, header: tuple[str, ...]) -> ModelView:
     blocks = tuple(_block(graph, kind, axes, file) for kind in graph.blocks)
     names = {b: v.name for b, v in zip(graph.blocks, blocks, strict=True)}
     body = tuple(_bare(graph, axes) if graph.bare else run_lines(graph, axes))
-    constants = _constants(graph, rules)
+    constants = (*slopes(graph), *_constants(graph))
     frame = tuple(line for w in graph.of(Weight) if not w.block for line in fit(_put(w), 2))
     flows = [line for b in blocks for line in b.flows]
-    everything = [*body, *constants, *frame, *flows, *(line for b in blocks for line in (*b.weights, *b.start, *b.forward, *b.writes))]
+    everything = [*body, *constants, *frame, *flows, *(line for b in blocks for line in (*b.weights, *b.start, *b.unwritten, *b.forward, *b.writes))]
     everything += [line for r in rules for line in r.lines]
     return ModelView(
         header=header,
@@ -75,7 +76,7 @@ def _imports(text: str, bare: bool) -> tuple[str, ...]:
 
 OPS = frozenset(
     "Call Learner Matrix Mlp Swiglu Vector Write apply_matrix attention causal_conv heads held l2norm layernorm linear memory "
-    "merge newton_schulz norm now outer own_errors periodic poly previous read read_chunks readout rmsnorm rope segments "
+    "merge newton_schulz norm now outer own_errors past periodic poly previous read read_chunks readout rmsnorm rope segments "
     "shared_product trace".split()
 )
 
@@ -108,7 +109,7 @@ def _rules(graph: Graph) -> tuple[RuleView, ...]:
     return tuple(rule_view(rule, name) for rule, name in rule_names(graph).items())
 
 
-def _constants(graph: Graph, rules: tuple[RuleView, ...]) -> tuple[str, ...]:
+def _constants(graph: Graph) -> tuple[str, ...]:
     """One constant a memory: its form, or how it is written."""
     lines: list[str] = []
     names = rule_names(graph)
@@ -125,6 +126,23 @@ def _constants(graph: Graph, rules: tuple[RuleView, ...]) -> tuple[str, ...]:
                 continue
             lines += fit(f"{class_constant(memory.id)} = {_write(graph, memory, names)}")
     return tuple(lines)
+
+
+def slopes(graph: Graph) -> list[str]:
+    """Objectives written as expressions: their derivative at p = M(k), which a write descends."""
+    lines: list[str] = []
+    for memory in graph.of(Memory):
+        objective = memory.objective
+        if objective.tree is None:
+            continue
+        names = {p.name: p.name for p in objective.params if p.value}
+        names |= {p.name: number(float(p.number)) for p in objective.params if p.value is None}
+        moving = "".join(f", {p.name}" for p in objective.params if p.value)
+        text = expression(objective.tree, names)
+        lines += [f"def {function_name(f'{memory.id}_slope')}(M, k, v{moving}):"]
+        lines += [f'    """d/dM of {to_text(objective.tree)}."""']
+        lines += fit(f"return torch.func.grad(lambda M: ({text}).sum())(M)", 1) + ["", ""]
+    return lines
 
 
 def _write(graph: Graph, memory: Memory, names: dict[Rule, str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keyword
 
-TAKEN = frozenset("self s t B T F torch nn math past clock learn state final calls".split())
+TAKEN = frozenset("self s t B T F torch nn math history clock learn state final calls".split())
 
 
 def local(name: str) -> str:

@@ -14,7 +14,9 @@ from nlc import equations as eq
 from nlc.graph.nodes import Rule
 
 SEEN = ("grad", "weight", "start", "lr", "retain", "gram", "count", "state")
-FUNCTIONS = {"sqrt": "{}.sqrt()", "abs": "{}.abs()", "sign": "{}.sign()", "exp": "{}.exp()", "log": "{}.log()", "tanh": "{}.tanh()"}
+METHODS = ("sqrt", "abs", "sign", "exp", "log", "tanh", "sigmoid", "relu")  # x.sqrt() ...
+REDUCTIONS = {"sum": "sum(-1)", "mean": "mean(-1)", "min": "amin(-1)", "max": "amax(-1)", "norm": "norm(dim=-1)"}
+PLAIN = ("softplus", "silu", "gelu")  # F.softplus(x) ...
 STRENGTH = {"+": 1, "-": 1, "*": 2, "/": 2, "@": 2, "**": 4}
 
 
@@ -78,8 +80,11 @@ def _expression(tree: eq.Expr, known: dict[str, str]) -> tuple[str, int]:
         case eq.Call(func="newton_schulz", args=(matrix, *rest)):
             more = "".join(f", {expression(r, known)}" for r in rest)
             return f"newton_schulz({expression(matrix, known)}{more})", TIGHTEST
-        case eq.Call(func=func, args=(value,)) if func in FUNCTIONS:
-            return FUNCTIONS[func].format(parenthesised(*_expression(value, known), TIGHTEST)), TIGHTEST
+        case eq.Call(func=func, args=(value,)) if func in METHODS or func in REDUCTIONS:
+            inner = parenthesised(*_expression(value, known), TIGHTEST)
+            return f"{inner}.{REDUCTIONS.get(func, f'{func}()')}", TIGHTEST
+        case eq.Call(func=func, args=(value,)) if func in PLAIN:
+            return f"F.{func}({expression(value, known)})", TIGHTEST
         case eq.ListOf(items=items):
             return "(" + ", ".join(expression(i, known) for i in items) + ")", TIGHTEST
     raise KeyError(f"a rule's program cannot use {eq.to_text(tree)!r} here")

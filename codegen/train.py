@@ -5,20 +5,19 @@ In: the graph after all passes.  Out: the text of a program that needs torch, `r
 
 from __future__ import annotations
 
-import keyword
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
 from codegen.layout import WIDTH, wrapped
-from codegen.names import class_name, function_name
+from codegen.names import class_name
 from codegen.owned import Owned
 from codegen.update import Update, update
 from codegen.write import render
+from codegen.writing import call, distinct, literal, margin, quoted, strings
 from nlc.diagnostics import CompilerBug, Diagnostic, SpecError
 from nlc.graph.graph import Graph
-from nlc.graph.nodes import Carry, Level, Memory, Rule, Unit
+from nlc.graph.nodes import Carry, Level, Memory, Period, Rule, Unit
 from nlc.source import Position
 
 USED = """
@@ -69,7 +68,7 @@ def train(graph: Graph, *, header: Sequence[str], digest: str) -> str:
 
 
 def view(graph: Graph, *, header: Sequence[str], digest: str) -> TrainView:
-    outer = [level for level in graph.levels if level.period.unit is Unit.STEP and level.weights]
+    outer = counting_steps(graph)
     stream = any(memory.carry is Carry.STREAM for memory in graph.of(Memory))
     updates = functions(graph, outer)
     written = tuple(updates.values())
@@ -88,7 +87,7 @@ def view(graph: Graph, *, header: Sequence[str], digest: str) -> TrainView:
     arguments = "x_BT, y_BT, state, starts=starts_BT" if stream else "x_BT, y_BT, final=True"
     return TrainView(
         header=tuple(line for text in header for line in wrapped(text, WIDTH - 2)),
-        doc=doc(graph, outer),
+        doc=doc(graph),
         settings=settings(graph, digest),
         model=class_name(graph.name),
         dtype=dtype(graph),
@@ -107,97 +106,46 @@ def view(graph: Graph, *, header: Sequence[str], digest: str) -> TrainView:
     )
 
 
-# ---- how things are written -----------------------------------------------------------------------------------------
-
-
-def margin(code: str, comment: str = "", at: Position | None = None) -> str:
-    """Code, a comment two spaces after it, and `hope.yaml:33` at the right margin.  Without room, the code alone."""
-    if at is not None:
-        where = f"{PurePath(at.file).name}:{at.line}" if at.line else PurePath(at.file).name
-        for left in (f"{code}  # {comment}  " if comment else f"{code}  # ", f"{code}  # "):
-            if len(left) + len(where) <= WIDTH:
-                return left.ljust(WIDTH - len(where)) + where if comment else left + where
-    line = f"{code}  # {comment}"
-    return line if comment and len(line) <= WIDTH else code
-
-
-def call(function: str, arguments: Sequence[str], indent: int) -> tuple[str, ...]:
-    """A call on one line; else its arguments on the next; else one a line."""
-    pad = "    " * indent
-    inside = ", ".join(arguments)
-    if "\n" not in inside:
-        if len(line := f"{pad}{function}({inside})") <= WIDTH:
-            return (line,)
-        if len(line := f"{pad}    {inside}") <= WIDTH:
-            return (f"{pad}{function}(", line, f"{pad})")
-    lines = [f"{pad}    {line}" for argument in arguments for line in f"{argument},".splitlines()]
-    return (f"{pad}{function}(", *lines, f"{pad})")
-
-
-def quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def strings(names: Sequence[str], room: int) -> str:
-    """A tuple of texts, on one line if there is room, else one a line."""
-    inside = ", ".join(quoted(name) for name in names)
-    if len(inside) <= room:
-        return f"({inside}{',' * (len(names) == 1)})"
-    return "\n".join(["(", *(f"    {quoted(name)}," for name in names), ")"])
-
-
-def literal(value: Any) -> str:
-    """A parameter as Python: 0.001 as 1e-3, [0.9, 0.95] as a tuple."""
-    if isinstance(value, tuple | list):
-        return f"({', '.join(literal(v) for v in value)}{',' * (len(value) == 1)})"
-    if isinstance(value, float) and 0 < abs(value) < 0.01:
-        digits, exponent = f"{value:.15e}".split("e")
-        text = f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
-        return text if float(text) == value else repr(value)
-    return quoted(value) if isinstance(value, str) else repr(value)
-
-
-def listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def some(names: Sequence[str], one: str, many: str) -> str:
-    """Level train ticks | Levels titans and cms.fast tick"""
-    return f"Level {names[0]} {one}" if len(names) == 1 else f"Levels {listed(names)} {many}"
-
-
-def distinct(names: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
-    """A Python variable for each dotted name: its last word, or all of it where that is taken."""
-    names, used, found = list(names), set(taken), {}
-    lasts = [name.split(".")[-1] for name in names]
-    for name, last in zip(names, lasts, strict=True):
-        text = function_name(last)
-        if text in used or lasts.count(last) > 1:
-            text = function_name(name)
-        while text in used or keyword.iskeyword(text) or not text.isidentifier():
-            text = f"{text}_level" if text.isidentifier() else f"level_{text}"
-        used.add(text)
-        found[name] = text
+def counting_steps(graph: Graph) -> list[Level]:
+    """The levels this program updates, fastest first.  Raises SpecError for weights that count something else."""
+    found = []
+    for level in graph.levels:
+        if not level.weights or level.period.unit is Unit.NEVER:
+            continue
+        if level.period.unit is not Unit.STEP:
+            message = f"level '{level.name}': weights updated every {level.period} are not supported yet"
+            raise SpecError([Diagnostic("NLC1001", said(graph, level, "every"), message, hint="count steps")])
+        found.append(level)
     return found
 
 
 # ---- the parts of the file ------------------------------------------------------------------------------------------
 
 
-def doc(graph: Graph, outer: Sequence[Level]) -> tuple[str, ...]:
-    lines = [
+def doc(graph: Graph) -> tuple[str, ...]:
+    """What the program does, and its levels as they nest in time, slowest outside."""
+    firing = [level for level in reversed(graph.levels) if level.period.unit is not Unit.NEVER and level.period.count]
+    times = [f"{'    ' * depth}{each(level.period)}" for depth, level in enumerate(firing, 1)]
+    room = max((len(time) for time in times), default=0) + 4
+    name = max((len(level.name) for level in firing), default=0) + 4
+    where = {Unit.STEP: "below, in `main`"}
+    nest = [
+        f"{time:{room}}{level.name:{name}}{where.get(level.period.unit, 'inside a sequence, in model.py')}"
+        for time, level in zip(times, firing, strict=True)
+    ]
+    return (
         f"Train {graph.name}, one byte a token.",
         "",
-        "    python train.py                the source of Python's standard library",
-        "    python train.py --data PATH    a text file or a folder of one's own; --help lists the rest",
+        *nest,
         "",
-    ]
-    if names := inner(graph):
-        lines.append(f"{some(names, 'ticks', 'tick')} inside a sequence: model.py.")
-    if outer:
-        steps = some([level.name for level in outer], "counts steps and ticks", "count steps and tick")
-        lines.append(f"{steps} here: `main`.")
-    return tuple(lines)
+        "python train.py                the source of Python's standard library",
+        "python train.py --data PATH    a text file or a folder of one's own; --help lists the rest",
+    )
+
+
+def each(period: Period) -> str:
+    """every step, every 64 tokens"""
+    return f"every {period.unit.value if period.count == 1 else period}"
 
 
 def inner(graph: Graph) -> list[str]:
@@ -208,8 +156,11 @@ def inner(graph: Graph) -> list[str]:
 
 
 def ticks(graph: Graph) -> str:
-    names = inner(graph)
-    return f"l{some(names, 'ticks', 'tick')[1:]} in here" if names else ""
+    """level titans ticks in here | levels titans, cms.fast and cms.mid tick in here"""
+    *names, last = inner(graph) or [""]
+    if names:
+        return f"levels {', '.join(names)} and {last} tick in here"
+    return f"level {last} ticks in here" if last else ""
 
 
 def settings(graph: Graph, digest: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""A model and the batch it fails on -> where a number first stops being finite: weight, or memory, layer and tokens."""
+"""A model and the batch it fails on -> where a number first stops being finite: weight, or memory, layer and token."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def first_place(model: nn.Module, tokens_BT: Tensor, targets_BT: Tensor) -> str:
     if not place:
         return f"the loss of {where}; every memory is still finite"
     layer, _, memory = place.removeprefix("blocks.").partition(".")
-    return f"memory '{memory}' of layer {layer}, at {where}"
+    return f"'{memory}' of layer {layer}, at {where}"
 
 
 def look(model: nn.Module, tokens_BT: Tensor, targets_BT: Tensor) -> tuple[bool, str]:

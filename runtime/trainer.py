@@ -242,7 +242,8 @@ class Run:
     def _draw(self) -> None:
         assert self.metrics is not None
         try:
-            plot.loss(self.metrics.rows, self.directory.plot, title=self.settings.name)
+            title = f"{self.settings.name}, learning {self.text.source}"
+            plot.loss(self.metrics.rows, self.directory.plot, title)
         except ModuleNotFoundError:
             self.display.note("no loss.png: drawing it needs matplotlib")
 
@@ -253,8 +254,8 @@ class Run:
             x_BT, y_BT = self.batch
             found = diverge.first_place(self.model, x_BT, y_BT)
             lines += [f"first not finite: {found}"] if found else []
-            batch = {"batch/tokens": x_BT, "batch/targets": y_BT}
-            kept = Checkpoint(self.model.state_dict(), batch, {}, {"step": self.step, "found": found})
+            batch = {"batch": {"tokens": x_BT, "targets": y_BT}}
+            kept = Checkpoint(self.model.state_dict(), {}, batch, {"step": self.step, "found": found})
             checkpoint.write(self.directory.diverged, kept)
             lines.append(
                 f"weights and batch are kept in {self.directory.diverged}, metrics in {self.directory.metrics}"

@@ -6,7 +6,6 @@ one clear message on stderr.  Importing this package imports neither torch nor t
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -56,7 +55,6 @@ def main(arguments: Sequence[str]) -> int:
             app(args=["--help"], prog_name="nlc", standalone_mode=False)
             return Status.USAGE
         status = app(args=list(arguments), prog_name="nlc", standalone_mode=False)
-        sys.stdout.flush()
         return status if isinstance(status, int) else Status.DONE
     except SpecError as error:
         if "--json" in arguments:
@@ -76,9 +74,6 @@ def main(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         note("nlc: interrupted")
         return Status.INTERRUPTED
-    except BrokenPipeError:  # the reader of our stdout has left, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Status.DONE
     except OSError as error:
         if error.filename is None:
             raise

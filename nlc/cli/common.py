@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable
 from enum import IntEnum
@@ -56,8 +57,11 @@ def settings(pairs: Iterable[str] | None) -> dict[str, str | object]:
 
 
 def say(text: str) -> None:
-    """A result, on stdout."""
-    print(text, flush=True)
+    """A result, on stdout.  Where its reader has left, as `| head` does, the rest goes nowhere."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def note(text: str) -> None:

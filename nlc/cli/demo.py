@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nlc.cli.common import SetOption, Status, say, settings
+from nlc.cli.common import SetOption, Status, say, say_or_write, settings
 from nlc.cli.runs import DataOption, run
 
 if TYPE_CHECKING:
@@ -40,14 +40,18 @@ def demo(
     set_: SetOption = None,
 ) -> int:
     """Check, draw, compile and train hope in ten minutes."""
+    from nlc.cli.specs import Format, drawn
     from nlc.explain import explain
     from nlc.passes import build
     from nlc.report import levels_text, timeline
     from nlc.spec import load
+    from runtime.directory import fresh
 
     chosen = SETTINGS | ({"run.steps": steps} if steps else {}) | settings(set_)
     spec = load(SPEC, chosen)
-    facts = explain(build(spec))
+    graph = build(spec)
+    facts = explain(graph)
+    folder = out or fresh("demo")
 
     heading(1, "the spec", f"nlc show {SPEC}")
     say(f"{spec.source} is legal. Its block, applied {spec.model.sizes['layers']} times:\n")
@@ -55,12 +59,10 @@ def demo(
 
     heading(2, "what learns, and how often", f"nlc explain {SPEC}")
     say(levels_text(facts) + "\n")
-    say(timeline(facts))
-
-    from runtime.directory import fresh
+    say(timeline(facts) + "\n")
+    say_or_write(drawn(graph, Format.svg), folder / "levels.svg")
 
     heading(3, "the program", f"nlc compile {SPEC}")
-    folder = out or fresh("demo")
     say(excerpts(spec, folder / "code"))
 
     heading(4, "training on real text", typed(chosen))

@@ -51,7 +51,8 @@ def verify(
     if specs and "-" in specs:
         raise Stop(Status.USAGE, "a spec is read several times to verify it: give a path, not standard input")
     from nlc.spec import shipped
-    from nlc.verify.judge import CHUNKS, verify
+    from nlc.verify import verify
+    from nlc.verify.small import CHUNKS
 
     chosen, reports = settings(set_), []
     for spec in shipped() if all_ else specs or ():

@@ -120,7 +120,7 @@ def explain(
         explain_code(what.upper(), json_)
         return
     if after is not None:
-        say(drawn(built(what, settings(set_), after), Format.json if json_ else Format.text))
+        say_or_write(drawn(built(what, settings(set_), after), Format.json if json_ else Format.text), None)
         return
     from nlc.explain import explain as facts
     from nlc.report import report
@@ -154,7 +154,7 @@ def built(spec: str, chosen: dict[str, str | object], after: str | None = None) 
     from nlc.spec import load
 
     if after is not None:
-        choose(after, [name for name, _ in passes.PASSES], "pass")
+        choose(after, [name for name, *_ in passes.PASSES], "pass")
     return passes.build(load(spec, chosen), after=after or "")
 
 

@@ -46,7 +46,7 @@ def pieces(graph: Graph, members: tuple[str, ...], inside: tuple[str, ...]) -> t
     running = any(isinstance(n, Read) and n.when is not When.CHUNK for n in (graph[i] for i in inside))
     previous = any(isinstance(n, Op) and n.op in ("prev", "conv") for n in (graph[i] for i in inside))
     lengths = tuple(sorted({graph[m].chunk for m in members}))
-    return (1,) if running or previous or lengths[0] == 1 else lengths
+    return (1,) if running or previous or lengths[:1] in ((), (1,)) else lengths
 
 
 def label(graph: Graph, value: str) -> str:

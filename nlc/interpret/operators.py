@@ -26,10 +26,10 @@ UNIT_EPS = 1e-6  # the least norm l2norm divides by
 QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
-def aligned(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Axes of one appended to the shorter shape, so that shapes align from the left."""
-    rank = max(a.dim(), b.dim())
-    return a.reshape(*a.shape, *[1] * (rank - a.dim())), b.reshape(*b.shape, *[1] * (rank - b.dim()))
+def aligned(*values: Tensor) -> tuple[Tensor, ...]:
+    """Axes of one appended to the shorter shapes, so that shapes align from the left."""
+    rank = max(x.dim() for x in values)
+    return tuple(x.reshape((*x.shape, *[1] * (rank - x.dim()))) for x in values)
 
 
 def l2norm(x: Tensor) -> Tensor:
@@ -99,8 +99,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 
 
 def where(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    rank = max(condition.dim(), a.dim(), b.dim())
-    condition, a, b = (x.reshape(*x.shape, *[1] * (rank - x.dim())) for x in (condition, a, b))
+    condition, a, b = aligned(condition, a, b)
     return torch.where(condition != 0, a, b)
 
 

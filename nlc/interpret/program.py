@@ -43,7 +43,8 @@ class Result:
         """What `gradients` differentiates: the loss; of a bare program the sum of outputs times cotangents."""
         if self.loss is not None:
             return self.loss
-        return sum((y * self.cotangents.get(n, torch.ones(()))).sum() for n, y in self.outputs.items())  # type: ignore[return-value]
+        terms = [(y * self.cotangents.get(name, 1.0)).sum() for name, y in self.outputs.items()]
+        return torch.stack(terms).sum()
 
     @cached_property
     def gradients(self) -> dict[str, Tensor]:
@@ -113,14 +114,7 @@ class Interpreter:
         for place in sequence.pairs:
             if row.get(place):
                 pairs = list(zip(row[place]["k"].to(DTYPE), row[place]["v"].to(DTYPE), strict=True))
-                sequence.pairs[place] = pairs[len(pairs) - min(len(pairs), self.remembered(place, sequence)) :]
-
-    def remembered(self, place: str, sequence: Sequence) -> int:
-        """Pairs of a packed history that are not the zeros in front of a shorter one."""
-        layer = int(place.split(".")[1])
-        memories = self.graph.of(Memory, self.graph.stack[layer])
-        (memory,) = (m for m in memories if self.program.place(layer, m) == place)
-        return sequence.clock * len(memory.pairs)
+                sequence.pairs[place] = pairs[max(0, len(pairs) - sequence.clock) :]  # without the zeros in front
 
     def run(self, sequence: Sequence, fed: list[Fed]) -> Found:
         """Feed one sequence its tokens; then its part chunks and periods end as `tail:` says."""
@@ -237,21 +231,22 @@ def interpret(
 
     Raises ValueError for arguments that do not fit the graph.
     """
-    names = {name: x if x.requires_grad or not gradients else x.detach() for name, x in weights.items()}
-    ready = {name: leaf(x, gradients) for name, x in names.items()}
-    given = {name: leaf(x, gradients) for name, x in (inputs or {}).items()}
-    first = next(iter(given.values())) if graph.bare and given else tokens
+    first = next(iter((inputs or {}).values()), None) if graph.bare else tokens
     if first is None:
         raise ValueError("inputs: a bare program takes them by name" if graph.bare else "tokens: none were given")
-    program = Program(graph, ready, learners(graph, learn), perturb or {})
     with torch.set_grad_enabled(gradients):
-        runner = Interpreter(program)
+        ready = {name: leaf(x, gradients) for name, x in weights.items()}
+        given = {name: leaf(x, gradients) for name, x in (inputs or {}).items()}
+        runner = Interpreter(Program(graph, ready, learners(graph, learn), perturb or {}))
+        for place, _ in perturb or {}:
+            if place not in runner.places:
+                raise ValueError(f"perturb: no memory is written at {place!r}; places: {', '.join(runner.places)}")
         sequences = runner.resume(state, len(first))
         found = [
             runner.run(sequence, lane(b, sequence, given, tokens, targets, starts, mask, first.shape[1]))
             for b, sequence in enumerate(sequences)
         ]
-    return assemble(runner, sequences, found, first.shape[1], ready, given, cotangents or {})
+        return assemble(runner, sequences, found, first.shape[1], ready, given, cotangents or {})
 
 
 def leaf(x: Tensor, gradients: bool) -> Tensor:
@@ -314,17 +309,18 @@ def assemble(
     cotangents: Mapping[str, Tensor],
 ) -> Result:
     """Put each token's results at its place, 0 where there are none."""
-    names = dict.fromkeys(name for one in found for row in one.rows.values() for name in row)
+    graph, bare = runner.graph, runner.graph.bare
+    shapes = {out.name: graph[out.value].shape for out in graph.of(Output)} if bare else {}
+    shapes |= {} if bare else {"logits": (graph.sizes["vocab"],), "nats": ()}
     tables = {}
-    for name in names:
-        like = next(row[name] for one in found for row in one.rows.values() if name in row)
-        rows = [[one.rows.get(t, {}).get(name, torch.zeros_like(like)) for t in range(T)] for one in found]
-        tables[name] = torch.stack([torch.stack(row) for row in rows])
-    bare = runner.graph.bare
+    for name, shape in shapes.items():
+        nothing = torch.zeros(shape, dtype=DTYPE)
+        rows = [torch.stack([one.rows.get(t, {}).get(name, nothing) for t in range(T)]) for one in found]
+        tables[name] = torch.stack(rows)
     taught = sum("nats" in row for one in found for t, row in one.rows.items() if t >= 0)
-    nats = None if bare else tables.get("nats", torch.zeros(len(found), T, dtype=DTYPE))
+    nats = tables.get("nats")
     return Result(
-        logits=None if bare else tables["logits"],
+        logits=tables.get("logits"),
         nats=nats,
         loss=None if nats is None else nats.sum() / max(taught, 1),
         outputs=tables if bare else {},

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nlc.diagnostics import CompilerBug
 from nlc.graph.graph import Graph
-from nlc.graph.nodes import Carry, Input, Memory, Meta, Number, Op, Param, Read, Unit, When
+from nlc.graph.nodes import Carry, Form, Input, Memory, Meta, Number, Op, Param, Read, Unit, When
 from nlc.interpret import forms
 from nlc.interpret.memory import Flows, Register, Surprise, detached, fresh, grams, held, no_gram, total, write
 from nlc.interpret.operators import DTYPE, FUNCTIONS, rope, weighted
@@ -35,15 +35,14 @@ def writes(memory: Memory) -> bool:
     return not attends(memory) and memory.carry is not Carry.MODEL and memory.period.unit is Unit.TOKEN
 
 
-def visible(memory: Memory, history: list[tuple[Tensor, Tensor]], now: int) -> list[tuple[Tensor, Tensor]]:
+def visible(form: Form, history: list[tuple[Tensor, Tensor]], now: int) -> list[tuple[Tensor, Tensor]]:
     """The pairs of earlier tokens that the token at position `now` attends to; the newest is the token before it."""
-    each = len(memory.pairs)
-    tokens = len(history) // each
-    if memory.form.window:
-        tokens = min(tokens, memory.form.window - 1)
-    if memory.form.segment:
-        tokens = min(tokens, now % memory.form.segment)
-    return history[len(history) - tokens * each :]
+    tokens = len(history)
+    if form.window:
+        tokens = min(tokens, form.window - 1)
+    if form.segment:
+        tokens = min(tokens, now % form.segment)
+    return history[len(history) - tokens :]
 
 
 @dataclass(frozen=True)
@@ -183,14 +182,17 @@ class Layer:
 
     def attend(self, memory: Memory, query: Tensor) -> Tensor:
         """Softmax attention over the sequence's pairs, this token's included, as far as the form sees."""
-        now, form = self.sequence.clock, memory.form
-        own = [(self.value(key), self.value(value)) for key, value in memory.pairs]
         history = self.sequence.pairs[self.program.place(self.layer, memory)]
-        pairs = visible(memory, history, now) + own
-        if form.persistent:
+        pairs = [*visible(memory.form, history, self.sequence.clock), self.pair(memory)]
+        if memory.form.persistent:
             k, v = (self.program.weight(self.layer, id) for id in memory.weights)
             pairs = list(zip(k, v, strict=True)) + pairs
         return forms.attend(query, [k for k, _ in pairs], [v for _, v in pairs], memory.heads)
+
+    def pair(self, memory: Memory) -> tuple[Tensor, Tensor]:
+        """This token's key and value of an attention memory, which holds one pair per token."""
+        ((key, value),) = memory.pairs
+        return self.value(key), self.value(value)
 
     # ---- writes -----------------------------------------------------------------------------------------------------
 
@@ -277,8 +279,8 @@ class Layer:
         for memory in memories:
             if attends(memory):
                 place = self.program.place(self.layer, memory)
-                history = self.sequence.pairs[place] + [(self.value(k), self.value(v)) for k, v in memory.pairs]
-                self.sequence.pairs[place] = visible(memory, history, self.sequence.clock + 1)
+                history = [*self.sequence.pairs[place], self.pair(memory)]
+                self.sequence.pairs[place] = visible(memory.form, history, self.sequence.clock + 1)
         self.sequence.registers |= new
         self.sequence.pasts |= self.pasts
         return fired

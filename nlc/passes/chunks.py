@@ -40,8 +40,17 @@ def _of_block(graph: Graph, block: str) -> Iterable[Recurrence]:
         if memory.id in taken:
             continue
         members, inside = component(graph, flow, memory)
-        taken.update(members)
+        taken.update(members, inside)
         yield _choose(graph, memory, members, inside)
+    for op in graph.of(Op, block):
+        loop = flow.after(op.id) & flow.before(op.id) if op.op == "prev" and op.id not in taken else set()
+        if loop:
+            inside = tuple(i for i in graph.nodes if i in loop | {op.id})
+            taken.update(inside)
+            reason = f"{op.name or 'a value'} needs the token before it through prev: token by token"
+            yield Recurrence(
+                id=f"{op.id}.recurrence", at=op.at, block=block, lowering="loop", members=(), inside=inside, reason=reason
+            )
 
 
 class Dependencies:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import PurePath
 from typing import Any
 
 from nlc.diagnostics import Reporter, SpecError, suggest
-from nlc.equations import Call, Expr, Name, parse_block, parse_call, parse_expression, walk
+from nlc.equations import Call, Expr, Name, Text, parse_block, parse_call, parse_expression, walk
 from nlc.source import Position
 from nlc.spec.architecture import Fields, Level
 from nlc.spec.fields import CARRIES, FORMS, OBJECTIVES, STARTS, bind, parse_period, parse_select, parse_stack
@@ -213,9 +214,18 @@ def _call(
 
 def _start(spec: Spec, fields: Fields, path: str, subject: str, report: Reporter) -> None:
     bound = _call(spec, f"{path}.start", fields.start or "", STARTS, "start", "NLC0406", subject, report)
-    init = (bound or {}).get("init")
+    init, source = (bound or {}).get("init"), (bound or {}).get("checkpoint")
     if init is not None and not (isinstance(init, Name) and init.id in ("normal", "zeros", "identity")):
         report.error("NLC0406", init.at, f"{subject}: a learned start begins at normal, zeros or identity")
+    if isinstance(source, Text):
+        kind, _, file = source.value.partition(":")
+        if kind != "checkpoint" or not file:
+            report.error("NLC0406", source.at, f"{subject}: from({source.value})", hint="write from(checkpoint:path)")
+        elif PurePath(file).is_absolute() or ".." in PurePath(file).parts:
+            hint = "a path in the folder of this spec or below it"
+            report.error("NLC0406", source.at, f"{subject}: '{file}' is outside the spec's folder", hint=hint)
+    elif bound is not None and (fields.start or "").lstrip().startswith("from"):
+        report.error("NLC0406", spec.at(f"{path}.start"), f"{subject}: from what?", hint="write from(checkpoint:path)")
 
 
 def _objective(spec: Spec, text: str, path: str, subject: str, report: Reporter) -> None:

@@ -104,7 +104,10 @@ def parse_select(text: str, at: Position | Place) -> Select:
     patterns: list[str] = []
     exclude: list[str] = []
     rank: int | None = None
-    for part in _PART.finditer(match.group(1)):
+    parts = list(_PART.finditer(match.group(1)))
+    if "".join(part.group() for part in parts) != match.group(1):
+        raise _error("NLC0407", whole, f"'{text}' is not a selection", "its brackets do not match")
+    for part in parts:
         name, value = part.group(1), part.group(2).strip()
         at_name, at_value = (place(match.start(1) + part.start(i), max(1, len(part.group(i) or ""))) for i in (1, 2))
         if name is None and not value:

@@ -40,10 +40,15 @@ def attention(
     Returns y (B, T, H, V) and the cache for the next call, without the pairs nobody can see any more.
     Raises ValueError where the key heads do not divide the query heads.
     """
+    if q.dim() == 3:  # no heads
+        one = attention(*(x.unsqueeze(2) for x in (q, k, v)), {n: x.unsqueeze(2) for n, x in cache.items()}, window=window, segment=segment,
+                        persistent=persistent and tuple(x.unsqueeze(1) for x in persistent), position=position, own=own)  # fmt: skip
+        return one[0].squeeze(2), {n: x.squeeze(2) for n, x in one[1].items()}
     H, G = q.shape[2], k.shape[2]
     if H % G:
         raise ValueError(f"{G} key heads do not divide {H} query heads")
-    ks, vs = torch.cat((cache["k"], k), 1), torch.cat((cache["v"], v), 1)
+    known = max(0, cache["k"].shape[1] - position)  # a cache joined with longer ones has zeros in front
+    ks, vs = torch.cat((cache["k"][:, known:], k), 1), torch.cat((cache["v"][:, known:], v), 1)
     after = trim({"k": ks, "v": vs}, window, segment, position + q.shape[1])
     T, seen = q.shape[1], ks.shape[1]
     sees = visible(T, seen, window, segment, position, q.device)

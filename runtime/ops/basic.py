@@ -10,6 +10,7 @@ remember, and mark it with `past`.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,9 +33,30 @@ def layernorm(x: Tensor, gain: Tensor | None = None, bias: Tensor | None = None)
     return F.layer_norm(x, x.shape[-1:], gain, bias, EPS)
 
 
+class L2norm(torch.autograd.Function):
+    """x / max(|x|, eps) in four passes backward; a second derivative goes through ordinary operations."""
+
+    eps = 1e-6
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(L2norm.eps).reciprocal_()
+        y = x * scale
+        ctx.save_for_backward(x, y, scale)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        x, y, scale = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the scale, again as a function of x
+            scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(L2norm.eps).reciprocal()
+        along = (y * g).sum(-1, keepdim=True) * (scale < 1 / L2norm.eps)
+        return torch.addcmul(g, y, along, value=-1) * scale
+
+
 def l2norm(x: Tensor) -> Tensor:
     """x / max(|x|, 1e-6) over the last axis."""
-    return F.normalize(x, dim=-1, eps=1e-6)
+    return L2norm.apply(x)
 
 
 def linear(x: Tensor, W: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from runtime.ops import naive
+from runtime.ops import headless, naive
 from runtime.ops.forms import Form, Layer, Matrix, Tap, Vector
 from runtime.ops.linear import FLOOR, Block, Pace, Rows, Solved, State, pace, plan
 from runtime.ops.naive import Write
@@ -68,6 +68,9 @@ def memory(
     Returns the reads, each (B, T, H, O), and the state after the last token.
     Raises ValueError where shapes or settings do not fit together.
     """
+    if headless.is_headless(state):
+        more = {"phase": phase, "beta": beta, "params": params, "learn": learn, "block": block, "own": own, "count": count}
+        return headless.call_memory(memory, write, state, k, v, rate, keep, start, queries, **more)
     if not isinstance(write.form, Matrix | Vector) and keep is not None and keep.dim() == 4:
         raise ValueError("retention per key channel needs form matrix or vector")
     if write.momentum and (write.erase or beta is None):

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from runtime.ops import headless
 from runtime.ops.linear import Rows, Solved, State, pace
 from runtime.ops.past import Past, past
 from runtime.ops.product import Kind, Transition, gradient, transition
@@ -45,12 +46,12 @@ class Shared:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things stand in the stack of rows.  reads: (query, first row, last row) of every read, in the flow's order;
-    rows: {box: (first, last)}."""
+    """Where things stand in the stack of rows.  reads: of every product with one query, (query, first row, last row, rows of each
+    box), in the flow's order; rows: {box: (first, last)}."""
 
     flow: Flow
     kind: Kind
-    reads: tuple[tuple[int, int, int], ...]
+    reads: tuple[tuple[int, int, int, list[int]], ...]
     rows: dict[str, tuple[int, int]]
     queries: int
     extras: int
@@ -86,6 +87,9 @@ def shared_product(
 
     Gradients: of first order everywhere; of a token's own error (`own_errors`) of any order; else a second derivative raises RuntimeError.
     """
+    if headless.is_headless(next(iter(states.values()))):
+        more = {"chunk": chunk, "phase": phase, "erase": erase, "objective": objective, "kept": kept, "learn": learn, "outputs": outputs}
+        return headless.call_shared(shared_product, flow, states, queries, extras, weights, start, **more)
     phase = phase % chunk
     kind = Kind(erase, objective == "l2", kept, start is not None)
     layout = lay(flow, kind, states, queries, len(extras))
@@ -121,14 +125,21 @@ def cut(T: int, chunk: int, phase: int) -> list[tuple[int, int]]:
 
 
 def lay(flow: Flow, kind: Kind, states: Mapping[str, Any], queries: Queries, extras: int) -> Layout:
-    """Stack boxes in the order they are read, the unread ones last, so that the rows of a read are together."""
+    """Stack boxes in the order they are read, the unread ones last, so that reads with one query are one product."""
     order = list(dict.fromkeys([box for _, boxes in queries for box in boxes] + list(states)))
     rows, first = {}, 0
     for box in order:
         rows[box] = (first, first + states[box]["M"].shape[-2])
         first = rows[box][1]
-    reads = tuple((i, *rows[box]) for i, (_, boxes) in enumerate(queries) for box in boxes)
-    return Layout(flow, kind, reads, rows, len(queries), extras)
+    reads: list[tuple[int, int, int, list[int]]] = []
+    for i, boxes in enumerate(boxes for _, boxes in queries):
+        for a, b in (rows[box] for box in boxes):
+            if reads and reads[-1][0] == i and reads[-1][2] == a:
+                _, first, _, sizes = reads.pop()
+                reads.append((i, first, b, [*sizes, b - a]))
+            else:
+                reads.append((i, a, b, [b - a]))
+    return Layout(flow, kind, tuple(reads), rows, len(queries), extras)
 
 
 class Piece:
@@ -154,6 +165,8 @@ def gather(layout: Layout, pieces: list[Piece], now: Tensor, held: Tensor, chunk
 
 def read_chunks(bounds: Tensor, q: Tensor, chunk: int, phase: int = 0) -> Tensor:
     """Reads of one box at each chunk's first state: bounds (N, B, H, rows, K), q (B, T, H, K) to (B, T, H, rows)."""
+    if q.dim() == 3:  # no heads
+        return read_chunks(bounds, q.unsqueeze(2), chunk, phase).squeeze(2)
     S, answers, t, first = past(bounds), [], 0, 0
     for count, length in cut(q.shape[1], chunk, phase % chunk):
         part = by_chunk(q[:, t : t + count * length], (count, length))
@@ -165,10 +178,15 @@ def read_chunks(bounds: Tensor, q: Tensor, chunk: int, phase: int = 0) -> Tensor
 # ---- the flow
 
 
+def boxes_of(layout: Layout, zs: Sequence[Tensor]) -> list[Tensor]:
+    """Cut the products with a query into the reads of each box."""
+    return [z for wide, (*_, sizes) in zip(zs, layout.reads, strict=True) for z in wide.split(sizes, -1)]
+
+
 def call_flow(
     layout: Layout, zs: Sequence[Tensor], extras: Tensors, weights: Tensors
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """k, v, rate, keep head-major, (B, H, T, ...), from the reads (B, H, T, rows)."""
+    """k, v, rate, keep head-major, (B, H, T, ...), from the reads (B, H, T, rows), one of each box."""
     k, v, rate, keep = layout.flow(tuple(z.transpose(1, 2) for z in zs), extras, weights)
     shape = k.shape[:3]
     rate = rate.expand(shape).transpose(1, 2)
@@ -190,8 +208,8 @@ def plain(
     """The rest of a running chunk, or tokens that write nothing, by ordinary differentiable operations."""
     xs, extras = inputs[: layout.queries], tuple(inputs[layout.queries :])
     mark = past(held)
-    zs = [xs[i].transpose(1, 2) @ mark[..., a:b, :].mT for i, a, b in layout.reads]
-    k, v, rate, keep = call_flow(layout, zs, extras, weights)
+    zs = [xs[i].transpose(1, 2) @ mark[..., a:b, :].mT for i, a, b, _ in layout.reads]
+    k, v, rate, keep = call_flow(layout, boxes_of(layout, zs), extras, weights)
     kind, after = layout.kind, now
     if learn:
         speed = pace((torch.zeros_like(rate) if keep is None else keep).unsqueeze(2), None)
@@ -244,8 +262,8 @@ class Product(torch.autograd.Function):
         start = None if S0 is None else flat(S0)
         kept = []
         for c in range(N):
-            zs = [Xs[i][c] @ bounds[c, ..., a:b, :].mT for i, a, b in layout.reads]
-            k, v, rate, keep = call_flow(layout, zs, tuple(x[:, c * C : (c + 1) * C] for x in extras), weights)
+            zs = [Xs[i][c] @ bounds[c, ..., a:b, :].mT for i, a, b, _ in layout.reads]
+            k, v, rate, keep = call_flow(layout, boxes_of(layout, zs), tuple(x[:, c * C : (c + 1) * C] for x in extras), weights)
             t = transition(layout.kind, flat(k), flat(v), rate.reshape(-1, C), None if keep is None else keep.reshape(-1, C))
             after = flat(bounds[c + 1])
             if start is None or t.Psi is None:
@@ -288,8 +306,8 @@ def own_gradient(
     create = torch.is_grad_enabled()
     with torch.enable_grad():
         stack = past(torch.cat(boxes, -2))
-        zs = [(by_chunk(xs[i], size) @ stack[..., a:b, :].mT).movedim(0, 2).flatten(2, 3) for i, a, b in layout.reads]
-        outs = [x if x is None else x.transpose(1, 2) for x in call_flow(layout, zs, extras, weights)]
+        zs = [(by_chunk(xs[i], size) @ stack[..., a:b, :].mT).movedim(0, 2).flatten(2, 3) for i, a, b, _ in layout.reads]
+        outs = [x if x is None else x.transpose(1, 2) for x in call_flow(layout, boxes_of(layout, zs), extras, weights)]
         pairs = [(y, g) for y, g in zip(outs, grads, strict=True) if y is not None and g is not None and y.requires_grad]
         found: Sequence[Tensor | None] = [None] * len(wanted)
         if pairs and wanted:
@@ -358,7 +376,7 @@ class Backward:
                 dz.insert(0, part)
         # 3: what was read with
         done: set[int] = set()
-        for parts, (i, a, b) in zip(dzs, layout.reads, strict=True):
+        for parts, (i, a, b, _) in zip(dzs, layout.reads, strict=True):
             out = self.dXs[i][first:last]
             dz, S = torch.stack(parts), self.bounds[first:last, ..., a:b, :]
             if i in done:
@@ -377,7 +395,7 @@ class Backward:
         found = gradient(self.layout.kind, t, torch.bmm(S.mT, dS), dPsi)
         dzs = flow.pull(found, [g if g is None else g[c] for g in self.given])
         self.dS = torch.bmm(dS, t.Phi.mT).view_as(self.dS)
-        for dz, (i, a, b) in zip(dzs, self.layout.reads, strict=True):
+        for dz, (i, a, b, _) in zip(dzs, self.layout.reads, strict=True):
             self.dS[..., a:b, :] += dz.mT @ Xs[i]
         for g, (a, b) in self.boxes:
             self.dS[..., a:b, :] += g[c]
@@ -402,7 +420,8 @@ class Flowed:
 
     def __init__(self, layout: Layout, C: int, c: int, Xs: list[Tensor], of: Backward) -> None:
         self.of, self.tokens = of, slice(c * C, (c + 1) * C)
-        zs = [(Xs[i] @ of.bounds[c, ..., a:b, :].mT).requires_grad_() for i, a, b in layout.reads]
+        wide = [Xs[i] @ of.bounds[c, ..., a:b, :].mT for i, a, b, _ in layout.reads]
+        zs = [z.detach().contiguous().requires_grad_() for z in boxes_of(layout, wide)]
         extras = [x[:, self.tokens].detach().requires_grad_(x.is_floating_point()) for x in of.extras]
         weights = [w.detach().requires_grad_(w.is_floating_point()) for w in of.weights]
         with torch.enable_grad():
@@ -426,4 +445,5 @@ class Flowed:
         for i, g in enumerate(rest[len(self.of.extras) :]):
             if g is not None:
                 self.of.dweights[i] = self.of.dweights[i] + g
-        return [torch.zeros_like(z) if g is None else g for z, g in zip(self.inputs, dzs, strict=False)]
+        each = iter(torch.zeros_like(z) if g is None else g for z, g in zip(self.inputs, dzs, strict=False))
+        return [torch.cat([next(each) for _ in sizes], -1) for *_, sizes in self.of.layout.reads]

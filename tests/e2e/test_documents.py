@@ -66,3 +66,29 @@ def test_every_code_is_documented() -> None:
     for code, entry in CODES.items():
         assert re.fullmatch(r"NLC\d{4}", code)
         assert entry.title and entry.explanation and entry.example
+
+
+def test_the_architecture_page_lists_the_passes_in_order() -> None:
+    from nlc.passes import PASSES
+
+    section = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("## Passes")[1].split("###")[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == [name for name, *_ in PASSES]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/language.md", "docs/architecture.md", "CONTRIBUTING.md"])
+def test_specs_in_the_documents_are_legal(nlc: Run, page: str, tmp_path: Path) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    specs = [block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if block.startswith("nlc: 1\nname:")]
+    assert specs or page != "docs/language.md"
+    for spec in specs:
+        (tmp_path / "shown.yaml").write_text(spec)
+        ended = nlc("check", "shown.yaml")
+        assert ended.status == 0, ended.err
+
+
+def test_the_language_page_says_every_field_and_shipped_rule() -> None:
+    from nlc.spec import Architecture, Fields, rules
+
+    page = (ROOT / "docs" / "language.md").read_text(encoding="utf-8")
+    for word in [*Architecture.model_fields, *Fields.model_fields, *rules()]:
+        assert f"`{word}" in page, word

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
 import sys
-import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -206,14 +206,21 @@ def test_looking_at_a_spec_does_not_import_torch(process: Run) -> None:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["check", "hope"]], ids=" ".join)
 def test_answers_within_half_a_second(process: Run, arguments: list[str]) -> None:
+    """In processor time, the least of some runs: other tests may keep the machine busy."""
     seconds = []
-    for _ in range(7):  # the quickest of some: the machine may be busy with other tests
-        began = time.perf_counter()
+    for _ in range(10):
+        before = processor_seconds()
         assert process(*arguments).status == 0
-        seconds.append(time.perf_counter() - began)
-        if min(seconds) < 0.5:
-            break
-    assert min(seconds) < 0.5, seconds
+        seconds.append(processor_seconds() - before)
+        if seconds[-1] < 0.5:
+            return
+    raise AssertionError(f"{min(seconds):.2f} seconds at best")
+
+
+def processor_seconds() -> float:
+    """Of the processes that this one has started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def test_output_is_plain_where_there_is_no_terminal(process: Run) -> None:

@@ -24,7 +24,7 @@ from nlc.graph.graph import Graph
 from nlc.graph.nodes import Weight
 from nlc.spec import loads
 
-BACKENDS = ["interpreter"]
+BACKENDS = ["interpreter", "compiled"]
 TOLERANCE = 1e-10  # float64, some hundred operations in a row
 STEP = 1e-30
 

@@ -206,11 +206,14 @@ def test_momentum_from_the_block(backend):
 
 @pytest.mark.parametrize("chunk", [1, 4])
 @pytest.mark.parametrize("read", ["before", "after"])
-def test_several_pairs_write_in_order(backend, chunk, read):
+@pytest.mark.parametrize("at", ["old", "kept"])
+def test_several_pairs_write_in_order(backend, chunk, read, at):
     """Two pairs a token: retention acts once, with the first; at chunk 1 the second sees the state after the first."""
-    level = f"objective: l2, rule: dgd, rate: e, retain: a, chunk: {chunk}, read: {read}"
+    level = f"objective: l2, rule: dgd, rate: e, retain: a, grad_at: {at}, chunk: {chunk}, read: {read}"
+    kept = at == "kept"
 
     def update(M, Mc, M0, k, v, e, a):
+        Mc = a * Mc if kept else Mc
         first = M @ (a * I - e * outer(k, k)) - e * outer(Mc @ k - v, k)
         at = first if chunk == 1 else Mc
         return first @ (I - e * outer(v / 2, v / 2)) - e * outer(at @ (v / 2) - k, v / 2)

@@ -65,6 +65,6 @@ def test_broken_specs_are_refused_at_a_place(name: str) -> None:
             build(spec, check=True)
         except SpecError as error:
             assert "error:" in str(error)
-            assert all(d.at.file == "broken.yaml" and d.at.column > 0 or d.at.line == 0 for d in error.diagnostics), (
+            assert all((d.at.file == "broken.yaml" and d.at.column > 0) or d.at.line == 0 for d in error.diagnostics), (
                 changed
             )

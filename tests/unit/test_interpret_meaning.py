@@ -64,30 +64,69 @@ def test_a_perturbation_is_added_to_the_write():
     assert torch.allclose(found, delta.expand(2, -1, -1, -1))
 
 
-@pytest.mark.parametrize("meta", ["full", "none"])
-def test_meta_none_hides_writes_from_the_outer_gradient(meta):
-    graph = nlc.build(
-        loads(f"""
+CELL = """
 nlc: 1
 name: cell
 sizes: {{head: 3}}
 inputs: {{k: [head], v: [head], q: [head]}}
 levels:
-  - {{name: m, every: 1 token, rate: 0.5, meta: {meta}, memories: {{memory: {{form: matrix, keys: k, values: v, start: zeros}}}}}}
+  - name: m
+    every: 1 token
+    rate: 0.5
+    meta: {meta}
+    memories: {{memory: {{form: matrix, keys: k, values: v, start: zeros}}}}
 block: y = memory(q)
 outputs: [y]
-""")
-    )  # noqa: E501
+"""
+
+
+@pytest.mark.parametrize("meta", ["full", "none"])
+def test_meta_none_hides_writes_from_the_outer_gradient(meta):
+    graph = nlc.build(loads(CELL.format(meta=meta)))
     inputs = {name: torch.randn(1, 4, 3, generator=torch.Generator().manual_seed(i)) for i, name in enumerate("kvq")}
     gradients = nlc.interpret(graph, {}, inputs=inputs).input_gradients
     assert bool(gradients["k"].any()) is (meta == "full")
     assert gradients["q"].any()
 
 
+def test_bare_program_in_pieces():
+    """Inputs by name, state in and out, documents and padding, as for tokens."""
+    graph = nlc.build(loads(CELL.format(meta="full")))
+    inputs = {name: torch.randn(2, 7, 3, generator=torch.Generator().manual_seed(i)) for i, name in enumerate("kvq")}
+    starts = torch.zeros(2, 7, dtype=torch.bool)
+    starts[1, 4] = True
+    mask = torch.ones(2, 7, dtype=torch.bool)
+    mask[0, 2] = False
+    whole = nlc.interpret(graph, {}, inputs=inputs, starts=starts, mask=mask)
+    state, parts = None, []
+    for a, b in ((0, 3), (3, 7)):
+        piece = {name: x[:, a:b] for name, x in inputs.items()}
+        done = nlc.interpret(graph, {}, inputs=piece, state=state, starts=starts[:, a:b], mask=mask[:, a:b])
+        parts.append(done.outputs["y"])
+        state = done.state
+    assert torch.allclose(torch.cat(parts, 1), whole.outputs["y"])
+    assert torch.allclose(state["blocks.0.m.memory"]["M"], whole.state["blocks.0.m.memory"]["M"])
+    assert state["clock"]["sequence"].tolist() == [6, 3]
+    assert not whole.outputs["y"][0, 2].any()
+    weight = torch.randn(2, 7, 3, dtype=torch.float64)
+    weighed = nlc.interpret(graph, {}, inputs=inputs, cotangents={"y": weight})
+    plain = nlc.interpret(graph, {}, inputs=inputs)
+    expected = plain.differentiate((plain.outputs["y"] * weight).sum(), plain.inputs)
+    assert all(torch.equal(weighed.input_gradients[name], expected[name]) for name in "kvq")
+
+
+def test_a_batch_of_padding_computes_nothing():
+    graph = nlc.build(nlc.load("linear_attention", set={k: v for k, v in HOPE.items() if k.startswith("sizes")}))
+    x, y = text(3)
+    result = nlc.interpret(graph, weights(graph), x, y, mask=torch.zeros_like(x, dtype=torch.bool))
+    assert not result.logits.any()
+    assert result.loss == 0
+
+
 def test_learned_start_is_the_first_state():
     graph = nlc.build(nlc.load("hope", set=HOPE))
-    W, (x, y) = weights(graph), text(1)
-    state = nlc.interpret(graph, W, x).state  # one token, read only
+    W = weights(graph)
+    state = nlc.interpret(graph, W, text(1)[0]).state  # one token, read only
     for box in ("key", "value", "eta", "alpha", "memory"):
         assert torch.equal(state[f"blocks.0.titans.{box}"]["M"][0], W[f"blocks.0.titans.{box}.start"])
 
@@ -156,13 +195,19 @@ def test_ignored_targets_leave_the_mean():
     assert torch.isclose(result.loss, result.nats.sum() / 4)
 
 
-def test_missing_tokens_and_inputs_are_said():
+def test_arguments_that_do_not_fit_are_said():
     graph = nlc.build(nlc.load("linear_attention", set={k: v for k, v in HOPE.items() if k.startswith("sizes")}))
     with pytest.raises(ValueError, match="tokens: none were given"):
         nlc.interpret(graph, weights(graph))
+    with pytest.raises(
+        ValueError, match=r"perturb: no memory is written at 'memory'; places: blocks\.0\.attention\.memory"
+    ):
+        nlc.interpret(graph, weights(graph), *text(2), perturb={("memory", 1): torch.zeros(2, 4, 4)})
 
 
 def test_interpreter_imports_neither_codegen_nor_runtime():
-    code = "import sys, nlc; nlc.interpret; print(sorted(m for m in sys.modules if m.split('.')[0] in ('codegen', 'runtime')))"
+    code = (
+        "import sys, nlc; nlc.interpret; print([m for m in sys.modules if m.split('.')[0] in ('codegen', 'runtime')])"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -128,9 +128,8 @@ def test_expressions(text, expected):
 
 
 def rule(*levels):
-    return Rule(
-        name="test", levels=tuple(RuleLevel(period, state, parse_block(do, AT)) for period, state, do in levels)
-    )
+    made = [RuleLevel(period=period, state=state, do=parse_block(do, AT)) for period, state, do in levels]
+    return Rule(name="test", levels=tuple(made))
 
 
 def updates(rule, grads, **names):
@@ -148,7 +147,7 @@ def test_adamw_is_the_usual_one():
     from nlc.spec import load_rule
 
     program = load_rule("adamw").levels[0]
-    made = Rule(name="adamw", levels=(RuleLevel(1, tuple(program.state), tuple(program.do)),))
+    made = Rule(name="adamw", levels=(RuleLevel(period=1, state=tuple(program.state), do=tuple(program.do)),))
     grads = [draw(2, 3, seed=i) for i in range(5)]
     found = updates(made, grads, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.1)
     weight = torch.zeros(2, 3, dtype=torch.float64, requires_grad=True)

@@ -223,6 +223,9 @@ class TestSet:
         pytest.param("chunk: 16", "objective: l3", [("NLC0404", 7, 16)], id="objective"),
         pytest.param("chunk: 16", "start: ones", [("NLC0406", 7, 12)], id="start"),
         pytest.param("chunk: 16", "start: learned(ones)", [("NLC0406", 7, 20)], id="learned_start"),
+        pytest.param("chunk: 16", "start: from(checkpoint:../a)", [("NLC0406", 7, 17)], id="start_outside"),
+        pytest.param("chunk: 16", "start: from(/etc/passwd)", [("NLC0406", 7, 17)], id="start_no_checkpoint"),
+        pytest.param("chunk: 16", "start: from(checkpoint:)", [("NLC0406", 7, 17)], id="start_nowhere"),
         pytest.param("chunk: 16", "carry: foo", [("NLC0204", 7, 12)], id="carry"),
         pytest.param("chunk: 16", "read: befor", [("NLC0204", 7, 11)], id="read"),
         pytest.param("chunk: 16", "chunk: '16'", [("NLC0202", 7, 13)], id="number_as_text"),
@@ -290,7 +293,8 @@ class TestFields:
         assert parse_select(text, AT) == select
 
     @pytest.mark.parametrize(
-        ("text", "column"), [("all", 5), ("select(a-b)", 12), ("select(rnk=2)", 12), ("select(rank=x)", 17)]
+        ("text", "column"),
+        [("all", 5), ("select(a-b)", 12), ("select(rnk=2)", 12), ("select(rank=x)", 17), ("select(a]b)", 5)],
     )
     def test_not_a_selection(self, text: str, column: int) -> None:
         with pytest.raises(SpecError) as error:

@@ -16,7 +16,8 @@ from jinja2 import Environment, meta
 from torch import nn
 
 from codegen import train as generator
-from codegen.train import TrainView, distinct, literal, margin, train
+from codegen.train import TrainView, even, train
+from codegen.writing import distinct, literal, margin
 from nlc.diagnostics import SpecError
 from nlc.graph.graph import Graph
 from nlc.graph.nodes import Carry, Period, Rule, Unit
@@ -192,6 +193,12 @@ def test_a_precision_that_is_not_there_yet_is_refused() -> None:
         text_of(two_levels(precision="bfloat16"))
 
 
+def test_weights_that_count_tasks_are_refused() -> None:
+    found = two_levels()
+    with pytest.raises(SpecError, match="weights updated every 2 tasks are not supported yet"):
+        text_of(found.with_nodes([replace(found["train"], period=Period(2, Unit.TASK))]))
+
+
 # ---- ownership ------------------------------------------------------------------------------------------------------
 
 
@@ -249,3 +256,8 @@ def test_places_stand_at_the_right_margin_while_there_is_room() -> None:
     line = margin("for x in y:", "level a", at(7))
     assert len(line) == 120 and line.startswith("for x in y:  # level a ") and line.endswith(" tiny.yaml:7")
     assert margin("x" * 118, "level a", at(7)) == "x" * 118
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(3, 10), (50, 50), (166.6, 100), (999, 500), (10_000, 10_000)])
+def test_what_happens_every_so_often_does_so_at_round_steps(steps: float, expected: int) -> None:
+    assert even(steps) == expected

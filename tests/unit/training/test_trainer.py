@@ -167,12 +167,12 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_and_names_the_memory
     assert run(folder, tmp_path / "out", "--data", text) == 1
     err = capsys.readouterr().err
     assert "error: step 3: level train: the gradient of" in err
-    assert "first not finite: memory 'titans.key' of layer 1, at token" in err
+    assert "first not finite: 'titans.key' of layer 1, at token" in err
     rows = list(read(tmp_path / "out/metrics.jsonl"))
     assert rows[0]["step"] == 1
     kept = checkpoint.read(tmp_path / "out/diverged")
     assert all(weight.isfinite().all() for weight in kept.weights.values())
-    x_BT = kept.optimiser["batch/tokens"]
+    x_BT = kept.state["batch"]["tokens"]
     first = min(row.tolist().index(ord("f")) for row in x_BT if ord("f") in row.tolist())
     assert f"at token {first} " in err
 

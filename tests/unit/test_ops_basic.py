@@ -1,0 +1,212 @@
+"""Operators, forms and `past` against their equations, forward and in two derivatives."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.autograd import gradcheck, gradgradcheck
+
+from runtime.ops import basic
+from runtime.ops.forms import Form, Matrix, Mlp, Swiglu, Vector, read
+from runtime.ops.past import own_errors, past
+
+torch.manual_seed(0)
+
+
+def normal(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+
+@pytest.mark.parametrize("f", [basic.rmsnorm, basic.layernorm, basic.l2norm], ids=lambda f: f.__name__)
+def test_norms_have_two_derivatives(f):
+    x = normal(2, 3, 5)
+    assert gradcheck(f, x)
+    assert gradgradcheck(f, x)
+
+
+def test_norms_match_equations():
+    x, gain, bias = normal(2, 3, 5), normal(5), normal(5)
+    mean, var = x.mean(-1, keepdim=True), x.var(-1, unbiased=False, keepdim=True)
+    assert torch.allclose(basic.rmsnorm(x, gain), x / ((x**2).mean(-1, keepdim=True) + 1e-5).sqrt() * gain)
+    assert torch.allclose(basic.layernorm(x, gain, bias), (x - mean) / (var + 1e-5).sqrt() * gain + bias)
+    assert torch.allclose(basic.l2norm(x), x / x.norm(dim=-1, keepdim=True))
+
+
+def test_l2norm_of_a_tiny_vector_divides_by_the_floor():
+    x = torch.full((1, 4), 1e-8, dtype=torch.float64, requires_grad=True)
+    (g,) = torch.autograd.grad(basic.l2norm(x).sum(), x)
+    assert torch.allclose(basic.l2norm(x), x / 1e-6)
+    assert torch.allclose(g, torch.full_like(x, 1e6))
+    zero = torch.zeros(2, 4, dtype=torch.float64, requires_grad=True)
+    (g,) = torch.autograd.grad(basic.l2norm(zero).sum(), zero)
+    assert torch.isfinite(g).all()
+
+
+def test_linear_has_one_weight_per_head():
+    x, W, b, w = normal(2, 3, 4, 5), normal(4, 6, 5), normal(4, 6), normal(4, 1, 5)
+    assert torch.allclose(basic.linear(x, W, b), torch.einsum("bthi,hoi->btho", x, W) + b)
+    assert torch.allclose(basic.readout(x, w), torch.einsum("bthi,hi->bth", x, w[:, 0]))
+    deep, V = normal(2, 3, 2, 2, 5), normal(2, 2, 6, 5)
+    assert torch.allclose(basic.linear(deep, V), torch.einsum("btghi,ghoi->btgho", deep, V))
+
+
+def test_align_appends_axes():
+    assert basic.align(torch.zeros(2, 3, 4), 2).shape == (2, 3, 4, 1)
+    assert basic.align(torch.zeros(2, 3), 0).shape == (2, 3)
+
+
+@pytest.mark.parametrize("taps", [1, 2, 4])
+def test_conv_streams_as_the_whole(taps):
+    x, w = normal(2, 9, 3), normal(taps, 3)
+    fresh = torch.zeros(2, taps - 1, 3, dtype=torch.float64)
+    whole, last = basic.causal_conv(x, w, fresh)
+    padded = torch.cat((fresh, x), 1)
+    expected = sum(w[j] * padded[:, j : j + 9] for j in range(taps))
+    assert torch.allclose(whole, expected)
+    a, history = basic.causal_conv(x[:, :4], w, fresh)
+    b, history = basic.causal_conv(x[:, 4:], w, history)
+    assert torch.equal(torch.cat((a, b), 1), whole)
+    assert torch.equal(history, last)
+
+
+def test_conv_own_error_passes_the_last_tap_only():
+    x, w = normal(1, 5, 3), normal(3, 3)
+    y, _ = basic.causal_conv(x, w, torch.zeros(1, 2, 3, dtype=torch.float64))
+    (error,) = own_errors(y.sum(), [x])
+    assert torch.allclose(error, w[-1].expand_as(x))
+
+
+def test_previous_streams_as_the_whole():
+    x = normal(2, 5, 3)
+    y, history = basic.previous(x, torch.zeros(2, 1, 3, dtype=torch.float64))
+    assert torch.equal(y[:, 1:], x[:, :-1])
+    assert not y[:, 0].any()
+    assert torch.equal(history, x[:, -1:])
+
+
+def test_rope_turns_pairs_by_position():
+    x = normal(1, 3, 2, 4)
+    y = basic.rope(x, position=5, base=100.0)
+    for t in range(3):
+        for i in range(2):
+            angle = (5 + t) * 100.0 ** (-2 * i / 4)
+            a, b = x[:, t, :, i], x[:, t, :, i + 2]
+            assert torch.allclose(y[:, t, :, i], a * math.cos(angle) - b * math.sin(angle))
+            assert torch.allclose(y[:, t, :, i + 2], a * math.sin(angle) + b * math.cos(angle))
+    with pytest.raises(ValueError, match="must be even, not 3"):
+        basic.rope(torch.zeros(1, 1, 3))
+
+
+def test_newton_schulz_cubic_reaches_the_polar_factor():
+    G = normal(2, 6, 4)
+    U, _, Vh = torch.linalg.svd(G, full_matrices=False)
+    assert torch.allclose(basic.newton_schulz(G, 40, basic.CUBIC), U @ Vh, atol=1e-8)
+
+
+def test_small_operators():
+    x, A, b = normal(2, 3, 4), normal(2, 3, 5, 4), normal(2, 3, 4)
+    assert torch.equal(basic.poly(x, 3), torch.cat((x, x**2, x**3), -1))
+    assert torch.allclose(basic.apply_matrix(A, b), torch.einsum("btnm,btm->btn", A, b))
+    assert torch.allclose(basic.outer(x, b), torch.einsum("bti,btj->btij", x, b))
+    assert torch.allclose(basic.trace(A[..., :4, :]), torch.einsum("btii->bt", A[..., :4, :]))
+    assert torch.allclose(basic.norm(x, 3.0), (x.abs() ** 3).sum(-1) ** (1 / 3))
+    assert torch.equal(basic.merge(basic.heads(x, 2)), x)
+
+
+# ---- past
+
+
+def test_past_is_open_outside_and_closed_inside():
+    x, y = normal(3), normal(3)
+    loss = (past(x) * y * y).sum()
+    assert torch.allclose(torch.autograd.grad(loss, x, retain_graph=True)[0], y * y)
+    a, b = own_errors(loss, [x, y], create_graph=True)
+    assert not a.any()
+    assert torch.allclose(b, 2 * x * y)
+    assert torch.allclose(torch.autograd.grad(b.sum(), x)[0], 2 * y)  # the outer gradient sees the history
+
+
+def test_own_errors_gives_zeros_where_nothing_reaches():
+    x, y = normal(3), normal(2)
+    constant = torch.ones(4)
+    a, b, c = own_errors((x**2).sum(), [x, y, constant])
+    assert torch.allclose(a, 2 * x)
+    assert not b.any()
+    assert not c.any()
+
+
+# ---- forms
+
+FORMS: dict[str, Form] = {
+    "matrix": Matrix(),
+    "vector": Vector(),
+    "mlp": Mlp(),
+    "mlp-norm-bias": Mlp(act="silu", norm="layernorm", bias=True),
+    "mlp-deep": Mlp(act="tanh", depth=3, norm="rmsnorm", bias=True),
+    "mlp-one": Mlp(depth=1, bias=True),
+    "mlp-normalised": Mlp(normalise_hidden=True, residual=False),
+    "mlp-softplus": Mlp(act="softplus"),
+    "swiglu": Swiglu(),
+    "swiglu-all": Swiglu(norm="rmsnorm", bias=True, normalise_hidden=True, residual=False),
+}
+
+
+def weights(form: Form, heads: int, width: int, hidden: int) -> dict[str, torch.Tensor]:
+    if isinstance(form, Vector):
+        return {"m": normal(2, heads, width)}
+    first = {"W_in", "W_gate"} if isinstance(form, Swiglu) else {form.layers[0].weight}
+    made = {}
+    for layer in form.layers:
+        rows = width if layer is form.layers[-1] else hidden
+        columns = width if layer.weight in first else hidden
+        made[layer.weight] = normal(2, heads, rows, columns)
+        if layer.bias:
+            made[layer.bias] = normal(2, heads, rows)
+    return made
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_form_factors_equal_autograd(name):
+    form = FORMS[name]
+    W, x, u = weights(form, 2, 4, 5), normal(2, 6, 2, 4), normal(2, 6, 2, 4)
+    scale = torch.rand(2, 6, 2, dtype=torch.float64)
+    y, taps = form.read(W, x)
+    grads, grams = form.sums(taps, form.errors(W, taps, u), weights=scale, gram=True)
+    expected = torch.autograd.grad((y * u * scale[..., None]).sum(), list(W.values()))
+    assert set(grads) == set(W) == set(form.parts)
+    for got, want in zip((grads[n] for n in W), expected, strict=True):
+        assert torch.allclose(got, want, atol=1e-12)
+    for layer, (a, _) in zip(form.layers, taps, strict=True):
+        if layer.weight in grams:
+            assert torch.allclose(grams[layer.weight], torch.einsum("bth,bthi,bthj->bhij", scale, a, a))
+    first, _ = form.sums(taps, form.errors(W, taps, u), first_order=True)
+    assert not any(g.requires_grad for g in first.values())
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_form_reads_shared_weights(name):
+    form = FORMS[name]
+    W, x = weights(form, 2, 4, 5), normal(2, 6, 2, 4)
+    shared = {n: w[0] for n, w in W.items()}
+    copies = {n: w[:1].expand_as(w) for n, w in W.items()}
+    assert torch.allclose(form.read(shared, x)[0], form.read(copies, x)[0])
+    one = {n: w[:1] for n, w in shared.items()}
+    assert torch.allclose(form.read(one, x[:, :, :1])[0], form.read(shared, x)[0][:, :, :1])
+
+
+def test_mlp_matches_its_equation():
+    W, x = weights(Mlp(), 1, 4, 5), normal(2, 3, 1, 4)
+    h = F.gelu(x.squeeze(2) @ W["W_in"][:, 0].mT)
+    assert torch.allclose(read(Mlp(), W, x).squeeze(2), x.squeeze(2) + h @ W["W_out"][:, 0].mT)
+
+
+def test_read_of_a_state_has_no_own_error():
+    W, x = weights(Matrix(), 2, 4, 5), normal(2, 3, 2, 4)
+    y = read(Matrix(), W, x)
+    to_state, to_query = own_errors((y**2).sum(), [W["M"], x])
+    assert not to_state.any()
+    assert to_query.any()
+    assert torch.autograd.grad((y**2).sum(), W["M"])[0].any()
