@@ -32,8 +32,9 @@ docs: .venv/.dev
 
 # torch comes first and exactly pinned: left to the resolver, it could be another build, gigabytes larger.
 .venv/.torch: constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	    echo "nlc needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo not there)." >&2; \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	    found=$$($(PYTHON) --version 2>/dev/null) || found="not there"; \
+	    echo "nlc needs Python 3.11 or newer; '$(PYTHON)' is $$found." >&2; \
 	    echo "Name another one:  make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(PIP) torch==2.13.0

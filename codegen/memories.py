@@ -12,7 +12,7 @@ from codegen.layout import comment, fit
 from codegen.names import class_constant, function_name, local
 from codegen.places import place_of
 from nlc.graph.graph import Graph
-from nlc.graph.nodes import Input, Level, Memory, Number, Op, Read, Recurrence, When
+from nlc.graph.nodes import Input, Level, Memory, Number, Op, Output, Read, Recurrence, When
 from nlc.equations import Name, walk
 from nlc.graph.flow import label, pieces, reads_of, self_query, sources
 from nlc.graph.linearity import linear
@@ -66,7 +66,8 @@ def _frozen(emitter: Emitter, recurrence: Recurrence, read: Read) -> None:
         name = local(f"{function_name(memory.name)}_taps") + (str(len(taps) + 1) if taps else "")
         taps.append(name)
         register = f's.get("{place_of(emitter.graph, memory)}")'
-        emitter.say(f"{out}, {name} = {constant}.read({register}, {parts}, {query})")
+        before = ", before=True" if holds(memory) and read.when is When.BEFORE else ""
+        emitter.say(f"{out}, {name} = {constant}.read({register}, {parts}, {query}{before})")
     emitter.define(read.id, out)
 
 
@@ -253,8 +254,9 @@ def _shared_call(emitter: Emitter, recurrence: Recurrence, name: str) -> None:
         return
     emitter.done |= {recurrence.id, *recurrence.members}
     extras = [e for e in extras if not emitter.scope.tokenless(e)]
-    weights = list(dict.fromkeys(w for i in _closure(graph, results, inside | _unnamed(emitter, results)) for w in getattr(graph[i], "weights", ())))
-    _flow(emitter, recurrence, name, [r for group in queries.values() for r in group], extras, weights, results)
+    maps = _readouts(emitter, reads)
+    weights = list(dict.fromkeys(w for i in _closure(graph, results, inside | _unnamed(emitter, results)) if i not in maps for w in getattr(graph[i], "weights", ())))
+    _flow(emitter, recurrence, name, [r for group in queries.values() for r in group], extras, weights, results, maps)
 
     headline(emitter, recurrence)
     shape = linear(first.rule)
@@ -268,6 +270,9 @@ def _shared_call(emitter: Emitter, recurrence: Recurrence, name: str) -> None:
         arguments.append(f"extras={tuple_([spread(emitter, e) for e in extras])}")
     if weights:
         arguments.append(f"weights={tuple_([attribute(graph[w].path) for w in weights])}")
+    if maps:
+        items = [f'"{graph[r.memory].name}": {attribute(graph[graph[op].weights[0]].path)}' for op, r in maps.items()]
+        arguments.append(f"readouts={{{', '.join(items)}}}")
     at = phase(clock_of(first, "t"), first.chunk)
     arguments += [f"chunk={first.chunk}", f"phase={at}"] if first.chunk > 1 else ["chunk=1"]
     if first.retain_to_start:
@@ -286,6 +291,26 @@ def _shared_call(emitter: Emitter, recurrence: Recurrence, name: str) -> None:
             emitter.scope.names.setdefault(id, f"{name}.{field}")
     if first.retain and first.retain in inside:
         emitter.scope.logs[first.retain] = f"{name}.keep"
+
+
+def _readouts(emitter: Emitter, reads: list[Read]) -> dict[str, Read]:
+    """Linear maps that are all a box is read for in the loop: {map: read}.  The map's rows of the box obey the box's own product."""
+    graph = emitter.graph
+    ends = {s for m in graph.of(Memory, emitter.block) for s in sources(graph, m)}
+    ends |= {o.value for o in graph.of(Output, emitter.block)} | {r.query for r in graph.of(Read, emitter.block)}
+    found: dict[str, Read] = {}
+    for read in reads:
+        users = [o for o in graph.of(Op, emitter.block) if read.id in o.inputs]
+        memory: Memory = graph[read.memory]
+        if len(users) != 1 or read.id in ends or not memory.heads or [r.memory for r in reads].count(memory.id) > 1:
+            continue
+        (user,) = users
+        if user.op != "linear" or user.name or len(user.weights) != 1:
+            continue
+        shape = graph[user.weights[0]].shape
+        if shape is not None and shape[-2] < memory.outer:
+            found[user.id] = read
+    return found
 
 
 def tuple_(items: list[str]) -> str:
@@ -355,7 +380,14 @@ def straight(graph: Graph, ids: Iterable[str], inside: set[str]) -> set[str]:
 
 
 def _flow(
-    emitter: Emitter, recurrence: Recurrence, name: str, reads: list[Read], extras: list[str], weights: list[str], results: list[str]
+    emitter: Emitter,
+    recurrence: Recurrence,
+    name: str,
+    reads: list[Read],
+    extras: list[str],
+    weights: list[str],
+    results: list[str],
+    maps: dict[str, Read],
 ) -> None:
     """The token-wise function from what is read to key, target, rate and log retention."""
     graph, lines = emitter.graph, emitter.functions
@@ -364,14 +396,16 @@ def _flow(
     names = [n if names.count(n) == 1 else f"{n}{i}" for i, n in enumerate(names)]
     for r, n in zip(reads, names, strict=True):
         scope.names[r.id] = n
+    for op, r in maps.items():
+        scope.names[op] = scope.names[r.id] + (".squeeze(-1)" if dict(graph[op].options).get("out") == 1 else "")
     for e in extras:
         scope.names[e] = emitter.scope.names.get(e, local(getattr(graph[e], "name", "") or "value"))
     words = weight_names([graph[w].path for w in weights])
     paths = {graph[w].path: word for w, word in zip(weights, words, strict=True)}
     scope.weight = lambda path: paths[path]
     lines.append(f"def {name}_flow(reads, extras, weights):")
-    said = ", ".join(graph[r.memory].name for r in reads)
-    lines.append(f'    """What {said} say of a token: its key, its target\'s argument, rate and log retention."""')
+    readers = ", ".join(graph[r.memory].name for r in reads)
+    lines.append(f'    """What {readers} say of a token: its key, its target\'s argument, rate and log retention."""')
     for group, given in ((names, "reads"), ([scope.names[e] for e in extras], "extras"), (words, "weights")):
         if group:
             lines.append(f"    {', '.join(group)}{',' if len(group) == 1 else ''} = {given}")
@@ -384,8 +418,11 @@ def _flow(
     key, target, rate_id, *retain = results
     memory: Memory = graph[recurrence.members[0]]
     scope.like = names[0]
-    lines += fit(f"rate = {scope.spread(rate_id, memory.heads)}", 1)
-    lines += fit(f"keep = {scope.spread_log(retain[0], memory.heads)}" if retain else "keep = None", 1)
+    said = [*fit(f"rate = {scope.spread(rate_id, memory.heads)}", 1)]
+    said += fit(f"keep = {scope.spread_log(retain[0], memory.heads)}" if retain else "keep = None", 1)
+    if any("(B, T" in line for line in said):
+        lines.append(f"    B, T = {scope.like}.shape[:2]")
+    lines += said
     lines.append(f"    return {scope.text(key)}, {scope.text(target)}, rate, keep")
     lines += ["", ""]
 

@@ -6,6 +6,8 @@ import keyword
 
 TAKEN = frozenset("self s t B T F torch nn math history clock learn state final calls".split())
 
+CLASSES = frozenset("Block Call F LanguageModel Layer Learner Matrix Mlp Swiglu Vector Weights Write".split())  # of a generated file
+
 
 def local(name: str) -> str:
     """A Python variable for a name of the spec."""
@@ -16,7 +18,8 @@ def class_name(name: str) -> str:
     """hope_deep, dgd-cell -> HopeDeep, DgdCell."""
     words = "".join(c if c.isalnum() else " " for c in name).split()
     text = "".join(w[:1].upper() + w[1:] for w in words) or "Model"
-    return text if text[0].isalpha() else f"Model{text}"
+    plain = text[0].isalpha() and not keyword.iskeyword(text) and text not in CLASSES
+    return text if plain else f"Model{text}"
 
 
 def class_constant(id: str) -> str:

@@ -38,7 +38,8 @@ class LevelFacts:
     period: str
     per_step: str  # updates per optimiser step
     fires: int | None  # updates in a sequence that a later token of it can read; None where not counted
-    when: str  # the same in words
+    per_sequence: str  # the same as a table shows it
+    when: str  # and in words
     rule: str
     learns_from: str
     memories: tuple[str, ...]
@@ -122,6 +123,8 @@ def _level(graph: Graph, level: Level) -> LevelFacts:
     objectives = [_objective(m.objective, graph) for m in written]
     if level.objective and not (memories and all(map(is_attention, memories))):
         objectives = [_outer(level.objective, level.period)]
+    if level.period.unit is Unit.NEVER:
+        rules, objectives = [], []
     fires, when = firing(graph, level.period, memories)
     return LevelFacts(
         index=level.index,
@@ -129,6 +132,7 @@ def _level(graph: Graph, level: Level) -> LevelFacts:
         period="-" if not level.period.count and level.period.unit is Unit.TOKEN else str(level.period),
         per_step=_per_step(graph, level.period),
         fires=fires,
+        per_sequence=_per_sequence(graph, level.period, memories, fires),
         when=when,
         rule=_listed(rules),
         learns_from=_listed(objectives),
@@ -159,6 +163,15 @@ def firing(graph: Graph, period: Period, memories: Sequence[Memory]) -> tuple[in
             return None, f"every {period}"
 
 
+def _per_sequence(graph: Graph, period: Period, memories: Sequence[Memory], fires: int | None) -> str:
+    if fires is not None:
+        return f"{fires:,}" if fires else "never fires"
+    context = graph.sizes.get("context", 0)
+    if context and period.unit is Unit.TOKEN and period.count:  # a stream: its clock goes on from sequence to sequence
+        return _ratio(Fraction(context, period.count)) + " of a lane"
+    return "-"
+
+
 def _per_step(graph: Graph, period: Period) -> str:
     tokens = graph.sizes.get("context", 0) * graph.run.batch
     if period.unit is Unit.NEVER:
@@ -166,10 +179,12 @@ def _per_step(graph: Graph, period: Period) -> str:
     if not tokens or not period.count or period.unit not in (Unit.TOKEN, Unit.STEP):
         return "-"
     frequency = per_step(period, tokens)
-    return f"{frequency.numerator:,}" if frequency.denominator == 1 else _ratio(frequency)
+    return _ratio(frequency)
 
 
 def _ratio(value: Fraction) -> str:
+    if value.denominator == 1:
+        return f"{value.numerator:,}"
     return f"1/{value.denominator:,}" if value.numerator == 1 else f"{float(value):,.1f}"
 
 
@@ -216,6 +231,8 @@ def _memory(graph: Graph, memory: Memory) -> MemoryFacts:
     reads = ", ".join(w.value for w in When if w.value in whens)
     if memory.chunk > 1:
         reads = reads.replace("chunk", f"chunk of {memory.chunk}")
+    elif memory.period.unit is Unit.NEVER:
+        reads = "never written"
     elif memory.carry is Carry.MODEL or memory.period.count > 1:
         reads = "as last written"
     if is_attention(memory):
@@ -315,7 +332,10 @@ def _tails(graph: Graph, memories: Sequence[Memory]) -> Iterator[str]:
     left: dict[tuple[int, int, str, str], list[str]] = {}
     for m in memories:
         length = max(m.chunk, m.period.count)
-        if context and m.carry is not Carry.MODEL and m.period.unit is Unit.TOKEN and context % length:
+        reached = m.carry is Carry.SEQUENCE and m.period.count >= context
+        if m.carry is Carry.MODEL or m.period.unit is not Unit.TOKEN or not context or reached:
+            continue
+        if context % length:
             what = "chunk" if m.chunk > 1 else "period"
             left.setdefault((context % length, length, what, m.tail.value), []).append(memory_name(m))
     for (rest, length, what, tail), unfinished in left.items():

@@ -39,13 +39,9 @@ def levels_text(e: Explanation) -> str:
     """The levels as a table."""
     rows = [["", "level", "every", "per step", "per sequence", "rule", "learns from"]]
     for level in e.levels:
-        fires = {None: "-", 0: "never fires"}.get(level.fires, f"{level.fires:,}" if level.fires else "")
-        rows.append([str(level.index), level.name, level.period, level.per_step, fires, level.rule, level.learns_from])
-    if all(row[4] == "-" for row in rows[1:]):
-        rows = [[*row[:4], *row[5:]] for row in rows]
-    return "Levels, fastest first, and how often each is updated\n\n" + table(
-        rows, right={0, 3, 4} if e.context else {0, 3}
-    )
+        often = [level.period, level.per_step, level.per_sequence]
+        rows.append([str(level.index), level.name, *often, level.rule, level.learns_from])
+    return "Levels, fastest first, and how often each is updated\n\n" + table(rows, right={0, 3, 4})
 
 
 def timeline(e: Explanation) -> str:
@@ -60,7 +56,7 @@ def timeline(e: Explanation) -> str:
             case _:
                 continue
         rows.append([level.name, row])
-    if not rows or not e.context:
+    if not e.context or not any(row[-1].strip() and not row[-1].startswith(" " * COLUMNS) for row in rows):
         return ""
     scale = f"one sequence of {e.context:,} tokens, left to right; each | is at least one update"
     return f"  {scale}\n\n" + table(rows)

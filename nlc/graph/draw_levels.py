@@ -18,7 +18,7 @@ from nlc.graph.graph import Graph
 from nlc.graph.nodes import Carry, Input, Level, Memory, Period, Unit
 from nlc.graph.outline import OUT, TOKENS, Link, Outline, outline
 
-GUTTER = 214.0  # left of the bands' contents: the level's name and clock
+GUTTER = 228.0  # left of the bands' contents: the level's name and clock
 COLUMN, BOX, BOX_HEIGHT = 150.0, 126.0, 62.0
 LEFT, MIDDLE, RIGHT = 30.0, 64.0, 98.0  # where lines meet a box
 RAIL = 142.0  # y of the rail
@@ -152,7 +152,7 @@ class Layout:
         graph, scene = self.graph, self.scene
         scene.text(24, 42, graph.name, size=24, bold=True)
         wide = self.right - 24
-        lines = _wrapped(graph.doc, 13, wide)
+        lines = _wrapped(graph.doc, 13, wide) if graph.doc else []
         for i, line in enumerate(lines):
             scene.text(24, 66 + 18 * i, line, "faint", size=13)
         sizes = [
@@ -281,18 +281,21 @@ class Layout:
         rest = bool(band.level.selects) and band.level.selects[0].patterns == ("*",)
         said = "every weight no faster level owns" if rest else "the weights it selects"
         longer = f"{said}, the starts of the memories among them" if starts else said
-        fitting = longer if width_of(longer, 11) < stop - start - 12 else said
+        room = stop - start - 12
+        fitting = next(
+            (t for t in (longer, said) if width_of(t, 11) < room), "all the rest" if rest else "its selection"
+        )
         scene.text(
             (start + stop) / 2, y + 45, shortened(fitting, 11, stop - start - 12), "faint", size=11, anchor="middle"
         )
         for link in starts:
             target = next(b for b in self.bands if any(m.id == link.target for m in b.memories))
             x = self.x[link.target] + MIDDLE
-            if target.top < band.top:
-                leaves, below = min(max(x, start + 20), stop - 20), band.top - 6
-                detour = [] if leaves == x else [(leaves, below), (x, below)]
-                end = (x, target.boxes + BOX_HEIGHT)
-                self.line([(leaves, y), *detour, end], "initialises", arrow=True, thickness=1.3)
+            above = target.top < band.top
+            leaves, gap = min(max(x, start + 20), stop - 20), band.top - 6 if above else band.top + band.height + 6
+            detour = [] if leaves == x else [(leaves, gap), (x, gap)]
+            begin, end = (y, target.boxes + BOX_HEIGHT) if above else (y + BOX_HEIGHT, target.boxes)
+            self.line([(leaves, begin), *detour, (x, end)], "initialises", arrow=True, thickness=1.3)
 
     def errors(self) -> None:
         """From the loss, down the right margin, to every level that learns from it."""
@@ -324,8 +327,8 @@ class Layout:
             scene.text(self.right - 4, RAIL - 10, shortened(note, 11, 320), "faint", size=11, anchor="end")
 
     def legend(self) -> None:
-        last = self.bands[-1]
-        x, y = 44.0, last.top + last.height + 28
+        end = self.bands[-1].top + self.bands[-1].height if self.bands else RAIL
+        x, y = 44.0, end + 28
         for role, label in LEGEND.items():
             if role not in self.used:
                 continue

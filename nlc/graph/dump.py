@@ -88,7 +88,7 @@ def to_text(graph: Graph) -> str:
     programs = _programs(graph)
     for name, levels in programs.items():
         lines.append(_wrapped(f"rule {word(name)}", {"levels": encode(levels, graph.file)}))
-    lines += [_statement(node, graph.file, programs) for node in graph.nodes.values()]
+    lines += [_statement(graph, node, programs) for node in graph.nodes.values()]
     if graph.cost is not None:
         totals = encode(graph.cost, graph.file)
         entries = totals.pop("by_node", [])
@@ -112,13 +112,15 @@ def _programs(graph: Graph) -> dict[str, tuple[RuleLevel, ...]]:
     """Each rule's program, once; a second program under the same name is written where it is used."""
     found: dict[str, tuple[RuleLevel, ...]] = {}
     for node in graph.nodes.values():
-        if isinstance(node, Memory | Level) and node.rule is not None:
+        if isinstance(node, Memory | Level) and node.rule is not None and node.rule.levels:
             found.setdefault(node.rule.name, node.rule.levels)
     return found
 
 
-def _statement(node: AnyNode, file: str, programs: dict[str, tuple[RuleLevel, ...]]) -> str:
-    data = encode(node, file)
+def _statement(graph: Graph, node: AnyNode, programs: dict[str, tuple[RuleLevel, ...]]) -> str:
+    data = encode(node, graph.file)
+    if data.get("block") == graph.stack[0]:  # the first kind of block goes without saying
+        del data["block"]
     id, at = data.pop("id"), data.pop("at")
     data.pop("said", None)
     head = f"{NAMES[type(node)]} {word(id)}"
@@ -128,20 +130,31 @@ def _statement(node: AnyNode, file: str, programs: dict[str, tuple[RuleLevel, ..
             head += f" = {data.pop('op')}({', '.join(map(word, data.pop('inputs')))}{options})"
         case Read():
             head += f" = {word(data.pop('memory'))}({word(data.pop('query'))})"
-        case Memory() | Level() if node.rule is not None and programs[node.rule.name] == node.rule.levels:
-            data["rule"].pop("levels", None)
+        case Memory() | Level() if node.rule is not None:
+            if programs.get(node.rule.name) == node.rule.levels:
+                del data["rule"]["levels"]
+            else:
+                data["rule"].setdefault("levels", [])
     return _wrapped(head, data, f" @{at}", wrap=isinstance(node, Memory | Level | Recurrence))
 
 
 def _wrapped(head: str, data: dict[str, Any], tail: str = "", wrap: bool = True) -> str:
     lines = [head]
-    for i, item in enumerate(
-        [*(f"{name}={written(value)}" for name, value in data.items()), *([tail.strip()] if tail else [])]
-    ):
-        if wrap and i and len(lines[-1]) + len(item) > WIDTH:
-            lines.append("   ")
-        lines[-1] += f" {item}"
+    items = [f"{name}={written(value)}" for name, value in data.items()]
+    for i, item in enumerate([*items, *([tail.strip()] if tail else [])]):
+        for piece in _pieces(item) if wrap else [item]:
+            if wrap and i and len(lines[-1]) + len(piece) > WIDTH:
+                lines.append("   ")
+            lines[-1] += piece if lines[-1].endswith(",") else f" {piece}"
     return "\n".join(lines)
+
+
+def _pieces(item: str) -> list[str]:
+    """A long list, cut after its commas; quoted text stays whole."""
+    if len(item) < WIDTH or '"' in item:
+        return [item]
+    *pieces, last = item.split(",")
+    return [*(f"{piece}," for piece in pieces), last]
 
 
 class _Said(NamedTuple):
@@ -159,6 +172,7 @@ def from_text(text: str) -> Graph:
     if statements[0].kind != "graph" or header.get("format") != FORMAT:
         raise CompilerBug(f"not the text of a graph of format {FORMAT}")
     file, programs = header["file"], {}
+    stack = tuple(kind for n, kind in header["stack"] for _ in range(n))
     nodes: list[AnyNode] = []
     cost: dict[str, Any] | None = None
     for kind, id, reader in statements[1:]:
@@ -170,8 +184,7 @@ def from_text(text: str) -> Graph:
             assert cost is not None
             cost["by_node"].append([id, *reader.values()])
         else:
-            nodes.append(_node(KINDS[kind], id, reader, programs, file))
-    stack = tuple(kind for n, kind in header["stack"] for _ in range(n))
+            nodes.append(_node(KINDS[kind], id, reader, programs, stack[0], file))
     return Graph(
         name=statements[0].id, file=file, doc=header["doc"], sizes=header["sizes"],
         run=decode(Run, header["run"], file), stack=stack, tied=header["tied"], bare=header["bare"],
@@ -195,8 +208,8 @@ def _said(statement: str) -> _Said:
     return _Said(kind, "" if kind == "cost" else reader.word(), reader)
 
 
-def _node(kind: type[AnyNode], id: str, reader: Reader, programs: dict[str, Any], file: str) -> AnyNode:
-    data: dict[str, Any] = {"id": id}
+def _node(kind: type[AnyNode], id: str, reader: Reader, programs: dict[str, Any], block: str, file: str) -> AnyNode:
+    data: dict[str, Any] = {"id": id, "block": block} if "block" in kind.__dataclass_fields__ else {"id": id}
     if kind is Op:
         data |= dict(zip(("op", "inputs", "options"), reader.call(), strict=True))
     elif kind is Read:

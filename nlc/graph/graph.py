@@ -8,7 +8,24 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from nlc.graph.nodes import AnyNode, Carry, Cost, Flow, Input, Level, Loss, Memory, Node, Number, Op, Output, Read, Recurrence, Run, Weight
+from nlc.graph.nodes import (
+    AnyNode,
+    Carry,
+    Cost,
+    Flow,
+    Input,
+    Level,
+    Loss,
+    Memory,
+    Node,
+    Number,
+    Op,
+    Output,
+    Read,
+    Recurrence,
+    Run,
+    Weight,
+)
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -40,7 +57,8 @@ class Graph:
 
     def of(self, kind: type[N], block: str | None = None) -> list[N]:
         """The nodes of one type, in order; of one block kind when given."""
-        return [n for n in self.nodes.values() if isinstance(n, kind) and (block is None or getattr(n, "block", None) == block)]
+        found: list[N] = [n for n in self.nodes.values() if isinstance(n, kind)]
+        return found if block is None else [n for n in found if getattr(n, "block", None) == block]
 
     @property
     def levels(self) -> list[Level]:
@@ -86,7 +104,8 @@ def flows(node: AnyNode) -> list[tuple[str, str, Flow]]:
             edges = [(w, node.id, Flow.INITIALISES) for w in node.weights]
             for key, value in node.pairs:
                 edges += [(key, node.id, Flow.KEY), (value, node.id, Flow.VALUE)]
-            edges += [(v, node.id, kind) for v, kind in ((node.rate, Flow.RATE), (node.retain, Flow.RETAIN), (node.weigh, Flow.RATE)) if v]
+            fields = ((node.rate, Flow.RATE), (node.retain, Flow.RETAIN), (node.weigh, Flow.RATE))
+            edges += [(v, node.id, kind) for v, kind in fields if v]
             edges += [(p.value, node.id, Flow.RULE) for p in node.rule.params if p.value]
             edges += [(p.value, node.id, Flow.OBJECTIVE) for p in node.objective.params if p.value]
             return edges

@@ -1,14 +1,14 @@
 """The grammar of the graph: every node type, its fields, one line of meaning each.
 
-A graph describes one block per *kind* (`Graph.stack` says how the kinds are stacked into layers); a node of a block stands
-for one copy per layer of that kind.  Nodes refer to each other by id; `flows` derives the typed edges from those references,
-so an edge can never disagree with a node.
+A graph describes one block per *kind* (`Graph.stack` says how the kinds are stacked into layers); a node of a block
+stands for one copy per layer of that kind.  Nodes refer to each other by id; `flows` derives the typed edges from
+those references, so an edge can never disagree with a node.
 
     Value  = Input | Number | Op | Read          something with a shape, one per token
     Weight                                       an ordinary parameter
     Memory                                       a register: read, and written by its level's rule
     Level                                        the memories and weights that share one update frequency
-    Recurrence                                   how a group of memories is computed (made by the passes chunks and share)
+    Recurrence                                   how a group of memories is computed (passes chunks and share)
     Output | Loss                                what leaves
 """
 
@@ -100,8 +100,8 @@ class Number(Node):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Op(Node):
-    """One operator applied to values.  `op` is a key of nlc.operators.OPERATORS (arithmetic included: add, sub, mul, div,
-    matmul, pow, neg, lt, le, gt, ge, eq, ne, slice, item).  `options` are its static arguments, sorted by name."""
+    """One operator applied to values.  `op` is a key of nlc.operators.OPERATORS, arithmetic included (add, sub, mul,
+    div, matmul, pow, neg, lt, le, gt, ge, eq, ne, slice, item).  `options` are its static arguments, sorted by name."""
 
     block: str
     op: str
@@ -169,7 +169,7 @@ class Form:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Param:
-    """A parameter of a form's, rule's or objective's call: a number (or tuple, string, bool), or a value of the block."""
+    """A parameter of a rule's or objective's call: a number (or tuple, string, bool), or a value of the block."""
 
     name: str
     number: Any = None
@@ -178,7 +178,7 @@ class Param:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
-    """The inner loss.  kind: dot | l2 | lp | huber | loss | expression (then `tree` is an equations.Expr in M, k, v)."""
+    """The inner loss.  kind: dot | l2 | lp | huber | loss | expression; then `tree` is an Expr in M, k and v."""
 
     kind: str
     params: tuple[Param, ...] = ()
@@ -237,13 +237,13 @@ class Memory(Node):
     inner: int = 0  # width in
     outer: int = 0  # width out
     weights: tuple[str, ...] = ()  # ids of its Weights: the start, or the weights themselves for carry model
-    parts: tuple[tuple[str, Shape], ...] = ()  # names and shapes of its state, heads included: M; W_in, b_in, W_out, b_out; m
-    said: tuple[tuple[str, Position], ...] = field(default=(), compare=False)  # where each field is said, on it or on its level
+    parts: tuple[tuple[str, Shape], ...] = ()  # of its state, heads included: M; W_in, b_in, W_out, b_out; m
+    said: tuple[tuple[str, Position], ...] = field(default=(), compare=False)  # where each field is said
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Weights by name and number of axes; `rest` is the pattern `*`.  Patterns match whole names, such as `blocks.0.h.conv`."""
+    """Weights by name and number of axes.  Patterns match whole names (`blocks.0.h.conv`); `rest` is `*`."""
 
     patterns: tuple[str, ...]
     rank: int | None = None
@@ -285,7 +285,7 @@ class Recurrence(Node):
     block: str
     lowering: str
     members: tuple[str, ...]  # Memory ids
-    inside: tuple[str, ...] = ()  # Values computed inside the loop over chunks, in order (they depend on a member's state)
+    inside: tuple[str, ...] = ()  # Values computed inside the loop over chunks, in order
     chunk: int = 1
     block_length: int = 0  # tokens per closed-form block, the compiler's choice; 0 where there is none
     reason: str = ""
@@ -330,7 +330,7 @@ class Cost:
     state_bytes: int  # per sequence, float32
     flops: int  # per token, forward
     activation_bytes: int  # saved for backward, per token
-    by_node: tuple[tuple[str, int, int, int, int], ...] = field(default=())  # (id, parameters, state bytes, flops, activations)
+    by_node: tuple[tuple[str, int, int, int, int], ...] = ()  # (id, parameters, state bytes, flops, activations)
 
 
 def per_step(period: Period, tokens_per_step: int) -> Fraction:

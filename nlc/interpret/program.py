@@ -107,8 +107,8 @@ class Interpreter:
     def restore(self, sequence: Sequence, row: State) -> None:
         sequence.clock, sequence.stream = int(row["clock"]["sequence"]), int(row["clock"]["stream"])
         sequence.unlearned = int(row.get("unlearned", {}).get("token", NOTHING))
-        for place, memory in self.places.items():
-            sequence.registers[place] = unpack_register(memory, sequence.registers[place], row[place])
+        for place, fresh in sequence.registers.items():
+            sequence.registers[place] = unpack_register(fresh, row[place])
         for place in sequence.pasts:
             sequence.pasts[place] = row[place]["past"].to(DTYPE)
         for place in sequence.pairs:

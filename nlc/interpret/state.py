@@ -68,8 +68,8 @@ def pack_register(memory: Memory, register: Register) -> dict[str, Tensor]:
     return flat
 
 
-def unpack_register(memory: Memory, fresh: Register, flat: Mapping[str, Tensor]) -> Register:
-    """The register that `pack_register` wrote; accumulators that are missing are those of a fresh one."""
+def unpack_register(fresh: Register, flat: Mapping[str, Tensor]) -> Register:
+    """The register that `pack_register` wrote.  What is missing is as in a fresh one; a held state then is `now`."""
 
     def parts(prefix: str, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: flat[prefix + name].to(DTYPE) if prefix + name in flat else x for name, x in like.items()}
@@ -77,7 +77,7 @@ def unpack_register(memory: Memory, fresh: Register, flat: Mapping[str, Tensor])
     now = parts("", fresh.now)
     return Register(
         now=now,
-        held=parts("held.", fresh.held) if memory.chunk > 1 else now,
+        held=parts("held.", now),
         carried=replace(
             fresh.carried,
             states={name: parts(f"rule.{name}.", like) for name, like in fresh.carried.states.items()},

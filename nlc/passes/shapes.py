@@ -66,10 +66,15 @@ class _Inference:
                 self.unknown(value)
             elif isinstance(value, Read):
                 nodes[value.id] = replace(value, shape=self.known[value.id])
+            elif any(i not in self.known for i in value.inputs):  # a guess whose operand was refused
+                self.bad.add(value.id)
             else:
                 self.verify(value)
                 nodes |= self.complete(value)
         if self.bad:
+            if not self.report.found:
+                value = next(v for v in self.values if v.id in self.bad)
+                self.report.error("NLC0603", value.at, "nothing says what shape this has: it follows only from itself")
             return {}
         for memory in self.memories.values():
             if memory.id not in self.widths:

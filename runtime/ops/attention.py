@@ -33,9 +33,11 @@ def attention(
 
     q (B, T, H, K), k (B, T, G, K), v (B, T, G, V); query head h uses key head h // (H / G).
     cache: {"k": (B, T0, G, K), "v": (B, T0, G, V)}, the tokens just before these.
-    window: tokens seen, itself included; 0 is all.  segment: only the token's own aligned segment; `position` is the number of
+    window: tokens seen, itself included; 0 is all.  segment: only the token's own aligned segment; `position` is the
+        number of
     tokens of the sequence before these.  persistent: pairs (P, G, K), (P, G, V) that every token sees.
-    own: a token's own error (`own_errors`) passes to its query and its own pair alone; False promises that none is asked for, and is faster.
+    own: a token's own error (`own_errors`) passes to its query and its own pair alone; False promises that none is
+        asked for, and is faster.
 
     Returns y (B, T, H, V) and the cache for the next call, without the pairs nobody can see any more.
     Raises ValueError where the key heads do not divide the query heads.
@@ -60,7 +62,7 @@ def attention(
     if own:
         y = own_pair(q, k, v, ks, vs, sees, pk, pv)
     else:
-        plain_causal = T == seen and not window and not segment and pk is None
+        plain_causal = seen == T and not window and not segment and pk is None
         if pk is not None and pv is not None:
             ks = torch.cat((pk.expand(len(q), -1, -1, -1), ks), 2)
             vs = torch.cat((pv.expand(len(q), -1, -1, -1), vs), 2)

@@ -112,7 +112,8 @@ def causal_conv(x: Tensor, w: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def previous(x: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
-    """`prev(v)`: y_t = x_{t-1}.  history (B, 1, *axes), zeros when fresh.  Returns y and the history for the next call."""
+    """`prev(v)`: y_t = x_{t-1}.  history (B, 1, *axes), zeros when fresh.  Returns y and the history for the next
+    call."""
     seen = torch.cat((history, x), 1)
     return past(seen[:, :-1]), seen[:, -1:]
 
@@ -120,7 +121,8 @@ def previous(x: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
 def rope(x: Tensor, position: int = 0, base: float = 10000.0) -> Tensor:
     """Rotary position: the pair (x_i, x_{i + D/2}) turns by the angle t base^(-2 i / D).
 
-    Source: arXiv 2104.09864, eq. 34, with pairs half a width apart.  x (B, T, *axes, D), D even; `position` is the number of
+    Source: arXiv 2104.09864, eq. 34, with pairs half a width apart.  x (B, T, *axes, D), D even; `position` is the
+        number of
     tokens of the sequence before the first of these.  Raises ValueError if D is odd.
     """
     T, D = x.shape[1], x.shape[-1]
@@ -160,7 +162,8 @@ def norm(x: Tensor, p: float = 2.0) -> Tensor:
 
 
 def newton_schulz(G: Tensor, steps: int = 5, coefficients: tuple[float, float, float] = QUINTIC) -> Tensor:
-    """Push the singular values of a matrix towards 1: X <- a X + (b A + c A^2) X with A = X X^T, X_0 = G / (|G|_F + 1e-7).
+    """Push the singular values of a matrix towards 1: X <- a X + (b A + c A^2) X with A = X X^T, X_0 = G / (|G|_F +
+    1e-7).
 
     G (.., n, m), transposed inside if tall.  Source: the reference mathematics, section 5 (Muon).
     """

@@ -1,12 +1,12 @@
 """Forms: the maps a memory can be, as linear layers with pointwise work between them.
 
-A form says how a layer's outputs follow from its inputs (`run`) and how an error at the form's output comes back to every
-layer's output (`pull`), by hand-written factors: gradients of a write are then sums of error input^T.  Both take the layer's
-product as a function, so that the same lines serve shared weights, weights per sequence, states mixed with their start
-and states in the middle of a chunk.  `read`, `errors` and `sums` are those for plain weights.
+A form says how a layer's outputs follow from its inputs (`run`) and how an error at the form's output comes back to
+every layer's output (`pull`), by hand-written factors: gradients of a write are then sums of error input^T.  Both
+take the layer's product as a function, so that the same lines serve shared weights, weights per sequence, states
+mixed with their start and states in the middle of a chunk.  `read`, `errors` and `sums` are those for plain weights.
 
-    B batch, T tokens, H heads, I width in, O width out.   x (B, T, H, I); a weight (H, O, I), or (B, H, O, I) per sequence;
-    a bias (H, O) or (B, H, O); W is a dict of them by part name.
+    B batch, T tokens, H heads, I width in, O width out.   x (B, T, H, I); a weight (H, O, I), or (B, H, O, I) per
+    sequence; a bias (H, O) or (B, H, O); W is a dict of them by part name.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ NORMS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "layernorm"
 
 
 def product(W: Tensor, a: Tensor) -> Tensor:
-    """W a for every token.  a (B, T, H, I); W (H, O, I) or (B, H, O, I); returns (B, T, H, O).  Without heads: no axis H."""
+    """W a for every token.  a (B, T, H, I); W (H, O, I) or (B, H, O, I); returns (B, T, H, O).  Without heads: no
+    axis H."""
     if a.dim() == 3:
         return F.linear(a, W) if W.dim() == 2 else a @ W.mT
     if W.dim() == 3 and W.shape[0] == 1:
@@ -59,7 +60,8 @@ def product(W: Tensor, a: Tensor) -> Tensor:
 
 
 def _bias(b: Tensor, z: Tensor) -> Tensor:
-    """A bias as it meets z: shared (H, O), or per sequence (B, H, O) with an axis for the tokens; likewise without heads."""
+    """A bias as it meets z: shared (H, O), or per sequence (B, H, O) with an axis for the tokens; likewise without
+    heads."""
     return b.unsqueeze(1) if b.dim() == z.dim() - 1 else b
 
 
@@ -95,7 +97,8 @@ class Form:
         return self.run(layer, x)
 
     def errors(self, W: Weights, taps: Sequence[Tap], u: Tensor) -> tuple[Tensor, ...]:
-        """d L / d output of every layer, from u = d L / d M(x), by hand-written factors; differentiable like any value."""
+        """d L / d output of every layer, from u = d L / d M(x), by hand-written factors; differentiable like any
+        value."""
         return self.pull(lambda part, e: product(W[part.weight].mT, e), taps, u)
 
     def sums(
@@ -145,7 +148,8 @@ class Matrix(Form):
 class Mlp(Form):
     """M(x) = [x +] W_out h, h = act(W_in n(x) + b_in), with further layers W_2, W_3, ... between them for depth > 2.
 
-    n: `norm` without gain.  `normalise_hidden`: every h is l2-normalised.  Parts: W_in [b_in] W_2 [b_2] ... W_out [b_out];
+    n: `norm` without gain.  `normalise_hidden`: every h is l2-normalised.  Parts: W_in [b_in] W_2 [b_2] ... W_out
+        [b_out];
     depth 1 is W_out alone.
     """
 
@@ -185,7 +189,8 @@ class Mlp(Form):
 
 @dataclass(frozen=True)
 class Swiglu(Form):
-    """M(x) = [x +] W_out (silu(W_gate n(x)) * (W_in n(x))).  Parts: W_gate, W_in, W_out and, with `bias`, b_gate, b_in, b_out."""
+    """M(x) = [x +] W_out (silu(W_gate n(x)) * (W_in n(x))).  Parts: W_gate, W_in, W_out and, with `bias`, b_gate,
+    b_in, b_out."""
 
     residual: bool = True
     norm: str = "none"

@@ -1,12 +1,14 @@
 """The linear recurrence under every memory whose state moves by decay and rank-one terms, a block of tokens at a time.
 
-    M_t = a_t M_{t-1} + (1 - a_t) M_0 + m_t,      m_t = b_t m_{t-1} - u_t k_t^T          (without momentum b = 0; M_0 may be absent)
-    u_t = lr_t (M_{t-1} j_t + M_{t'} h_t + g_t)                                         t': the first token of t's chunk
+    M_t = a_t M_{t-1} + (1 - a_t) M_0 + m_t,      m_t = b_t m_{t-1} - u_t k_t^T          (without momentum b = 0; M_0
+    may be absent) u_t = lr_t (M_{t-1} j_t + M_{t'} h_t + g_t)                                         t': the first
+    token of t's chunk
 
-Rows j (what the running state is read with: erase), h (what the chunk's first state is read with: an affine gradient) and g
-(known beforehand) cover every linear memory; a layer of a deep one is j, g.  Between the tokens of a block
-M_{t-1} is the block's first state, decayed, minus the rows u_s k_s^T answered by a response R_ts (with momentum the product of the two
-decays), so the rows of a block solve one unit lower triangular system (I + N) U = right, N_ts = lr_t (j_t . k_s) R_ts + ...
+Rows j (what the running state is read with: erase), h (what the chunk's first state is read with: an affine gradient)
+and g (known beforehand) cover every linear memory; a layer of a deep one is j, g.  Between the tokens of a block
+M_{t-1} is the block's first state, decayed, minus the rows u_s k_s^T answered by a response R_ts (with momentum the
+product of the two decays), so the rows of a block solve one unit lower triangular system (I + N) U = right, N_ts =
+lr_t (j_t . k_s) R_ts + ...
 Derivation: chunked delta rules, arXiv 2406.06484, section 3.  Log space only; every exponent is at most 0.
 
 Tensors are head-major: (B, H, n, L, width), n blocks of L tokens; states (B, H, O, I).
@@ -70,7 +72,8 @@ def plan(T: int, chunk: int, phase: int, block: int) -> list[Block]:
 
 @dataclass(frozen=True)
 class Decay:
-    """Products of a decay within a block: what is left of its beginning (B, H, n, L), and of each token's row (B, H, n, L, L)."""
+    """Products of a decay within a block: what is left of its beginning (B, H, n, L), and of each token's row (B, H,
+    n, L, L)."""
 
     share_before: Tensor
     share_after: Tensor
@@ -80,7 +83,8 @@ class Decay:
 
 @dataclass(frozen=True)
 class Response:
-    """How the state before and after each token answers the block's first state (share), first momentum (push) and rows.
+    """How the state before and after each token answers the block's first state (share), first momentum (push) and
+    rows.
 
     `inertia`: the same of the momentum itself.  push_*, inertia: None without momentum.
     """
@@ -98,7 +102,8 @@ FLOOR = -30.0  # of a log decay: e^-30 is nothing, and differences of sums of la
 
 
 def decay(log: Tensor) -> Decay:
-    """D_ts = exp(c_t - c_s) of the running sum c, for s < t before token t and s <= t after it.  log (..., L), at most 0."""
+    """D_ts = exp(c_t - c_s) of the running sum c, for s < t before token t and s <= t after it.  log (..., L), at
+    most 0."""
     c = log.clamp(min=FLOOR).cumsum(-1)
     b = shift(c, -1)
     column = c.unsqueeze(-2)
@@ -140,7 +145,8 @@ def respond(keep: Tensor, inertia: Tensor | None) -> Response:
 class Rows:
     """What a block's tokens ask of one part.  k: rows of the write; j, h, g as in the module's equation (None: absent).
 
-    `constant`: the key of the known rows g where it differs from k (first order: the gradient is a constant, erase is not)."""
+    `constant`: the key of the known rows g where it differs from k (first order: the gradient is a constant, erase is
+        not)."""
 
     k: Tensor
     lr: Tensor
@@ -189,7 +195,8 @@ class Solved:
     # ---- writes
 
     def _two_streams(self, rows: Rows) -> Rows:
-        """First order: the gradient's key is a constant, the erase's is not; so they are rows apart, the gradient's known."""
+        """First order: the gradient's key is a constant, the erase's is not; so they are rows apart, the gradient's
+        known."""
         if rows.constant is None:
             return rows
         if rows.j is None or rows.g is None:
@@ -200,7 +207,8 @@ class Solved:
         return replace(rows, g=-answered)
 
     def _held(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Share, response and push of the chunk's first state, where it lies within the block; Nones at its first token."""
+        """Share, response and push of the chunk's first state, where it lies within the block; Nones at its first
+        token."""
         answer, i = self.answer, self.inside
         if i is None:
             return None, None, None
@@ -315,7 +323,8 @@ class Solved:
         return self._answer(x, answer.share_after, answer.after, answer.push_after)
 
     def read_after_own(self, x: Tensor, own: Rows) -> Tensor:
-        """M_t x_t, open along the token's own write (a_t, b_t, lr_t, k_t, j_t, h_t, g_t); all that is earlier is marked.
+        """M_t x_t, open along the token's own write (a_t, b_t, lr_t, k_t, j_t, h_t, g_t); all that is earlier is
+        marked.
 
         M_t x = a_t M_{t-1} x + (1 - a_t) M_0 x + b_t m_{t-1} x - u_t (k_t . x).
         """

@@ -1,12 +1,14 @@
 """`memory`: read and write one associative memory over T tokens, by the fastest form its meaning allows.
 
-    meaning       per token: read; write M <- a M [+ (1 - a) M_0] + rule(gradient at the chunk's first state); naive.py
-    affine        a matrix whose gradient is affine in the state (dot, l2): one triangular system per block, any chunk
-    pieces        any form and objective: gradients of a whole chunk at its first state by hand-written factors, then every
-                  layer is a linear recurrence whose keys are the layer's inputs
-    token loop    a rule without a closed form, retention per key channel, several pairs in a token's own error
+meaning       per token: read; write M <- a M [+ (1 - a) M_0] + rule(gradient at the chunk's first state); naive.py
+affine        a matrix whose gradient is affine in the state (dot, l2): one triangular system per block, any chunk
+pieces        any form and objective: gradients of a whole chunk at its first state by hand-written factors, then
+    every
+              layer is a linear recurrence whose keys are the layer's inputs
+token loop    a rule without a closed form, retention per key channel, several pairs in a token's own error
 
-    B batch, T tokens, P pairs per token, H heads, I width in, O width out.  k (B, T, H, I); head-major inside: (B, H, T, I).
+B batch, T tokens, P pairs per token, H heads, I width in, O width out.  k (B, T, H, I); head-major inside: (B, H,
+T, I).
 """
 
 from __future__ import annotations
@@ -54,22 +56,34 @@ def memory(
     Per token, with t' the first token of its chunk:  g_t = gradient of the objective at M_{t'} for (k_t, v_t);
     M_t = a_t M_{t-1} [+ (1 - a_t) M_0] + rule(g_t).  Source: arXiv 2512.24695, eqs. 57, 88-93; reference, section 2.
 
-    state: {"M": now, "held.M": the chunk's first state if chunk > 1, "rule.m.M": momentum or a rule's state}, by the form's parts,
-        weights (B, H, O, I), biases (B, H, O), vectors (B, H, I)
-    k (B, T, H, I), or (B, T, P, H, I) for P pairs per token, written in order, retention with the first; v alike.  Heads of k
+    state: {"M": now, "held.M": the chunk's first state if chunk > 1, "rule.m.M": momentum or a rule's state}, by the
+        form's parts, weights (B, H, O, I), biases (B, H, O), vectors (B, H, I)
+    k (B, T, H, I), or (B, T, P, H, I) for P pairs per token, written in order, retention with the first; v alike.
+    Heads of k
         and v may divide those of the state.
-    rate, beta: broadcastable to (B, T, H); keep: log retention, at most 0, broadcastable to (B, T, H), or per key channel (B, T, H, I), or None
+    rate, beta: broadcastable to (B, T, H); keep: log retention, at most 0, broadcastable to (B, T, H), or per key
+        channel (B, T, H, I), or None
     start: {part: M_0}, (H, ...) or (B, H, ...), where retention leads back to it
     queries: (q (B, T, H, I), "chunk" | "before" | "after"), ...
-    phase: tokens already in the running chunk.  params: of the objective.  count: writes before these, for rules that ask.
+    phase: tokens already in the running chunk.  params: of the objective.  count: writes before these, for rules that
+        ask.
     learn=False: nothing is written or forgotten, yet chunks go on.
-    own=False promises that no `own_errors` passes here: cheaper reads.  block: tokens per triangular system; 0 goes token by token.
+    own=False promises that no `own_errors` passes here: cheaper reads.  block: tokens per triangular system; 0 goes
+    token by token.
 
     Returns the reads, each (B, T, H, O), and the state after the last token.
     Raises ValueError where shapes or settings do not fit together.
     """
     if headless.is_headless(state):
-        more = {"phase": phase, "beta": beta, "params": params, "learn": learn, "block": block, "own": own, "count": count}
+        more = {
+            "phase": phase,
+            "beta": beta,
+            "params": params,
+            "learn": learn,
+            "block": block,
+            "own": own,
+            "count": count,
+        }
         return headless.call_memory(memory, write, state, k, v, rate, keep, start, queries, **more)
     if not isinstance(write.form, Matrix | Vector) and keep is not None and keep.dim() == 4:
         raise ValueError("retention per key channel needs form matrix or vector")
@@ -250,7 +264,9 @@ def run(
         pieces.append(Piece(at, solved, rows if reading else {}))
         errors.append(found(solved) if callable(found) else found)
         registers = {
-            p: replace(registers[p], now=s.now, momentum=s.momentum, held=registers[p].held if at.outside else s.last_first)
+            p: replace(
+                registers[p], now=s.now, momentum=s.momentum, held=registers[p].held if at.outside else s.last_first
+            )
             for p, s in solved.items()
         }
     return Ran(pieces, close_registers(call, registers), errors)
@@ -301,7 +317,8 @@ def close_registers(call: naive.Call, registers: dict[str, State]) -> dict[str, 
 def affine_rows(
     call: naive.Call, tokens: Tokens, at: Block, registers: dict[str, State], given: dict[str, Tensor] | None
 ) -> tuple[dict[str, Rows], Callable[[dict[str, Solved]], dict[str, Tensor]]]:
-    """Rows of a matrix under dot or l2: the error is M_{t'} h + g, with h = k - v (l2, its own value), k, -v or nothing."""
+    """Rows of a matrix under dot or l2: the error is M_{t'} h + g, with h = k - v (l2, its own value), k, -v or
+    nothing."""
     write, start = call.write, registers["M"].start
     k, v, lr = at.cut(tokens.k), at.cut(tokens.v), at.cut(tokens.rate)
     j = k if write.erase else None
@@ -367,7 +384,8 @@ def plain_layer(W: dict[str, Tensor], part: Layer, x: Tensor) -> Tensor:
 def layer_rows(
     form: Form, taps: Sequence[Tap], errors: dict[str, Tensor], lr: Tensor, erase: bool, constant: bool
 ) -> dict[str, Rows]:
-    """Each layer's write: its input is the key, the error at its output the known row; a bias has key 1 and is not erased."""
+    """Each layer's write: its input is the key, the error at its output the known row; a bias has key 1 and is not
+    erased."""
     rows = {}
     for part, (x, _) in zip(form.layers, taps, strict=True):
         x, e, r = x.unsqueeze(2), errors[part.weight].unsqueeze(2), lr.unsqueeze(2)

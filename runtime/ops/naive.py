@@ -24,13 +24,16 @@ Slope = Callable[..., Tensor]
 class Write:
     """How a memory is written.
 
-    objective: "dot", "l2", "lp" (params: p), "huber" (params: d), or u(p, k, v, *params) = dL/dp for p = M(k), on (B, T, H, O)
-    erase: each layer also forgets along its own input (dgd).  kept: the gradient sees the state after retention (grad_at: kept).
+    objective: "dot", "l2", "lp" (params: p), "huber" (params: d), or u(p, k, v, *params) = dL/dp for p = M(k), on (B,
+        T, H, O)
+    erase: each layer also forgets along its own input (dgd).  kept: the gradient sees the state after retention
+        (grad_at: kept).
     chunk: tokens that share one frozen state.  self_values: the target is this memory at the held state, of v.
     meta: "full", "first_order" (the gradient is a constant), "none" (the state is a constant where it is read).
     momentum: heavy ball, m = beta m - lr g, written m.
-    rule: None, or rule(grad=, weight=, start=, lr=, retain=, gram=, count=, state=) -> (delta, state) of one part, for a rule
-        without a closed form; `rule_state` names its state.  lr and retain have the part's axes, of size 1 after the heads.
+    rule: None, or rule(grad=, weight=, start=, lr=, retain=, gram=, count=, state=) -> (delta, state) of one part,
+        for a rule without a closed form; `rule_state` names its state.  lr and retain have the part's axes, of size 1
+        after the heads.
     """
 
     form: Form = field(default_factory=Matrix)
@@ -149,7 +152,13 @@ def tokens(call: Call, state: Weights) -> tuple[tuple[Tensor, ...], dict[str, Te
             held = now
         before = now
         with torch.set_grad_enabled(torch.is_grad_enabled() and write.meta != "none"):
-            now, rule = step(call, {n: own(x) for n, x in now.items()}, {n: own(x) for n, x in held.items()}, {n: own(x) for n, x in rule.items()}, t)
+            now, rule = step(
+                call,
+                {n: own(x) for n, x in now.items()},
+                {n: own(x) for n, x in held.items()},
+                {n: own(x) for n, x in rule.items()},
+                t,
+            )
         for (q, when), found in zip(call.queries, reads, strict=True):
             seen = now if when == "after" else {n: own(x) for n, x in (held if when == "chunk" else before).items()}
             found.append(write.form.read(seen, q[:, t : t + 1])[0])
@@ -171,7 +180,9 @@ def step(call: Call, now: Weights, held: Weights, rule: Weights, t: int) -> tupl
         p, taps = write.form.read(point, k)
         v = write.form.read(at, v)[0] if write.self_values else v
         u = slope(call, p, k, v, t, 1)
-        grads, grams = write.form.sums(taps, write.form.errors(point, taps, u), gram=True, first_order=write.meta == "first_order")
+        grads, grams = write.form.sums(
+            taps, write.form.errors(point, taps, u), gram=True, first_order=write.meta == "first_order"
+        )
         share = keep if i == 0 else None
         for n, x in now.items():
             rate = lr[(..., *(None,) * (x.dim() - 2))]

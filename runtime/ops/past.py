@@ -1,9 +1,9 @@
 """What a token reads of earlier tokens, and the error of a token along its own computation.
 
 A level with `objective: loss` inside a sequence learns from each token's own error: the derivative of that token's loss
-along the token's own computation, at the parameters in force.  What the token read of earlier tokens (states, histories)
-is a constant of that derivative, yet the outer gradient does go through it.  `past` marks such readings; `own_errors`
-runs a backward pass that stops at every mark.
+along the token's own computation, at the parameters in force.  What the token read of earlier tokens (states,
+histories) is a constant of that derivative, yet the outer gradient does go through it.  `past` marks such readings;
+`own_errors` runs a backward pass that stops at every mark.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class Past(torch.autograd.Function):
     closed = False
 
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:  # noqa: ANN001
+    def forward(ctx, x: Tensor) -> Tensor:
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor | None:  # noqa: ANN001
+    def backward(ctx, grad: Tensor) -> Tensor | None:
         return None if Past.closed else grad
 
 
@@ -36,9 +36,11 @@ def past(x: Tensor) -> Tensor:
 def own_errors(loss: Tensor, outputs: Sequence[Tensor], create_graph: bool = False) -> tuple[Tensor, ...]:
     """Derivative of each token's loss along its own computation, with respect to `outputs`.
 
-    error_i = d loss_i / d output_i with every reading of earlier tokens held constant, so the derivative of the *sum* of the
-    losses gives every token its own.  One backward pass over token-wise work; the graph is left for the outer gradient.
-    `create_graph`: the errors themselves can be differentiated, history included (`meta: full`); otherwise they are constants.
+    error_i = d loss_i / d output_i with every reading of earlier tokens held constant, so the derivative of the *sum*
+    of the losses gives every token its own.  One backward pass over token-wise work; the graph is left for the outer
+    gradient.
+    `create_graph`: the errors themselves can be differentiated, history included (`meta: full`); otherwise they are
+        constants.
 
     loss: a scalar, the sum of the tokens' losses in nats.  An output that no loss reaches gets zeros.
     """

@@ -42,11 +42,16 @@ class Learner:
     to_start: bool = False
     hold: bool = False
 
-    def read(self, register: Register | None, start: Parts, x: Tensor) -> tuple[Tensor, tuple[Tap, ...]]:
-        """M(x) with the parts in force: the register's, or the start all sequences share until the first write."""
+    def read(
+        self, register: Register | None, start: Parts, x: Tensor, before: bool = False
+    ) -> tuple[Tensor, tuple[Tap, ...]]:
+        """M(x) with the parts in force: the register's, or the start all sequences share until the first write.
+
+        `before`: the state after the last write, where a chunk holds an older one.
+        """
         parts = start
         if register is not None and self.form.parts[0] in register:
-            parts = {part: register[f"held.{part}" if self.hold else part] for part in start}
+            parts = {part: register[f"held.{part}" if self.hold and not before else part] for part in start}
             parts = {part: x.detach() for part, x in parts.items()} if self.constant else parts
         return self.form.read(parts, x)
 

@@ -18,7 +18,9 @@ TRAIN = """
 def model(levels: str, block: str, sizes: str = SIZES, train: bool = True, more: str = "", after: str = "") -> Graph:
     """A model over tokens: `levels` are items of the list, `block` the equations."""
     text = f"nlc: 1\nname: small\nsizes: {sizes}\nrun: {{batch: 4}}\n{textwrap.dedent(more)}levels:\n"
-    text += textwrap.indent(textwrap.dedent(levels).strip("\n"), "  ") + "\n" + (TRAIN.strip("\n") + "\n" if train else "")
+    text += (
+        textwrap.indent(textwrap.dedent(levels).strip("\n"), "  ") + "\n" + (TRAIN.strip("\n") + "\n" if train else "")
+    )
     if block:
         text += "block: |\n" + textwrap.indent(textwrap.dedent(block).strip("\n"), "  ") + "\n"
     return build(loads(text), check=True, after=after)
@@ -33,7 +35,9 @@ def cell(levels: str, block: str, inputs: str = "{k: [heads, head], v: [heads, h
     return build(loads(text), check=True)
 
 
-def values(block: str, inputs: str = "{x: [width]}", outputs: str = "[y]", sizes: str = "{width: 12, heads: 3}") -> Graph:
+def values(
+    block: str, inputs: str = "{x: [width]}", outputs: str = "[y]", sizes: str = "{width: 12, heads: 3}"
+) -> Graph:
     """A bare program without memories: only operators."""
     text = f"nlc: 1\nname: values\nsizes: {sizes}\ninputs: {inputs}\noutputs: {outputs}\nblock: |\n"
     text += textwrap.indent(textwrap.dedent(block).strip("\n"), "  ") + "\n"

@@ -51,7 +51,9 @@ def test_name_shares_a_weight() -> None:
     graph = values("a = linear(x, name=shared)\ny = a + linear(x * x, name=shared)")
     assert paths(graph) == ["shared"]
     assert "NLC0601" in refusals(values, "a = linear(x, name=w)\ny = sum(a) + sum(linear(x, out=3, name=w))")[0]
-    assert "rmsnorm and" in refusals(values, "a = rmsnorm(x, name=w)\ny = a + linear(x, name=w)")[0].replace("linear and ", "rmsnorm and ")
+    assert "rmsnorm and" in refusals(values, "a = rmsnorm(x, name=w)\ny = a + linear(x, name=w)")[0].replace(
+        "linear and ", "rmsnorm and "
+    )
 
 
 def test_a_linear_added_to_an_earlier_x_starts_at_zero() -> None:
@@ -65,8 +67,8 @@ def test_hope_has_the_names_that_checkpoints_depend_on() -> None:
     names = {name for w in graph.of(Weight) for name in weight_names(graph, w)}
     assert {
         "embedding", "rmsnorm", "blocks.0.h.rmsnorm", "blocks.3.h.conv", "blocks.0.q.linear", "blocks.0.x.linear_2",
-        "blocks.0.titans.key.start", "blocks.0.titans.rate.linear", "blocks.0.cms.fast.start.W_in", "blocks.0.cms.fast.rate",
-        "blocks.0.cms.slow.W_out", "blocks.0.cms.slow.b_in",
+        "blocks.0.titans.key.start", "blocks.0.titans.rate.linear", "blocks.0.cms.fast.start.W_in",
+        "blocks.0.cms.fast.rate", "blocks.0.cms.slow.W_out", "blocks.0.cms.slow.b_in",
     } <= names  # fmt: skip
     assert len(names) == 4 * 27 + 2
 
@@ -117,13 +119,16 @@ def test_a_memory_that_names_its_rule_inherits_no_rate() -> None:
 
 
 def test_lr_of_the_rule_is_the_rate() -> None:
-    graph = cell("- {name: a, every: 1 token, rule: gd(lr=0.5), memories: {m: {form: matrix, keys: k, values: v}}}", "y = m(q)")
+    graph = cell(
+        "- {name: a, every: 1 token, rule: gd(lr=0.5), memories: {m: {form: matrix, keys: k, values: v}}}", "y = m(q)"
+    )
     assert graph[graph["a.m"].rate].value == 0.5
 
 
 def test_a_parameter_of_a_rule_may_be_a_value() -> None:
     graph = cell(
-        "- {name: a, every: 1 token, rule: momentum(beta=sigmoid(s)), memories: {m: {form: matrix, keys: k, values: v}}}",
+        "- {name: a, every: 1 token, rule: momentum(beta=sigmoid(s)), "
+        "memories: {m: {form: matrix, keys: k, values: v}}}",
         "y = m(q)",
         inputs="{k: [heads, head], v: [heads, head], q: [heads, head], s: [heads]}",
     )
@@ -133,7 +138,10 @@ def test_a_parameter_of_a_rule_may_be_a_value() -> None:
 
 
 def test_a_rate_that_is_learned_is_the_exponential_of_a_weight() -> None:
-    graph = cell("- {name: a, every: 1 token, rate: learned(0.05), memories: {m: {form: matrix, keys: k, values: v}}}", "y = m(q)")
+    graph = cell(
+        "- {name: a, every: 1 token, rate: learned(0.05), memories: {m: {form: matrix, keys: k, values: v}}}",
+        "y = m(q)",
+    )
     rate = graph[graph["a.m"].rate]
     assert isinstance(rate, Op) and rate.op == "exp"
     (weight,) = graph[rate.inputs[0]].weights
@@ -170,7 +178,8 @@ def test_never_needs_nothing_else() -> None:
 
 def test_a_memory_of_the_model_is_its_weights() -> None:
     graph = model(
-        "- {name: s, every: 2 steps, carry: model, objective: loss, rule: adamw(lr=1e-2), memories: {w: {form: 'mlp(hidden=2x)'}}}",
+        "- {name: s, every: 2 steps, carry: model, objective: loss, rule: adamw(lr=1e-2), "
+        "memories: {w: {form: 'mlp(hidden=2x)'}}}",
         "x = w(x)",
     )
     memory = graph["s.w"]
@@ -205,7 +214,12 @@ def test_several_kinds_of_block() -> None:
 
 def test_a_memory_read_in_two_kinds_of_block_exists_in_each() -> None:
     block = "k = l2norm(heads(linear(x)))\n    v = k\n    x = x + linear(merge(m(k)))\n"
-    graph = model(DELTA, "", more=f"blocks:\n  one: |\n    {block}  two: |\n    {block}stack: [one, two]\n", sizes="{width: 32, heads: 2, layers: 2, vocab: 50, context: 16}")
+    graph = model(
+        DELTA,
+        "",
+        more=f"blocks:\n  one: |\n    {block}  two: |\n    {block}stack: [one, two]\n",
+        sizes="{width: 32, heads: 2, layers: 2, vocab: 50, context: 16}",
+    )
     assert [m.id for m in graph.of(Memory)] == ["one/a.m", "two/a.m"]
     assert graph["level:a"].memories == ("one/a.m", "two/a.m")
 
@@ -215,21 +229,54 @@ REFUSED = {
     "memory as a value": (DELTA, BLOCK + "x = x + m", "NLC0501", "'m' is a memory (read it by a call: m(...)"),
     "read of nothing": (DELTA, BLOCK + "x = x + merge(m())", "NLC0505", "the memory 'm' is read with 0 values"),
     "unknown read": (DELTA, BLOCK + "x = x + merge(m(k, read=soon))", "NLC0204", "read is 'soon'"),
-    "unknown argument": (DELTA, BLOCK + "x = x + merge(m(k, when=after))", "NLC0505", "'when' says nothing about a read"),
-    "read in a field": (
-        DELTA.replace("values: v", "values: 'm(v, read=after)'"), BLOCK, "NLC0411", "'a.m.values' always reads the chunk's first state",
+    "unknown argument": (
+        DELTA,
+        BLOCK + "x = x + merge(m(k, when=after))",
+        "NLC0505",
+        "'when' says nothing about a read",
     ),
-    "field of a name assigned twice": (DELTA, BLOCK.replace("x = x", "k = k + v\nx = x"), "NLC0504", "which the block assigns 2 times"),
-    "field of x": (DELTA.replace("rule: gd", "rule: gd, rate: sum(x)"), BLOCK, "NLC0504", "which enters the block and is assigned again"),
-    "memory named as an operator": (DELTA.replace("{m:", "{norm:"), BLOCK.replace("m(k)", "norm(k)"), "NLC0504", "which is an operator"),
-    "memory named as a field": (DELTA.replace("{m:", "{rate:"), BLOCK.replace("m(k)", "rate(k)"), "NLC0504", "which is a field"),
+    "read in a field": (
+        DELTA.replace("values: v", "values: 'm(v, read=after)'"),
+        BLOCK,
+        "NLC0411",
+        "'a.m.values' always reads the chunk's first state",
+    ),
+    "field of a name assigned twice": (
+        DELTA,
+        BLOCK.replace("x = x", "k = k + v\nx = x"),
+        "NLC0504",
+        "which the block assigns 2 times",
+    ),
+    "field of x": (
+        DELTA.replace("rule: gd", "rule: gd, rate: sum(x)"),
+        BLOCK,
+        "NLC0504",
+        "which enters the block and is assigned again",
+    ),
+    "memory named as an operator": (
+        DELTA.replace("{m:", "{norm:"),
+        BLOCK.replace("m(k)", "norm(k)"),
+        "NLC0504",
+        "which is an operator",
+    ),
+    "memory named as a field": (
+        DELTA.replace("{m:", "{rate:"),
+        BLOCK.replace("m(k)", "rate(k)"),
+        "NLC0504",
+        "which is a field",
+    ),
     "no period": (DELTA.replace("every: 1 token, ", ""), BLOCK, "NLC0203", "does not say how often it is written"),
     "no form": (DELTA.replace("form: matrix, ", ""), BLOCK, "NLC0203", "has no form"),
     "keys without values": (DELTA.replace(", values: v", ""), BLOCK, "NLC0411", "has 1 key and no values"),
-    "random start in a sequence": (DELTA.replace("values: v", "values: v, start: random"), BLOCK, "NLC0406", "random start is for carry: model"),
+    "random start in a sequence": (
+        DELTA.replace("values: v", "values: v, start: random"),
+        BLOCK,
+        "NLC0406",
+        "random start is for carry: model",
+    ),
     "nested carry": (DELTA.replace("values: v", "values: v, carry: m"), BLOCK, "NLC1001", "nested memories"),
     "window": (DELTA.replace("values: v", "values: v, window: 4"), BLOCK, "NLC1001", "a window of pairs"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -241,7 +288,10 @@ def test_refused(case: str) -> None:
 
 
 def test_a_level_that_counts_steps_has_a_numeric_rate() -> None:
-    level = "- {name: s, every: 1 step, carry: model, objective: loss, rule: gd, rate: learned(0.1), memories: {w: {form: matrix}}}"
+    level = (
+        "- {name: s, every: 1 step, carry: model, objective: loss, rule: gd, rate: learned(0.1), "
+        "memories: {w: {form: matrix}}}"
+    )
     (found,) = refusals(model, level, "x = x + w(x)")
     assert "cannot be learned (no slower level gets a gradient to it" in found
 
@@ -253,5 +303,10 @@ def test_both_names_of_a_rate_are_refused() -> None:
 def test_forms_and_streams_of_ones_own_are_not_supported_yet() -> None:
     streams = refusals(model, DELTA, BLOCK, more="streams: {z: [width]}\n")
     assert any("NLC1001" in s for s in streams)
-    forms = refusals(model, DELTA.replace("form: matrix", "form: own"), BLOCK, more="forms: {own: {state: {W: [head, head]}, do: 'y = W @ x'}}\n")
+    forms = refusals(
+        model,
+        DELTA.replace("form: matrix", "form: own"),
+        BLOCK,
+        more="forms: {own: {state: {W: [head, head]}, do: 'y = W @ x'}}\n",
+    )
     assert any("NLC1001" in s for s in forms)

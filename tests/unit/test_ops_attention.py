@@ -36,13 +36,22 @@ def loop(q, k, v, window=0, segment=0, persistent=None):
         sees = [s for s in sees if not (segment and s // segment != t // segment)]
         pairs = [(k[:, s, g], v[:, s, g]) if s == t else (past(k[:, s, g]), past(v[:, s, g])) for s in sees]
         if persistent is not None:
-            pairs += [(a.expand(B, K), b.expand(B, V)) for a, b in zip(persistent[0][:, g], persistent[1][:, g], strict=True)]
+            pairs += [
+                (a.expand(B, K), b.expand(B, V)) for a, b in zip(persistent[0][:, g], persistent[1][:, g], strict=True)
+            ]
         scores = torch.stack([(q[:, t, h] * a).sum(-1) for a, _ in pairs], -1) / K**0.5
         rows.append((scores.softmax(-1).unsqueeze(-1) * torch.stack([b for _, b in pairs], 1)).sum(1))
     return torch.stack(rows, 1).unflatten(1, (T, H))
 
 
-SETTINGS = [{}, {"window": 3}, {"segment": 4}, {"window": 2, "segment": 4}, {"persistent": 2}, {"persistent": 1, "window": 3}]
+SETTINGS = [
+    {},
+    {"window": 3},
+    {"segment": 4},
+    {"window": 2, "segment": 4},
+    {"persistent": 2},
+    {"persistent": 1, "window": 3},
+]
 
 
 def prepared(settings: dict) -> dict:

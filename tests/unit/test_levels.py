@@ -1,0 +1,118 @@
+"""The order of levels (Definition 2), and which level owns which weight."""
+
+from __future__ import annotations
+
+import pytest
+
+from nlc.graph.nodes import Weight
+from nlc.passes import build
+from nlc.spec import load
+from tests.unit.programs import cell, model, refusals
+
+CHAIN = """
+- name: c
+  objective: loss
+  rule: gd
+  memories:
+    slow: {form: matrix, every: 3 steps, carry: model}
+    b: {form: matrix, every: 8 tokens}
+    a: {form: matrix, every: 2 tokens}
+"""
+
+
+def order(graph: object) -> list[tuple[int, str]]:
+    return [(level.index, level.name) for level in graph.levels]  # type: ignore[attr-defined]
+
+
+def test_the_more_often_written_comes_first() -> None:
+    graph = model(CHAIN, "x = slow(b(a(x)))")
+    assert order(graph) == [(1, "c.a"), (2, "c.b"), (3, "train"), (4, "c.slow")]
+
+
+def test_hope() -> None:
+    assert order(build(load("hope"))) == [(1, "titans"), (2, "cms.fast"), (3, "cms.mid"), (4, "train"), (5, "cms.slow")]
+
+
+def test_attention_comes_first_and_frozen_weights_last() -> None:
+    levels = """
+    - {name: train, every: 1 step, objective: loss, rule: adamw, memories: 'select(*, except=*.frozen)'}
+    - {name: still, every: never, memories: rest}
+    - {name: d, every: 1 token, memories: {m: {form: matrix, keys: k, values: v}}}
+    - {name: a, memories: {n: {form: attention, keys: k, values: v}}}
+    """
+    block = "k = heads(linear(x))\nv = heads(linear(x, name='v.frozen'))\nx = x + linear(merge(m(k) + n(k)))"
+    graph = model(levels, block, train=False)
+    assert order(graph) == [(1, "a"), (2, "d"), (3, "train"), (4, "still")]
+    assert graph["blocks.*.v.frozen"].owner == "level:still"
+
+
+def test_independent_levels_of_equal_frequency_share_a_place() -> None:
+    levels = """
+    - {name: a, every: 2 tokens, rule: gd, memories: {m: {form: matrix, keys: k, values: v}}}
+    - {name: b, every: 2 tokens, rule: gd, memories: {n: {form: matrix, keys: k, values: v}}}
+    """
+    assert order(cell(levels, "y = m(q) + n(q)")) == [(1, "a"), (1, "b")]
+
+
+def test_at_equal_frequency_what_is_needed_in_the_same_tick_comes_first() -> None:
+    levels = """
+    - {name: b, every: 1 token, memories: {n: {form: matrix, keys: j, values: v}}}
+    - {name: a, every: 1 token, read: after, memories: {m: {form: matrix, keys: k, values: v}}}
+    """
+    assert order(cell(levels, "j = m(k)\ny = m(q) + n(q)")) == [(1, "a"), (2, "b")]
+    assert order(cell(levels.replace("read: after", "read: before"), "j = m(k)\ny = m(q) + n(q)")) == [
+        (1, "b"),
+        (1, "a"),
+    ]
+
+
+def test_a_level_whose_memories_need_each_other_becomes_several() -> None:
+    levels = (
+        "- {name: a, every: 1 token, read: after, memories: {n: {form: matrix, keys: j, values: v}, "
+        "m: {form: matrix, keys: k, values: v}}}"
+    )
+    graph = cell(levels, "j = m(k)\ny = m(q) + n(q)")
+    assert order(graph) == [(1, "a.m"), (2, "a.n")]
+    assert (graph["a.m"].level, graph["a.n"].level) == ("level:a.m", "level:a.n")
+
+
+def test_the_first_level_that_selects_a_weight_owns_it() -> None:
+    levels = """
+    - {name: first, every: 1 step, objective: loss, rule: adamw,
+       memories: 'select(blocks.*, rank=2, except=*.linear_2)'}
+    - {name: second, every: 2 steps, objective: loss, rule: gd(lr=0.1),
+       memories: ['select(*.linear_2)', 'select(embedding)']}
+    - {name: third, every: 4 steps, objective: loss, rule: gd(lr=0.1), memories: rest}
+    """
+    graph = model(levels, "x = x + linear(rmsnorm(linear(x)))", train=False)
+    owners = {w.path: w.owner for w in graph.of(Weight)}
+    assert owners == {
+        "x.linear": "level:first", "x.linear_2": "level:second", "embedding": "level:second",
+        "x.rmsnorm": "level:third", "rmsnorm": "level:third",
+    }  # fmt: skip
+    assert graph["level:second"].weights == ("blocks.*.x.linear_2", "frame:embedding")
+
+
+def one(memories: str) -> str:
+    return f"- {{name: t, every: 1 step, objective: loss, rule: adamw, memories: '{memories}'}}"
+
+
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        (one("select(*.nothing)"), "level 't' selects nothing"),
+        (one("select(blocks.*)"), "no level owns embedding and 1 more"),
+        (one("select(blocks.0.*)"), "level 't' selects blocks.0.x.linear and not blocks.1.x.linear"),
+        (one("rest") + "\n" + one("rest").replace("name: t", "name: u"), "NLC0904"),
+        (one("rest").replace("rule", "chunk: 4, rule"), "'chunk' says nothing"),
+        (one("rest").replace("every: 1 step, ", ""), "does not say how often it updates"),
+        (one("rest").replace("loss", "l2"), "NLC1001"),
+    ],
+)
+def test_refused(levels: str, message: str) -> None:
+    assert any(message in f for f in refusals(model, levels, "x = x + linear(x)", train=False))
+
+
+def test_the_host_owns_the_weights_of_a_bare_program() -> None:
+    graph = cell("- {name: a, every: 1 token, memories: {m: {form: matrix, keys: k, values: v}}}", "y = linear(m(q))")
+    assert {w.owner for w in graph.of(Weight)} == {""}
