@@ -6,8 +6,8 @@ The cell is bench/cell.yaml, compiled as anyone's would be: five self-referentia
 two of them, retention towards the start.  The loop computes the same in PyTorch, a token at a time, and is fair: all
 boxes, heads and sequences are one batched rank-one update (`lerp`, `baddbmm`), reads are batched products, what is
 fixed within a chunk (the read-out rows) is computed once per chunk, and there is no Python loop over heads.  `loop of
-rows` goes further than the
-equations say: it carries one row of each box that is read through a read-out.  Both are checked against the cell first.
+rows` goes further than the equations say: it carries one row of each box that is read through a read-out.  Both are
+checked against the cell first.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from nlc.equations import to_text
 from nlc.graph.flow import self_query
 from nlc.graph.graph import Graph
 from nlc.graph.linearity import linear
-from nlc.graph.nodes import Carry, Init, Input, Memory, Op, Output, Recurrence, Rule, Unit, Weight
+from nlc.graph.nodes import Carry, Init, Input, Memory, Op, Output, Read, Recurrence, Rule, Unit, Weight
 
 FROM_MODEL = ("LanguageModel", "Layer", "Weights", "begin", "constant", "identity", "layer_of", "nats_of", "normal", "over", "with_layer")
 
@@ -231,7 +231,7 @@ def _equations(emitter: Emitter) -> tuple[str, ...]:
     graph, lines = emitter.graph, []
     for node in emitter.values.values():
         name = getattr(node, "name", "")
-        if name and not isinstance(node, Input) and not node.field and not (isinstance(node, Op) and node.op == "item"):
+        if name and isinstance(node, Op | Read) and not node.field and not (isinstance(node, Op) and node.op == "item"):
             lines += wrapped(f"{name} = {spec_text(graph, node.id)}", 112)
     return tuple(lines)
 

@@ -133,7 +133,7 @@ def _segmented(graph: Graph, head: str) -> list[str]:
             release = f", ({t} + b) % {m.chunk} == 0" if holds(m) else ""
             lines += [
                 "                    for i, block in enumerate(self.blocks):",
-                f'                        if "{place_of(graph, m)}" in calls[i]:' if len(graph.blocks) > 1 else None,
+                *[f'                        if "{place_of(graph, m)}" in calls[i]:'] * (len(graph.blocks) > 1),
                 *_indented(
                     [
                         f'place = f"blocks.{{i}}.{place_of(graph, m)}"',
@@ -141,7 +141,7 @@ def _segmented(graph: Graph, head: str) -> list[str]:
                     ],
                     7 if len(graph.blocks) > 1 else 6,
                 ),
-            ]  # type: ignore[list-item]
+            ]
         lines.append(f'                    self.fired("{node.name}", 1)')
     lines += [
         "            if not wanted:",
@@ -176,7 +176,7 @@ def _segmented(graph: Graph, head: str) -> list[str]:
         f"            state = state | {{place: call.learner.gather(state.get(place, {{}}), call, own{taught})}}",
         "        return state",
     ]
-    return [line for line in lines if line is not None]
+    return lines
 
 
 def _indented(lines: list[str], indent: int) -> list[str]:

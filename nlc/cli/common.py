@@ -56,6 +56,13 @@ def settings(pairs: Iterable[str] | None) -> dict[str, str | object]:
     return given
 
 
+def calm_threads() -> None:
+    """Before torch is imported: let its threads sleep soon while they wait for one another.
+
+    They spin otherwise, and on a machine that does something else as well a run is then ten times slower."""
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+
 def say(text: str) -> None:
     """A result, on stdout.  Where its reader has left, as `| head` does, the rest goes nowhere."""
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nlc.cli.common import SetOption, Status, say, say_or_write, settings
+from nlc.cli.common import SetOption, Status, calm_threads, say, say_or_write, settings
 from nlc.cli.runs import DataOption, run
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def demo(
     set_: SetOption = None,
 ) -> int:
     """Check, draw, compile and train hope in ten minutes."""
+    calm_threads()
     from nlc.cli.specs import Format, drawn
     from nlc.explain import explain
     from nlc.passes import build

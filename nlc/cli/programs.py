@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nlc.cli.common import JsonOption, SetOption, SpecArgument, Status, Stop, say, say_json, settings
+from nlc.cli.common import JsonOption, SetOption, SpecArgument, Status, Stop, calm_threads, say, say_json, settings
 
 
 def register(app: typer.Typer) -> None:
@@ -50,6 +50,7 @@ def verify(
         raise Stop(Status.USAGE, "name the specs to verify, or say --all")
     if specs and "-" in specs:
         raise Stop(Status.USAGE, "a spec is read several times to verify it: give a path, not standard input")
+    calm_threads()
     from nlc.spec import shipped
     from nlc.verify import verify
     from nlc.verify.small import CHUNKS

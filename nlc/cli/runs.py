@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlc.cli.common import JsonOption, SetOption, SpecArgument, Status, Stop, note, say, say_json, settings
+from nlc.cli.common import (
+    JsonOption,
+    SetOption,
+    SpecArgument,
+    Status,
+    Stop,
+    calm_threads,
+    note,
+    say,
+    say_json,
+    settings,
+)
 
 if TYPE_CHECKING:
     from nlc.spec import Spec
@@ -57,6 +68,7 @@ def train(
 
 def run(spec: Spec, folder: Path | None, data: Path | None = None, quiet: bool = False, json_: bool = False) -> int:
     """Compile into `folder`/code and run the train.py written there; its exit status."""
+    calm_threads()
     from nlc.compile import compile
     from nlc.show import resolved_text, written_text
     from runtime import program
@@ -86,6 +98,7 @@ def evaluate(
     json_: JsonOption = False,
 ) -> None:
     """Validation loss and bits per byte of a trained run."""
+    calm_threads()
     from runtime.errors import RunError
     from runtime.evaluate import evaluate_run
 

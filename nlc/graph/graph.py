@@ -75,11 +75,11 @@ class Graph:
         return replace(self, nodes={**self.nodes, **{n.id: n for n in nodes}})
 
     @cached_property
-    def net(self) -> nx.MultiDiGraph:
+    def net(self) -> nx.MultiDiGraph[str]:
         """The typed edges: `kind` is a Flow.  Frozen."""
         import networkx as nx  # here, since it takes longer to import than a spec takes to check
 
-        net = nx.MultiDiGraph()
+        net: nx.MultiDiGraph[str] = nx.MultiDiGraph()
         net.add_nodes_from(self.nodes)
         for node in self.nodes.values():
             for source, target, kind in flows(node):
@@ -90,7 +90,8 @@ class Graph:
                 learning += [w for level in self.of(Level) if level.objective == "loss" for w in level.weights]
                 for id in learning:
                     net.add_edge(loss.id, id, kind=Flow.ERROR)
-        return nx.freeze(net)
+        frozen: nx.MultiDiGraph[str] = nx.freeze(net)
+        return frozen
 
 
 def flows(node: AnyNode) -> list[tuple[str, str, Flow]]:

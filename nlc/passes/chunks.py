@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
 
 from nlc.graph.flow import label, pieces, reads_of, self_query, sources, written_inside
 from nlc.graph.graph import Graph
@@ -120,33 +122,35 @@ def component(graph: Graph, flow: Dependencies, memory: Memory) -> tuple[tuple[s
 
 
 def _choose(graph: Graph, memory: Memory, members: tuple[str, ...], inside: tuple[str, ...]) -> Recurrence:
-    at = {"id": f"{memory.id}.recurrence", "at": memory.at, "block": memory.block, "members": members, "chunk": memory.chunk}
+    base = Recurrence(
+        id=f"{memory.id}.recurrence", at=memory.at, block=memory.block, members=members, chunk=memory.chunk, lowering="loop"
+    )
     if memory.form.kind == "attention":
-        return Recurrence(**at, lowering="attention", reason="non-parametric: keeps its pairs")
+        return replace(base, lowering="attention", reason="non-parametric: keeps its pairs")
     if memory.carry is Carry.MODEL or memory.period.unit is Unit.NEVER:
-        return Recurrence(**at, lowering="weights", reason="not written inside a sequence: weights all tokens share")
+        return replace(base, lowering="weights", reason="not written inside a sequence: weights all tokens share")
     if memory.objective.kind == "loss":
         reason = f"written from the network's own error: every sequence is cut every {memory.period}"
-        return Recurrence(**at, lowering="segment", reason=reason, facts=_rule_facts(memory))
+        return replace(base, lowering="segment", reason=reason, facts=_rule_facts(memory))
     if inside:
         refusals = shared_product_refusals(graph, members, inside)
         names = ", ".join(graph[m].name for m in members)
         if not refusals:
             reason = f"each write of {names} is its frozen state times one matrix, the same for all of them: {proof(graph, memory)}"
-            return Recurrence(**at, inside=inside, lowering="shared_product", reason=reason, facts=_rule_facts(memory))
+            return replace(base, inside=inside, lowering="shared_product", reason=reason, facts=_rule_facts(memory))
         pace = walk(graph, members, inside)
         reason = f"{names} feed their own writes; no single product, since {refusals[0]}; walked {pace}"
-        return Recurrence(**at, inside=_with_reads(graph, members, inside), lowering="loop", reason=reason)
-    return _single(graph, memory, at)
+        return replace(base, inside=_with_reads(graph, members, inside), lowering="loop", reason=reason)
+    return _single(graph, memory, base)
 
 
-def _single(graph: Graph, memory: Memory, at: dict[str, object]) -> Recurrence:
+def _single(graph: Graph, memory: Memory, base: Recurrence) -> Recurrence:
     shape = linear(memory.rule)
     facts = _rule_facts(memory)
     channels = memory.retain and len(graph[memory.retain].shape or ()) > len(memory.heads)
     if memory.period.count > 1:
         reason = f"written once in {memory.period} from the sum of their gradients"
-        return Recurrence(**at, lowering="periodic", reason=reason, facts=facts)  # type: ignore[arg-type]
+        return replace(base, lowering="periodic", reason=reason, facts=facts)
     if shape is None:
         reason = f"rule {memory.rule.name!r} is not linear in the gradient: token by token"
     elif channels:
@@ -158,18 +162,18 @@ def _single(graph: Graph, memory: Memory, at: dict[str, object]) -> Recurrence:
             reason = f"{memory.form.kind} with chunk 1: each gradient needs the state before its token: token by token"
         else:
             reason = f"gradients of {memory.form.kind} at each chunk's first state: all {memory.chunk} tokens at once by their factors"
-            return Recurrence(**at, lowering="deep", block_length=memory.chunk, reason=reason, facts=facts)  # type: ignore[arg-type]
+            return replace(base, lowering="deep", block_length=memory.chunk, reason=reason, facts=facts)
     elif memory.chunk == 1 and memory.objective.kind not in ("dot", "l2"):
         reason = f"objective {memory.objective.kind!r} bends the gradient at every token: token by token"
     else:
         length = memory.chunk if memory.chunk > 1 else BLOCK_LENGTH
         bound = "the chunk" if memory.chunk > 1 else "free to choose: the gradient is affine in the state"
         reason = f"a write is linear in the state: one triangular system for {length} tokens ({bound})"
-        return Recurrence(**at, lowering="linear", block_length=length, reason=reason, facts=facts)  # type: ignore[arg-type]
-    return Recurrence(**at, lowering="loop", reason=reason, facts=facts)  # type: ignore[arg-type]
+        return replace(base, lowering="linear", block_length=length, reason=reason, facts=facts)
+    return replace(base, lowering="loop", reason=reason, facts=facts)
 
 
-def _rule_facts(memory: Memory) -> tuple[tuple[str, object], ...]:
+def _rule_facts(memory: Memory) -> tuple[tuple[str, Any], ...]:
     shape = linear(memory.rule)
     if shape is None:
         return (("linear", False),)

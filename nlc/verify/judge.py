@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -96,11 +96,8 @@ def verify(
 def _judge(program: Program, label: str, report: Report, seed: int, full: bool) -> None:
     model = perturbed(program.model(seed=seed, dtype=torch.float64), seed)
     graph = program.graph
-    if graph.bare:
-        given = streams({n.name: n.shape for n in graph.of(Input)}, seed, full)
-    else:
-        given = cases(graph.sizes["vocab"], seed, full)
-    for case in given:
+    shapes = {n.name: n.shape for n in graph.of(Input)}
+    for case in streams(shapes, seed, full) if graph.bare else cases(graph.sizes["vocab"], seed, full):
         name = f"{label}, {case.name}"
         expected = reference(program, model, case)
         if case.main:
@@ -119,7 +116,7 @@ def perturbed(model: nn.Module, seed: int) -> nn.Module:
     draw = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
         for p in model.parameters():
-            p += 0.1 * torch.randn(p.shape, generator=draw, dtype=p.dtype)
+            p.add_(0.1 * torch.randn(p.shape, generator=draw, dtype=p.dtype))
     return model
 
 
@@ -157,7 +154,7 @@ def observed(program: Program, model: nn.Module, case: Case, pieces: tuple[int, 
             parts.append(out if isinstance(out, tuple) else (out,))
         else:
             border = {k: x[:, cut] for k, x in (("starts", case.starts), ("mask", case.mask)) if x is not None}
-            nats, state = model.nats(case.tokens[:, cut], case.targets[:, cut], state=state, **border)
+            nats, state = cast(Any, model).nats(case.tokens[:, cut], case.targets[:, cut], state=state, **border)
             parts.append((nats,))
         at += n
     columns = [torch.cat(column, 1) for column in zip(*parts, strict=True)]
@@ -170,7 +167,7 @@ def observed(program: Program, model: nn.Module, case: Case, pieces: tuple[int, 
         taught = case.targets != -100 if case.mask is None else (case.targets != -100) & case.mask
         scalar = columns[0].sum() / taught.sum()
     if isinstance(scalar, Tensor) and scalar.requires_grad:
-        scalar.backward()
+        torch.autograd.backward(scalar)
     gradients = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in model.named_parameters()}
     return Seen(outputs, state or {}, gradients)
 

@@ -33,9 +33,9 @@ def attention(
 
     q (B, T, H, K), k (B, T, G, K), v (B, T, G, V); query head h uses key head h // (H / G).
     cache: {"k": (B, T0, G, K), "v": (B, T0, G, V)}, the tokens just before these.
-    window: tokens seen, itself included; 0 is all.  segment: only the token's own aligned segment; `position` is the
-        number of
-    tokens of the sequence before these.  persistent: pairs (P, G, K), (P, G, V) that every token sees.
+    window: tokens seen, itself included; 0 is all
+    segment: only the token's own aligned segment; `position` is the number of tokens of the sequence before these
+    persistent: pairs (P, G, K), (P, G, V) that every token sees
     own: a token's own error (`own_errors`) passes to its query and its own pair alone; False promises that none is
         asked for, and is faster.
 
@@ -43,9 +43,11 @@ def attention(
     Raises ValueError where the key heads do not divide the query heads.
     """
     if q.dim() == 3:  # no heads
-        one = attention(*(x.unsqueeze(2) for x in (q, k, v)), {n: x.unsqueeze(2) for n, x in cache.items()}, window=window, segment=segment,
-                        persistent=persistent and tuple(x.unsqueeze(1) for x in persistent), position=position, own=own)  # fmt: skip
-        return one[0].squeeze(2), {n: x.squeeze(2) for n, x in one[1].items()}
+        wide = {name: x.unsqueeze(2) for name, x in cache.items()}
+        pairs = persistent and (persistent[0].unsqueeze(1), persistent[1].unsqueeze(1))
+        options = {"window": window, "segment": segment, "persistent": pairs, "position": position, "own": own}
+        y, after = attention(q.unsqueeze(2), k.unsqueeze(2), v.unsqueeze(2), wide, **options)
+        return y.squeeze(2), {name: x.squeeze(2) for name, x in after.items()}
     H, G = q.shape[2], k.shape[2]
     if H % G:
         raise ValueError(f"{G} key heads do not divide {H} query heads")

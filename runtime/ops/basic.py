@@ -75,8 +75,9 @@ def linear(x: Tensor, W: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def readout(x: Tensor, W: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`linear(x, out=1)`: the axis of width 1 is dropped.  W (*leading, 1, in), bias (*leading, 1)."""
-    return linear(x, W, bias).squeeze(-1)
+    """`linear(x, out=1)`: the axis of width 1 is dropped.  W (*leading, 1, in), bias (*leading)."""
+    y = linear(x, W).squeeze(-1)
+    return y if bias is None else y + bias
 
 
 def heads(x: Tensor, n: int) -> Tensor:
@@ -122,8 +123,7 @@ def rope(x: Tensor, position: int = 0, base: float = 10000.0) -> Tensor:
     """Rotary position: the pair (x_i, x_{i + D/2}) turns by the angle t base^(-2 i / D).
 
     Source: arXiv 2104.09864, eq. 34, with pairs half a width apart.  x (B, T, *axes, D), D even; `position` is the
-        number of
-    tokens of the sequence before the first of these.  Raises ValueError if D is odd.
+    number of tokens of the sequence before the first of these.  Raises ValueError if D is odd.
     """
     T, D = x.shape[1], x.shape[-1]
     if D % 2:

@@ -59,7 +59,7 @@ def product(W: Tensor, a: Tensor) -> Tensor:
     return (a.transpose(1, 2) @ W.mT).transpose(1, 2)
 
 
-def _bias(b: Tensor, z: Tensor) -> Tensor:
+def bias_of(b: Tensor, z: Tensor) -> Tensor:
     """A bias as it meets z: shared (H, O), or per sequence (B, H, O) with an axis for the tokens; likewise without
     heads."""
     return b.unsqueeze(1) if b.dim() == z.dim() - 1 else b
@@ -92,7 +92,7 @@ class Form:
 
         def layer(part: Layer, a: Tensor) -> Tensor:
             z = product(W[part.weight], a)
-            return z + _bias(W[part.bias], z) if part.bias else z
+            return z + bias_of(W[part.bias], z) if part.bias else z
 
         return self.run(layer, x)
 
@@ -112,7 +112,7 @@ class Form:
         """Gradient of every part, summed over the tokens, and (`gram`) the sum of input input^T of every layer.
 
         grad W = sum_t w_t error_t input_t^T,  grad b = sum_t w_t error_t,  gram W = sum_t w_t input_t input_t^T.
-        weights (B, T, H), 1 if not given.  `first_order`: the gradients are constants; the gram is not.
+        weights (B, T, H), 1 if not given.  `first_order`: the gradients are constants; weights and gram are not.
         Returns ({part: (B, H, O, I) or (B, H, O)}, {weight part: (B, H, I, I)}); a bias has no gram.
         """
         grads: dict[str, Tensor] = {}
@@ -122,7 +122,7 @@ class Form:
             if gram:
                 grams[part.weight] = across(w * a, a)
             if first_order:
-                a, e, w = a.detach(), e.detach(), w if weights is None else weights.detach().unsqueeze(-1)
+                a, e = a.detach(), e.detach()
             e = e if weights is None else w * e
             grads[part.weight] = across(e, a)
             if part.bias:
@@ -149,8 +149,7 @@ class Mlp(Form):
     """M(x) = [x +] W_out h, h = act(W_in n(x) + b_in), with further layers W_2, W_3, ... between them for depth > 2.
 
     n: `norm` without gain.  `normalise_hidden`: every h is l2-normalised.  Parts: W_in [b_in] W_2 [b_2] ... W_out
-        [b_out];
-    depth 1 is W_out alone.
+    [b_out]; depth 1 is W_out alone.
     """
 
     act: str = "gelu"
@@ -232,7 +231,7 @@ class Vector(Form):
         return (u,)
 
     def read(self, W: Weights, x: Tensor) -> tuple[Tensor, tuple[Tap, ...]]:
-        y = _bias(W["m"], x) * x
+        y = bias_of(W["m"], x) * x
         return y, ((x, y),)
 
     def sums(
@@ -245,8 +244,8 @@ class Vector(Form):
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """grad m = sum_t w_t error_t * input_t; there is no gram."""
         ((a, _),), (e,) = taps, errors
-        terms = e * a if weights is None else weights.unsqueeze(-1) * e * a
-        return {"m": (terms.detach() if first_order else terms).sum(1)}, {}
+        terms = (e * a).detach() if first_order else e * a
+        return {"m": (terms if weights is None else weights.unsqueeze(-1) * terms).sum(1)}, {}
 
 
 def l2norm_pull(x: Tensor, d: Tensor) -> Tensor:

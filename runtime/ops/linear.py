@@ -1,15 +1,14 @@
 """The linear recurrence under every memory whose state moves by decay and rank-one terms, a block of tokens at a time.
 
-    M_t = a_t M_{t-1} + (1 - a_t) M_0 + m_t,      m_t = b_t m_{t-1} - u_t k_t^T          (without momentum b = 0; M_0
-    may be absent) u_t = lr_t (M_{t-1} j_t + M_{t'} h_t + g_t)                                         t': the first
-    token of t's chunk
+    M_t = a_t M_{t-1} + (1 - a_t) M_0 + m_t,    m_t = b_t m_{t-1} - u_t k_t^T     (without momentum b = 0; no M_0: none)
+    u_t = lr_t (M_{t-1} j_t + M_{t'} h_t + g_t)                                   (t': the first token of t's chunk)
 
 Rows j (what the running state is read with: erase), h (what the chunk's first state is read with: an affine gradient)
 and g (known beforehand) cover every linear memory; a layer of a deep one is j, g.  Between the tokens of a block
 M_{t-1} is the block's first state, decayed, minus the rows u_s k_s^T answered by a response R_ts (with momentum the
-product of the two decays), so the rows of a block solve one unit lower triangular system (I + N) U = right, N_ts =
-lr_t (j_t . k_s) R_ts + ...
-Derivation: chunked delta rules, arXiv 2406.06484, section 3.  Log space only; every exponent is at most 0.
+product of the two decays), so a block's rows solve one unit lower triangular system (I + N) U = right, where
+N_ts = lr_t (j_t . k_s) R_ts + ...  Derivation: chunked delta rules, arXiv 2406.06484, section 3.  Log space only;
+every exponent is at most 0.
 
 Tensors are head-major: (B, H, n, L, width), n blocks of L tokens; states (B, H, O, I).
 """

@@ -3,12 +3,10 @@
 meaning       per token: read; write M <- a M [+ (1 - a) M_0] + rule(gradient at the chunk's first state); naive.py
 affine        a matrix whose gradient is affine in the state (dot, l2): one triangular system per block, any chunk
 pieces        any form and objective: gradients of a whole chunk at its first state by hand-written factors, then
-    every
-              layer is a linear recurrence whose keys are the layer's inputs
+              every layer is a linear recurrence whose keys are the layer's inputs
 token loop    a rule without a closed form, retention per key channel, several pairs in a token's own error
 
-B batch, T tokens, P pairs per token, H heads, I width in, O width out.  k (B, T, H, I); head-major inside: (B, H,
-T, I).
+B batch, T tokens, P pairs per token, H heads, I width in, O width out.  k (B, T, H, I); inside (B, H, T, I).
 """
 
 from __future__ import annotations
@@ -49,7 +47,6 @@ def memory(
     learn: bool = True,
     block: int = 64,
     own: bool = True,
-    count: int = 0,
 ) -> tuple[Reads, dict[str, Tensor]]:
     """Read and write a memory over T tokens.
 
@@ -59,14 +56,12 @@ def memory(
     state: {"M": now, "held.M": the chunk's first state if chunk > 1, "rule.m.M": momentum or a rule's state}, by the
         form's parts, weights (B, H, O, I), biases (B, H, O), vectors (B, H, I)
     k (B, T, H, I), or (B, T, P, H, I) for P pairs per token, written in order, retention with the first; v alike.
-    Heads of k
-        and v may divide those of the state.
+        Heads of k and v may divide those of the state.
     rate, beta: broadcastable to (B, T, H); keep: log retention, at most 0, broadcastable to (B, T, H), or per key
         channel (B, T, H, I), or None
     start: {part: M_0}, (H, ...) or (B, H, ...), where retention leads back to it
     queries: (q (B, T, H, I), "chunk" | "before" | "after"), ...
-    phase: tokens already in the running chunk.  params: of the objective.  count: writes before these, for rules that
-        ask.
+    phase: tokens already in the running chunk.  params: of the objective.
     learn=False: nothing is written or forgotten, yet chunks go on.
     own=False promises that no `own_errors` passes here: cheaper reads.  block: tokens per triangular system; 0 goes
     token by token.
@@ -82,7 +77,6 @@ def memory(
             "learn": learn,
             "block": block,
             "own": own,
-            "count": count,
         }
         return headless.call_memory(memory, write, state, k, v, rate, keep, start, queries, **more)
     if not isinstance(write.form, Matrix | Vector) and keep is not None and keep.dim() == 4:
@@ -99,7 +93,7 @@ def memory(
     spread = [x if x is None else at_tokens(x, (B, T, H), k) for x in (rate, beta)]
     if keep is not None and keep.dim() < 4:
         keep = at_tokens(keep, (B, T, H), k)
-    call = naive.Call(write, k, v, spread[0], keep, spread[1], tuple(params), start, tuple(queries), phase, count, own)
+    call = naive.Call(write, k, v, spread[0], keep, spread[1], tuple(params), start, tuple(queries), phase, own)
     if not learn:
         return naive.idle(call, state)
     channels = keep is not None and keep.dim() == 4

@@ -64,7 +64,6 @@ class Call:
     start: Weights | None
     queries: tuple[tuple[Tensor, str], ...]
     phase: int
-    count: int
     own: bool
     point: Tensor | None = None
 
@@ -114,7 +113,7 @@ def slope(call: Call, p: Tensor, k: Tensor, v: Tensor, first: int, count: int, h
     params = []
     for x in call.params:
         if by_token(x):
-            x = x.unsqueeze(-1) if x.dim() == 3 else x
+            x = x.unsqueeze(-1) if x.dim() == 3 and not callable(call.write.objective) else x
             x = x.narrow(1, first, count) if x.shape[1] > 1 else x
         params.append(x)
     if heads == 1:
@@ -184,11 +183,13 @@ def step(call: Call, now: Weights, held: Weights, rule: Weights, t: int) -> tupl
             taps, write.form.errors(point, taps, u), gram=True, first_order=write.meta == "first_order"
         )
         share = keep if i == 0 else None
+        if "rule.count" in rule:
+            rule["rule.count"] = rule["rule.count"] + 1
         for n, x in now.items():
             rate = lr[(..., *(None,) * (x.dim() - 2))]
             gram = grams.get(n)
             if write.rule is not None:
-                delta, rule = by_rule(call, n, x, grads[n], gram, rate, share, rule, call.count + t)
+                delta, rule = by_rule(call, n, x, grads[n], gram, rate, share, rule)
             else:
                 delta = -rate * grads[n]
                 if write.momentum and call.beta is not None:
@@ -228,7 +229,6 @@ def by_rule(
     lr: Tensor,
     share: Tensor | None,
     rule: dict[str, Tensor],
-    count: int,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Delta of one part by the rule's own program, and the rule's state with that part's renewed."""
     assert call.write.rule is not None
@@ -243,7 +243,7 @@ def by_rule(
         lr=lr,
         retain=torch.ones_like(lr) if share is None else share_axes(share, weight),
         gram=gram,
-        count=count + 1,
+        count=rule["rule.count"].view(-1, *(1,) * (weight.dim() - 1)) if "rule.count" in rule else None,
         state=seen,
     )
     return delta, rule | {f"rule.{name}.{part}": x for name, x in seen.items()}

@@ -2,7 +2,7 @@
 
     W <- (prod_t a_t) W [+ (1 - prod_t a_t) W_0] + delta,   delta from the rule on  sum_t eta_t G_t(W_held)
 
-    B batch, T tokens, H heads, I width in, O width out
+    B batch, T tokens, P pairs a token, H heads, I width in, O width out
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from runtime.ops.forms import read
+from runtime.ops.forms import Layer, Matrix, Tap, Vector, bias_of, product, read
+from runtime.ops.headless import is_headless
+from runtime.ops.memory import share_heads
 from runtime.ops.naive import Write, objective_slope
+from runtime.ops.past import past
 from runtime.ops.segment import Call, Learner, Register, held, now, segments
 
 Queries = Sequence[tuple[Tensor, str]]
+Parts = Mapping[str, Tensor]
 
 
 def periodic(
@@ -26,7 +30,7 @@ def periodic(
     v: Tensor,
     rate: Tensor | None,
     keep: Tensor | None,
-    start: Mapping[str, Tensor] | None = None,
+    start: Parts | None = None,
     queries: Queries = (),
     *,
     period: int,
@@ -43,61 +47,90 @@ def periodic(
     it is the same for all and given as lr.  `clock`: tokens counted before these; `chunk`: tokens that read one state, 1 or a
     multiple of `period`.  Returns the reads and the register, in which a period still running keeps its sums.
     """
+    learner = learner_of(write, state, start, gram, chunk > period)
+    flat = is_headless(state)
+    if not flat:
+        k, v = (share_heads(x, state[write.form.parts[0]].shape[1]) for x in (k, v))
+    pairs = list(zip(k.unbind(2), v.unbind(2), strict=True)) if k.dim() == (4 if flat else 5) else [(k, v)]
+    ticks = [(clock, period)]
+    if any(when == "after" for _, when in queries):
+        ticks.append((clock + 1, period))  # the token that writes goes alone: its own error passes through its own pair
+    found: list[list[Tensor]] = [[] for _ in queries]
+    for a, b in segments(k.shape[1], *ticks):
+        state = {name: past(x) for name, x in state.items()}
+        frozen = {part: x for part, x in held(state).items() if part in write.form.parts}
+        running = {part: x for part, x in now(state).items() if part in write.form.parts}
+        written = running
+        if learn:
+            share = None if keep is None else keep[:, a:b]
+            taught = [
+                gradient(write, frozen, x[:, a:b], y[:, a:b], share, start, [piece(p, a, b) for p in params]) for x, y in pairs
+            ]
+            call = Call(learner, tuple(taps for taps, _ in taught), None if rate is None else rate[:, a:b], share)
+            state = learner.gather(state, call, [e for _, errors in taught for e in errors])
+            if (clock + b) % period == 0:
+                state = learner.write(state, start or running, lr=lr, release=(clock + b) % max(chunk, 1) == 0)
+                written = {part: x for part, x in now(state).items() if part in write.form.parts}
+        for reads, (q, when) in zip(found, queries, strict=True):
+            seen = {"chunk": frozen, "before": running, "after": written}[when]
+            seen = {part: x.detach() for part, x in seen.items()} if write.meta == "none" else seen
+            reads.append(write.form.read(seen, q[:, a:b])[0] if when == "after" else read(write.form, seen, q[:, a:b]))
+    return tuple(torch.cat(reads, 1) for reads in found), state
+
+
+def ended(write: Write, state: Register, start: Parts | None = None, *, hold: bool, lr: Tensor | float = 1.0) -> Register:
+    """The write of a period that ends early (tail: flush)."""
+    running = {part: x for part, x in now(state).items() if part in write.form.parts}
+    return learner_of(write, state, start, False, hold).write(state, start or running, lr=lr)
+
+
+def learner_of(write: Write, state: Register, start: Parts | None, gram: bool, hold: bool) -> Learner:
+    """How the sums of a period are written."""
     if write.rule is None:
         raise ValueError("a memory written once in a period needs its rule")
-    learner = Learner(
-        "", write.form, write.rule, gram, first_order=write.meta == "first_order", to_start=start is not None, hold=chunk > period
-    )
-    parts = write.form.parts
-    pieces: list[list[Tensor]] = [[] for _ in queries]
-    for a, b in segments(k.shape[1], (clock, period)):
-        frozen = {part: x for part, x in held(state).items() if part in parts}
-        running = {part: x for part, x in now(state).items() if part in parts}
-        call, errors = _gradients(learner, write, frozen, k[:, a:b], v[:, a:b], rate, keep, params, start, a, b)
-        if learn:
-            state = learner.gather(state, call, errors)
-            if (clock + b) % period == 0:
-                first = start if start is not None else running
-                ends, updates = (clock + b) % max(chunk, 1) == 0, (clock + b) // period
-                state = learner.write(state, first, lr=lr, count=updates, release=ends)
-        for found, (q, when) in zip(pieces, queries, strict=True):
-            seen = {"chunk": frozen, "before": running, "after": running}[when]
-            y = read(write.form, _constant(seen, write), q[:, a:b])
-            if when == "after" and learn and (clock + b) % period == 0:
-                last = read(write.form, _constant(now(state), write), q[:, b - 1 : b])
-                y = torch.cat((y[:, :-1], last), 1)
-            found.append(y)
-    return tuple(torch.cat(found, 1) for found in pieces), state
+    return Learner(
+        "", write.form, write.rule, gram, first_order=write.meta != "full", to_start=start is not None, hold=hold,
+        counts="rule.count" in state,
+    )  # fmt: skip
 
 
-def _constant(parts: Mapping[str, Tensor], write: Write) -> Mapping[str, Tensor]:
-    return {name: x.detach() for name, x in parts.items()} if write.meta == "none" else parts
+def gradient(
+    write: Write, W: Parts, k: Tensor, v: Tensor, keep: Tensor | None, start: Parts | None, params: Sequence[Tensor | float]
+) -> tuple[Sequence[Tap], tuple[Tensor, ...]]:
+    """What pairs teach at the frozen state: taps and errors of every layer."""
+    form = write.form
+    target = form.read(W, v)[0] if write.self_values else v
+    if not write.kept or keep is None:
+        p, taps = form.read(W, k)
+        return taps, form.errors(W, taps, slope(write, p, k, target, params))
+    a = keep.exp()
+    channels = isinstance(form, Matrix) and a.dim() == k.dim()
+    a = a if a.dim() == k.dim() else a.unsqueeze(-1)
+
+    def mixed(take: object, x: Tensor) -> Tensor:  # at retain * state [+ (1 - retain) * start]
+        y = take(W, a * x) if channels else a * take(W, x)
+        if start is None:
+            return y
+        return y + (take(start, (1 - a) * x) if channels else (1 - a) * take(start, x))
+
+    def layer(part: Layer, x: Tensor) -> Tensor:
+        if isinstance(form, Vector):
+            return mixed(lambda M, x: bias_of(M[part.weight], x) * x, x)
+        z = mixed(lambda M, x: product(M[part.weight], x), x)
+        return z + mixed(lambda M, z: bias_of(M[part.bias], z), z) if part.bias else z
+
+    p, taps = form.run(layer, k)
+    u = slope(write, p, k, target, params)
+    return taps, form.pull(lambda part, e: mixed(lambda M, e: product(M[part.weight].mT, e), e), taps, u)
 
 
-def _gradients(
-    learner: Learner,
-    write: Write,
-    frozen: Mapping[str, Tensor],
-    k: Tensor,
-    v: Tensor,
-    rate: Tensor | None,
-    keep: Tensor | None,
-    params: Sequence[Tensor | float],
-    start: Mapping[str, Tensor] | None,
-    a: int,
-    b: int,
-) -> tuple[Call, tuple[Tensor, ...]]:
-    """What the piece's pairs teach at the frozen state: taps and errors of every layer."""
-    target = write.form.read(frozen, v)[0] if write.self_values else v
-    p, taps = write.form.read(frozen, k)
-    u = objective_slope(write.objective, p, k, target, [_piece(x, a, b) for x in params])
-    errors = write.form.errors(frozen, taps, u)
-    call = Call(learner, (taps,), None if rate is None else rate[:, a:b], None if keep is None else keep[:, a:b])
-    return call, errors
+def slope(write: Write, p: Tensor, k: Tensor, v: Tensor, params: Sequence[Tensor | float]) -> Tensor:
+    """The objective's, its parameters with the axis of the width where there is none."""
+    if not callable(write.objective):
+        params = [x.unsqueeze(-1) if isinstance(x, Tensor) and x.dim() == p.dim() - 1 else x for x in params]
+    return objective_slope(write.objective, p, k, v, params)
 
 
-def _piece(x: Tensor | float, a: int, b: int) -> Tensor | float:
-    if not isinstance(x, Tensor) or x.dim() < 2:
-        return x
-    x = x[:, a:b] if x.shape[1] > 1 else x
-    return x.unsqueeze(-1) if x.dim() == 3 else x
+def piece(x: Tensor | float, a: int, b: int) -> Tensor | float:
+    """A parameter of tokens a ... b."""
+    return x[:, a:b] if isinstance(x, Tensor) and x.dim() >= 2 and x.shape[1] > 1 else x

@@ -9,9 +9,9 @@ has the solution M_t = M_{t'} Phi_t [+ M_0 Psi_t], neither factor depending on t
     U = (I + N)^-1 diag(e) [x p K + c K - V,  x (1 - p) K + (1 - c) K],     N = x diag(e) (K K^T * D)
     Phi = gamma I - U_1^T diag(r) K,     Psi = (1 - gamma) I - U_2^T diag(r) K
 
-with D_ts = exp(b_t - c_s), p = exp(b), r = exp(c_C - c), gamma = exp(c_C) of the running sums b (before) and c (after a
-token) of log retention.  Source: arXiv 2512.24695, eqs. 84-90; put M_t' Phi_t + M_0 Psi_t for M_t, and the rows of U for
-M_{t-1} k_t.  Rows are tokens; tensors (G, C, K), G any number of chunks, heads and sequences.
+with D_ts = exp(b_t - c_s), p = exp(b), r = exp(c_C - c), gamma = exp(c_C) of the running sums b (before) and c (after
+a token) of log retention.  Source: arXiv 2512.24695, eqs. 84-90; put M_t' Phi_t + M_0 Psi_t for M_t, and the rows of
+U for M_{t-1} k_t.  Rows are tokens; tensors (G, C, K), G any number of chunks, heads and sequences.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ While a period runs its gradients gather in the memory's register; the write tak
     register   the memory's parts (absent until the first write: all sequences then share the start), and while a period runs
                sum.<part>   sum over its tokens of rate-weighted gradients        gram.<part>   of input input^T, likewise
                kept         log of the product of its retentions                  held.<part>   what reads see, where it is older
-               rule.<s>.<part>   the rule's own state
+               rule.<s>.<part>   the rule's own state                          rule.count       its updates so far, if it asks
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Learner:
     level: the name of its level.  rule: rule(grad=, weight=, start=, lr=, retain=, gram=, count=, state=) -> (delta, state).
     gram: the rule looks at the layer inputs' second moment (dgd).  first_order: the gradients it gets are constants.
     constant: no gradient reaches the writes through a read (meta: none).  to_start: retention leads back to the start.
-    hold: reads see the state of the last chunk border, older than the last write.
+    hold: reads see the state of the last chunk border, older than the last write.  counts: the rule asks for its updates.
     """
 
     level: str
@@ -41,6 +41,7 @@ class Learner:
     constant: bool = False
     to_start: bool = False
     hold: bool = False
+    counts: bool = False
 
     def read(
         self, register: Register | None, start: Parts, x: Tensor, before: bool = False
@@ -79,19 +80,21 @@ class Learner:
         return out
 
     def write(
-        self, register: Register, start: Parts, *, lr: Tensor | float = 1.0, count: int = 1, release: bool = True
+        self, register: Register, start: Parts, *, lr: Tensor | float = 1.0, release: bool = True
     ) -> Register:
         """Apply what a period has gathered:  W <- retain W [+ (1 - retain) start] + delta, delta from the rule.
 
         start    the memory's parts before any write, shared by all sequences
         lr       the rule's learning rate; 1 where the rates are in the sums
-        count    updates so far, this one included
         release  this write ends a chunk: reads see it from now on
         """
         out: Register = {}
+        if self.counts:
+            rows = register[f"sum.{self.form.parts[0]}"]
+            out["rule.count"] = register.get("rule.count", rows.new_zeros(len(rows))) + 1
         for part in self.form.parts:
             W, grad = register.get(part, start[part]), register[f"sum.{part}"]
-            new, states = self._update(part, W, grad, register, start[part], lr, count)
+            new, states = self._update(part, W, grad, register, start[part], lr, out.get("rule.count"))
             out[part] = new.expand(len(grad), *new.shape[-(grad.dim() - 1) :])
             out |= {f"rule.{name}.{part}": x for name, x in states.items()}
             if self.hold:
@@ -100,7 +103,14 @@ class Learner:
         return out
 
     def _update(
-        self, part: str, W: Tensor, grad: Tensor, register: Register, start: Tensor, lr: Tensor | float, count: int
+        self,
+        part: str,
+        W: Tensor,
+        grad: Tensor,
+        register: Register,
+        start: Tensor,
+        lr: Tensor | float,
+        count: Tensor | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """One part.  A bias or vector meets the rule as a matrix with one column, and has no gram."""
         vector = part.startswith("b_") or part == "m"
@@ -113,12 +123,16 @@ class Learner:
         def spread(x: Tensor) -> Tensor:  # one number a head, or one for all
             return x[(..., *(None,) * axes)] if x.dim() else x
 
+        def share(x: Tensor) -> Tensor:  # of the state: one number a head, or one a key channel
+            missing = grad.dim() - x.dim()
+            return x[(..., *(None,) * missing)] if missing == axes else x if vector else x.unsqueeze(-2)
+
         g = matrix(grad)
         gram = register.get(f"gram.{part}")
         if gram is None:
             gram = g.new_zeros(*g.shape[:-2], g.shape[-1], g.shape[-1])
         states = {n.split(".")[1]: matrix(x) for n, x in register.items() if n.startswith("rule.") and n.endswith(f".{part}")}
-        retain = 1.0 if keep is None else spread(keep)
+        retain = 1.0 if keep is None else share(keep)
         delta, after = self.rule(
             grad=g,
             weight=matrix(W),
@@ -126,7 +140,7 @@ class Learner:
             lr=matrix(spread(lr)) if isinstance(lr, Tensor) and lr.dim() else lr,
             retain=matrix(retain) if isinstance(retain, Tensor) else retain,
             gram=gram,
-            count=count,
+            count=None if count is None else count.view(-1, *(1,) * (g.dim() - 1)),
             state=states or _Zeros(g),
         )
         base = W if keep is None else retain * W + ((1 - retain) * start if self.to_start else 0)

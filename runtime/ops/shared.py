@@ -45,8 +45,8 @@ from runtime.ops.stack import (
 
 @dataclass(frozen=True)
 class Shared:
-    """What a call leaves.  bounds: {box: (N, B, H, rows, K)}, the first state of every chunk touched; k, v (B, T, H, K),
-    rate, keep (B, T, H), or None; state: {box: {"M": ..., "held.M": ...}} after the last token."""
+    """What a call leaves.  bounds: {box: (N, B, H, rows, K)}, the first state of every chunk touched; k, v (B, T, H,
+    K), rate, keep (B, T, H), or None; state: {box: {"M": ..., "held.M": ...}} after the last token."""
 
     bounds: dict[str, Tensor]
     k: Tensor | None

@@ -75,9 +75,13 @@ class Backward:
             return None
         return by_chunk(g, self.size) if g.dim() == 4 else by_chunk(g.unsqueeze(-1), self.size).squeeze(-1)
 
+    @staticmethod
+    def together(device: torch.device, N: int) -> int:
+        return 1 if device.type == "cpu" else N
+
     def run(self) -> list[Tensor | None]:
         N = self.size[0]
-        together = 1 if self.bounds.device.type == "cpu" else N
+        together = self.together(self.bounds.device, N)
         for last in range(N, 0, -together):
             self._group(max(0, last - together), last)
         spare = (0, 0, 0, self.all_rows - self.rows)

@@ -14,6 +14,7 @@ from torch.autograd import gradcheck
 from runtime.ops.basic import l2norm
 from runtime.ops.past import own_errors, past
 from runtime.ops.shared import Shared, read_chunks, shared_product
+from runtime.ops.shared_gradient import Backward
 
 B, H, K = 2, 2, 4
 
@@ -176,6 +177,15 @@ def test_own_errors_equal_the_loop(group):
             outer = torch.autograd.grad(probe(errors), case.leaves, allow_unused=True)
             found.append([*errors, *outer])
         same(*found, 1e-8)
+
+
+@pytest.mark.parametrize("together", [2, 100])
+def test_chunks_taken_together_give_the_same_gradient(together, monkeypatch):
+    """As on a GPU, where all chunks' products are made at once."""
+    case = Case(40, 8, two=True)
+    alone = torch.autograd.grad(probe(case.values()), case.leaves, allow_unused=True)
+    monkeypatch.setattr(Backward, "together", staticmethod(lambda device, N: together))
+    same(torch.autograd.grad(probe(case.values()), case.leaves, allow_unused=True), alone, 1e-12)
 
 
 @pytest.mark.parametrize("T", [63, 100])

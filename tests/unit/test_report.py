@@ -54,7 +54,12 @@ def test_uses_gram_is_read_off_the_program() -> None:
 
 
 def test_notes_warn_of_what_a_spec_does_not_show() -> None:
-    notes = " / ".join(explain(build(load("hope_deep", {"sizes.context": 500, "levels.titans.tail": "drop"}))).notes)
+    chosen = {
+        "sizes.context": 500,
+        "levels.titans.tail": "drop",
+        "levels.titans.memories.memory.normalise_hidden": False,
+    }
+    notes = " / ".join(explain(build(load("hope_deep", chosen))).notes)
     assert "hidden activations are not normalised" in notes
     assert "the last 52 are dropped at the end of a call (tail: drop)" in notes
     assert "invisible to these memories" in notes
