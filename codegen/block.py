@@ -43,6 +43,7 @@ class Emitter:
         self.uses = self._uses()
         for node in graph.of(Input, block):
             self.define(node.id, self.variable(node.name, node.id))
+            self.scope.like = self.scope.like or self.scope.names[node.id]
 
     # ---- names ----------------------------------------------------------------------------------------------------
 

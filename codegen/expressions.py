@@ -54,7 +54,7 @@ class Scope:
     weight: Callable[[str], str] = attribute
     position: str = "position"  # text of the number of tokens before these
     tokens: str = "T"  # text of how many tokens there are
-    like: str = "x_like"  # a variable with the dtype and device of all
+    like: str = ""  # a variable with the dtype and device of all
     runtime: set[str] = field(default_factory=set)  # names to import from runtime.ops
     logs: dict[str, str] = field(default_factory=dict)  # values whose logarithm has a variable
 
@@ -69,9 +69,15 @@ class Scope:
                 return True
             case Op() if node.op in TOKENLESS:
                 return True
-            case Op() if node.op not in STATEFUL and node.op != "rope" and node.inputs:
+            case Op() if self.by_token(node):
+                return False
+            case Op() if node.op not in STATEFUL and node.inputs:
                 return all(self.tokenless(i) for i in node.inputs)
         return False
+
+    def by_token(self, node: Op) -> bool:
+        """Written for values with batch and token only."""
+        return node.op == "rope" or (node.op == "linear" and len(self.graph[node.inputs[0]].shape) > 1)
 
     def spread(self, id: str, shape: tuple[int, ...] | None = None) -> str:
         """The value with batch, token and all its axes, as a memory needs it."""
@@ -137,7 +143,7 @@ class Scope:
         text = f"{sides[0]} {symbol} {sides[1]}"
         if strength == 0:  # a comparison is a number
             other = next((i for i in node.inputs if not isinstance(self.graph[i], Number)), node.inputs[0])
-            return f"({text}).to({self.text(other)}.dtype)", TIGHTEST
+            return f"({text}).to({parenthesised(*self._text(other), TIGHTEST)}.dtype)", TIGHTEST
         return text, strength
 
     def _aligned(self, id: str, axes: int) -> tuple[str, int]:
@@ -155,7 +161,9 @@ class Scope:
 
     def _operator(self, node: Op) -> str:
         options = dict(node.options)
-        inputs = [self.text(i) for i in node.inputs]
+        whole = self.by_token(node)
+        inputs = [self.spread(i) if whole and self.tokenless(i) else self.text(i) for i in node.inputs]
+        tight = [parenthesised(*self._text(i), TIGHTEST) for i in node.inputs]  # to be followed by a dot or a bracket
         weights = [self.weight(self.graph[w].path) for w in node.weights]
         op = node.op
         if op in PLAIN:
@@ -180,13 +188,13 @@ class Scope:
             case "newton_schulz":
                 return self._call("newton_schulz", inputs[0], str(options["steps"]))
             case "softmax":
-                return f"{inputs[0]}.softmax(-1)"
+                return f"{tight[0]}.softmax(-1)"
             case "transpose":
-                return f"{inputs[0]}.mT"
+                return f"{tight[0]}.mT"
             case "mean" | "sum":
-                return f"{inputs[0]}.{op}(-1)"
+                return f"{tight[0]}.{op}(-1)"
             case "min" | "max" if len(inputs) == 1:
-                return f"{inputs[0]}.a{op}(-1)"
+                return f"{tight[0]}.a{op}(-1)"
             case "min" | "max":
                 return self._extremum(node)
             case "where":
@@ -199,13 +207,13 @@ class Scope:
             case "split":
                 n = options["n"]
                 sizes = str(self.graph[node.inputs[0]].shape[-1] // n) if isinstance(n, int) else str(tuple(n))
-                return f"{inputs[0]}.split({sizes}, -1)"
+                return f"{tight[0]}.split({sizes}, -1)"
             case "item":
-                return f"{inputs[0]}[{options['index']}]"
+                return f"{tight[0]}[{options['index']}]"
             case "slice":
-                return f"{inputs[0]}[..., {bounds(options)}]"
+                return f"{tight[0]}[..., {bounds(options)}]"
             case "stop":
-                return f"{inputs[0]}.detach()"
+                return f"{tight[0]}.detach()"
             case "dropout":
                 return f"F.dropout({inputs[0]}, {number(options['p'])}, self.training)"
             case "param":
@@ -219,14 +227,17 @@ class Scope:
         raise KeyError(f"operator {op!r} has no torch text")
 
     def _extremum(self, node: Op) -> str:
-        function = "torch.minimum" if node.op == "min" else "torch.maximum"
+        """min and max of several values; numbers become bounds of a clamp."""
         numbers = [i for i in node.inputs if isinstance(self.graph[i], Number)]
-        others = [self._aligned(i, len(node.shape or ()))[0] for i in node.inputs if i not in numbers]
-        text = others[0]
-        for other in others[1:]:
-            text = f"{function}({text}, {other})"
+        others = [self._aligned(i, len(node.shape or ())) for i in node.inputs if i not in numbers]
+        if not others:
+            return f"{node.op}({', '.join(self.text(i) for i in numbers)})"
+        text, precedence = others[0]
+        for other, _ in others[1:]:
+            text, precedence = f"torch.{node.op}imum({text}, {other})", TIGHTEST
         for i in numbers:
-            text = f"{text}.clamp({'max' if node.op == 'min' else 'min'}={self.text(i)})"
+            bound = "max" if node.op == "min" else "min"
+            text, precedence = f"{parenthesised(text, precedence, TIGHTEST)}.clamp({bound}={self.text(i)})", TIGHTEST
         return text
 
     def _call(self, function: str, *arguments: str) -> str:

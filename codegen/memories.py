@@ -12,7 +12,7 @@ from codegen.layout import comment, fit
 from codegen.names import class_constant, function_name, local
 from codegen.places import place_of
 from nlc.graph.graph import Graph
-from nlc.graph.nodes import Input, Level, Memory, Number, Op, Output, Read, Recurrence, When
+from nlc.graph.nodes import Input, Level, Memory, Number, Op, Output, Param, Read, Recurrence, Rule, When
 from nlc.equations import Name, walk
 from nlc.graph.flow import label, pieces, reads_of, self_query, sources
 from nlc.graph.linearity import linear
@@ -58,7 +58,7 @@ def _frozen(emitter: Emitter, recurrence: Recurrence, read: Read) -> None:
     emitter.need(read.query)
     query = spread(emitter, read.query)
     out = emitter.variable(read.name or memory.name, read.id)
-    constant, parts = class_constant(memory.id), start_parts(emitter.graph, memory)
+    constant, parts = class_constant(memory.id), start_parts(emitter.graph, memory, emitter.scope.like)
     if recurrence.lowering == "weights":
         emitter.say(f"{out}, _ = {constant}.read({parts}, {query})")
     else:
@@ -76,7 +76,7 @@ def holds(memory: Memory) -> bool:
     return memory.chunk > memory.period.count
 
 
-def start_parts(graph: Graph, memory: Memory, like: str = "x_like") -> str:
+def start_parts(graph: Graph, memory: Memory, like: str) -> str:
     """The memory's weights by part: `self.parts("cms.fast.start", ("W_in", ...))`."""
     names = [name for name, _ in memory.parts]
     if memory.start in ("zeros", "identity"):
@@ -161,22 +161,37 @@ def memory_call(emitter: Emitter, memory: Memory, reads: Iterable[Read], clock: 
         arguments += [f"lr={scope.text(memory.rate)}"] * (not memory.rate_varies) + ["gram=True"] * erases(memory)
     else:
         arguments += [f"phase={phase(time, memory.chunk)}"] * (memory.chunk > 1)
-        if shape is None:
-            arguments.append(f"count={time}")
-        elif shape.state:
+        if shape is not None and shape.state:
             arguments.append(f"beta={beta(scope, memory, shape.momentum, shape.factor)}")
-    if memory.objective.params:
-        given = [number(float(p.number)) if p.value is None else scope.spread(p.value, memory.heads) for p in memory.objective.params]
-        arguments.append(f"params=({', '.join(given)},)")
+    given = [parameter(scope, memory, p) for p in memory.objective.params if p.value or memory.objective.tree is None]
+    if given:
+        arguments.append(f"params={tuple_(given)}")
     if not emitter.own and not once:
         arguments.append("own=False")
     arguments.append(f'learn="{graph[memory.level].name}" in learn')
     return f"{'periodic' if once else 'memory'}({', '.join(arguments)})"
 
 
+def parameter(scope: Scope, memory: Memory, param: Param) -> str:
+    """A number, or a value of each token with at least the memory's heads."""
+    if param.value is None:
+        return number(float(param.number))
+    own = scope.graph[param.value].shape or ()
+    return scope.spread(param.value, own if len(own) > len(memory.heads) else memory.heads)
+
+
 def erases(memory: Memory) -> bool:
     """Its rule looks at the layer inputs' second moment."""
-    return any(isinstance(n, Name) and n.id == "gram" for level in memory.rule.levels for s in level.do for n in walk(s.value))
+    return mentions(memory.rule, "gram")
+
+
+def counts(memory: Memory) -> bool:
+    """Its rule asks how many updates there have been."""
+    return mentions(memory.rule, "count")
+
+
+def mentions(rule: Rule, name: str) -> bool:
+    return any(isinstance(n, Name) and n.id == name for level in rule.levels for s in level.do for n in walk(s.value))
 
 
 def clock_of(memory: Memory, clock: str) -> str:
@@ -276,7 +291,7 @@ def _shared_call(emitter: Emitter, recurrence: Recurrence, name: str) -> None:
     at = phase(clock_of(first, "t"), first.chunk)
     arguments += [f"chunk={first.chunk}", f"phase={at}"] if first.chunk > 1 else ["chunk=1"]
     if first.retain_to_start:
-        arguments.append(f"start={starts(graph, members, name)}")
+        arguments.append(f"start={starts(graph, members, name, emitter.scope.like)}")
     if not (shape and shape.erase):
         arguments.append("erase=False")
     if first.objective.kind != "l2":
@@ -317,20 +332,20 @@ def tuple_(items: list[str]) -> str:
     return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
 
 
-def starts(graph: Graph, members: list[Memory], name: str) -> str:
+def starts(graph: Graph, members: list[Memory], name: str, like: str) -> str:
     """Where retention leads, for every box."""
     level = members[0].id.removesuffix("." + members[0].name)
     if all([graph[w].path for w in m.weights] == [f"{level}.{m.name}.start"] for m in members):
         return f"{{name: {attribute(level)}[name].start for name in {name}_boxes}}"
-    return "{" + ", ".join(f'"{m.name}": {one_part(graph, m)}' for m in members) + "}"
+    return "{" + ", ".join(f'"{m.name}": {one_part(graph, m, like)}' for m in members) + "}"
 
 
 def repr_(text: str) -> str:
     return f'"{text}"'
 
 
-def one_part(graph: Graph, memory: Memory) -> str:
-    text = start_parts(graph, memory)
+def one_part(graph: Graph, memory: Memory, like: str) -> str:
+    text = start_parts(graph, memory, like)
     return text[len('{"M": ') : -1] if text.startswith('{"M": ') else f'{text}["M"]'
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from pathlib import PurePosixPath
 
@@ -10,10 +11,11 @@ from codegen.block import Emitter
 from codegen.equations import number, spec_text
 from codegen.expressions import attribute
 from codegen.layout import comment, fit, wrapped
-from codegen.memories import form_text, start_parts
+from codegen.memories import clock_of, counts, form_text, holds, log_retention, start_parts
 from codegen.names import class_constant, class_name, function_name, local
 from codegen.places import place_of
-from codegen.rules import RuleView, expression, rule_view
+from codegen.objectives import slope_name, slopes
+from codegen.rules import RuleView, rule_view
 from codegen.segments import learner, loss_driven, quoted, run_lines, write_methods
 from codegen.views import BlockView, ModelView
 from nlc.equations import to_text
@@ -75,7 +77,7 @@ def _imports(text: str, bare: bool) -> tuple[str, ...]:
 
 
 OPS = frozenset(
-    "Call Learner Matrix Mlp Swiglu Vector Write apply_matrix attention causal_conv heads held l2norm layernorm linear memory "
+    "Call Learner Matrix Mlp Swiglu Vector Write apply_matrix attention causal_conv ended heads held l2norm layernorm linear memory "
     "merge newton_schulz norm now outer own_errors past periodic poly previous read read_chunks readout rmsnorm rope segments "
     "shared_product trace".split()
 )
@@ -128,27 +130,10 @@ def _constants(graph: Graph) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def slopes(graph: Graph) -> list[str]:
-    """Objectives written as expressions: their derivative at p = M(k), which a write descends."""
-    lines: list[str] = []
-    for memory in graph.of(Memory):
-        objective = memory.objective
-        if objective.tree is None:
-            continue
-        names = {p.name: p.name for p in objective.params if p.value}
-        names |= {p.name: number(float(p.number)) for p in objective.params if p.value is None}
-        moving = "".join(f", {p.name}" for p in objective.params if p.value)
-        text = expression(objective.tree, names)
-        lines += [f"def {function_name(f'{memory.id}_slope')}(M, k, v{moving}):"]
-        lines += [f'    """d/dM of {to_text(objective.tree)}."""']
-        lines += fit(f"return torch.func.grad(lambda M: ({text}).sum())(M)", 1) + ["", ""]
-    return lines
-
-
 def _write(graph: Graph, memory: Memory, names: dict[Rule, str]) -> str:
     shape = linear(memory.rule)
     objective = memory.objective
-    kind = f'"{objective.kind}"' if objective.tree is None else function_name(f"{memory.id}_slope")
+    kind = f'"{objective.kind}"' if objective.tree is None else slope_name(memory)
     options = [f"form={form_text(memory)}", f"objective={kind}"]
     if shape is not None and shape.erase:
         options.append("erase=True")
@@ -178,8 +163,8 @@ def _block(graph: Graph, kind: str, axes: Axes, file: str) -> BlockView:
     emitter.all()
     results = [emitter.scope.spread(o.value) for o in graph.of(Output, kind)]
     inputs = [emitter.scope.names[n.id] for n in graph.of(Input, kind)]
-    forward = _preamble(emitter, inputs[0])
     calls = [c for m, taps in emitter.calls.items() for c in fit(_call(emitter, graph[m], taps), 3)]
+    forward = _preamble(emitter, inputs[0], calls)
     returns = results[0] if len(results) == 1 else f"({', '.join(results)})"
     if loss_driven(graph):
         forward += ["        calls = {", *(f"{c}" for c in calls), "        }"] if calls else ["        calls = {}"]
@@ -206,24 +191,22 @@ def _call(emitter: Emitter, memory: Memory, taps: list[str]) -> str:
     if memory.rate_varies:
         options.append(f"rate={emitter.scope.spread(memory.rate, memory.heads)}")
     if memory.retain:
-        options.append(f"keep={emitter.scope.spread_log(memory.retain, memory.heads)}")
+        options.append(f"keep={log_retention(emitter.scope, memory)}")
     return f'"{place_of(emitter.graph, memory)}": Call({", ".join(options)}),'
 
 
-def _preamble(emitter: Emitter, like: str) -> list[str]:
-    """Names the body uses, then the body."""
-    text = "\n".join(emitter.lines)
+def _preamble(emitter: Emitter, like: str, calls: list[str]) -> list[str]:
+    """Names that the body, and what it leaves for writes, use; then the body."""
+    text = "\n".join([*emitter.lines, *calls])
+    B, T = (re.search(rf"(?<![\w.]){letter}\b(?!_)", text) for letter in "BT")
     lines = ["        s = dict(s)"]
-    if re.search(r"(?<![\w.])B\b(?!_)", text) or re.search(r"(?<![\w.])T\b(?!_)", text):
+    if B and T:
         lines.append(f"        B, T = {like}.shape[:2]")
-        lines[-1] = lines[-1] if re.search(r"(?<![\w.])B\b(?!_)", text) else f"        T = {like}.shape[1]"
-        if not re.search(r"(?<![\w.])T\b(?!_)", text):
-            lines[-1] = f"        B = {like}.shape[0]"
+    elif B or T:
+        lines.append(f"        B = {like}.shape[0]" if B else f"        T = {like}.shape[1]")
     if re.search(r"(?<![\w.])t\b", text):
         lines.append('        t = clock["sequence"]')
-    if "x_like" in text:
-        text = text.replace("x_like", like)
-    return lines + text.split("\n")
+    return lines + emitter.lines
 
 
 def _equations(emitter: Emitter) -> tuple[str, ...]:
@@ -289,6 +272,8 @@ def _begin(graph: Graph, memory: Memory) -> str:
     if states:
         names = states if needs_rule(memory) or shape is None else ["m"]
         options.append(f"rule=({', '.join(quoted(s) for s in names)},)")
+    if counts(memory):
+        options.append("count=True")
     return f"begin({', '.join(['B', start_parts(graph, memory, 'like'), *options])})"
 
 
@@ -308,13 +293,14 @@ def _fields(graph: Graph) -> tuple[str, ...]:
     writing = [level.name for level in graph.levels if any(in_sequence(graph[m]) for m in level.memories)]
     memories = graph.of(Memory)
     streams = [place_of(graph, m) for m in memories if m.carry is Carry.STREAM]
-    tails = {place_of(graph, m): m.tail.value for m in memories if m.tail.value != "carry" and in_sequence(m)}
+    tails = {place_of(graph, m): (graph[m.level].name, m.tail.value) for m in memories if m.tail.value != "carry" and in_sequence(m)}
     lines = [] if graph.bare else [f"vocab = {graph.sizes['vocab']}"]
     lines += fit(f"writing = ({', '.join(map(quoted, writing))}{',' if len(writing) == 1 else ''})", 0)
     if streams:
         lines.append(f"streams = ({', '.join(map(quoted, streams))},)")
     if tails:
-        lines.append("tails = {" + ", ".join(f'"{m}": "{t}"' for m, t in tails.items()) + "}")
+        said = ", ".join(f'"{m}": ("{level}", "{tail}")' for m, (level, tail) in tails.items())
+        lines += fit(f"tails = {{{said}}}")
         lines.append(f"counters = ({', '.join(map(quoted, ['sequence', 'stream', *tails]))})")
     return tuple(lines)
 
@@ -322,20 +308,20 @@ def _fields(graph: Graph) -> tuple[str, ...]:
 def _bare(graph: Graph, axes: Axes) -> list[str]:
     """forward of a bare program."""
     (kind,) = graph.blocks
-    inputs = [(n.name, local(n.name)) for n in graph.of(Input, kind)]
-    given = ", ".join(word for _, word in inputs)
+    words = [argument(n.name) for n in graph.of(Input, kind)]
+    given, first = ", ".join(words), words[0]
     outputs = [o.name for o in graph.of(Output, kind)]
-    first = inputs[0][1]
-    shapes = "; ".join(f"{word} (B, T{''.join(f', {d}' for d in n.shape)})" for n, (_, word) in zip(graph.of(Input, kind), inputs, strict=True))
+    shapes = "; ".join(f"{word} (B, T{''.join(f', {d}' for d in n.shape)})" for n, word in zip(graph.of(Input, kind), words, strict=True))
+    clock, writing, out, registers = (f"{word}_" if word in words else word for word in ("clock", "writing", "out", "registers"))
     return [
         f"    def forward(self, *, {given}, state=None, learn=True):",
         f'        """{", ".join(outputs)} and the state after them.  {shapes}."""',
-        f"        state, clock = self.begun({first}, state)",
-        "        writing = self.learning(learn)",
-        f"        out, registers = self.blocks[0]({given}, layer_of(state, 0), clock, writing)",
-        *count_lines(graph, f"{first}.shape[1]"),
-        f"        state = self.advanced(with_layer(state, 0, registers), {first}.shape[1])",
-        "        return out, self.closed(state)",
+        f"        state, {clock} = self.begun({first}, state)",
+        f"        {writing} = self.learning(learn)",
+        f"        {out}, {registers} = self.blocks[0]({given}, layer_of(state, 0), {clock}, {writing})",
+        *count_lines(graph, f"{first}.shape[1]", clock, writing),
+        f"        state = self.advanced(with_layer(state, 0, {registers}), {first}.shape[1])",
+        f"        return {out}, self.closed(state, {writing})",
         "",
         "    def start(self, B, like):",
         '        """The initial state of every register, for B sequences."""',
@@ -343,7 +329,12 @@ def _bare(graph: Graph, axes: Axes) -> list[str]:
     ]
 
 
-def count_lines(graph: Graph, tokens: str, indent: int = 2) -> list[str]:
+def argument(name: str) -> str:
+    """An input as an argument of forward: its own name, unless forward or Python has another use for it."""
+    return f"{name}_" if keyword.iskeyword(name) or name in ("self", "state", "learn") else name
+
+
+def count_lines(graph: Graph, tokens: str, clock: str = "clock", writing: str = "learn") -> list[str]:
     """How often each level that writes token by token, or once in a period, has fired."""
     lines = []
     driven = {m.level for m in loss_driven(graph)}
@@ -351,9 +342,10 @@ def count_lines(graph: Graph, tokens: str, indent: int = 2) -> list[str]:
         if level.id in driven or not any(in_sequence(graph[m]) for m in level.memories):
             continue
         n, memory = level.period.count, graph[level.memories[0]]
-        at = 'clock["stream"]' if memory.carry is Carry.STREAM else 'clock["sequence"]'
+        at = f'{clock}["stream"]' if memory.carry is Carry.STREAM else f'{clock}["sequence"]'
+        at = f'{clock}["{place_of(graph, memory)}"]' if memory.tail.value != "carry" else at
         times = tokens if n == 1 else f"({at} + {tokens}) // {n} - {at} // {n}"
-        lines.append("    " * indent + f'self.fired("{level.name}", {times} if "{level.name}" in {"writing" if graph.bare else "learn"} else 0)')
+        lines += fit(f'self.fired("{level.name}", {times} if "{level.name}" in {writing} else 0)', 2)
     return lines
 
 

@@ -97,7 +97,7 @@ class Expression:
     def options(self, func: str, positional: Sequence[eq.Expr], named: dict[str, eq.Expr]) -> dict[str, Any]:
         declared, report = OPERATORS[func].options, Reporter()
         given = {**dict(zip((o.name for o in declared), positional, strict=False)), **named}
-        found = {o.name: o.default for o in declared if o.default is not REQUIRED}
+        found = {o.name: self.graph.sizes.get(str(o.default), o.default) for o in declared if o.default is not REQUIRED}
         sizes = {p.name: p.number for p in self.memory.objective.params if isinstance(p.number, int)}
         return found | {o.name: option(o.kind, given[o.name], sizes, report, func) for o in declared if o.name in given}
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from codegen.axes import Axes
 from codegen.layout import comment, fit
-from codegen.memories import clock_of, erases, form_text, holds, start_parts
+from codegen.memories import clock_of, counts, erases, form_text, holds, log_retention, start_parts
 from codegen.names import class_constant, function_name
 from codegen.places import place_of
 from nlc.graph.graph import Graph
-from nlc.graph.nodes import Level, Memory, Meta, Recurrence, Rule
+from nlc.graph.nodes import Carry, Level, Memory, Meta, Recurrence, Rule, Tail
 
 IGNORED = -100  # a target that teaches nothing
 
@@ -28,7 +28,7 @@ def learner(graph: Graph, memory: Memory, rules: Mapping[Rule, str]) -> str:
     """`Learner("cms.fast", Mlp(...), gd, first_order=True)`."""
     options = ["gram=True"] * erases(memory) + ["first_order=True"] * (memory.meta is not Meta.FULL)
     options += ["constant=True"] * (memory.meta is Meta.NONE) + ["to_start=True"] * memory.retain_to_start
-    options += ["hold=True"] * holds(memory)
+    options += ["hold=True"] * holds(memory) + ["counts=True"] * counts(memory)
     return f"Learner({', '.join([quoted(graph[memory.level].name), form_text(memory), rules[memory.rule], *options])})"
 
 
@@ -37,22 +37,37 @@ def quoted(text: str) -> str:
 
 
 def write_methods(emitter: Emitter, rules: Mapping[Rule, str]) -> list[str]:
-    """One method a memory of the block that is written at ticks: its register after the write."""
+    """One method a memory of the block that is written at ticks, or where a call ends: its register after the write."""
     lines: list[str] = []
     graph = emitter.graph
-    for memory in [m for m in loss_driven(graph) if m.block == emitter.block]:
+    driven = [m for m in loss_driven(graph) if m.block == emitter.block]
+    for memory in driven + [m for m in graph.of(Memory, emitter.block) if ends_early(m) and m not in driven]:
         level: Level = graph[memory.level]
-        release = ", release" if holds(memory) else ""
-        lines += ["", f"    def write_{function_name(memory.id)}(self, register, count{release}):"]
+        released = holds(memory) and memory in driven
+        lines += ["", f"    def {write_name(graph, memory)}(self, register{', release=True' * released}):"]
         doc = f"Level {level.name}, every {memory.period}: {memory.rule.name} from the sum of the period's gradients."
         lines.append(f'        """{doc}"""')
         start = start_parts(graph, memory, "like")
-        if "like" in start:
+        rate = [] if memory.rate_varies else [f"lr={emitter.scope.text(memory.rate)}"]
+        if memory in driven:
+            call = f"{class_constant(memory.id)}.write(register, {', '.join([start, *rate, *['release=release'] * released])})"
+        else:
+            options = [start] * memory.retain_to_start + [f"hold={holds(memory)}", *rate]
+            call = f"ended({class_constant(memory.id)}, register, {', '.join(options)})"
+        if "like" in call:
             lines.append("        like = next(iter(register.values()))")
-        options = [] if memory.rate_varies else [f"lr={emitter.scope.text(memory.rate)}"]
-        options += ["count=count"] + ["release=release"] * holds(memory)
-        lines += fit(f"return {class_constant(memory.id)}.write(register, {start}, {', '.join(options)})", 2)
+        lines += fit(f"return {call}", 2)
     return lines
+
+
+def write_name(graph: Graph, memory: Memory) -> str:
+    """The method of a block that writes the memory; runtime.model finds it by the memory's place."""
+    return f"write_{function_name(place_of(graph, memory))}"
+
+
+def ends_early(memory: Memory) -> bool:
+    """Written where a call ends, from the part of a period that it leaves."""
+    return memory.tail is Tail.FLUSH and memory.period.count > 1 and memory.carry is not Carry.MODEL
 
 
 def run_lines(graph: Graph, axes: Axes) -> list[str]:
@@ -129,7 +144,7 @@ def _segmented(graph: Graph, head: str) -> list[str]:
         t, n = _at(clock_of(m, "t")), m.period.count
         lines += comment(f"level {node.name}: every {m.period}", f"{_file(graph)}:{m.at.line}", 4)
         lines.append(f'                if awaited["{node.name}"] and ({t} + b) % {n} == 0:')
-        for m in members:
+        for m in {place_of(graph, m): m for m in members}.values():
             release = f", ({t} + b) % {m.chunk} == 0" if holds(m) else ""
             lines += [
                 "                    for i, block in enumerate(self.blocks):",
@@ -137,7 +152,7 @@ def _segmented(graph: Graph, head: str) -> list[str]:
                 *_indented(
                     [
                         f'place = f"blocks.{{i}}.{place_of(graph, m)}"',
-                        *fit(f"state = state | {{place: block.write_{function_name(m.id)}(state[place], ({t} + b) // {n}{release})}}", 0),
+                        f"state = state | {{place: block.{write_name(graph, m)}(state[place]{release})}}",
                     ],
                     7 if len(graph.blocks) > 1 else 6,
                 ),

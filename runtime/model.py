@@ -59,11 +59,14 @@ def identity(like: Tensor, *shape: int) -> Tensor:
     return torch.eye(shape[-2], shape[-1], dtype=like.dtype, device=like.device).expand(shape)
 
 
-def begin(B: int, parts: dict[str, Tensor], hold: bool = False, rule: Iterable[str] = ()) -> dict[str, Tensor]:
+def begin(
+    B: int, parts: dict[str, Tensor], hold: bool = False, rule: Iterable[str] = (), count: bool = False
+) -> dict[str, Tensor]:
     """A memory's register for B sequences that all begin from the same parts: see runtime.ops for the names."""
     now = {name: x.expand(B, *x.shape) for name, x in parts.items()}
     held = {f"held.{name}": x for name, x in now.items()} if hold else {}
-    return now | held | {f"rule.{s}.{name}": torch.zeros_like(x) for s in rule for name, x in now.items()}
+    updates = {"rule.count": next(iter(now.values())).new_zeros(B)} if count else {}
+    return now | held | {f"rule.{s}.{name}": torch.zeros_like(x) for s in rule for name, x in now.items()} | updates
 
 
 def nats_of(logits: Tensor, targets: Tensor) -> Tensor:
@@ -139,7 +142,7 @@ class Sequenced(Weights):
     writing: tuple[str, ...] = ()  # names of the levels that write inside a sequence, fastest first
     streams: tuple[str, ...] = ()  # places (without the layer) whose state survives a document border
     counters: tuple[str, ...] = ("sequence", "stream")  # clocks of a state
-    tails: Mapping[str, str] = MappingProxyType({})  # memories whose part chunk does not outlive a call: flush | drop
+    tails: Mapping[str, tuple[str, str]] = MappingProxyType({})  # whose part chunk no call outlives: level, flush | drop
 
     def __init__(self) -> None:
         super().__init__()
@@ -170,13 +173,16 @@ class Sequenced(Weights):
     def advanced(self, state: State, ticks: int) -> State:
         return state | {"clock": {name: at + ticks for name, at in state["clock"].items()}}
 
-    def closed(self, state: State) -> State:
+    def closed(self, state: State, learn: frozenset[str]) -> State:
         """The state at the end of a call: part chunks handled as `tail:` says, streams detached."""
         state = self.filled(state)
-        out = dict(state)
+        out, early = dict(state), set()
         for place, register in state.items():
-            tail = self.tails.get(_short(place))
+            level, tail = self.tails.get(_short(place), ("", ""))
             if tail == "flush":
+                if level in learn and any(part.startswith("sum.") for part in register):
+                    register = self.written(place, register)
+                    early.add(level)
                 register = register | {f"held.{part}": register[part] for part in _held(register)}
             elif tail == "drop":
                 register = register | {part: register[f"held.{part}"] for part in _held(register)}
@@ -184,8 +190,16 @@ class Sequenced(Weights):
             if self.streaming(place):
                 register = {part: x.detach() for part, x in register.items()}
             out[place] = register
+        for level in sorted(early):
+            self.fired(level, 1)
         out["clock"] = {name: torch.zeros_like(at) if name in self.tails else at for name, at in state["clock"].items()}
         return out
+
+    def written(self, place: str, register: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A register after the write of what its period has gathered: by the method write_<place> of its block."""
+        _, layer, short = place.split(".", 2)
+        write = getattr(self.blocks[int(layer)], "write_" + "".join(c if c.isalnum() else "_" for c in short))
+        return write(register)  # type: ignore[no-any-return]
 
     def joined(self, states: list[State]) -> State:
         """One state whose rows are those of all."""
@@ -262,12 +276,12 @@ class LanguageModel(Sequenced):
                 parts.append(logits)
             parts.append(self.peek(fed[:, -1:], state, self.clock(state), allowed))
             logits = torch.cat(parts, 1)[:, -tokens.shape[1] :]
-            state = self.closed(state)
+            state = self.closed(state, allowed)
             return logits, state | {"unlearned": {"token": fed[:, -1].clone()}}
         rows = self._rows(tokens, None, starts, mask, held)
         logits, _, state, waiting = self._scatter(rows, state, tokens.shape, allowed, False, peeking=True)
         waiting = torch.where(waiting == NOTHING, held, waiting)
-        return logits, self._all_closed(state) | {"unlearned": {"token": waiting}}
+        return logits, self._all_closed(state, allowed) | {"unlearned": {"token": waiting}}
 
     def loss(
         self,
@@ -306,10 +320,10 @@ class LanguageModel(Sequenced):
             if int(held[0]) != NOTHING:
                 tokens, targets = torch.cat((held[:, None], tokens), 1), torch.cat((tokens[:, :1], targets), 1)
             _, nats, state = self.run(tokens, targets, state, self.clock(state), final, allowed)
-            return nats[:, -T:], self.closed(self.advanced(state, tokens.shape[1]))
+            return nats[:, -T:], self.closed(self.advanced(state, tokens.shape[1]), allowed)
         rows = self._rows(tokens, targets, starts, mask, held)
         _, nats, state, _ = self._scatter(rows, state, tokens.shape, allowed, final, peeking=False)
-        return nats, self._all_closed(state)
+        return nats, self._all_closed(state, allowed)
 
     # ---- layout -----------------------------------------------------------------------------------------------------
 
@@ -409,7 +423,8 @@ class LanguageModel(Sequenced):
     def _reset(self, state: State) -> State:
         """The state at a document border: all but the streams begins again."""
         fresh = self.start(1)
-        clock = {name: at if name == "stream" else torch.zeros_like(at) for name, at in state["clock"].items()}
+        lane = ("stream", *self.streams)
+        clock = {name: at if name in lane else torch.zeros_like(at) for name, at in state["clock"].items()}
         kept = {place: register for place, register in state.items() if self.streaming(place)}
         return fresh | kept | {"clock": clock}
 
@@ -460,11 +475,11 @@ class LanguageModel(Sequenced):
                     if i < len(rows):
                         state = rows_of(state, torch.arange(1, count(state)))
 
-    def _all_closed(self, state: State) -> State:
+    def _all_closed(self, state: State, learn: frozenset[str]) -> State:
         """`closed` for rows whose clocks may differ."""
         if self.shared_clock(state):
-            return self.closed(state)
-        return self.joined([self.closed(rows_of(state, torch.tensor([b]))) for b in range(count(state))])
+            return self.closed(state, learn)
+        return self.joined([self.closed(rows_of(state, torch.tensor([b])), learn) for b in range(count(state))])
 
 
 class Layer(Sequenced):

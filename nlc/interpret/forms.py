@@ -85,9 +85,9 @@ def with_heads(x: Tensor, heads: tuple[int, ...]) -> Tensor:
     return x
 
 
-def attend(query: Tensor, keys: list[Tensor], values: list[Tensor], heads: tuple[int, ...]) -> Tensor:
-    """softmax(q . k / sqrt(head)) over the pairs given, one distribution per head (NL 62, 63)."""
-    scale = query.shape[-1] ** -0.5
+def attend(query: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
+    """softmax(q . k / sqrt(head)) over the pairs given, one distribution per head of the query (NL 62, 63)."""
+    heads, scale = tuple(query.shape[:-1]), query.shape[-1] ** -0.5
     scores = torch.stack([(query * with_heads(k, heads)).sum(-1) for k in keys]) * scale  # [pairs, *heads]
     share = torch.softmax(scores, 0)
     seen = torch.stack([with_heads(v, heads) for v in values])  # [pairs, *heads, out]

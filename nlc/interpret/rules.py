@@ -6,7 +6,7 @@ becomes  retain * weight [+ (1 - retain) * start] + delta;  or it sets `weight` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor
 from nlc import equations as eq
 from nlc.diagnostics import CompilerBug
 from nlc.graph.nodes import Objective, Rule
-from nlc.interpret.operators import FUNCTIONS, call
+from nlc.interpret.operators import FUNCTIONS, aligned, call
 from nlc.operators import BY_SYMBOL
 
 Parts = Mapping[str, Tensor]
@@ -61,16 +61,24 @@ def loss_of(objective: Objective, prediction: Tensor, key: Tensor, value: Tensor
         case "l2":
             return 0.5 * error.square().sum()
         case "lp":
-            p = params["p"]
-            powers: Tensor = error.abs() ** p / p
+            powers: Tensor = _per_entry(error, params["p"], lambda e, p: e.abs() ** p / p)
             return powers.sum()
         case "huber":
-            size, d = error.abs(), params["d"]
-            return torch.where(size <= d, 0.5 * size.square(), d * (size - 0.5 * d)).sum()
+            return _per_entry(error, params["d"], huber).sum()
         case "expression":
             loss: Tensor = evaluate(objective.tree, {**params, "M": prediction, "k": key, "v": value})
             return loss.sum()
     raise CompilerBug(f"objective {objective.kind!r} has no loss of a pair")
+
+
+def huber(error: Tensor, d: Tensor | float) -> Tensor:
+    size = error.abs()
+    return torch.where(size <= d, 0.5 * size.square(), d * (size - 0.5 * d))
+
+
+def _per_entry(error: Tensor, param: Any, loss: Callable[[Tensor, Any], Tensor]) -> Tensor:
+    """A loss of every entry, whose parameter may differ by head."""
+    return loss(*aligned(error, param)) if isinstance(param, Tensor) else loss(error, param)
 
 
 @cache

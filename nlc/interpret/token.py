@@ -187,7 +187,7 @@ class Layer:
         if memory.form.persistent:
             k, v = (self.program.weight(self.layer, id) for id in memory.weights)
             pairs = list(zip(k, v, strict=True)) + pairs
-        return forms.attend(query, [k for k, _ in pairs], [v for _, v in pairs], memory.heads)
+        return forms.attend(query, [k for k, _ in pairs], [v for _, v in pairs])
 
     def pair(self, memory: Memory) -> tuple[Tensor, Tensor]:
         """This token's key and value of an attention memory, which holds one pair per token."""

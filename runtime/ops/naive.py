@@ -32,8 +32,8 @@ class Write:
     meta: "full", "first_order" (the gradient is a constant), "none" (the state is a constant where it is read).
     momentum: heavy ball, m = beta m - lr g, written m.
     rule: None, or rule(grad=, weight=, start=, lr=, retain=, gram=, count=, state=) -> (delta, state) of one part,
-        for a rule without a closed form; `rule_state` names its state.  lr and retain have the part's axes, of size 1
-        after the heads.
+        for a rule without a closed form; `rule_state` names its state, and the state's "rule.count" (B,) its updates if
+        it asks.  lr and retain have the part's axes, of size 1 after the heads.
     """
 
     form: Form = field(default_factory=Matrix)

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -107,7 +107,7 @@ def gradient(
     channels = isinstance(form, Matrix) and a.dim() == k.dim()
     a = a if a.dim() == k.dim() else a.unsqueeze(-1)
 
-    def mixed(take: object, x: Tensor) -> Tensor:  # at retain * state [+ (1 - retain) * start]
+    def mixed(take: Callable[[Parts, Tensor], Tensor], x: Tensor) -> Tensor:  # at retain * state [+ (1 - retain) * start]
         y = take(W, a * x) if channels else a * take(W, x)
         if start is None:
             return y

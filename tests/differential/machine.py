@@ -1,10 +1,10 @@
 """One small program, every way of running it: the interpreter against the compiled model.
 
-    program, model = compiled(path)
-    case = case_of(program, length, batch)                       what goes in
-    reference(program, model, case, pieces)                      the interpreter, fed in these pieces
-    generated(program, model, case, pieces)                      the compiled model, likewise
-    assert_agree(...)                                            outputs, states, every gradient, to 1e-9 in float64
+program, model = compiled(path)
+case = case_of(program, length, batch)                       what goes in
+reference(program, model, case, pieces)                      the interpreter, fed in these pieces
+generated(program, model, case, pieces)                      the compiled model, likewise
+assert_agree(...)                                            outputs, states, every gradient, to 1e-9 in float64
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from codegen.model import argument
 from nlc.compile import Program, compile
 from nlc.graph.nodes import Carry, Input, Memory, Output, Tail
 from nlc.interpret import interpret
@@ -90,7 +91,7 @@ def generated(program: Program, model: nn.Module, case: Case, pieces: tuple[int,
         if not program.graph.bare:
             nats, state = model.nats(**given, state=state, learn=learn)
             return {"nats": nats}, state
-        out, state = model(**given, state=state, learn=learn)
+        out, state = model(**{argument(name): x for name, x in given.items()}, state=state, learn=learn)
         names = [o.name for o in program.graph.of(Output)]
         return dict(zip(names, out if isinstance(out, tuple) else (out,), strict=True)), state
 

@@ -231,13 +231,13 @@ def test_any_rule_is_called_once_for_each_write_and_part():
     counts = []
 
     def normalised(*, grad, weight, start, lr, retain, gram, count, state):
-        counts.append(count)
+        counts.append(int(count.flatten()[0]))
         seen = state["n"] + grad**2
         return -lr * grad / (seen.sqrt() + 1e-8), {"n": seen}
 
     case = Case(Write(form=Mlp(bias=True), chunk=2, rule=normalised, rule_state=("n",)), 3)
     state = case.state | {f"rule.n.{part}": torch.zeros_like(case.state[part]) for part in case.write.form.parts}
-    _, after = case.run(state, count=7)
+    _, after = case.run(state | {"rule.count": torch.full((len(case.state["W_in"]),), 7.0)})
     assert sorted(counts) == sorted([8, 9, 10] * 4)
     assert all(after[f"rule.n.{part}"].any() for part in case.write.form.parts)
 
