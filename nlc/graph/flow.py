@@ -32,7 +32,7 @@ def reads_of(graph: Graph, block: str, members: Iterable[str]) -> list[Read]:
 
 
 def written_inside(memory: Memory) -> bool:
-    """Written between two ticks of the loss-driven levels, so that its state differs from token to token of one segment."""
+    """Written between two ticks of the loss-driven levels, so that its state differs between tokens of one segment."""
     return (
         memory.form.kind != "attention"
         and memory.carry is not Carry.MODEL

@@ -2,7 +2,7 @@
 
 A value of the program is held as a combination  sum_b c_b b  of the basis vectors
     grad,  erase = weight @ gram,  weight,  and the rule's states,
-with polynomials in the scalar parameters as coefficients.  What does not fit is not linear, and then has no closed form.
+with polynomials in the scalar parameters as coefficients.  What does not fit is not linear and has no closed form.
 """
 
 from __future__ import annotations

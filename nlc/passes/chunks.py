@@ -6,10 +6,11 @@ Refuses      nothing: what has no closed form is computed token by token, and th
 
 The choice is proved from the graph.  Two facts carry most of it:
 
-* a memory whose keys, values, rate and retention do not depend on its own state is an ordinary recurrence: a closed form over
-  all tokens when rule and objective are linear, gradient factors at each chunk's first state otherwise;
-* memories that do (a strongly connected component of the graph below) must be walked chunk by chunk.  When every write of the
-  component is `M_t' g(k, w)` with one g, and one erase and decay, for all members, the walk is one matrix product per chunk.
+* a memory whose keys, values, rate and retention do not depend on its own state is an ordinary recurrence: a closed
+  form over all tokens when rule and objective are linear, gradient factors at each chunk's first state otherwise;
+* memories that do (a strongly connected component of the graph below) must be walked chunk by chunk.  When every write
+  of the component is `M_t' g(k, w)` with one g, and one erase and decay, for all members, the walk is one matrix product
+  per chunk.
 """
 
 from __future__ import annotations
@@ -51,7 +52,13 @@ def _of_block(graph: Graph, block: str) -> Iterable[Recurrence]:
             taken.update(inside)
             reason = f"{op.name or 'a value'} needs the token before it through prev: token by token"
             yield Recurrence(
-                id=f"{op.id}.recurrence", at=op.at, block=block, lowering="loop", members=(), inside=inside, reason=reason
+                id=f"{op.id}.recurrence",
+                at=op.at,
+                block=block,
+                lowering="loop",
+                members=(),
+                inside=inside,
+                reason=reason,
             )
 
 
@@ -102,8 +109,8 @@ def _reached(edges: Mapping[str, list[str]], start: str) -> set[str]:
 def component(graph: Graph, flow: Dependencies, memory: Memory) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(memories, values) that must be walked together with this memory, in the graph's order.
 
-    The strongly connected component, and whatever lies between one of its states and a further read of one of them: such a
-    read needs a state that the walk passes by.
+    The strongly connected component, and whatever lies between one of its states and a further read of one of them:
+    such a read needs a state that the walk passes by.
     """
     group = (flow.after(memory.id) & flow.before(memory.id)) | {memory.id}
     while True:
@@ -118,12 +125,17 @@ def component(graph: Graph, flow: Dependencies, memory: Memory) -> tuple[tuple[s
     return members, tuple(i for i in ordered if i not in members)
 
 
-# ---- the choice ---------------------------------------------------------------------------------------------------------
+# ---- the choice -----------------------------------------------------------------------------------------------------
 
 
 def _choose(graph: Graph, memory: Memory, members: tuple[str, ...], inside: tuple[str, ...]) -> Recurrence:
     base = Recurrence(
-        id=f"{memory.id}.recurrence", at=memory.at, block=memory.block, members=members, chunk=memory.chunk, lowering="loop"
+        id=f"{memory.id}.recurrence",
+        at=memory.at,
+        block=memory.block,
+        members=members,
+        chunk=memory.chunk,
+        lowering="loop",
     )
     if memory.form.kind == "attention":
         return replace(base, lowering="attention", reason="non-parametric: keeps its pairs")
@@ -136,7 +148,8 @@ def _choose(graph: Graph, memory: Memory, members: tuple[str, ...], inside: tupl
         refusals = shared_product_refusals(graph, members, inside)
         names = ", ".join(graph[m].name for m in members)
         if not refusals:
-            reason = f"each write of {names} is its frozen state times one matrix, the same for all of them: {proof(graph, memory)}"
+            shared = f"each write of {names} is its frozen state times one matrix, the same for all of them"
+            reason = f"{shared}: {proof(graph, memory)}"
             return replace(base, inside=inside, lowering="shared_product", reason=reason, facts=_rule_facts(memory))
         pace = walk(graph, members, inside)
         reason = f"{names} feed their own writes; no single product, since {refusals[0]}; walked {pace}"
@@ -161,7 +174,8 @@ def _single(graph: Graph, memory: Memory, base: Recurrence) -> Recurrence:
         if memory.chunk == 1:
             reason = f"{memory.form.kind} with chunk 1: each gradient needs the state before its token: token by token"
         else:
-            reason = f"gradients of {memory.form.kind} at each chunk's first state: all {memory.chunk} tokens at once by their factors"
+            tokens = f"all {memory.chunk} tokens at once by their factors"
+            reason = f"gradients of {memory.form.kind} at each chunk's first state: {tokens}"
             return replace(base, lowering="deep", block_length=memory.chunk, reason=reason, facts=facts)
     elif memory.chunk == 1 and memory.objective.kind not in ("dot", "l2"):
         reason = f"objective {memory.objective.kind!r} bends the gradient at every token: token by token"
@@ -177,7 +191,8 @@ def _rule_facts(memory: Memory) -> tuple[tuple[str, Any], ...]:
     shape = linear(memory.rule)
     if shape is None:
         return (("linear", False),)
-    return (("linear", True), ("erase", shape.erase), ("momentum", shape.momentum or (shape.factor if shape.state else "")))
+    momentum = shape.momentum or (shape.factor if shape.state else "")
+    return (("linear", True), ("erase", shape.erase), ("momentum", momentum))
 
 
 def _with_reads(graph: Graph, members: tuple[str, ...], inside: tuple[str, ...]) -> tuple[str, ...]:
@@ -188,10 +203,12 @@ def _with_reads(graph: Graph, members: tuple[str, ...], inside: tuple[str, ...])
 def walk(graph: Graph, members: tuple[str, ...], inside: tuple[str, ...]) -> str:
     """Chunk by chunk where every state that feeds a write is frozen for the chunk, else token by token."""
     steps = pieces(graph, members, inside)
-    return "token by token" if steps == (1,) else "from one chunk border to the next: " + ", ".join(f"{s} tokens" for s in steps)
+    if steps == (1,):
+        return "token by token"
+    return "from one chunk border to the next: " + ", ".join(f"{s} tokens" for s in steps)
 
 
-# ---- the proof ----------------------------------------------------------------------------------------------------------
+# ---- the proof ------------------------------------------------------------------------------------------------------
 
 
 def shared_product_refusals(graph: Graph, members: tuple[str, ...], inside: tuple[str, ...]) -> list[str]:
@@ -199,8 +216,8 @@ def shared_product_refusals(graph: Graph, members: tuple[str, ...], inside: tupl
 
     A write of member b is  M (a I - e k k^T) - e G k^T  with erase, or without it, and G = M_t' g:
         l2:  G = M_t' k - v_b     dot:  G = -v_b     with  v_b = M_t' w   (self-generated),  so  g = k - w  or  g = -w.
-    Then  M_t = M_t' Phi_t  with Phi_t a function of k, w, e, a alone.  It is the same matrix for all members when those four,
-    the rule, the objective and where retention leads are the same.
+    Then  M_t = M_t' Phi_t  with Phi_t a function of k, w, e, a alone.  It is the same matrix for all members when those
+    four, the rule, the objective and where retention leads are the same.
     """
     found = [refusal for m in members for refusal in _not_a_product(graph, graph[m])]
     first: Memory = graph[members[0]]
@@ -260,5 +277,3 @@ def proof(graph: Graph, memory: Memory) -> str:
     keep = f"retain I - rate {key} {key}^T" if shape is not None and shape.erase else "retain I"
     gradient = f"({key} - {target})" if memory.objective.kind == "l2" else f"(-{target})"
     return f"M_t = M_t-1 ({keep}) - rate M_t' {gradient} {key}^T"
-
-

@@ -1,8 +1,8 @@
 """Pass share: work that several recurrences have in common is done once.
 
 Needs        chunks.
-Establishes  a memory whose writes are the same product as those of a shared_product group joins it: with the same keys, rate
-             and retention one transition matrix per chunk and head serves all of them.
+Establishes  a memory whose writes are the same product as those of a shared_product group joins it: with the same keys,
+             rate and retention one transition matrix per chunk and head serves all of them.
 Refuses      nothing.
 """
 

@@ -45,7 +45,8 @@ def cases(vocab: int, seed: int, full: bool) -> Iterator[Case]:
 
     tokens, targets = text(3 if full else 1, LENGTH)
     targets[0, 17] = -100
-    yield Case("random, batch 3" if full else "random, batch 1", tokens, targets, pieces=random_split(LENGTH, draw), main=True)
+    pieces = random_split(LENGTH, draw)
+    yield Case("random, batch 3" if full else "random, batch 1", tokens, targets, pieces=pieces, main=True)
     if not full:
         return
     for length in (1, 63):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from nlc.period import Unit
 from nlc.spec import Spec
 from nlc.spec.architecture import Level
 from nlc.spec.fields import parse_period
-from nlc.period import Unit
 
 SMALL = {"width": 32, "heads": 2, "layers": 2, "vocab": 48, "context": 128}
 LONGEST = 33  # tokens of a period, so that it ends three times in 100
@@ -18,8 +18,8 @@ CHUNKS = (16, 1, 64)
 def small_settings(spec: Spec) -> dict[str, object]:
     """Values to set for a small program of the same structure.
 
-    Sizes of the frame become SMALL; others shrink in proportion to the width.  Token periods of a memory inside a sequence
-    that are longer than 33 become 8 ... 33 in their order.
+    Sizes of the frame become SMALL; others shrink in proportion to the width.  Token periods of a memory inside a
+    sequence that are longer than 33 become 8 ... 33 in their order.
     """
     sizes = dict(spec.model.sizes)
     settings: dict[str, object] = {}
@@ -43,9 +43,7 @@ def _periods(spec: Spec) -> dict[str, object]:
     if not counts or counts[-1] <= LONGEST:
         return {}
     steps = {n: FASTEST + (LONGEST - FASTEST) * i // max(len(counts) - 1, 1) for i, n in enumerate(counts)}
-    return {
-        path: f"{steps[p.count]} tokens" for path, p in found.items() if p.unit is Unit.TOKEN and p.count > 1
-    }
+    return {path: f"{steps[p.count]} tokens" for path, p in found.items() if p.unit is Unit.TOKEN and p.count > 1}
 
 
 def _every(spec: Spec) -> Iterator[tuple[str, str, bool]]:
