@@ -19,10 +19,12 @@ def own_gradient(
     layout: Layout, size: tuple[int, int], boxes: list[Tensor], inputs: list[Tensor], grads: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
     """A token's own error: through the flow and the reads to what it read with, every state constant."""
-    xs, extras, weights = split(layout, inputs)
-    wanted = [i for i, x in enumerate((*xs, *extras)) if x.requires_grad]
     create = torch.is_grad_enabled()
     with torch.enable_grad():
+        # Aliases: the derivative is by these alone, whatever else in the graph one input may have to do with another.
+        own = [x.view_as(x) for x in inputs]
+        xs, extras, weights = split(layout, own)
+        wanted = [i for i, x in enumerate((*xs, *extras)) if x.requires_grad]
         stack = past(torch.cat(boxes, -2))
         zs = [
             (by_chunk(xs[i], size) @ stack[..., a:b, :].mT).movedim(0, 2).flatten(2, 3) for i, a, b, _ in layout.reads
@@ -34,7 +36,7 @@ def own_gradient(
         found: Sequence[Tensor | None] = [None] * len(wanted)
         if pairs and wanted:
             ys, gs = zip(*pairs, strict=True)
-            found = torch.autograd.grad(ys, [inputs[i] for i in wanted], gs, create_graph=create, allow_unused=True)
+            found = torch.autograd.grad(ys, [own[i] for i in wanted], gs, create_graph=create, allow_unused=True)
     result: list[Tensor | None] = [None] * len(inputs)
     for i, g in zip(wanted, found, strict=True):
         result[i] = g
