@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from nlc.graph.graph import Graph
 from nlc.graph.nodes import Input, Number, Op, Read, Value, Weight, When
 
@@ -12,6 +14,12 @@ LOOSEST, TIGHTEST = 0, 9
 
 def number(value: float) -> str:
     return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(float(value))
+
+
+def power(base: str, exponent: str) -> str:
+    """A power as a formatter writes it: tight between names and numbers, spaced where a side holds a bracket."""
+    simple = all(re.fullmatch(r"-?[\w.]+", side) for side in (base, exponent))
+    return f"{base}**{exponent}" if simple else f"{base} ** {exponent}"
 
 
 def parenthesised(text: str, precedence: int, least: int) -> str:

@@ -11,7 +11,7 @@ import keyword
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from codegen.equations import INFIX, TIGHTEST, bounds, number, parenthesised
+from codegen.equations import INFIX, TIGHTEST, bounds, number, parenthesised, power
 from nlc.graph.graph import Graph
 from nlc.graph.nodes import Input, Number, Op, Read, Value
 
@@ -30,6 +30,7 @@ def attribute(path: str) -> str:
     text = "self"
     for word in path.split("."):
         plain = word.isidentifier() and not keyword.iskeyword(word) and word not in MODULE_NAMES
+        plain = plain and not word.startswith(("_", "write_"))
         text += f".{word}" if plain else f'["{word}"]'
     return text
 
@@ -41,6 +42,7 @@ MODULE_NAMES = frozenset(
     "register_buffer register_forward_hook register_forward_pre_hook register_full_backward_hook "
     "register_full_backward_pre_hook register_load_state_dict_post_hook register_load_state_dict_pre_hook "
     "register_module register_parameter register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ "
+    "start unwritten "
     "set_extra_state set_submodule share_memory state_dict to to_empty train training type xpu zero_grad fresh".split()
 )
 
@@ -140,7 +142,7 @@ class Scope:
         for at, id in enumerate(node.inputs):
             text, precedence = self._aligned(id, len(node.shape or ())) if node.op != "matmul" else self._text(id)
             sides.append(parenthesised(text, precedence, strength + at))
-        text = f"{sides[0]} {symbol} {sides[1]}"
+        text = power(sides[0], sides[1]) if node.op == "pow" else f"{sides[0]} {symbol} {sides[1]}"
         if strength == 0:  # a comparison is a number
             other = next((i for i in node.inputs if not isinstance(self.graph[i], Number)), node.inputs[0])
             return f"({text}).to({parenthesised(*self._text(other), TIGHTEST)}.dtype)", TIGHTEST

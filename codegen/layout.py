@@ -9,27 +9,63 @@ OPEN, CLOSE = "([{", ")]}"
 
 
 def fit(text: str, indent: int = 0) -> list[str]:
-    """One statement as lines, indented by `indent` levels of four spaces."""
+    """One statement, or one item of a list, as lines, indented by `indent` levels of four spaces."""
     pad = "    " * indent
     if len(pad) + len(text) <= WIDTH:
         return [pad + text]
+    head, value = _assigned(text)
+    terms = _terms(value)
     group = _last_group(text)
-    if group is None:
-        return _operators(text, indent)
+    if group is None or len(terms) > 2 or (len(terms) == 2 and len(pad) + group[0] >= WIDTH):
+        return _operators(head, value, terms, indent)
     start, end = group
-    head, inner, tail = text[: start + 1], text[start + 1 : end], text[end:]
+    opening, inner, tail = text[: start + 1], text[start + 1 : end], text[end:]
     if inner.endswith(","):
         inner = inner[:-1]
     items = _split(inner, ",")
     magic = text[end - 1] == ","
     one = "    " * (indent + 1) + ", ".join(items) + ("," if magic and len(items) == 1 else "")
-    lines = [pad + head]
+    lines = [pad + opening]
     if len(one) <= WIDTH and not magic and _single_line(inner):
         lines.append(one)
     else:
         for item in items:
             lines += _comma(fit(item, indent + 1))
     return [*lines, *fit_tail(tail, indent)]
+
+
+def _assigned(text: str) -> tuple[str, str]:
+    """`name = ` or `return `, and the value."""
+    match = re.match(r"((?:[\w.\[\](), \"]+ = )|return )(.*)$", text)
+    return (match.group(1), match.group(2)) if match else ("", text)
+
+
+def _terms(value: str) -> list[str]:
+    """A value cut at its loosest operators, each term with the operator before it; one term where there is none."""
+    if value.startswith("lambda "):
+        return [value]
+    for symbols in ("+-", "*/@"):
+        cuts = [i for i, c in _outside(value) if c in symbols and value[i - 1] == " " and value[i + 1] == " "]
+        if cuts:
+            return [value[a:b].strip() for a, b in zip([0, *cuts], [*cuts, len(value)], strict=True)]
+    return [value]
+
+
+def _outside(text: str) -> list[tuple[int, str]]:
+    """The characters outside brackets and quotes."""
+    depth, quote, found = 0, "", []
+    for i, c in enumerate(text):
+        if quote:
+            quote = "" if c == quote else quote
+        elif c in "\"'":
+            quote = c
+        elif c in OPEN:
+            depth += 1
+        elif c in CLOSE:
+            depth -= 1
+        elif depth == 0:
+            found.append((i, c))
+    return found
 
 
 def fit_tail(tail: str, indent: int) -> list[str]:
@@ -84,17 +120,14 @@ def _split(text: str, separator: str) -> list[str]:
     return [p for p in (*parts, text[start:].strip()) if p]
 
 
-def _operators(text: str, indent: int) -> list[str]:
-    """`name = (` a term a line `)`."""
-    match = re.match(r"([\w.\[\], \"]+ = |return )(.*)$", text)
-    if match is None:
-        return ["    " * indent + text]
-    head, value = match.groups()
-    pad = "    " * (indent + 1)
-    if len(pad + value) <= WIDTH:
-        return ["    " * indent + head + "(", pad + value, "    " * indent + ")"]
-    terms = re.split(r" (?=[+*-] )", value)
-    return ["    " * indent + head + "(", *(pad + t for t in terms), "    " * indent + ")"]
+def _operators(head: str, value: str, terms: list[str], indent: int) -> list[str]:
+    """`name = (`, a term a line, `)`; an item of a list goes without the brackets."""
+    pad = "    " * indent
+    if not head:
+        return [line for term in terms for line in fit(term, indent)] if len(terms) > 1 else [pad + value]
+    inside = pad + "    " + value
+    lines = [inside] if len(inside) <= WIDTH else [line for term in terms for line in fit(term, indent + 1)]
+    return [f"{pad}{head}(", *lines, f"{pad})"]
 
 
 def comment(text: str, place: str, indent: int) -> list[str]:

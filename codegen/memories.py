@@ -423,7 +423,7 @@ def _flow(
     lines.append(f'    """What {readers} say of a token: its key, its target\'s argument, rate and log retention."""')
     for group, given in ((names, "reads"), ([scope.names[e] for e in extras], "extras"), (words, "weights")):
         if group:
-            lines.append(f"    {', '.join(group)}{',' if len(group) == 1 else ''} = {given}")
+            lines.append(f"    {tuple_(group) if len(group) == 1 else ', '.join(group)} = {given}")
     for id in recurrence.inside:
         node = graph[id]
         if isinstance(node, Op) and node.name and not node.field:

@@ -11,7 +11,7 @@ from codegen.block import Emitter
 from codegen.equations import number, spec_text
 from codegen.expressions import attribute
 from codegen.layout import comment, fit, wrapped
-from codegen.memories import clock_of, counts, form_text, holds, log_retention, start_parts
+from codegen.memories import counts, form_text, log_retention, start_parts, tuple_
 from codegen.names import class_constant, class_name, function_name, local
 from codegen.places import place_of
 from codegen.objectives import slope_name, slopes
@@ -40,7 +40,7 @@ def model_view(graph: Graph, header: tuple[str, ...]) -> ModelView:
     everything = [*body, *constants, *frame, *flows, *(line for b in blocks for line in (*b.weights, *b.start, *b.unwritten, *b.forward, *b.writes))]
     everything += [line for r in rules for line in r.lines]
     return ModelView(
-        header=header,
+        header=tuple(line for text in header for line in wrapped(text, 118)),
         doc=tuple(wrapped(" ".join(graph.doc.split()) or graph.name, 116)),
         legend=tuple(wrapped(f"Shapes: {axes.legend()}.", 118)),
         imports=_imports("\n".join(everything), graph.bare),
@@ -61,7 +61,8 @@ def _imports(text: str, bare: bool) -> tuple[str, ...]:
     code = re.sub(r'"""(.|\n)*?"""', "", re.sub(r"#.*", "", text))
     called = set(re.findall(r"(?<![.\w])(?<!def )([A-Za-z_]\w*)\(", code)) | {"over" if "over(" in code else "LanguageModel"}
     lines = ["import math", ""] if re.search(r"\bmath\.", code) else []
-    lines.append("import torch")
+    if re.search(r"\btorch\.", code):
+        lines.append("import torch")
     if re.search(r"\bF\.", code):
         lines.append("import torch.nn.functional as F")
     lines += ["from torch import nn", ""]
@@ -146,10 +147,10 @@ def _write(graph: Graph, memory: Memory, names: dict[Rule, str]) -> str:
     if self_query(graph, memory):
         options.append("self_values=True")
     if memory.period.count > 1 or shape is None:
-        states = ", ".join(f'"{s}"' for level in memory.rule.levels for s in level.state)
+        states = [quoted(s) for level in memory.rule.levels for s in level.state]
         options.append(f"rule={names[memory.rule]}")
         if states:
-            options.append(f"rule_state=({states},)")
+            options.append(f"rule_state={tuple_(states)}")
     elif shape.state:
         options.append("momentum=True")
     return f"Write({', '.join(options)})"
@@ -197,7 +198,7 @@ def _call(emitter: Emitter, memory: Memory, taps: list[str]) -> str:
 
 def _preamble(emitter: Emitter, like: str, calls: list[str]) -> list[str]:
     """Names that the body, and what it leaves for writes, use; then the body."""
-    text = "\n".join([*emitter.lines, *calls])
+    text = re.sub("#.*", "", "\n".join([*emitter.lines, *calls]))
     B, T = (re.search(rf"(?<![\w.]){letter}\b(?!_)", text) for letter in "BT")
     lines = ["        s = dict(s)"]
     if B and T:
@@ -271,7 +272,7 @@ def _begin(graph: Graph, memory: Memory) -> str:
     states = [s for level in memory.rule.levels for s in level.state]
     if states:
         names = states if needs_rule(memory) or shape is None else ["m"]
-        options.append(f"rule=({', '.join(quoted(s) for s in names)},)")
+        options.append(f"rule={tuple_([quoted(s) for s in names])}")
     if counts(memory):
         options.append("count=True")
     return f"begin({', '.join(['B', start_parts(graph, memory, 'like'), *options])})"
@@ -284,8 +285,7 @@ def _stack(graph: Graph, names: dict[str, str]) -> str:
     """The layers: `Block() for _ in range(4)`, or the kinds in order."""
     if len(graph.blocks) == 1:
         return f"{names[graph.stack[0]]}() for _ in range({len(graph.stack)})"
-    kinds = ", ".join(names[k] for k in graph.stack)
-    return f"kind() for kind in ({kinds},)"
+    return f"kind() for kind in {tuple_([names[k] for k in graph.stack])}"
 
 
 def _fields(graph: Graph) -> tuple[str, ...]:
@@ -295,13 +295,13 @@ def _fields(graph: Graph) -> tuple[str, ...]:
     streams = [place_of(graph, m) for m in memories if m.carry is Carry.STREAM]
     tails = {place_of(graph, m): (graph[m.level].name, m.tail.value) for m in memories if m.tail.value != "carry" and in_sequence(m)}
     lines = [] if graph.bare else [f"vocab = {graph.sizes['vocab']}"]
-    lines += fit(f"writing = ({', '.join(map(quoted, writing))}{',' if len(writing) == 1 else ''})", 0)
+    lines += fit(f"writing = {tuple_([quoted(w) for w in writing])}")
     if streams:
-        lines.append(f"streams = ({', '.join(map(quoted, streams))},)")
+        lines += fit(f"streams = {tuple_([quoted(s) for s in streams])}")
     if tails:
         said = ", ".join(f'"{m}": ("{level}", "{tail}")' for m, (level, tail) in tails.items())
         lines += fit(f"tails = {{{said}}}")
-        lines.append(f"counters = ({', '.join(map(quoted, ['sequence', 'stream', *tails]))})")
+        lines += fit(f"counters = {tuple_([quoted(c) for c in ('sequence', 'stream', *tails)])}")
     return tuple(lines)
 
 
@@ -315,7 +315,7 @@ def _bare(graph: Graph, axes: Axes) -> list[str]:
     clock, writing, out, registers = (f"{word}_" if word in words else word for word in ("clock", "writing", "out", "registers"))
     return [
         f"    def forward(self, *, {given}, state=None, learn=True):",
-        f'        """{", ".join(outputs)} and the state after them.  {shapes}."""',
+        *docstring(f"{', '.join(outputs)} and the state after them.", f"{shapes}."),
         f"        state, {clock} = self.begun({first}, state)",
         f"        {writing} = self.learning(learn)",
         f"        {out}, {registers} = self.blocks[0]({given}, layer_of(state, 0), {clock}, {writing})",
@@ -327,6 +327,14 @@ def _bare(graph: Graph, axes: Axes) -> list[str]:
         '        """The initial state of every register, for B sequences."""',
         "        return with_layer({}, 0, self.blocks[0].start(B, like))",
     ]
+
+
+def docstring(first: str, more: str) -> list[str]:
+    """On one line where there is room."""
+    one = f'        """{first}  {more}"""'
+    if len(one) <= 120:
+        return [one]
+    return [f'        """{first}', "", *(f"        {line}" for line in wrapped(more, 112)), '        """']
 
 
 def argument(name: str) -> str:

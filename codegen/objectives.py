@@ -26,7 +26,7 @@ def slopes(graph: Graph) -> list[str]:
     lines: list[str] = []
     for memory in graph.of(Memory):
         if memory.objective.tree is not None:
-            lines += _slope(graph, memory)
+            lines += [""] * (not lines) + _slope(graph, memory)  # a formatter's two blank lines before a function
     return lines
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from codegen.equations import TIGHTEST, number, parenthesised
+from codegen.equations import TIGHTEST, number, parenthesised, power
 from nlc import equations as eq
 from nlc.graph.nodes import Rule
 
@@ -76,6 +76,8 @@ def _expression(tree: eq.Expr, known: dict[str, str]) -> tuple[str, int]:
         case eq.Binary(op=op, left=left, right=right):
             strength = STRENGTH[op]
             a, b = _expression(left, known), _expression(right, known)
+            if op == "**":
+                return power(parenthesised(*a, TIGHTEST), parenthesised(*b, 3)), strength
             return f"{parenthesised(*a, strength)} {op} {parenthesised(*b, strength + 1)}", strength
         case eq.Call(func="newton_schulz", args=(matrix, *rest)):
             more = "".join(f", {expression(r, known)}" for r in rest)
