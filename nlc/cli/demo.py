@@ -16,16 +16,6 @@ if TYPE_CHECKING:
     from nlc.spec import Spec
 
 SPEC = "hope"
-SETTINGS: dict[str, Any] = {  # the spec as shipped, at a size that two CPU cores train in minutes
-    "sizes.width": 128,
-    "sizes.heads": 2,
-    "sizes.layers": 4,
-    "sizes.context": 512,
-    "run.batch": 4,
-    "run.steps": 600,
-    "run.warmup": 40,
-    "levels.train.rule": "adamw(lr=4e-3, betas=(0.9, 0.95), weight_decay=0.1)",
-}
 EXCERPT = 26  # lines of generated code shown
 
 
@@ -48,7 +38,7 @@ def demo(
     from nlc.spec import load
     from runtime.directory import fresh
 
-    chosen = SETTINGS | ({"run.steps": steps} if steps else {}) | settings(set_)
+    chosen = ({"run.steps": steps} if steps else {}) | settings(set_)
     spec = load(SPEC, chosen)
     graph = build(spec)
     facts = explain(graph)

@@ -6,12 +6,14 @@ While a period runs its gradients gather in the memory's register; the write tak
                sum.<part>   sum over its tokens of rate-weighted gradients        gram.<part>   of input input^T, likewise
                kept         log of the product of its retentions                  held.<part>   what reads see, where it is older
                rule.<s>.<part>   the rule's own state                          rule.count       its updates so far, if it asks
+               param.<p>    the last token's value of a rule's parameter
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -56,7 +58,9 @@ class Learner:
             parts = {part: x.detach() for part, x in parts.items()} if self.constant else parts
         return self.form.read(parts, x)
 
-    def gather(self, register: Register, call: Call, errors: Sequence[Tensor], taught: Tensor | None = None) -> Register:
+    def gather(
+        self, register: Register, call: Call, errors: Sequence[Tensor], taught: Tensor | None = None
+    ) -> Register:
         """Add a segment's gradients, summed over its tokens, to what the period has gathered.
 
         sum += sum_t rate_t error_t input_t^T,   gram += sum_t rate_t input_t input_t^T,   kept += sum_t log retain_t
@@ -66,22 +70,24 @@ class Learner:
         out, at, rate = dict(register), 0, call.rate
         if self.gram and taught is not None:
             rate = _weighted(taught, call)
-        for taps in call.taps:
-            own = errors[at : at + len(taps)]
-            at += len(taps)
+        for read in call.taps:
+            pieces = read if isinstance(read, list) else [read]
+            count = len(pieces[0])
+            own = [errors[at + i * count : at + (i + 1) * count] for i in range(len(pieces))]
+            at += len(pieces) * count
+            taps, own = _joined(pieces, own)
             grads, grams = self.form.sums(taps, own, rate, self.gram, self.first_order)
             for kind, found in (("sum", grads), ("gram", grams)):
                 for part, g in found.items():
                     name = f"{kind}.{part}"
                     out[name] = out[name] + g if name in out else g
+        out |= {f"param.{name}": x[:, -1] for name, x in call.params.items()}
         if call.keep is not None:
             kept = call.keep.sum(1)
             out["kept"] = out["kept"] + kept if "kept" in out else kept
         return out
 
-    def write(
-        self, register: Register, start: Parts, *, lr: Tensor | float = 1.0, release: bool = True
-    ) -> Register:
+    def write(self, register: Register, start: Parts, *, lr: Tensor | float = 1.0, release: bool = True) -> Register:
         """Apply what a period has gathered:  W <- retain W [+ (1 - retain) start] + delta, delta from the rule.
 
         start    the memory's parts before any write, shared by all sequences
@@ -129,9 +135,11 @@ class Learner:
 
         g = matrix(grad)
         gram = register.get(f"gram.{part}")
-        if gram is None:
+        if gram is None and self.gram:
             gram = g.new_zeros(*g.shape[:-2], g.shape[-1], g.shape[-1])
-        states = {n.split(".")[1]: matrix(x) for n, x in register.items() if n.startswith("rule.") and n.endswith(f".{part}")}
+        states = {
+            n.split(".")[1]: matrix(x) for n, x in register.items() if n.startswith("rule.") and n.endswith(f".{part}")
+        }
         retain = 1.0 if keep is None else share(keep)
         delta, after = self.rule(
             grad=g,
@@ -142,6 +150,7 @@ class Learner:
             gram=gram,
             count=None if count is None else count.view(-1, *(1,) * (g.dim() - 1)),
             state=states or _Zeros(g),
+            **{n.removeprefix("param."): matrix(spread(x)) for n, x in register.items() if n.startswith("param.")},
         )
         base = W if keep is None else retain * W + ((1 - retain) * start if self.to_start else 0)
         flat = (lambda x: x.squeeze(-1)) if vector else (lambda x: x)
@@ -153,17 +162,29 @@ class Call:
     """What a segment's reads of one memory leave for its write: taps of each read; rate and log retention of each token."""
 
     learner: Learner
-    taps: tuple[Sequence[Tap], ...]
+    taps: tuple[Sequence[Tap] | list[Sequence[Tap]], ...]  # a list where a walk read the memory piece by piece
     rate: Tensor | None = None  # (B, T) or (B, T, H), when it differs from token to token
     keep: Tensor | None = None  # log retention, likewise
+    params: Mapping[str, Tensor] = MappingProxyType({})  # of the rule, by token
 
     def outputs(self) -> list[Tensor]:
-        return [z for taps in self.taps for _, z in taps]
+        pieces = [taps for read in self.taps for taps in (read if isinstance(read, list) else [read])]
+        return [z for taps in pieces for _, z in taps]
+
+
+def _joined(pieces: list[Sequence[Tap]], errors: list[Sequence[Tensor]]) -> tuple[Sequence[Tap], Sequence[Tensor]]:
+    """Taps and errors of all pieces of tokens, as of one."""
+    if len(pieces) == 1:
+        return pieces[0], errors[0]
+    layers = range(len(pieces[0]))
+    taps = [(torch.cat([p[i][0] for p in pieces], 1), torch.cat([p[i][1] for p in pieces], 1)) for i in layers]
+    return taps, [torch.cat([e[i] for e in errors], 1) for i in layers]
 
 
 def _weighted(taught: Tensor, call: Call) -> Tensor:
     """Rates that are 0 where a token has no error: (B, T), or (B, T, H) where the taps have heads."""
-    a = call.taps[0][0][0]
+    first = call.taps[0]
+    a = (first[0] if isinstance(first, list) else first)[0][0]
     weights = taught.to(a.dtype)
     weights = weights.unsqueeze(-1).expand(a.shape[:-1]) if a.dim() == 4 else weights
     return weights if call.rate is None else weights * call.rate

@@ -153,12 +153,16 @@ def gather(layout: Layout, pieces: list[Piece], now: Tensor, held: Tensor, chunk
 
     named = {box: i for i, box in enumerate(layout.rows) if not box.endswith(FOLDED)}
     bounds = {box: along(0, [p.bounds[i] for p in pieces]) for box, i in named.items()}
-    state = {}
-    for box in named:
-        a, b = layout.rows[box]
-        state[box] = {"M": now[..., a:b, :]} | ({"held.M": held[..., a:b, :]} if chunk > 1 else {})
+    running = unstacked(layout, now)
+    frozen = running if held is now else unstacked(layout, held)
+    state = {box: {"M": running[box]} | ({"held.M": frozen[box]} if chunk > 1 else {}) for box in named}
     streams = [[getattr(p, name) for p in pieces] for name in ("k", "v", "rate", "keep")]
     return Shared(bounds, *(None if x[0] is None else along(1, x) for x in streams), state)
+
+
+def unstacked(layout: Layout, stack: Tensor) -> dict[str, Tensor]:
+    """The rows of each box.  (One split: the gradients come back in one piece.)"""
+    return dict(zip(layout.rows, stack.split([b - a for a, b in layout.rows.values()], -2), strict=True))
 
 
 def read_chunks(bounds: Tensor, q: Tensor, chunk: int, phase: int = 0) -> Tensor:
