@@ -26,7 +26,7 @@ class Emitter:
     own: bool  # some level learns from each token's own error: reads must let it pass
     scope: Scope = field(init=False)
     lines: list[str] = field(default_factory=list)
-    calls: dict[str, list[str]] = field(default_factory=dict)  # memory written at ticks -> the taps of its reads
+    calls: dict[str, dict[str, str]] = field(default_factory=dict)  # memory written at ticks -> the taps of each read
     functions: list[str] = field(default_factory=list)
     done: set[str] = field(default_factory=set)
     owner: dict[str, str] = field(default_factory=dict)  # python variable -> value it holds
@@ -56,6 +56,12 @@ class Emitter:
             if holder is None or holder == id or self.uses.get(holder, set()) <= self.done | {id}:
                 return text
         raise AssertionError(name)
+
+    def claim(self, name: str, id: str) -> str:
+        """A variable that no other value may take before this one is defined."""
+        text = self.variable(name, id)
+        self.owner[text] = id
+        return text
 
     def define(self, id: str, text: str) -> None:
         self.owner[text] = id

@@ -41,7 +41,8 @@ def _text(graph: Graph, node: Value, top: bool) -> tuple[str, int]:
         case Number():
             return number(node.value), TIGHTEST
         case Read():
-            when = "" if node.when is When.CHUNK else f", read={node.when.value}"
+            usual = node.when is When.CHUNK or graph[node.memory].form.kind == "attention"
+            when = "" if usual else f", read={node.when.value}"
             return f"{graph[node.memory].name}({spec_text(graph, node.query, False)}{when})", TIGHTEST
         case Op(op="item"):
             return _text(graph, graph[node.inputs[0]], False)

@@ -62,13 +62,19 @@ def _frozen(emitter: Emitter, recurrence: Recurrence, read: Read) -> None:
     if recurrence.lowering == "weights":
         emitter.say(f"{out}, _ = {constant}.read({parts}, {query})")
     else:
-        taps = emitter.calls.setdefault(memory.id, [])
-        name = local(f"{function_name(memory.name)}_taps") + (str(len(taps) + 1) if taps else "")
-        taps.append(name)
+        name = taps_name(emitter, memory, read)
         register = f's.get("{place_of(emitter.graph, memory)}")'
         before = ", before=True" if holds(memory) and read.when is When.BEFORE else ""
         emitter.say(f"{out}, {name} = {constant}.read({register}, {parts}, {query}{before})")
     emitter.define(read.id, out)
+
+
+def taps_name(emitter: Emitter, memory: Memory, read: Read) -> str:
+    """The variable of what a read leaves for the write; remembered for the block's calls."""
+    taps = emitter.calls.setdefault(memory.id, {})
+    if read.id not in taps:
+        taps[read.id] = local(f"{function_name(memory.name)}_taps") + (str(len(taps) + 1) if taps else "")
+    return taps[read.id]
 
 
 def holds(memory: Memory) -> bool:
@@ -99,22 +105,41 @@ def spread(emitter: Emitter, id: str) -> str:
 
 def _attention(emitter: Emitter, recurrence: Recurrence, read: Read | None) -> None:
     memory: Memory = emitter.graph[recurrence.members[0]]
-    reads = [read] if read else []
-    for one in reads:
+    for one in [read] if read else []:
         ((key, value),) = memory.pairs
         for id in (one.query, key, value):
             emitter.need(id)
+        _keep_pairs(emitter, memory)
         out = emitter.variable(one.name or memory.name, one.id)
-        form, options = memory.form, []
-        options += [f"window={form.window}"] * bool(form.window) + [f"segment={form.segment}"] * bool(form.segment)
-        if form.persistent:
-            options.append(f"persistent=({', '.join(attribute(emitter.graph[w].path) for w in memory.weights)})")
-        options += ["position=t"] + ([] if emitter.own else ["own=False"])
-        arguments = [spread(emitter, i) for i in (one.query, key, value)] + [f's["{place_of(emitter.graph, memory)}"]', *options]
-        emitter.scope.runtime.add("attention")
-        emitter.say(f'{out}, cache = attention({", ".join(arguments)})')
+        emitter.say(f"{out}, cache = {attention_call(emitter, memory, one, emitter.scope)}")
         emitter.say(f's["{place_of(emitter.graph, memory)}"] = cache')
         emitter.define(one.id, out)
+
+
+def _keep_pairs(emitter: Emitter, memory: Memory) -> None:
+    """Where a memory is read more than once, every read begins from the same earlier pairs."""
+    reads = reads_of(emitter.graph, emitter.block, [memory.id])
+    if len(reads) > 1 and memory.id not in emitter.done:
+        emitter.done.add(memory.id)
+        emitter.say(f'{_pairs(memory)} = s["{place_of(emitter.graph, memory)}"]')
+
+
+def _pairs(memory: Memory) -> str:
+    return local(f"{function_name(memory.name)}_pairs")
+
+
+def attention_call(emitter: Emitter, memory: Memory, read: Read, scope: Scope, pairs: str = "") -> str:
+    """`attention(q, k, v, pairs, ...)`."""
+    ((key, value),) = memory.pairs
+    form, options = memory.form, []
+    options += [f"window={form.window}"] * bool(form.window) + [f"segment={form.segment}"] * bool(form.segment)
+    if form.persistent:
+        options.append(f"persistent=({', '.join(attribute(emitter.graph[w].path) for w in memory.weights)})")
+    options += [f"position={scope.position}"] + ([] if emitter.own else ["own=False"])
+    several = len(reads_of(emitter.graph, emitter.block, [memory.id])) > 1
+    pairs = pairs or (_pairs(memory) if several else f's["{place_of(emitter.graph, memory)}"]')
+    scope.runtime.add("attention")
+    return f"attention({', '.join([*(pair(scope, i) for i in (read.query, key, value)), pairs, *options])})"
 
 
 # ---- one memory whose pairs do not depend on its state ---------------------------------------------------------------------
@@ -130,7 +155,7 @@ def _memory(emitter: Emitter, recurrence: Recurrence) -> None:
         return
     emitter.done |= {memory.id, recurrence.id}
     headline(emitter, recurrence)
-    outs = [emitter.variable(r.name or f"{memory.name}_{r.when.value}", r.id) for r in reads]
+    outs = [emitter.claim(r.name or f"{memory.name}_{r.when.value}", r.id) for r in reads]
     targets = f"({', '.join(outs)}{',' if len(outs) == 1 else ''})" if outs else "_"
     emitter.say(f'{targets}, s["{place_of(graph, memory)}"] = {memory_call(emitter, memory, reads, "t", emitter.scope)}')
     for r, out in zip(reads, outs, strict=True):
@@ -166,6 +191,8 @@ def memory_call(emitter: Emitter, memory: Memory, reads: Iterable[Read], clock: 
     given = [parameter(scope, memory, p) for p in memory.objective.params if p.value or memory.objective.tree is None]
     if given:
         arguments.append(f"params={tuple_(given)}")
+    if shape is None or once:
+        arguments += moving_params(scope, memory)
     if not emitter.own and not once:
         arguments.append("own=False")
     arguments.append(f'learn="{graph[memory.level].name}" in learn')
@@ -178,6 +205,12 @@ def parameter(scope: Scope, memory: Memory, param: Param) -> str:
         return number(float(param.number))
     own = scope.graph[param.value].shape or ()
     return scope.spread(param.value, own if len(own) > len(memory.heads) else memory.heads)
+
+
+def moving_params(scope: Scope, memory: Memory, name: str = "rule_params") -> list[str]:
+    """`rule_params={"beta": s_BTH}`: the rule's parameters that are values of the block."""
+    given = ", ".join(f'"{p.name}": {scope.spread(p.value, memory.heads)}' for p in memory.rule.params if p.value)
+    return [f"{name}={{{given}}}"] if given else []
 
 
 def erases(memory: Memory) -> bool:
@@ -457,13 +490,20 @@ def _walk(emitter: Emitter, recurrence: Recurrence) -> None:
     members: list[Memory] = [graph[m] for m in recurrence.members]
     inside = set(recurrence.inside)
     needed = [*recurrence.inside, *(s for m in members for s in sources(graph, m))]
-    queries = [graph[i].query for i in recurrence.inside if isinstance(graph[i], Read)]
+    reads = [graph[i] for i in recurrence.inside if isinstance(graph[i], Read)]
+    attended = {r.memory: graph[r.memory] for r in reads if graph[r.memory].form.kind == "attention"}
+    queries = [r.query for r in reads] + [i for m in attended.values() for i in sources(graph, m)]
     for id in sorted(straight(graph, [*needed, *queries], inside), key=list(graph.nodes).index):
         emitter.need(id)
     if recurrence.id in emitter.done:
         return
     emitter.done |= {recurrence.id, *recurrence.members}
     headline(emitter, recurrence)
+    for attention in attended.values():
+        _keep_pairs(emitter, attention)
+    for memory in {r.memory: graph[r.memory] for r in reads if emitter.recurrences[r.memory].lowering == "segment"}.values():
+        for read in [r for r in reads if r.memory == memory.id]:
+            emitter.say(f"{taps_name(emitter, memory, read)} = []")
     inner = _Walker(emitter, recurrence)
     inner.emit()
     kept = inner.kept()
@@ -533,7 +573,8 @@ class _Walker:
             self.need(node.query)
             memory: Memory = self.graph[node.memory]
             if memory.id not in self.recurrence.members:
-                raise AssertionError(f"{id}: a read from outside should be a straight value")
+                self.other(node, memory)
+                return
             if node.when is When.AFTER or (node.when is When.BEFORE and not self.one):
                 self.write(memory)
                 return
@@ -549,6 +590,29 @@ class _Walker:
             self.register(node)
         elif node.name and not node.field:
             self.assign(id, self.scope.text(id))
+
+    def other(self, read: Read, memory: Memory) -> None:
+        """A read of a memory that the walk does not write: attention, weights, or one that learns from the loss."""
+        place, out = place_of(self.graph, memory), self.variable(read.id)
+        if memory.form.kind == "attention":
+            for id in sources(self.graph, memory):
+                self.need(id)
+            reads = [i for i in self.recurrence.inside if isinstance(self.graph[i], Read) and self.graph[i].memory == memory.id]
+            last = read.id == reads[-1]
+            self.say(f'{out}, cache = {attention_call(self.outer, memory, read, self.scope, f"""s["{place}"]""")}')
+            if last:
+                self.say(f's["{place}"] = cache')
+        elif self.outer.recurrences[memory.id].lowering == "weights":
+            parts = start_parts(self.graph, memory, self.scope.like)
+            self.say(f"{out}, _ = {class_constant(memory.id)}.read({parts}, {pair(self.scope, read.query)})")
+        else:
+            parts, name = start_parts(self.graph, memory, self.scope.like), taps_name(self.outer, memory, read)
+            before = ", before=True" if holds(memory) and read.when is When.BEFORE else ""
+            query = pair(self.scope, read.query)
+            self.say(f'{out}, taps = {class_constant(memory.id)}.read(s.get("{place}"), {parts}, {query}{before})')
+            self.say(f"{name}.append(taps)")
+        self.scope.names[read.id] = out
+        self.outer.owner[out] = read.id
 
     def register(self, node: Op) -> None:
         place = place_of(self.graph, node)
@@ -581,7 +645,7 @@ class _Walker:
         ]
         for id in (*sources(self.graph, memory), *(r.query for r in reads)):
             self.need(id)
-        outs = [self.variable(r.id) for r in reads]
+        outs = [self.outer.claim(self.base(r.id), r.id) for r in reads]
         targets = f"({', '.join(outs)}{',' if len(outs) == 1 else ''})" if outs else "_"
         call = memory_call(self.outer, memory, reads, "t + a", self.scope)
         self.say(f'{targets}, s["{place_of(self.graph, memory)}"] = {call}')
@@ -591,6 +655,9 @@ class _Walker:
     def kept(self) -> list[str]:
         """Values of the walk that something after it needs."""
         group = {self.recurrence.id, *self.recurrence.members, *self.inside}
+        for m in self.graph.of(Memory, self.outer.block):  # attention that only the walk reads
+            if m.form.kind == "attention" and {r.id for r in reads_of(self.graph, m.block, [m.id])} <= self.inside:
+                group.add(self.outer.recurrences[m.id].id)
         found = []
         for id in self.recurrence.inside:
             if id in self.scope.names and self.outer.uses.get(id, set()) - group:

@@ -11,7 +11,7 @@ from codegen.block import Emitter
 from codegen.equations import number, spec_text
 from codegen.expressions import attribute
 from codegen.layout import comment, fit, wrapped
-from codegen.memories import counts, form_text, log_retention, start_parts, tuple_
+from codegen.memories import counts, form_text, log_retention, moving_params, start_parts, tuple_
 from codegen.names import class_constant, class_name, function_name, local
 from codegen.places import place_of
 from codegen.objectives import slope_name, slopes
@@ -164,7 +164,7 @@ def _block(graph: Graph, kind: str, axes: Axes, file: str) -> BlockView:
     emitter.all()
     results = [emitter.scope.spread(o.value) for o in graph.of(Output, kind)]
     inputs = [emitter.scope.names[n.id] for n in graph.of(Input, kind)]
-    calls = [c for m, taps in emitter.calls.items() for c in fit(_call(emitter, graph[m], taps), 3)]
+    calls = [c for m, taps in emitter.calls.items() for c in fit(_call(emitter, graph[m], list(taps.values())), 3)]
     forward = _preamble(emitter, inputs[0], calls)
     returns = results[0] if len(results) == 1 else f"({', '.join(results)})"
     if loss_driven(graph):
@@ -193,6 +193,7 @@ def _call(emitter: Emitter, memory: Memory, taps: list[str]) -> str:
         options.append(f"rate={emitter.scope.spread(memory.rate, memory.heads)}")
     if memory.retain:
         options.append(f"keep={log_retention(emitter.scope, memory)}")
+    options += moving_params(emitter.scope, memory, "params")
     return f'"{place_of(emitter.graph, memory)}": Call({", ".join(options)}),'
 
 

@@ -31,7 +31,8 @@ class RuleView:
 def rule_view(rule: Rule, name: str) -> RuleView:
     """A rule with one level of its own, as a function."""
     (level,) = rule.levels
-    known = {p.name: _literal(p.number) for p in rule.params}
+    moving = [p.name for p in rule.params if p.value]  # given by name at each write
+    known = {p.name: _literal(p.number) for p in rule.params if not p.value}
     lines = [f"{s} = state[{s!r}]".replace("'", '"') for s in level.state]
     for statement in level.do:
         targets = ", ".join(statement.targets)
@@ -42,8 +43,8 @@ def rule_view(rule: Rule, name: str) -> RuleView:
         lines.insert(0, "given = weight")
     lines.append(f"return delta, {{{kept}}}")
     body = "\n".join(lines)
-    arguments = [a for a in SEEN if re.search(rf"\b{a}\b", body)]
-    given = ", ".join(f"{p.name}={_literal(p.number)}" for p in rule.params)
+    arguments = [a for a in (*SEEN, *moving) if re.search(rf"\b{a}\b", body)]
+    given = ", ".join(f"{p.name}={_literal(p.number)}" for p in rule.params if not p.value)
     doc = f"Rule {rule.name}" + (f" with {given}." if given else ".")
     return RuleView(name, doc, ", ".join(["*", *arguments, "**_"]), tuple(lines))
 

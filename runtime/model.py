@@ -186,7 +186,7 @@ class Sequenced(Weights):
                 register = register | {f"held.{part}": register[part] for part in _held(register)}
             elif tail == "drop":
                 register = register | {part: register[f"held.{part}"] for part in _held(register)}
-                register = {part: x for part, x in register.items() if not part.startswith(("sum.", "gram.", "kept"))}
+                register = {part: x for part, x in register.items() if not part.startswith(("sum.", "gram.", "kept", "param."))}
             if self.streaming(place):
                 register = {part: x.detach() for part, x in register.items()}
             out[place] = register

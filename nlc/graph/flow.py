@@ -43,7 +43,8 @@ def written_inside(memory: Memory) -> bool:
 
 def pieces(graph: Graph, members: tuple[str, ...], inside: tuple[str, ...]) -> tuple[int, ...]:
     """The chunk lengths whose borders cut the walk; (1,) when a value inside needs the token before it."""
-    running = any(isinstance(n, Read) and n.when is not When.CHUNK for n in (graph[i] for i in inside))
+    reads = [n for n in (graph[i] for i in inside) if isinstance(n, Read) and written_inside(graph[n.memory])]
+    running = any(read.when is not When.CHUNK for read in reads)
     previous = any(isinstance(n, Op) and n.op in ("prev", "conv") for n in (graph[i] for i in inside))
     lengths = tuple(sorted({graph[m].chunk for m in members}))
     return (1,) if running or previous or lengths[:1] in ((), (1,)) else lengths

@@ -76,6 +76,8 @@ class Dependencies:
             self._add(node.inputs, node.id)
         for read in graph.of(Read, block):
             self._add((read.query,), read.id)
+            if graph[read.memory].form.kind == "attention":
+                self._add(sources(graph, graph[read.memory]), read.id)
             if written_inside(graph[read.memory]):
                 self._add((read.memory,), read.id)
         for memory in graph.of(Memory, block):

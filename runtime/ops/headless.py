@@ -42,6 +42,7 @@ def call_memory(
 ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
     """`memory` for a register without heads.  k (B, T, I), or (B, T, P, I) for several pairs."""
     more = more | {"beta": last(more.get("beta")), "params": tuple(last(p) for p in more.get("params", ()))}
+    more["rule_params"] = {name: last(p) for name, p in (more.get("rule_params") or {}).items()}
     reads, after = memory(
         write, widen(state), k.unsqueeze(-2), v.unsqueeze(-2), last(rate), last(keep), None if start is None else one_start(start, state),
         tuple((q.unsqueeze(2), when) for q, when in queries), **more,

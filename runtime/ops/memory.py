@@ -44,6 +44,7 @@ def memory(
     phase: int = 0,
     beta: Tensor | float | None = None,
     params: Sequence[Tensor | float] = (),
+    rule_params: Weights | None = None,
     learn: bool = True,
     block: int = 64,
     own: bool = True,
@@ -61,7 +62,7 @@ def memory(
         channel (B, T, H, I), or None
     start: {part: M_0}, (H, ...) or (B, H, ...), where retention leads back to it
     queries: (q (B, T, H, I), "chunk" | "before" | "after"), ...
-    phase: tokens already in the running chunk.  params: of the objective.
+    phase: tokens already in the running chunk.  params: of the objective; rule_params: of the rule, (B, T, H) each.
     learn=False: nothing is written or forgotten, yet chunks go on.
     own=False promises that no `own_errors` passes here: cheaper reads.  block: tokens per triangular system; 0 goes
     token by token.
@@ -74,6 +75,7 @@ def memory(
             "phase": phase,
             "beta": beta,
             "params": params,
+            "rule_params": rule_params,
             "learn": learn,
             "block": block,
             "own": own,
@@ -93,7 +95,7 @@ def memory(
     spread = [x if x is None else at_tokens(x, (B, T, H), k) for x in (rate, beta)]
     if keep is not None and keep.dim() < 4:
         keep = at_tokens(keep, (B, T, H), k)
-    call = naive.Call(write, k, v, spread[0], keep, spread[1], tuple(params), start, tuple(queries), phase, own)
+    call = naive.Call(write, k, v, spread[0], keep, spread[1], tuple(params), start, tuple(queries), phase, own, rule_params or {})
     if not learn:
         return naive.idle(call, state)
     channels = keep is not None and keep.dim() == 4

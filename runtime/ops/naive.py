@@ -65,6 +65,7 @@ class Call:
     queries: tuple[tuple[Tensor, str], ...]
     phase: int
     own: bool
+    rule_params: Weights
     point: Tensor | None = None
 
 
@@ -189,7 +190,8 @@ def step(call: Call, now: Weights, held: Weights, rule: Weights, t: int) -> tupl
             rate = lr[(..., *(None,) * (x.dim() - 2))]
             gram = grams.get(n)
             if write.rule is not None:
-                delta, rule = by_rule(call, n, x, grads[n], gram, rate, share, rule)
+                moving = {p: y[:, t][(..., *(None,) * (x.dim() - 2))] for p, y in call.rule_params.items()}
+                delta, rule = by_rule(call, n, x, grads[n], gram, rate, share, rule, moving)
             else:
                 delta = -rate * grads[n]
                 if write.momentum and call.beta is not None:
@@ -229,6 +231,7 @@ def by_rule(
     lr: Tensor,
     share: Tensor | None,
     rule: dict[str, Tensor],
+    params: Weights,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Delta of one part by the rule's own program, and the rule's state with that part's renewed."""
     assert call.write.rule is not None
@@ -245,6 +248,7 @@ def by_rule(
         gram=gram,
         count=rule["rule.count"].view(-1, *(1,) * (weight.dim() - 1)) if "rule.count" in rule else None,
         state=seen,
+        **params,
     )
     return delta, rule | {f"rule.{name}.{part}": x for name, x in seen.items()}
 

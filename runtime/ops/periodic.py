@@ -39,12 +39,13 @@ def periodic(
     lr: Tensor | float = 1.0,
     gram: bool = False,
     params: Sequence[Tensor | float] = (),
+    rule_params: Parts | None = None,
     learn: bool = True,
 ) -> tuple[tuple[Tensor, ...], Register]:
     """Read and write a memory over T tokens.
 
     k, v, rate, keep, start, queries, params as in `runtime.ops.memory.memory`; rate weighs each token's gradient, None where
-    it is the same for all and given as lr.  `clock`: tokens counted before these; `chunk`: tokens that read one state, 1 or a
+    it is the same for all and given as lr; a period's last token says the rule's parameters (`rule_params`, (B, T, H) each).  `clock`: tokens counted before these; `chunk`: tokens that read one state, 1 or a
     multiple of `period`.  Returns the reads and the register, in which a period still running keeps its sums.
     """
     learner = learner_of(write, state, start, gram, chunk > period)
@@ -66,7 +67,8 @@ def periodic(
             taught = [
                 gradient(write, frozen, x[:, a:b], y[:, a:b], share, start, [piece(p, a, b) for p in params]) for x, y in pairs
             ]
-            call = Call(learner, tuple(taps for taps, _ in taught), None if rate is None else rate[:, a:b], share)
+            moving = {name: x[:, a:b] for name, x in (rule_params or {}).items()}
+            call = Call(learner, tuple(taps for taps, _ in taught), None if rate is None else rate[:, a:b], share, moving)
             state = learner.gather(state, call, [e for _, errors in taught for e in errors])
             if (clock + b) % period == 0:
                 state = learner.write(state, start or running, lr=lr, release=(clock + b) % max(chunk, 1) == 0)

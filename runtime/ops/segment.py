@@ -12,8 +12,7 @@ While a period runs its gradients gather in the memory's register; the write tak
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -165,7 +164,7 @@ class Call:
     taps: tuple[Sequence[Tap] | list[Sequence[Tap]], ...]  # a list where a walk read the memory piece by piece
     rate: Tensor | None = None  # (B, T) or (B, T, H), when it differs from token to token
     keep: Tensor | None = None  # log retention, likewise
-    params: Mapping[str, Tensor] = MappingProxyType({})  # of the rule, by token
+    params: Mapping[str, Tensor] = field(default_factory=dict)  # of the rule, by token
 
     def outputs(self) -> list[Tensor]:
         pieces = [taps for read in self.taps for taps in (read if isinstance(read, list) else [read])]
