@@ -43,14 +43,13 @@ def write_methods(emitter: Emitter, rules: Mapping[Rule, str]) -> list[str]:
     driven = [m for m in loss_driven(graph) if m.block == emitter.block]
     for memory in driven + [m for m in graph.of(Memory, emitter.block) if ends_early(m) and m not in driven]:
         level: Level = graph[memory.level]
-        released = holds(memory) and memory in driven
-        lines += ["", f"    def {write_name(graph, memory)}(self, register{', release=True' * released}):"]
+        lines += ["", f"    def {write_name(graph, memory)}(self, register):"]
         doc = f"Level {level.name}, every {memory.period}: {memory.rule.name} from the sum of the period's gradients."
         lines.append(f'        """{doc}"""')
         start = start_parts(graph, memory, "like")
         rate = [] if memory.rate_varies else [f"lr={emitter.scope.text(memory.rate)}"]
         if memory in driven:
-            call = f"{class_constant(memory.id)}.write(register, {', '.join([start, *rate, *['release=release'] * released])})"
+            call = f"{class_constant(memory.id)}.write(register, {', '.join([start, *rate])})"
         else:
             options = [start] * memory.retain_to_start + [f"hold={holds(memory)}", *rate]
             call = f"ended({class_constant(memory.id)}, register, {', '.join(options)})"
@@ -145,19 +144,27 @@ def _segmented(graph: Graph, head: str) -> list[str]:
         lines += comment(f"level {node.name}: every {m.period}", f"{_file(graph)}:{m.at.line}", 4)
         lines.append(f'                if awaited["{node.name}"] and ({t} + b) % {n} == 0:')
         for m in {place_of(graph, m): m for m in members}.values():
-            release = f", ({t} + b) % {m.chunk} == 0" if holds(m) else ""
             lines += [
                 "                    for i, block in enumerate(self.blocks):",
                 *[f'                        if "{place_of(graph, m)}" in calls[i]:'] * (len(graph.blocks) > 1),
                 *_indented(
                     [
                         f'place = f"blocks.{{i}}.{place_of(graph, m)}"',
-                        f"state = state | {{place: block.{write_name(graph, m)}(state[place]{release})}}",
+                        f"state = state | {{place: block.{write_name(graph, m)}(state[place])}}",
                     ],
                     7 if len(graph.blocks) > 1 else 6,
                 ),
             ]
         lines.append(f'                    self.fired("{node.name}", 1)')
+    for m in {place_of(graph, m): m for m in memories if holds(m)}.values():
+        place = place_of(graph, m)
+        lines += comment(f"reads of {m.name} see the state at every {m.chunk} tokens", "", 4)
+        lines += [
+            f"                if ({_at(clock_of(m, 't'))} + b) % {m.chunk} == 0:",
+            "                    for i in range(len(self.blocks)):",
+            f'                        if register := state.get(f"blocks.{{i}}.{place}"):',
+            f'                            state = state | {{f"blocks.{{i}}.{place}": {class_constant(m.id)}.released(register)}}',
+        ]
     lines += [
         "            if not wanted:",
         "                part_BTV, part_BT, state = part_BTV.detach(), part_BT.detach(), over(torch.Tensor.detach, state)",

@@ -71,8 +71,10 @@ def periodic(
             call = Call(learner, tuple(taps for taps, _ in taught), None if rate is None else rate[:, a:b], share, moving)
             state = learner.gather(state, call, [e for _, errors in taught for e in errors])
             if (clock + b) % period == 0:
-                state = learner.write(state, start or running, lr=lr, release=(clock + b) % max(chunk, 1) == 0)
+                state = learner.write(state, start or running, lr=lr)
                 written = {part: x for part, x in now(state).items() if part in write.form.parts}
+        if learner.hold and (clock + b) % chunk == 0:
+            state = learner.released(state)
         for reads, (q, when) in zip(found, queries, strict=True):
             seen = {"chunk": frozen, "before": running, "after": written}[when]
             seen = {part: x.detach() for part, x in seen.items()} if write.meta == "none" else seen

@@ -86,12 +86,11 @@ class Learner:
             out["kept"] = out["kept"] + kept if "kept" in out else kept
         return out
 
-    def write(self, register: Register, start: Parts, *, lr: Tensor | float = 1.0, release: bool = True) -> Register:
+    def write(self, register: Register, start: Parts, *, lr: Tensor | float = 1.0) -> Register:
         """Apply what a period has gathered:  W <- retain W [+ (1 - retain) start] + delta, delta from the rule.
 
         start    the memory's parts before any write, shared by all sequences
         lr       the rule's learning rate; 1 where the rates are in the sums
-        release  this write ends a chunk: reads see it from now on
         """
         out: Register = {}
         if self.counts:
@@ -103,9 +102,12 @@ class Learner:
             out[part] = new.expand(len(grad), *new.shape[-(grad.dim() - 1) :])
             out |= {f"rule.{name}.{part}": x for name, x in states.items()}
             if self.hold:
-                seen = out[part] if release else register.get(f"held.{part}", start[part])
-                out[f"held.{part}"] = seen.expand_as(out[part])
+                out[f"held.{part}"] = register.get(f"held.{part}", start[part]).expand_as(out[part])
         return out
+
+    def released(self, register: Register) -> Register:
+        """A chunk ends: reads see what has been written."""
+        return register | {f"held.{part}": register[part] for part in self.form.parts if part in register}
 
     def _update(
         self,

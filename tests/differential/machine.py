@@ -26,7 +26,7 @@ from nlc.verify.judge import FLOAT64, compare, cotangents, perturbed
 
 SPECS = Path(__file__).parents[1] / "specs"
 IGNORED = -100
-Learn = bool | Collection[str]
+Learn = bool | Collection[str] | tuple[bool, ...]  # a tuple: for each piece
 Tensors = dict[str, Tensor]
 
 
@@ -72,7 +72,7 @@ def case_of(program: Program, length: int, batch: int, seed: int = 0) -> Case:
 def reference(program: Program, model: nn.Module, case: Case, pieces: tuple[int, ...], learn: Learn = True) -> Run:
     """The meaning: one token at a time, float64."""
 
-    def call(weights: Tensors, given: Tensors, state: Any) -> tuple[Tensors, Any]:
+    def call(weights: Tensors, given: Tensors, state: Any, learn: Any) -> tuple[Tensors, Any]:
         if program.graph.bare:
             result = interpret(program.graph, weights, inputs=given, state=state, learn=learn)
             return result.outputs, result.state
@@ -81,13 +81,13 @@ def reference(program: Program, model: nn.Module, case: Case, pieces: tuple[int,
         return {"nats": result.nats}, result.state
 
     weights = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters()}
-    return _run(program, weights, case, pieces, call)
+    return _run(program, weights, case, pieces, call, learn)
 
 
 def generated(program: Program, model: nn.Module, case: Case, pieces: tuple[int, ...], learn: Learn = True) -> Run:
     """The compiled model."""
 
-    def call(weights: Tensors, given: Tensors, state: Any) -> tuple[Tensors, Any]:
+    def call(weights: Tensors, given: Tensors, state: Any, learn: Any) -> tuple[Tensors, Any]:
         if not program.graph.bare:
             nats, state = model.nats(**given, state=state, learn=learn)
             return {"nats": nats}, state
@@ -95,7 +95,7 @@ def generated(program: Program, model: nn.Module, case: Case, pieces: tuple[int,
         names = [o.name for o in program.graph.of(Output)]
         return dict(zip(names, out if isinstance(out, tuple) else (out,), strict=True)), state
 
-    return _run(program, dict(model.named_parameters()), case, pieces, call)
+    return _run(program, dict(model.named_parameters()), case, pieces, call, learn)
 
 
 def _run(
@@ -103,15 +103,17 @@ def _run(
     weights: Tensors,
     case: Case,
     pieces: tuple[int, ...],
-    call: Callable[[Tensors, Tensors, Any], tuple[Tensors, Any]],
+    call: Callable[[Tensors, Tensors, Any, Any], tuple[Tensors, Any]],
+    learn: Learn,
 ) -> Run:
     """Feed the pieces one after the other, the state handed on; then differentiate."""
     inputs = {name: x.clone().requires_grad_() for name, x in case.inputs.items()}
     tokens = {"tokens": case.tokens, "targets": case.targets, "starts": case.starts, "mask": case.mask}
     given = inputs or {name: x for name, x in tokens.items() if x is not None}
     state, at, parts = None, 0, []
-    for n in pieces:
-        found, state = call(weights, {name: x[:, at : at + n] for name, x in given.items()}, state)
+    learns = learn if isinstance(learn, tuple) else (learn,) * len(pieces)
+    for n, each in zip(pieces, learns, strict=True):
+        found, state = call(weights, {name: x[:, at : at + n] for name, x in given.items()}, state, each)
         parts.append(found)
         at += n
     outputs = {name: torch.cat([p[name] for p in parts], 1) for name in parts[0]}

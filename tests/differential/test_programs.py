@@ -56,6 +56,22 @@ def test_learning_off_and_by_level(name: str) -> None:
     for learn in (False, *some):
         right = reference(program, model, case, (4, 5), learn)
         assert_agree(f"learn={learn}", generated(program, model, case, (4, 5), learn), right)
+    case, pieces, learns = case_of(program, 13, batch=1, seed=2), (5, 4, 4), (True, False, True)
+    right = reference(program, model, case, pieces, learns)
+    assert_agree("on, off and on again", generated(program, model, case, pieces, learns), right)
+
+
+@pytest.mark.parametrize("name", TOKENS)
+def test_final_leaves_the_loss_and_its_gradients(name: str) -> None:
+    program, model = compiled(path(name))
+    case = case_of(program, LENGTH, batch=2)
+    found = []
+    for final in (False, True):
+        model.zero_grad()
+        loss, _ = model.loss(case.tokens, case.targets, final=final)
+        loss.backward()
+        found.append([loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", TOKENS)
