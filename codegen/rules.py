@@ -1,6 +1,6 @@
 """Update rules as functions: the program of a rule file, its parameters filled in.
 
-The functions have the signature the runtime's memories call (runtime.ops.memory):
+The functions have the signature the runtime's memories call (runtime.ops.memories):
     rule(grad=, weight=, start=, lr=, retain=, gram=, count=, state=) -> (delta, state)
 """
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from runtime.ops.past import past
+from runtime.ops.history import past
 
 EPS = 1e-5  # added to the biased variance by rmsnorm and layernorm
 QUINTIC = (3.4445, -4.7750, 2.0315)

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from runtime.ops.basic import gelu_slope, l2norm, layernorm, rmsnorm, silu_slope
-from runtime.ops.past import past
+from runtime.ops.history import past
 
 Weights = Mapping[str, Tensor]
 Tap = tuple[Tensor, Tensor]  # a layer's input, a layer's output

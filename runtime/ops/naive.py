@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from runtime.ops.forms import Form, Matrix
-from runtime.ops.past import past
+from runtime.ops.history import past
 
 Weights = Mapping[str, Tensor]
 Slope = Callable[..., Tensor]

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from runtime.ops.linear import FLOOR
+from runtime.ops.recurrence import FLOOR
 
 
 @dataclass(frozen=True)

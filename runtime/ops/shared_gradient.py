@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from runtime.ops.past import past
+from runtime.ops.history import past
 from runtime.ops.product import Transition, gradient, transition
 from runtime.ops.stack import Layout, boxes_of, by_chunk, by_token, call_flow, flat, split
 

@@ -11,7 +11,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from runtime.ops import basic
 from runtime.ops.forms import Form, Matrix, Mlp, Swiglu, Vector, read
-from runtime.ops.past import own_errors, past
+from runtime.ops.history import own_errors, past
 
 torch.manual_seed(0)
 
@@ -210,3 +210,13 @@ def test_read_of_a_state_has_no_own_error():
     assert not to_state.any()
     assert to_query.any()
     assert torch.autograd.grad((y**2).sum(), W["M"])[0].any()
+
+
+def test_no_module_hides_behind_a_function_of_its_name():
+    """`runtime.ops.x` is one thing."""
+    import pkgutil
+
+    import runtime.ops
+
+    modules = {m.name for m in pkgutil.iter_modules(runtime.ops.__path__)}
+    assert not [name for name in modules if callable(getattr(runtime.ops, name, None))]

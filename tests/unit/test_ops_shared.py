@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from runtime.ops.basic import l2norm
-from runtime.ops.past import own_errors, past
+from runtime.ops.history import own_errors, past
 from runtime.ops.shared import Shared, read_chunks, shared_product
 from runtime.ops.shared_gradient import Backward
 

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from runtime.ops import headless, naive
 from runtime.ops.forms import Form, Layer, Matrix, Tap, Vector
-from runtime.ops.linear import FLOOR, Block, Pace, Rows, Solved, State, pace, plan
+from runtime.ops.recurrence import FLOOR, Block, Pace, Rows, Solved, State, pace, plan
 from runtime.ops.naive import Write
-from runtime.ops.past import past
+from runtime.ops.history import past
 
 __all__ = ["Write", "memory"]
 

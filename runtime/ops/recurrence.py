@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from runtime.ops.past import past
+from runtime.ops.history import past
 
 
 @dataclass(frozen=True, slots=True)

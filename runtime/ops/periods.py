@@ -14,9 +14,9 @@ from torch import Tensor
 
 from runtime.ops.forms import Layer, Matrix, Tap, Vector, bias_of, product, read
 from runtime.ops.headless import is_headless
-from runtime.ops.memory import share_heads
+from runtime.ops.memories import share_heads
 from runtime.ops.naive import Write, objective_slope
-from runtime.ops.past import past
+from runtime.ops.history import past
 from runtime.ops.segment import Call, Learner, Register, held, now, segments
 
 Queries = Sequence[tuple[Tensor, str]]
@@ -44,7 +44,7 @@ def periodic(
 ) -> tuple[tuple[Tensor, ...], Register]:
     """Read and write a memory over T tokens.
 
-    k, v, rate, keep, start, queries, params as in `runtime.ops.memory.memory`; rate weighs each token's gradient, None where
+    k, v, rate, keep, start, queries, params as in `runtime.ops.memories.memory`; rate weighs each token's gradient, None where
     it is the same for all and given as lr; a period's last token says the rule's parameters (`rule_params`, (B, T, H) each).  `clock`: tokens counted before these; `chunk`: tokens that read one state, 1 or a
     multiple of `period`.  Returns the reads and the register, in which a period still running keeps its sums.
     """

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from runtime.ops.past import past
+from runtime.ops.history import past
 
 
 def attention(
