@@ -32,7 +32,12 @@ class Axes:
         sizes = dict(graph.sizes)
         letters: dict[int, str] = {}
         hidden = {m.form.hidden for m in graph.of(Memory) if m.form.hidden}
-        for letter, size in (("D", sizes.get("width")), ("K", sizes.get("head")), ("H", sizes.get("heads")), ("V", sizes.get("vocab"))):
+        for letter, size in (
+            ("D", sizes.get("width")),
+            ("K", sizes.get("head")),
+            ("H", sizes.get("heads")),
+            ("V", sizes.get("vocab")),
+        ):
             if size:
                 letters.setdefault(size, letter)
         for size in sorted(hidden):
@@ -48,7 +53,9 @@ class Axes:
         return f"_{text}" if text else ""
 
     def _letter(self, size: int, at: int, shape: Shape) -> str:
-        if shape[: at + 1] == (self.sizes.get("heads"),) or (at == 0 and len(shape) > 1 and size == self.sizes.get("heads")):
+        if shape[: at + 1] == (self.sizes.get("heads"),) or (
+            at == 0 and len(shape) > 1 and size == self.sizes.get("heads")
+        ):
             return "H"
         if at and size == self.sizes.get("head"):
             return "K"

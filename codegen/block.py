@@ -10,9 +10,9 @@ from codegen.expressions import STATEFUL, Scope
 from codegen.layout import comment, fit
 from codegen.names import local
 from codegen.places import place_of
+from nlc.graph.flow import self_query, sources
 from nlc.graph.graph import Graph
 from nlc.graph.nodes import Input, Memory, Number, Op, Output, Read, Recurrence, Value
-from nlc.graph.flow import self_query, sources
 
 
 @dataclass
@@ -166,7 +166,7 @@ class Emitter:
                 self.hoist(below)
 
     def compute(self, recurrence: Recurrence, read: Read | None) -> None:
-        from codegen.memories import compute  # the two modules describe statements of the same block
+        from codegen.lowerings import compute  # the two modules describe statements of the same block
 
         compute(self, recurrence, read)
 

@@ -8,7 +8,7 @@ adds the axes of size 1 in between.
 from __future__ import annotations
 
 import keyword
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from codegen.equations import INFIX, TIGHTEST, bounds, number, parenthesised, power
@@ -19,7 +19,19 @@ PLAIN = {  # operators that are one torch function of one value
     "silu": "F.silu", "gelu": "F.gelu", "relu": "F.relu", "softplus": "F.softplus", "sigmoid": "torch.sigmoid",
     "tanh": "torch.tanh", "exp": "torch.exp", "log": "torch.log", "sqrt": "torch.sqrt", "abs": "torch.abs", "sign": "torch.sign",
 }  # fmt: skip
-RUNTIME = {"rmsnorm", "layernorm", "l2norm", "heads", "merge", "rope", "poly", "outer", "trace", "norm", "newton_schulz"}
+RUNTIME = {
+    "rmsnorm",
+    "layernorm",
+    "l2norm",
+    "heads",
+    "merge",
+    "rope",
+    "poly",
+    "outer",
+    "trace",
+    "norm",
+    "newton_schulz",
+}
 TOKENLESS = {"param", "index", "eye"}
 STATEFUL = {"conv", "prev"}
 RESERVED = {"clear", "get", "items", "keys", "pop", "update", "values"}
@@ -110,7 +122,9 @@ class Scope:
         """A plain Python number: made of numbers alone."""
         node = self.graph[id]
         return isinstance(node, Number) or (
-            isinstance(node, Op) and (node.op in INFIX or node.op == "neg") and all(self.constant(i) for i in node.inputs)
+            isinstance(node, Op)
+            and (node.op in INFIX or node.op == "neg")
+            and all(self.constant(i) for i in node.inputs)
         )
 
     # ---- one value ------------------------------------------------------------------------------------------------
@@ -268,5 +282,3 @@ class Scope:
                     sides.append(self._with_axes(text, precedence, 0 if isinstance(self.graph[i], Number) else missing))
                 return f"{sides[0]} + {sides[1]}", 1
         return f"{parenthesised(*self._text(id), TIGHTEST)}.log()", TIGHTEST
-
-

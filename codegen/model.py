@@ -13,18 +13,29 @@ from codegen.expressions import attribute
 from codegen.layout import comment, fit, wrapped
 from codegen.memories import counts, form_text, log_retention, moving_params, start_parts, tuple_
 from codegen.names import class_constant, class_name, function_name, local
-from codegen.places import place_of
 from codegen.objectives import slope_name, slopes
+from codegen.places import place_of
 from codegen.rules import RuleView, rule_view
 from codegen.segments import learner, loss_driven, quoted, run_lines, write_methods
 from codegen.views import BlockView, ModelView
-from nlc.equations import to_text
 from nlc.graph.flow import self_query
 from nlc.graph.graph import Graph
 from nlc.graph.linearity import linear
 from nlc.graph.nodes import Carry, Init, Input, Memory, Op, Output, Read, Recurrence, Rule, Unit, Weight
 
-FROM_MODEL = ("LanguageModel", "Layer", "Weights", "begin", "constant", "identity", "layer_of", "nats_of", "normal", "over", "with_layer")
+FROM_MODEL = (
+    "LanguageModel",
+    "Layer",
+    "Weights",
+    "begin",
+    "constant",
+    "identity",
+    "layer_of",
+    "nats_of",
+    "normal",
+    "over",
+    "with_layer",
+)
 
 
 def model_view(graph: Graph, header: tuple[str, ...]) -> ModelView:
@@ -37,7 +48,13 @@ def model_view(graph: Graph, header: tuple[str, ...]) -> ModelView:
     constants = (*slopes(graph), *_constants(graph))
     frame = tuple(line for w in graph.of(Weight) if not w.block for line in fit(_put(w), 2))
     flows = [line for b in blocks for line in b.flows]
-    everything = [*body, *constants, *frame, *flows, *(line for b in blocks for line in (*b.weights, *b.start, *b.unwritten, *b.forward, *b.writes))]
+    everything = [
+        *body,
+        *constants,
+        *frame,
+        *flows,
+        *(line for b in blocks for line in (*b.weights, *b.start, *b.unwritten, *b.forward, *b.writes)),
+    ]
     everything += [line for r in rules for line in r.lines]
     return ModelView(
         header=tuple(line for text in header for line in wrapped(text, 118)),
@@ -59,7 +76,9 @@ def model_view(graph: Graph, header: tuple[str, ...]) -> ModelView:
 def _imports(text: str, bare: bool) -> tuple[str, ...]:
     """What the code calls, and nothing else."""
     code = re.sub(r'"""(.|\n)*?"""', "", re.sub(r"#.*", "", text))
-    called = set(re.findall(r"(?<![.\w])(?<!def )([A-Za-z_]\w*)\(", code)) | {"over" if "over(" in code else "LanguageModel"}
+    called = set(re.findall(r"(?<![.\w])(?<!def )([A-Za-z_]\w*)\(", code)) | {
+        "over" if "over(" in code else "LanguageModel"
+    }
     lines = ["import math", ""] if re.search(r"\bmath\.", code) else []
     if re.search(r"\btorch\.", code):
         lines.append("import torch")
@@ -94,7 +113,9 @@ def in_sequence(memory: Memory) -> bool:
 
 def needs_rule(memory: Memory) -> bool:
     """Its rule is called as a function: at a tick, or token by token where it has no closed form."""
-    return in_sequence(memory) and (memory.objective.kind == "loss" or memory.period.count > 1 or linear(memory.rule) is None)
+    return in_sequence(memory) and (
+        memory.objective.kind == "loss" or memory.period.count > 1 or linear(memory.rule) is None
+    )
 
 
 def rule_names(graph: Graph) -> dict[Rule, str]:
@@ -237,7 +258,9 @@ def _put(weight: Weight) -> str:
 def _scale(scale: float) -> str:
     """0.0625 as it is; n^-1/2 where that is what it is."""
     n = round(scale**-2) if scale > 0 else 0
-    return f"{n}**-0.5" if n > 1 and abs(n**-0.5 - scale) < 1e-12 and number(scale) != str(n**-0.5)[:6] else number(scale)
+    return (
+        f"{n}**-0.5" if n > 1 and abs(n**-0.5 - scale) < 1e-12 and number(scale) != str(n**-0.5)[:6] else number(scale)
+    )
 
 
 def _start(emitter: Emitter) -> list[str]:
@@ -247,14 +270,18 @@ def _start(emitter: Emitter) -> list[str]:
         if isinstance(node, Op) and node.op in ("conv", "prev"):
             taps = dict(node.options).get("window", 2) - 1
             shape = ", ".join(map(str, node.shape or ()))
-            lines.append(f'"{place_of(graph, node)}": {{"past": like.new_zeros(B, {taps}{", " if shape else ""}{shape})}},')
+            lines.append(
+                f'"{place_of(graph, node)}": {{"past": like.new_zeros(B, {taps}{", " if shape else ""}{shape})}},'
+            )
     for recurrence in graph.of(Recurrence, emitter.block):
         for m in recurrence.members:
             memory: Memory = graph[m]
             if recurrence.lowering == "attention":
                 ((key, value),) = memory.pairs
                 k, v = (", ".join(map(str, graph[i].shape)) for i in (key, value))
-                lines.append(f'"{place_of(graph, memory)}": {{"k": like.new_zeros(B, 0, {k}), "v": like.new_zeros(B, 0, {v})}},')
+                lines.append(
+                    f'"{place_of(graph, memory)}": {{"k": like.new_zeros(B, 0, {k}), "v": like.new_zeros(B, 0, {v})}},'
+                )
             elif recurrence.lowering not in ("weights", "segment"):
                 lines.append(f'"{place_of(graph, memory)}": {_begin(graph, memory)},')
     return [line for entry in lines for line in fit(entry, 3)]
@@ -294,7 +321,11 @@ def _fields(graph: Graph) -> tuple[str, ...]:
     writing = [level.name for level in graph.levels if any(in_sequence(graph[m]) for m in level.memories)]
     memories = graph.of(Memory)
     streams = [place_of(graph, m) for m in memories if m.carry is Carry.STREAM]
-    tails = {place_of(graph, m): (graph[m.level].name, m.tail.value) for m in memories if m.tail.value != "carry" and in_sequence(m)}
+    tails = {
+        place_of(graph, m): (graph[m.level].name, m.tail.value)
+        for m in memories
+        if m.tail.value != "carry" and in_sequence(m)
+    }
     lines = [] if graph.bare else [f"vocab = {graph.sizes['vocab']}"]
     lines += fit(f"writing = {tuple_([quoted(w) for w in writing])}")
     if streams:
@@ -312,8 +343,13 @@ def _bare(graph: Graph, axes: Axes) -> list[str]:
     words = [argument(n.name) for n in graph.of(Input, kind)]
     given, first = ", ".join(words), words[0]
     outputs = [o.name for o in graph.of(Output, kind)]
-    shapes = "; ".join(f"{word} (B, T{''.join(f', {d}' for d in n.shape)})" for n, word in zip(graph.of(Input, kind), words, strict=True))
-    clock, writing, out, registers = (f"{word}_" if word in words else word for word in ("clock", "writing", "out", "registers"))
+    shapes = "; ".join(
+        f"{word} (B, T{''.join(f', {d}' for d in n.shape)})"
+        for n, word in zip(graph.of(Input, kind), words, strict=True)
+    )
+    clock, writing, out, registers = (
+        f"{word}_" if word in words else word for word in ("clock", "writing", "out", "registers")
+    )
     return [
         f"    def forward(self, *, {given}, state=None, learn=True):",
         *docstring(f"{', '.join(outputs)} and the state after them.", f"{shapes}."),

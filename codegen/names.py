@@ -6,7 +6,9 @@ import keyword
 
 TAKEN = frozenset("self s t B T F torch nn math history clock learn state final calls".split())
 
-CLASSES = frozenset("Block Call F LanguageModel Layer Learner Matrix Mlp Swiglu Vector Weights Write".split())  # of a generated file
+CLASSES = frozenset(
+    "Block Call F LanguageModel Layer Learner Matrix Mlp Swiglu Vector Weights Write".split()
+)  # of a generated file
 
 
 def local(name: str) -> str:

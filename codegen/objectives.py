@@ -10,10 +10,10 @@ from codegen.expressions import Scope
 from codegen.layout import fit
 from codegen.names import function_name, local
 from nlc import equations as eq
+from nlc.diagnostics import CompilerBug, Reporter
 from nlc.graph.graph import Graph
 from nlc.graph.nodes import AnyNode, Input, Memory, Number, Op, Shape
 from nlc.graph.static import option
-from nlc.diagnostics import CompilerBug, Reporter
 from nlc.operators import BY_SYMBOL, OPERATORS, REQUIRED
 
 
@@ -91,7 +91,9 @@ class Expression:
             case eq.Call(func=func, args=args, kwargs=kwargs):
                 most = OPERATORS[func].operands[1]
                 count = len(args) if most is None else most
-                return self.op(func, [self.value(a) for a in args[:count]], self.options(func, args[count:], dict(kwargs)))
+                return self.op(
+                    func, [self.value(a) for a in args[:count]], self.options(func, args[count:], dict(kwargs))
+                )
         raise CompilerBug(f"codegen: the objective of '{self.memory.id}' holds {tree!r}")
 
     def options(self, func: str, positional: Sequence[eq.Expr], named: dict[str, eq.Expr]) -> dict[str, Any]:
@@ -103,4 +105,6 @@ class Expression:
 
     def op(self, name: str, inputs: list[str], options: dict[str, Any]) -> str:
         shape = OPERATORS[name].shape(tuple(getattr(self.nodes[i], "shape", ()) for i in inputs), options)
-        return self.add(Op(**self.place(), op=name, inputs=tuple(inputs), options=tuple(sorted(options.items())), shape=shape))
+        return self.add(
+            Op(**self.place(), op=name, inputs=tuple(inputs), options=tuple(sorted(options.items())), shape=shape)
+        )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from codegen.axes import Axes
 from codegen.layout import comment, fit
-from codegen.memories import clock_of, counts, erases, form_text, holds, log_retention, start_parts
+from codegen.memories import clock_of, counts, erases, form_text, holds, start_parts
 from codegen.names import class_constant, function_name
 from codegen.places import place_of
 from nlc.graph.graph import Graph
@@ -107,7 +107,9 @@ def _segmented(graph: Graph, head: str) -> list[str]:
     levels: dict[str, list[Memory]] = {}
     for m in memories:
         levels.setdefault(m.level, []).append(m)
-    ticks = {(clock_of(m, 't'), m.period.count) for m in memories} | {(clock_of(m, "t"), m.chunk) for m in memories if m.chunk > 1}
+    ticks = {(clock_of(m, "t"), m.period.count) for m in memories} | {
+        (clock_of(m, "t"), m.chunk) for m in memories if m.chunk > 1
+    }
     cuts = ", ".join(f"({_at(t)}, {n})" for t, n in sorted(ticks, key=lambda c: (c[1], c[0])))
     said = ", ".join(f"{graph[level].name} ({graph[level].period})" for level in levels)
     full = any(m.meta.value == "full" for m in memories)

@@ -1,6 +1,6 @@
 """Views -> text: render every template, in a fixed order; the lock file last.
 
-    package(graph, resolved, options) -> {"model.py": text, "train.py": text, "spec.lock.yaml": text, "graph.json": text}
+package(graph, resolved, options) -> {"model.py": text, "train.py": text, "spec.lock.yaml": text, "graph.json": text}
 """
 
 from __future__ import annotations

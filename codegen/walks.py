@@ -1,0 +1,218 @@
+"""Memories that feed their own writes, and recursion through prev: a loop over pieces of tokens."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from codegen.layout import fit
+from codegen.memories import (
+    attention_call,
+    clock_of,
+    form_text,
+    headline,
+    holds,
+    keep_pairs,
+    memory_call,
+    pair,
+    start_parts,
+    straight,
+    taps_name,
+)
+from codegen.names import class_constant, function_name, local
+from codegen.places import place_of
+from nlc.graph.flow import pieces, reads_of, sources
+from nlc.graph.nodes import Input, Memory, Number, Op, Read, Recurrence, When
+
+if TYPE_CHECKING:
+    from codegen.block import Emitter
+
+
+def walk(emitter: Emitter, recurrence: Recurrence) -> None:
+    """A loop over pieces of tokens that read frozen states: values inside, then the writes."""
+    graph = emitter.graph
+    members: list[Memory] = [graph[m] for m in recurrence.members]
+    inside = set(recurrence.inside)
+    needed = [*recurrence.inside, *(s for m in members for s in sources(graph, m))]
+    reads = [graph[i] for i in recurrence.inside if isinstance(graph[i], Read)]
+    attended = {r.memory: graph[r.memory] for r in reads if graph[r.memory].form.kind == "attention"}
+    queries = [r.query for r in reads] + [i for m in attended.values() for i in sources(graph, m)]
+    for id in sorted(straight(graph, [*needed, *queries], inside), key=list(graph.nodes).index):
+        emitter.need(id)
+    if recurrence.id in emitter.done:
+        return
+    emitter.done |= {recurrence.id, *recurrence.members}
+    headline(emitter, recurrence)
+    for attention in attended.values():
+        keep_pairs(emitter, attention)
+    for memory in {
+        r.memory: graph[r.memory] for r in reads if emitter.recurrences[r.memory].lowering == "segment"
+    }.values():
+        for read in [r for r in reads if r.memory == memory.id]:
+            emitter.say(f"{taps_name(emitter, memory, read)} = []")
+    inner = _Walker(emitter, recurrence)
+    inner.emit()
+    kept = inner.kept()
+    for id in kept:
+        emitter.say(f"{inner.lists[id]} = []")
+    emitter.scope.runtime.add("segments")
+    times = ["(0, 1)"] if inner.one else [f"({clock_of(m, 't')}, {s})" for m, s in _ticks(members)]
+    emitter.say(f"for a, b in segments(T, {', '.join(times)}):")
+    emitter.lines += inner.lines
+    for id in kept:
+        emitter.say(f"{inner.lists[id]}.append({inner.scope.names[id]})", 1)
+    for id in kept:
+        node = graph[id]
+        variable = emitter.variable(node.name or inner.base(id), id)
+        emitter.say(f"{variable} = torch.cat({inner.lists[id]}, 1)")
+        emitter.define(id, variable)
+
+
+def _ticks(members: list[Memory]) -> list[tuple[Memory, int]]:
+    found = {(clock_of(m, "t"), m.chunk): m for m in members}
+    return [(m, chunk) for (_, chunk), m in sorted(found.items())]
+
+
+class _Walker:
+    """The body of a walk: the same equations over tokens a..b-1."""
+
+    def __init__(self, outer: Emitter, recurrence: Recurrence) -> None:
+        self.outer, self.recurrence, self.graph = outer, recurrence, outer.graph
+        self.one = pieces(outer.graph, recurrence.members, recurrence.inside) == (1,)
+        names = {id: text if outer.scope.tokenless(id) else f"{text}[:, a:b]" for id, text in outer.scope.names.items()}
+        self.scope = replace(outer.scope, names=names, position="t + a", tokens="b - a", logs={})
+        self.inside = set(recurrence.inside)
+        self.lines: list[str] = []
+        self.lists: dict[str, str] = {}
+        self.written: set[str] = set()
+        self.cycles: list[Op] = []  # prev, whose value is known before what it looks back at
+
+    def say(self, text: str) -> None:
+        self.lines += fit(text, 3)
+
+    def emit(self) -> None:
+        for id in self.recurrence.inside:
+            self.need(id)
+        for m in self.recurrence.members:
+            self.write(self.graph[m])
+        for node in self.cycles:
+            self.say(f's["{place_of(self.graph, node)}"] = {{"past": {pair(self.scope, node.inputs[0])}}}')
+
+    def base(self, id: str) -> str:
+        node = self.graph[id]
+        if isinstance(node, Read):
+            return (
+                f"{self.graph[node.memory].name}_{self.graph[node.query].name or 'read'}"
+                if not node.name
+                else node.name
+            )
+        return node.name or function_name(id.rsplit(":", 1)[-1])
+
+    def need(self, id: str) -> None:
+        node = self.graph[id]
+        if id in self.scope.names or isinstance(node, Number | Input):
+            return
+        if isinstance(node, Op) and node.op == "prev" and node.inputs[0] in self.inside:
+            self.cycles.append(node)
+            self.scope.runtime.add("past")
+            self.assign(id, f'past(s["{place_of(self.graph, node)}"]["past"])')
+            return
+        if isinstance(node, Read):
+            self.need(node.query)
+            memory: Memory = self.graph[node.memory]
+            if memory.id not in self.recurrence.members:
+                self.other(node, memory)
+                return
+            if node.when is When.AFTER or (node.when is When.BEFORE and not self.one):
+                self.write(memory)
+                return
+            self.scope.runtime.add("read")
+            state = "held" if node.when is When.CHUNK else "now"
+            self.scope.runtime.add(state)
+            text = f'read({form_text(memory)}, {state}(s["{place_of(self.graph, memory)}"]), {pair(self.scope, node.query)})'
+            self.assign(id, text)
+            return
+        for i in node.inputs:
+            self.need(i)
+        if node.op in ("prev", "conv"):
+            self.register(node)
+        elif node.name and not node.field:
+            self.assign(id, self.scope.text(id))
+
+    def other(self, read: Read, memory: Memory) -> None:
+        """A read of a memory that the walk does not write: attention, weights, or one that learns from the loss."""
+        place, out = place_of(self.graph, memory), self.variable(read.id)
+        if memory.form.kind == "attention":
+            for id in sources(self.graph, memory):
+                self.need(id)
+            reads = [
+                i
+                for i in self.recurrence.inside
+                if isinstance(self.graph[i], Read) and self.graph[i].memory == memory.id
+            ]
+            last = read.id == reads[-1]
+            self.say(f'{out}, cache = {attention_call(self.outer, memory, read, self.scope, f"""s["{place}"]""")}')
+            if last:
+                self.say(f's["{place}"] = cache')
+        elif self.outer.recurrences[memory.id].lowering == "weights":
+            parts = start_parts(self.graph, memory, self.scope.like)
+            self.say(f"{out}, _ = {class_constant(memory.id)}.read({parts}, {pair(self.scope, read.query)})")
+        else:
+            parts, name = start_parts(self.graph, memory, self.scope.like), taps_name(self.outer, memory, read)
+            before = ", before=True" if holds(memory) and read.when is When.BEFORE else ""
+            query = pair(self.scope, read.query)
+            self.say(f'{out}, taps = {class_constant(memory.id)}.read(s.get("{place}"), {parts}, {query}{before})')
+            self.say(f"{name}.append(taps)")
+        self.scope.names[read.id] = out
+        self.outer.owner[out] = read.id
+
+    def register(self, node: Op) -> None:
+        place = place_of(self.graph, node)
+        text = pair(self.scope, node.inputs[0])
+        function = "previous" if node.op == "prev" else "causal_conv"
+        self.scope.runtime.add(function)
+        weight = "" if node.op == "prev" else f"{self.scope.weight(self.graph[node.weights[0]].path)}, "
+        variable = self.variable(node.id)
+        self.say(f'{variable}, history = {function}({text}, {weight}s["{place}"]["past"])')
+        self.say(f's["{place}"] = {{"past": history}}')
+        self.scope.names[node.id] = variable
+
+    def variable(self, id: str) -> str:
+        return self.outer.variable(self.base(id), id)
+
+    def assign(self, id: str, text: str) -> None:
+        variable = self.variable(id)
+        self.say(f"{variable} = {text}")
+        self.scope.names[id] = variable
+        self.outer.owner[variable] = id
+
+    def write(self, memory: Memory) -> None:
+        if memory.id in self.written:
+            return
+        self.written.add(memory.id)
+        reads = [
+            r
+            for r in reads_of(self.graph, memory.block, [memory.id])
+            if r.when is When.AFTER or (r.when is When.BEFORE and not self.one)
+        ]
+        for id in (*sources(self.graph, memory), *(r.query for r in reads)):
+            self.need(id)
+        outs = [self.outer.claim(self.base(r.id), r.id) for r in reads]
+        targets = f"({', '.join(outs)}{',' if len(outs) == 1 else ''})" if outs else "_"
+        call = memory_call(self.outer, memory, reads, "t + a", self.scope)
+        self.say(f'{targets}, s["{place_of(self.graph, memory)}"] = {call}')
+        for r, out in zip(reads, outs, strict=True):
+            self.scope.names[r.id] = out
+
+    def kept(self) -> list[str]:
+        """Values of the walk that something after it needs."""
+        group = {self.recurrence.id, *self.recurrence.members, *self.inside}
+        for m in self.graph.of(Memory, self.outer.block):  # attention that only the walk reads
+            if m.form.kind == "attention" and {r.id for r in reads_of(self.graph, m.block, [m.id])} <= self.inside:
+                group.add(self.outer.recurrences[m.id].id)
+        found = []
+        for id in self.recurrence.inside:
+            if id in self.scope.names and self.outer.uses.get(id, set()) - group:
+                self.lists[id] = f"{local(self.base(id))}_parts"
+                found.append(id)
+        return found
