@@ -1,4 +1,4 @@
-"""One kind of block: its equations in the order a run of tokens can compute them, memories where they are first needed."""
+"""One kind of block: its equations in an order a run of tokens can compute, memories where they are first needed."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Emitter:
         self.done.add(id)
 
     def _uses(self) -> dict[str, set[str]]:
-        """For every value the statements whose text will contain it: named values, stateful ones, reads, memories, outputs."""
+        """For every value the statements that will contain it: names, registers, reads, memories, outputs."""
         found: dict[str, set[str]] = {}
 
         def spread(id: str, root: str) -> None:
@@ -108,7 +108,7 @@ class Emitter:
             self.lines += comment(f"{node.name} = {spec_text(self.graph, id)}", f"{self.file}:{node.at.line}", 2)
 
     def all(self) -> None:
-        """Every statement of the block in the spec's order, then whatever still has to be computed for the state's sake."""
+        """Every statement of the block in the spec's order, then whatever the state still needs."""
         for id, node in self.values.items():
             if id in self.products:
                 self.compute(self.products[id], None)

@@ -8,7 +8,8 @@ from nlc.graph.graph import Graph
 from nlc.graph.nodes import Input, Number, Op, Read, Value, Weight, When
 
 INFIX = {"add": ("+", 1), "sub": ("-", 1), "mul": ("*", 2), "div": ("/", 2), "matmul": ("@", 2), "pow": ("**", 4),
-         "lt": ("<", 0), "le": ("<=", 0), "gt": (">", 0), "ge": (">=", 0), "eq": ("==", 0), "ne": ("!=", 0)}  # fmt: skip
+         "lt": ("<", 0), "le": ("<=", 0), "gt": (">", 0), "ge": (">=", 0), "eq": ("==", 0),
+         "ne": ("!=", 0)}  # fmt: skip
 LOOSEST, TIGHTEST = 0, 9
 
 

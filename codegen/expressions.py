@@ -1,8 +1,8 @@
 """Values as torch expressions: one function, `Scope.text`, over the operators of the language.
 
-A Scope knows which values already have a Python variable.  Anything else is written in place, so that a generated statement
-mirrors the equation it lowers.  Values after batch and token align from the left; torch aligns from the right; the scope
-adds the axes of size 1 in between.
+A Scope knows which values already have a Python variable.  Anything else is written in place, so that a generated
+statement mirrors the equation it lowers.  Values after batch and token align from the left, torch's from the right; the
+scope adds the axes of size 1 in between.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from nlc.graph.nodes import Input, Number, Op, Read, Value
 
 PLAIN = {  # operators that are one torch function of one value
     "silu": "F.silu", "gelu": "F.gelu", "relu": "F.relu", "softplus": "F.softplus", "sigmoid": "torch.sigmoid",
-    "tanh": "torch.tanh", "exp": "torch.exp", "log": "torch.log", "sqrt": "torch.sqrt", "abs": "torch.abs", "sign": "torch.sign",
+    "tanh": "torch.tanh", "exp": "torch.exp", "log": "torch.log", "sqrt": "torch.sqrt", "abs": "torch.abs",
+    "sign": "torch.sign",
 }  # fmt: skip
 RUNTIME = {
     "rmsnorm",
@@ -48,7 +49,8 @@ def attribute(path: str) -> str:
 
 
 MODULE_NAMES = frozenset(
-    "T_destination add_module apply bfloat16 buffers call_super_init children compile cpu cuda double dump_patches eval extra_repr "
+    "T_destination add_module apply bfloat16 buffers call_super_init children compile cpu cuda double dump_patches "
+    "eval extra_repr "
     "float forward get_buffer get_extra_state get_parameter get_submodule half ipu load_state_dict modules mtia "
     "named_buffers named_children named_modules named_parameters parameters parts put register_backward_hook "
     "register_buffer register_forward_hook register_forward_pre_hook register_full_backward_hook "
@@ -113,7 +115,9 @@ class Scope:
             size = ", ".join(["B", self.tokens, *map(str, shape)])
             if self.constant(id):
                 return f"{self.like}.new_full(({size}), {text})"
-            return f"{parenthesised(self._with_axes(text, precedence, extra if own else 0), TIGHTEST if extra and own else precedence, TIGHTEST)}.expand({size})"
+            if extra and own:
+                text, precedence = self._with_axes(text, precedence, extra), TIGHTEST
+            return f"{parenthesised(text, precedence, TIGHTEST)}.expand({size})"
         if shape == own:
             return text
         return f"{self._with_axes(text, precedence, extra)}.expand({', '.join(['-1', '-1', *map(str, shape)])})"

@@ -1,4 +1,4 @@
-"""Lines of Python as a formatter would leave them: at most 120 characters, split at the last bracket that can be split."""
+"""Lines of Python as a formatter would leave them: at most 120 characters, split at a bracket or between terms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memories in a block's forward that are one call: weights, attention, and those whose pairs do not need their state."""
+"""Memories in a block's forward that are one call: weights, attention, those whose pairs do not need their state."""
 
 from __future__ import annotations
 

@@ -97,13 +97,13 @@ def _imports(text: str, bare: bool) -> tuple[str, ...]:
 
 
 OPS = frozenset(
-    "Call Learner Matrix Mlp Swiglu Vector Write apply_matrix attention causal_conv ended heads held l2norm layernorm linear memory "
-    "merge newton_schulz norm now outer own_errors past periodic poly previous read read_chunks readout rmsnorm rope segments "
-    "shared_product trace".split()
+    "Call Learner Matrix Mlp Swiglu Vector Write apply_matrix attention causal_conv ended heads held l2norm layernorm "
+    "linear memory merge newton_schulz norm now outer own_errors past periodic poly previous read read_chunks readout "
+    "rmsnorm rope segments shared_product trace".split()
 )
 
 
-# ---- constants and rules ------------------------------------------------------------------------------------------------
+# ---- constants and rules ---------------------------------------------------------------------------------------------
 
 
 def in_sequence(memory: Memory) -> bool:
@@ -177,7 +177,7 @@ def _write(graph: Graph, memory: Memory, names: dict[Rule, str]) -> str:
     return f"Write({', '.join(options)})"
 
 
-# ---- blocks -------------------------------------------------------------------------------------------------------------
+# ---- blocks ----------------------------------------------------------------------------------------------------------
 
 
 def _block(graph: Graph, kind: str, axes: Axes, file: str) -> BlockView:
@@ -249,7 +249,8 @@ def _put(weight: Weight) -> str:
         case Init.CONSTANT:
             value = f"constant({number(scale)}{', ' if shape else ''}{shape})"
         case Init.IDENTITY:
-            value = f"{number(scale)} * torch.eye({(weight.shape or (0,))[-1]}).repeat({', '.join([*map(str, (weight.shape or ())[:-2]), '1', '1'])})"
+            *leading, _, n = weight.shape or (0, 0)
+            value = f"{number(scale)} * torch.eye({n}).repeat({', '.join(map(str, [*leading, 1, 1]))})"
         case Init.NORMAL:
             value = f"normal({_scale(scale)}{', ' if shape else ''}{shape})"
     return f'self.put("{weight.path}", {value})'
@@ -306,7 +307,7 @@ def _begin(graph: Graph, memory: Memory) -> str:
     return f"begin({', '.join(['B', start_parts(graph, memory, 'like'), *options])})"
 
 
-# ---- the model ----------------------------------------------------------------------------------------------------------
+# ---- the model -------------------------------------------------------------------------------------------------------
 
 
 def _stack(graph: Graph, names: dict[str, str]) -> str:
@@ -394,4 +395,4 @@ def count_lines(graph: Graph, tokens: str, clock: str = "clock", writing: str = 
     return lines
 
 
-__all__ = ["comment", "attribute", "model_view"]
+__all__ = ["attribute", "comment", "model_view"]

@@ -111,7 +111,10 @@ def _shared_call(emitter: Emitter, recurrence: Recurrence, name: str) -> None:
 
 
 def _readouts(emitter: Emitter, reads: list[Read]) -> dict[str, Read]:
-    """Linear maps that are all a box is read for in the loop: {map: read}.  The map's rows of the box obey the box's own product."""
+    """Linear maps that are all a box is read for in the loop: {map: read}.
+
+    The map's rows of the box obey the box's own product.
+    """
     graph = emitter.graph
     ends = {s for m in graph.of(Memory, emitter.block) for s in sources(graph, m)}
     ends |= {o.value for o in graph.of(Output, emitter.block)} | {r.query for r in graph.of(Read, emitter.block)}

@@ -119,7 +119,7 @@ def counting_steps(graph: Graph) -> list[Level]:
     return found
 
 
-# ---- the parts of the file ------------------------------------------------------------------------------------------
+# ---- the parts of the file -------------------------------------------------------------------------------------------
 
 
 def doc(graph: Graph) -> tuple[str, ...]:

@@ -129,7 +129,8 @@ class _Walker:
             self.scope.runtime.add("read")
             state = "held" if node.when is When.CHUNK else "now"
             self.scope.runtime.add(state)
-            text = f'read({form_text(memory)}, {state}(s["{place_of(self.graph, memory)}"]), {pair(self.scope, node.query)})'
+            register = f's["{place_of(self.graph, memory)}"]'
+            text = f"read({form_text(memory)}, {state}({register}), {pair(self.scope, node.query)})"
             self.assign(id, text)
             return
         for i in node.inputs:

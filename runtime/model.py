@@ -1,7 +1,7 @@
 """What every generated model is: parameters named by the spec, a state that can be fed back, any layout of documents.
 
-A generated file defines `start` and `run` for rows of tokens that share all clocks.  This module turns what a caller has
-(sequences that go on from a state, documents packed in one row, padding) into such rows and puts the results back.
+A generated file defines `start` and `run` for rows of tokens that share all clocks.  This module turns what a caller
+has (sequences that go on from a state, documents packed in one row, padding) into such rows and puts the results back.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from types import MappingProxyType
 
 import torch
@@ -74,7 +75,7 @@ def nats_of(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits.mT, targets, reduction="none", ignore_index=IGNORED)
 
 
-# ---- states as trees of tensors whose first axis is the row -------------------------------------------------------------
+# ---- states as trees of tensors whose first axis is the row ----------------------------------------------------------
 
 
 def over(function: Callable[[Tensor], Tensor], state: State) -> State:
@@ -142,7 +143,9 @@ class Sequenced(Weights):
     writing: tuple[str, ...] = ()  # names of the levels that write inside a sequence, fastest first
     streams: tuple[str, ...] = ()  # places (without the layer) whose state survives a document border
     counters: tuple[str, ...] = ("sequence", "stream")  # clocks of a state
-    tails: Mapping[str, tuple[str, str]] = MappingProxyType({})  # whose part chunk no call outlives: level, flush | drop
+    tails: Mapping[str, tuple[str, str]] = MappingProxyType(
+        {}
+    )  # whose part chunk no call outlives: level, flush | drop
 
     def __init__(self) -> None:
         super().__init__()
@@ -154,7 +157,9 @@ class Sequenced(Weights):
             return frozenset(self.writing if learn else ())
         unknown = sorted(set(learn) - set(self.writing))
         if unknown:
-            raise ValueError(f"learn: no level {unknown[0]!r} writes inside a sequence; levels: {', '.join(self.writing)}")
+            raise ValueError(
+                f"learn: no level {unknown[0]!r} writes inside a sequence; levels: {', '.join(self.writing)}"
+            )
         return frozenset(learn)
 
     def fired(self, level: str, times: int) -> None:
@@ -186,7 +191,9 @@ class Sequenced(Weights):
                 register = register | {f"held.{part}": register[part] for part in _held(register)}
             elif tail == "drop":
                 register = register | {part: register[f"held.{part}"] for part in _held(register)}
-                register = {part: x for part, x in register.items() if not part.startswith(("sum.", "gram.", "kept", "param."))}
+                register = {
+                    part: x for part, x in register.items() if not part.startswith(("sum.", "gram.", "kept", "param."))
+                }
             if self.streaming(place):
                 register = {part: x.detach() for part, x in register.items()}
             out[place] = register
@@ -207,8 +214,10 @@ class Sequenced(Weights):
         return joined([self.filled(s) for s in states] if any(p != parts[0] for p in parts) else states)
 
     def filled(self, state: State) -> State:
-        """With the registers of memories that no sequence has written yet, which runs leave out: all still share the start."""
-        like = next((x for place, r in state.items() if place != "clock" for x in r.values()), state["clock"]["sequence"])
+        """With the registers of memories that no sequence has written yet, which runs leave out."""
+        like = next(
+            (x for place, r in state.items() if place != "clock" for x in r.values()), state["clock"]["sequence"]
+        )
         for i, block in enumerate(self.blocks):
             for place, register in block.unwritten(count(state), like).items():
                 state = state | {f"blocks.{i}.{place}": register | state.get(f"blocks.{i}.{place}", {})}
@@ -260,8 +269,8 @@ class LanguageModel(Sequenced):
         """Logits (B, T, vocab) and the state after them.
 
         tokens (B, T) integers; `starts` (B, T) bool: first token of a document; `mask` (B, T) bool: False is padding.
-        Each token is the target of the one before it.  What the last one teaches is not known yet: the state stops before
-        it and keeps it, so that any split of a sequence equals the whole.
+        Each token is the target of the one before it.  What the last one teaches is not known yet: the state stops
+        before it and keeps it, so that any split of a sequence equals the whole.
         """
         allowed = self.learning(learn)
         self._check(tokens, None, starts, mask, state)
@@ -331,7 +340,9 @@ class LanguageModel(Sequenced):
         self, tokens: Tensor, targets: Tensor | None, starts: Tensor | None, mask: Tensor | None, state: State | None
     ) -> None:
         if tokens.dim() != 2 or tokens.shape[1] < 1 or tokens.is_floating_point():
-            raise ValueError(f"tokens: got {tokens.dtype} of shape {tuple(tokens.shape)}, expected integers (batch, time >= 1)")
+            raise ValueError(
+                f"tokens: got {tokens.dtype} of shape {tuple(tokens.shape)}, expected integers (batch, time >= 1)"
+            )
         for name, x in (("targets", targets), ("starts", starts), ("mask", mask)):
             if x is not None and x.shape != tokens.shape:
                 raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected that of tokens, {tuple(tokens.shape)}")
@@ -371,7 +382,7 @@ class LanguageModel(Sequenced):
             borders = [0, *(i for i in begins.nonzero().flatten().tolist() if i), len(ids)]
             lanes.append([
                 Row(b, ids[i:j], taught[i:j], keep[i:j], bool(begins[i]))
-                for i, j in zip(borders, borders[1:], strict=False) if j > i
+                for i, j in pairwise(borders) if j > i
             ])  # fmt: skip
         return lanes
 
@@ -483,7 +494,7 @@ class LanguageModel(Sequenced):
 
 
 class Layer(Sequenced):
-    """A bare program: named streams of vectors in, named outputs and the state out.  A generated subclass gives forward."""
+    """A bare program: named streams of vectors in, named outputs and the state out.  A subclass gives forward."""
 
     def start(self, B: int, like: Tensor) -> State:
         raise NotImplementedError
@@ -495,5 +506,7 @@ class Layer(Sequenced):
         if count(state) != len(like):
             raise ValueError(f"state: it holds {count(state)} sequences, the batch has {len(like)}")
         if not self.shared_clock(state):
-            raise ValueError("state: its sequences have different lengths; a bare program takes them one group at a time")
+            raise ValueError(
+                "state: its sequences have different lengths; a bare program takes them one group at a time"
+            )
         return state, self.clock(state)

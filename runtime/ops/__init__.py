@@ -1,12 +1,5 @@
 """Reference form of every operator, memory and rule that generated code calls."""
 
-from runtime.ops.softmax import attention
-from runtime.ops.forms import Matrix, Mlp, Swiglu, Vector, read
-from runtime.ops.memories import Write, memory
-from runtime.ops.history import own_errors, past
-from runtime.ops.periods import ended, periodic
-from runtime.ops.segment import Call, Learner, held, now, segments
-from runtime.ops.shared import read_chunks, shared_product
 from runtime.ops.basic import (
     align,
     apply_matrix,
@@ -26,3 +19,49 @@ from runtime.ops.basic import (
     rope,
     trace,
 )
+from runtime.ops.forms import Matrix, Mlp, Swiglu, Vector, read
+from runtime.ops.history import own_errors, past
+from runtime.ops.memories import Write, memory
+from runtime.ops.periods import ended, periodic
+from runtime.ops.segment import Call, Learner, held, now, segments
+from runtime.ops.shared import read_chunks, shared_product
+from runtime.ops.softmax import attention
+
+__all__ = [
+    "Call",
+    "Learner",
+    "Matrix",
+    "Mlp",
+    "Swiglu",
+    "Vector",
+    "Write",
+    "align",
+    "apply_matrix",
+    "attention",
+    "causal_conv",
+    "ended",
+    "heads",
+    "held",
+    "l2norm",
+    "layernorm",
+    "linear",
+    "memory",
+    "merge",
+    "newton_schulz",
+    "norm",
+    "now",
+    "outer",
+    "own_errors",
+    "past",
+    "periodic",
+    "poly",
+    "previous",
+    "read",
+    "read_chunks",
+    "readout",
+    "rmsnorm",
+    "rope",
+    "segments",
+    "shared_product",
+    "trace",
+]

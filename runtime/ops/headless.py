@@ -1,6 +1,6 @@
-"""Memories without heads: the same computation with one head, its axis added on the way in and taken away on the way out.
+"""Memories without heads: the same computation with one head, its axis added on the way in and taken away after.
 
-    token values (B, T, I) <-> (B, T, 1, I)        states and starts (B, O, I) <-> (B, 1, O, I)
+token values (B, T, I) <-> (B, T, 1, I)        states and starts (B, O, I) <-> (B, 1, O, I)
 """
 
 from __future__ import annotations
@@ -38,20 +38,43 @@ def last(x: Any) -> Any:
 
 
 def call_memory(
-    memory: Callable[..., Any], write: Any, state: Register, k: Tensor, v: Tensor, rate: Any, keep: Any, start: Any, queries: Any, **more: Any
+    memory: Callable[..., Any],
+    write: Any,
+    state: Register,
+    k: Tensor,
+    v: Tensor,
+    rate: Any,
+    keep: Any,
+    start: Any,
+    queries: Any,
+    **more: Any,
 ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
     """`memory` for a register without heads.  k (B, T, I), or (B, T, P, I) for several pairs."""
     more = more | {"beta": last(more.get("beta")), "params": tuple(last(p) for p in more.get("params", ()))}
     more["rule_params"] = {name: last(p) for name, p in (more.get("rule_params") or {}).items()}
     reads, after = memory(
-        write, widen(state), k.unsqueeze(-2), v.unsqueeze(-2), last(rate), last(keep), None if start is None else one_start(start, state),
-        tuple((q.unsqueeze(2), when) for q, when in queries), **more,
-    )  # fmt: skip
+        write,
+        widen(state),
+        k.unsqueeze(-2),
+        v.unsqueeze(-2),
+        last(rate),
+        last(keep),
+        None if start is None else one_start(start, state),
+        tuple((q.unsqueeze(2), when) for q, when in queries),
+        **more,
+    )
     return tuple(y.squeeze(2) for y in reads), narrow(after)
 
 
 def call_shared(
-    shared: Callable[..., Any], flow: Callable[..., Any], states: Mapping[str, Register], queries: Any, extras: Any, weights: Any, start: Any, **more: Any
+    shared: Callable[..., Any],
+    flow: Callable[..., Any],
+    states: Mapping[str, Register],
+    queries: Any,
+    extras: Any,
+    weights: Any,
+    start: Any,
+    **more: Any,
 ) -> Any:
     """`shared_product` for boxes without heads: the flow sees token values without the axis."""
 
@@ -60,7 +83,11 @@ def call_shared(
         return k.unsqueeze(2), v.unsqueeze(2), last(rate), last(keep)
 
     out = shared(
-        wide, {box: widen(s) for box, s in states.items()}, tuple((x.unsqueeze(2), boxes) for x, boxes in queries), extras, weights,
+        wide,
+        {box: widen(s) for box, s in states.items()},
+        tuple((x.unsqueeze(2), boxes) for x, boxes in queries),
+        extras,
+        weights,
         start=None if start is None else {b: one_start({"M": x}, states[b])["M"] for b, x in start.items()}, **more,
     )  # fmt: skip
     return type(out)(

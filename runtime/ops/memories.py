@@ -20,9 +20,9 @@ from torch import Tensor
 
 from runtime.ops import headless, naive
 from runtime.ops.forms import Form, Layer, Matrix, Tap, Vector
-from runtime.ops.recurrence import FLOOR, Block, Pace, Rows, Solved, State, pace, plan
-from runtime.ops.naive import Write
 from runtime.ops.history import past
+from runtime.ops.naive import Write
+from runtime.ops.recurrence import FLOOR, Block, Pace, Rows, Solved, State, pace, plan
 
 __all__ = ["Write", "memory"]
 
@@ -95,7 +95,9 @@ def memory(
     spread = [x if x is None else at_tokens(x, (B, T, H), k) for x in (rate, beta)]
     if keep is not None and keep.dim() < 4:
         keep = at_tokens(keep, (B, T, H), k)
-    call = naive.Call(write, k, v, spread[0], keep, spread[1], tuple(params), start, tuple(queries), phase, own, rule_params or {})
+    call = naive.Call(
+        write, k, v, spread[0], keep, spread[1], tuple(params), start, tuple(queries), phase, own, rule_params or {}
+    )
     if not learn:
         return naive.idle(call, state)
     channels = keep is not None and keep.dim() == 4

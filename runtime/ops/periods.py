@@ -1,8 +1,8 @@
 """`periodic`: a memory with an objective of its own that is written once in n tokens, from the sum of their gradients.
 
-    W <- (prod_t a_t) W [+ (1 - prod_t a_t) W_0] + delta,   delta from the rule on  sum_t eta_t G_t(W_held)
+W <- (prod_t a_t) W [+ (1 - prod_t a_t) W_0] + delta,   delta from the rule on  sum_t eta_t G_t(W_held)
 
-    B batch, T tokens, P pairs a token, H heads, I width in, O width out
+B batch, T tokens, P pairs a token, H heads, I width in, O width out
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from torch import Tensor
 
 from runtime.ops.forms import Layer, Matrix, Tap, Vector, bias_of, product, read
 from runtime.ops.headless import is_headless
+from runtime.ops.history import past
 from runtime.ops.memories import share_heads
 from runtime.ops.naive import Write, objective_slope
-from runtime.ops.history import past
 from runtime.ops.segment import Call, Learner, Register, held, now, segments
 
 Queries = Sequence[tuple[Tensor, str]]
@@ -44,9 +44,11 @@ def periodic(
 ) -> tuple[tuple[Tensor, ...], Register]:
     """Read and write a memory over T tokens.
 
-    k, v, rate, keep, start, queries, params as in `runtime.ops.memories.memory`; rate weighs each token's gradient, None where
-    it is the same for all and given as lr; a period's last token says the rule's parameters (`rule_params`, (B, T, H) each).  `clock`: tokens counted before these; `chunk`: tokens that read one state, 1 or a
-    multiple of `period`.  Returns the reads and the register, in which a period still running keeps its sums.
+    k, v, rate, keep, start, queries, params as in `runtime.ops.memories.memory`; rate weighs each gradient, None where
+    it is the same for all and given as lr.  rule_params: (B, T, H) each; the token that writes says them.
+    clock: tokens counted before these.  chunk: tokens that read one state, 1 or a multiple of `period`.
+
+    Returns the reads and the register, in which a period still running keeps its sums.
     """
     learner = learner_of(write, state, start, gram, chunk > period)
     flat = is_headless(state)
@@ -65,10 +67,13 @@ def periodic(
         if learn:
             share = None if keep is None else keep[:, a:b]
             taught = [
-                gradient(write, frozen, x[:, a:b], y[:, a:b], share, start, [piece(p, a, b) for p in params]) for x, y in pairs
+                gradient(write, frozen, x[:, a:b], y[:, a:b], share, start, [piece(p, a, b) for p in params])
+                for x, y in pairs
             ]
             moving = {name: x[:, a:b] for name, x in (rule_params or {}).items()}
-            call = Call(learner, tuple(taps for taps, _ in taught), None if rate is None else rate[:, a:b], share, moving)
+            call = Call(
+                learner, tuple(taps for taps, _ in taught), None if rate is None else rate[:, a:b], share, moving
+            )
             state = learner.gather(state, call, [e for _, errors in taught for e in errors])
             if (clock + b) % period == 0:
                 state = learner.write(state, start or running, lr=lr)
@@ -82,7 +87,9 @@ def periodic(
     return tuple(torch.cat(reads, 1) for reads in found), state
 
 
-def ended(write: Write, state: Register, start: Parts | None = None, *, hold: bool, lr: Tensor | float = 1.0) -> Register:
+def ended(
+    write: Write, state: Register, start: Parts | None = None, *, hold: bool, lr: Tensor | float = 1.0
+) -> Register:
     """The write of a period that ends early (tail: flush)."""
     running = {part: x for part, x in now(state).items() if part in write.form.parts}
     return learner_of(write, state, start, False, hold).write(state, start or running, lr=lr)
@@ -99,7 +106,13 @@ def learner_of(write: Write, state: Register, start: Parts | None, gram: bool, h
 
 
 def gradient(
-    write: Write, W: Parts, k: Tensor, v: Tensor, keep: Tensor | None, start: Parts | None, params: Sequence[Tensor | float]
+    write: Write,
+    W: Parts,
+    k: Tensor,
+    v: Tensor,
+    keep: Tensor | None,
+    start: Parts | None,
+    params: Sequence[Tensor | float],
 ) -> tuple[Sequence[Tap], tuple[Tensor, ...]]:
     """What pairs teach at the frozen state: taps and errors of every layer."""
     form = write.form
@@ -111,7 +124,9 @@ def gradient(
     channels = isinstance(form, Matrix) and a.dim() == k.dim()
     a = a if a.dim() == k.dim() else a.unsqueeze(-1)
 
-    def mixed(take: Callable[[Parts, Tensor], Tensor], x: Tensor) -> Tensor:  # at retain * state [+ (1 - retain) * start]
+    def mixed(
+        take: Callable[[Parts, Tensor], Tensor], x: Tensor
+    ) -> Tensor:  # at retain * state [+ (1 - retain) * start]
         y = take(W, a * x) if channels else a * take(W, x)
         if start is None:
             return y

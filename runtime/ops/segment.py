@@ -2,11 +2,13 @@
 
 While a period runs its gradients gather in the memory's register; the write takes them through an update rule.
 
-    register   the memory's parts (absent until the first write: all sequences then share the start), and while a period runs
-               sum.<part>   sum over its tokens of rate-weighted gradients        gram.<part>   of input input^T, likewise
-               kept         log of the product of its retentions                  held.<part>   what reads see, where it is older
-               rule.<s>.<part>   the rule's own state                          rule.count       its updates so far, if it asks
-               param.<p>    the last token's value of a rule's parameter
+    register   the memory's parts; absent until the first write, for all sequences then share the start
+               held.<part>       what reads see, where it is older
+               rule.<s>.<part>   the rule's own state;  rule.count: its updates so far, if it asks
+               sum.<part>        while a period runs: sum over its tokens of rate-weighted gradients
+               gram.<part>       of input input^T, likewise
+               kept              log of the product of its retentions
+               param.<p>         the last token's value of a rule's parameter
 """
 
 from __future__ import annotations
@@ -28,10 +30,12 @@ Rule = Callable[..., tuple[Tensor, dict[str, Tensor]]]
 class Learner:
     """How a memory is written at the ends of its periods.
 
-    level: the name of its level.  rule: rule(grad=, weight=, start=, lr=, retain=, gram=, count=, state=) -> (delta, state).
+    level: the name of its level.
+    rule: rule(grad=, weight=, start=, lr=, retain=, gram=, count=, state=) -> (delta, state).
     gram: the rule looks at the layer inputs' second moment (dgd).  first_order: the gradients it gets are constants.
     constant: no gradient reaches the writes through a read (meta: none).  to_start: retention leads back to the start.
-    hold: reads see the state of the last chunk border, older than the last write.  counts: the rule asks for its updates.
+    hold: reads see the state of the last chunk border, older than the last write.
+    counts: the rule asks for its updates.
     """
 
     level: str
@@ -160,7 +164,7 @@ class Learner:
 
 @dataclass(frozen=True)
 class Call:
-    """What a segment's reads of one memory leave for its write: taps of each read; rate and log retention of each token."""
+    """What a segment's reads of one memory leave for its write: taps of each; rate and log retention of each token."""
 
     learner: Learner
     taps: tuple[Sequence[Tap] | list[Sequence[Tap]], ...]  # a list where a walk read the memory piece by piece

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from runtime.ops import headless
-from runtime.ops.recurrence import Rows, Solved, State, pace
 from runtime.ops.history import Past, past
 from runtime.ops.product import Kind, transition
+from runtime.ops.recurrence import Rows, Solved, State, pace
 from runtime.ops.shared_gradient import Backward, own_gradient
 from runtime.ops.stack import (
     FOLDED,

@@ -32,7 +32,10 @@ Tensors = dict[str, Tensor]
 
 @dataclass
 class Run:
-    """What a way of running gave.  Gradients are of the mean loss, or of outputs times fixed cotangents, by weights and inputs."""
+    """What a way of running gave.
+
+    Gradients are of the mean loss, or of outputs times fixed cotangents, by weights and inputs.
+    """
 
     nats: Tensor | None
     outputs: Tensors

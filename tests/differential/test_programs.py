@@ -1,4 +1,4 @@
-"""Every small spec under tests/specs means the same interpreted and compiled: whole, in pieces, with borders, with padding."""
+"""Every small spec under tests/specs means the same interpreted and compiled, however it is fed."""
 
 from __future__ import annotations
 

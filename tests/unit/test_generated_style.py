@@ -23,7 +23,8 @@ DIGEST = """
 import hashlib, sys
 from nlc.compile import compile
 for path in sys.argv[1:]:
-    print(*(f"{name} {hashlib.sha256(text.encode()).hexdigest()}" for name, text in sorted(compile(path).files.items())))
+    for name, text in sorted(compile(path).files.items()):
+        print(path, name, hashlib.sha256(text.encode()).hexdigest())
 """
 ALONE = """
 import sys
@@ -49,7 +50,9 @@ assert not {"nlc", "codegen"} & {n.split(".")[0] for n in sys.modules}
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     given = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=given, check=False, cwd=ROOT)
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, env=given, check=False, cwd=ROOT
+    )
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +86,8 @@ def test_same_bytes_in_every_process() -> None:
 def test_same_bytes_twice_in_one_process() -> None:
     for path in FEW:
         one, other = (
-            {name: hashlib.sha256(text.encode()).hexdigest() for name, text in compile(path).files.items()} for _ in range(2)
+            {name: hashlib.sha256(text.encode()).hexdigest() for name, text in compile(path).files.items()}
+            for _ in range(2)
         )
         assert one == other
 
