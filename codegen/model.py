@@ -334,7 +334,6 @@ def _fields(graph: Graph) -> tuple[str, ...]:
     if tails:
         said = ", ".join(f'"{m}": ("{level}", "{tail}")' for m, (level, tail) in tails.items())
         lines += fit(f"tails = {{{said}}}")
-        lines += fit(f"counters = {tuple_([quoted(c) for c in ('sequence', 'stream', *tails)])}")
     return tuple(lines)
 
 

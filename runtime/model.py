@@ -142,7 +142,6 @@ class Sequenced(Weights):
 
     writing: tuple[str, ...] = ()  # names of the levels that write inside a sequence, fastest first
     streams: tuple[str, ...] = ()  # places (without the layer) whose state survives a document border
-    counters: tuple[str, ...] = ("sequence", "stream")  # clocks of a state
     tails: Mapping[str, tuple[str, str]] = MappingProxyType(
         {}
     )  # whose part chunk no call outlives: level, flush | drop
@@ -173,7 +172,16 @@ class Sequenced(Weights):
         return all(bool((ticks == ticks[0]).all()) for ticks in state["clock"].values())
 
     def fresh_clock(self, B: int) -> dict[str, Tensor]:
-        return {name: torch.zeros(B, dtype=torch.long) for name in self.counters}
+        return {name: torch.zeros(B, dtype=torch.long) for name in ("sequence", "stream")}
+
+    def opened(self, state: State) -> State:
+        """With a clock for each memory whose tail no call outlives: tokens since the `origin` in its register."""
+        clock = dict(state["clock"])
+        for place in self.tails:
+            register = next((r for p, r in state.items() if _short(p) == place), {})
+            base = clock["stream" if place in self.streams else "sequence"]
+            clock[place] = base - register.get("origin", 0)
+        return state | {"clock": clock}
 
     def advanced(self, state: State, ticks: int) -> State:
         return state | {"clock": {name: at + ticks for name, at in state["clock"].items()}}
@@ -199,7 +207,10 @@ class Sequenced(Weights):
             out[place] = register
         for level in sorted(early):
             self.fired(level, 1)
-        out["clock"] = {name: torch.zeros_like(at) if name in self.tails else at for name, at in state["clock"].items()}
+        out["clock"] = {name: at for name, at in state["clock"].items() if name not in self.tails}
+        for place in [p for p in out if _short(p) in self.tails]:
+            at = out["clock"]["stream" if self.streaming(place) else "sequence"]
+            out[place] = out[place] | {"origin": at}
         return out
 
     def written(self, place: str, register: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -354,7 +365,8 @@ class LanguageModel(Sequenced):
             state = self.start(len(tokens)) | {"clock": self.fresh_clock(len(tokens))}
         held = state.get("unlearned", {}).get("token")
         nothing = torch.full((len(tokens),), NOTHING, dtype=tokens.dtype, device=tokens.device)
-        return {p: r for p, r in state.items() if p != "unlearned"}, nothing if held is None else held
+        state = self.opened({p: r for p, r in state.items() if p != "unlearned"})
+        return state, nothing if held is None else held
 
     def _uniform(self, state: State, held: Tensor) -> bool:
         waiting = held != NOTHING
@@ -505,6 +517,7 @@ class Layer(Sequenced):
             state = self.start(len(like), like) | {"clock": self.fresh_clock(len(like))}
         if count(state) != len(like):
             raise ValueError(f"state: it holds {count(state)} sequences, the batch has {len(like)}")
+        state = self.opened(state)
         if not self.shared_clock(state):
             raise ValueError(
                 "state: its sequences have different lengths; a bare program takes them one group at a time"

@@ -3,7 +3,7 @@
     {"clock": {"sequence": (B,), "stream": (B,)}, "unlearned": {"token": (B,)}, "blocks.0.titans.key": {"M": ...}, ...}
 
 A memory's entry: its parts by name, `held.<part>` where chunks are longer than a token, `rule.<state>.<part>` and
-`rule.count` where its rule has them, `sum.<part>`, `gram.<part>` and `kept` where it is written once in several tokens,
+`rule.count` where its rule has them, `sum.<part>`, `gram.<part>` and `kept` (a logarithm) where it is written once in several tokens,
 `origin` where its tail is not carried.  A convolution and prev: `past`.  Attention: `k` and `v`, the newest pair last;
 shorter histories have zeros in front.
 """
@@ -62,7 +62,7 @@ def pack_register(memory: Memory, register: Register) -> dict[str, Tensor]:
     flat |= {f"sum.{name}": part for name, part in register.sum.items()}
     flat |= {f"gram.{name}": part for name, part in register.gram.items()}
     if register.kept is not None:
-        flat["kept"] = register.kept
+        flat["kept"] = register.kept.log()
     if memory.tail is not Tail.CARRY:
         flat["origin"] = torch.tensor(register.origin)
     return flat
@@ -85,7 +85,7 @@ def unpack_register(fresh: Register, flat: Mapping[str, Tensor]) -> Register:
         ),
         sum=parts("sum.", fresh.sum),
         gram=parts("gram.", fresh.gram),
-        kept=flat["kept"].to(DTYPE) if "kept" in flat else fresh.kept,
+        kept=flat["kept"].to(DTYPE).exp() if "kept" in flat else fresh.kept,
         origin=int(flat.get("origin", 0)),
     )
 

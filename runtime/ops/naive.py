@@ -185,7 +185,7 @@ def step(call: Call, now: Weights, held: Weights, rule: Weights, t: int) -> tupl
         )
         share = keep if i == 0 else None
         if "rule.count" in rule:
-            rule["rule.count"] = rule["rule.count"] + 1
+            rule["rule.count"] = rule["rule.count"].to(k.dtype) + 1
         for n, x in now.items():
             rate = lr[(..., *(None,) * (x.dim() - 2))]
             gram = grams.get(n)

@@ -99,7 +99,7 @@ class Learner:
         out: Register = {}
         if self.counts:
             rows = register[f"sum.{self.form.parts[0]}"]
-            out["rule.count"] = register.get("rule.count", rows.new_zeros(len(rows))) + 1
+            out["rule.count"] = register.get("rule.count", rows.new_zeros(len(rows))).to(rows.dtype) + 1
         for part in self.form.parts:
             W, grad = register.get(part, start[part]), register[f"sum.{part}"]
             new, states = self._update(part, W, grad, register, start[part], lr, out.get("rule.count"))

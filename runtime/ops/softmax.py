@@ -48,6 +48,7 @@ def attention(
         options = {"window": window, "segment": segment, "persistent": pairs, "position": position, "own": own}
         y, after = attention(q.unsqueeze(2), k.unsqueeze(2), v.unsqueeze(2), wide, **options)
         return y.squeeze(2), {name: x.squeeze(2) for name, x in after.items()}
+    cache = cache or {"k": k[:, :0], "v": v[:, :0]}
     H, G = q.shape[2], k.shape[2]
     if H % G:
         raise ValueError(f"{G} key heads do not divide {H} query heads")
