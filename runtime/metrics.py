@@ -1,7 +1,7 @@
 """metrics.jsonl: one JSON object a line, {"step", "tokens", "seconds", name: number, ...}, the truth about a run.
 
-Names: train/loss, val/loss (nats a token), val/bits_per_byte, perf/tokens_per_s, level/<name>/fires (so far),
-memory/<name>/norm, grad/<level>/norm.  The x axis is tokens, with the step beside it.
+Names: train/loss, val/loss (nats a token), val/bits_per_byte, val/tokens (both are a mean of), perf/tokens_per_s,
+level/<name>/fires (so far), memory/<name>/norm, grad/<level>/norm.  x is tokens, with the step beside it.
 """
 
 from __future__ import annotations

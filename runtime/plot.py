@@ -25,7 +25,7 @@ def loss(rows: Sequence[Row], path: Path, title: str) -> bool:
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
-    train, validation = curve(rows, "train/loss", math.log(2)), curve(rows, "val/bits_per_byte")
+    train, (validation, final) = curve(rows, "train/loss", math.log(2)), judged(rows)
     if not train[0] and not validation[0]:
         return False
     figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
@@ -33,7 +33,10 @@ def loss(rows: Sequence[Row], path: Path, title: str) -> bool:
     axes = figure.subplots()
     axes.plot(*train, color=TRAIN, linewidth=1.4, label="training")
     axes.plot(*validation, color=VALIDATION, linewidth=2, marker="o", markersize=4, label="validation")
-    axes.set_ylim(*window(train[1], validation[1]))
+    if final[0]:
+        axes.plot(*final, color=VALIDATION, linestyle="", marker="*", markersize=13, label="validation, more text")
+    axes.set_ylim(*window(train[1], [*validation[1], *final[1]]))
+    axes.margins(x=0.09)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlabel("tokens", color=INK)
@@ -44,19 +47,21 @@ def loss(rows: Sequence[Row], path: Path, title: str) -> bool:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(FAINT)
     axes.set_axisbelow(True)
-    if validation[0]:
-        axes.annotate(
-            f"{validation[1][-1]:.3f}",
-            (validation[0][-1], validation[1][-1]),
-            xytext=(0, 8),
-            textcoords="offset points",
-            ha="right",
-            color=VALIDATION,
-            fontweight="bold",
-        )
+    for x, y in list(zip(*(final if final[0] else validation), strict=True))[-1:]:
+        text = f"{y:.3f}"
+        style = {"ha": "left", "va": "center", "color": VALIDATION, "fontweight": "bold"}
+        axes.annotate(text, (x, y), xytext=(9, 0), textcoords="offset points", **style)
     axes.legend(frameon=False, labelcolor=INK)
     figure.savefig(path)
     return True
+
+
+def judged(rows: Sequence[Row]) -> tuple[Curve, Curve]:
+    """Validation on the way, always on the same sequences; and the one on more of them at the end, if there is one."""
+    found = [row for row in rows if row.get("val/bits_per_byte") is not None]
+    sizes = [row.get("val/tokens", 0) for row in found]
+    longer = [row for row, size in zip(found, sizes, strict=True) if size > sizes[0]]
+    return curve([row for row in found if row not in longer], "val/bits_per_byte"), curve(longer, "val/bits_per_byte")
 
 
 def window(train: Sequence[float], validation: Sequence[float]) -> tuple[float, float]:

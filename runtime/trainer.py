@@ -177,9 +177,10 @@ class Run:
         s = self.settings
         with self._pause():
             result = evaluate(self.model, self.text.validation, batch=s.batch, context=s.context, tokens=tokens)
-            self._write({"val/loss": result.loss, "val/bits_per_byte": result.bits_per_byte})
+            found = {"val/loss": result.loss, "val/bits_per_byte": result.bits_per_byte, "val/tokens": result.tokens}
+            self._write(found)
         self.judged = result.bits_per_byte
-        self.display.note(f"step {self.step}: validation {self.judged:.4f} bits/byte")
+        self.display.note(f"step {self.step}: validation {self.judged:.4f} bits/byte on {result.tokens:,} tokens")
         return result
 
     def _save(self) -> Path:
@@ -219,7 +220,9 @@ class Run:
     def _finish(self) -> None:
         s = self.settings
         seen = self.step * s.tokens
-        result = self._validate(min(FINAL * s.validation_tokens, max(s.validation_tokens, seen)))
+        result = self._validate(s.validation_tokens)  # the last point of the curve: the same sequences as all before
+        if (more := min(FINAL * s.validation_tokens, seen)) > s.validation_tokens:
+            result = self._validate(more)
         place = self._save()
         self._draw()
         self.result = {

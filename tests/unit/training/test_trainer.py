@@ -67,7 +67,8 @@ class TestARun:
         assert [row["step"] for row in rows] == sorted(row["step"] for row in rows)
         assert all(row["tokens"] == row["step"] * 2 * 16 for row in rows)
         assert {name for row in rows for name in row} == {
-            "step", "tokens", "seconds", "train/loss", "val/loss", "val/bits_per_byte", "perf/tokens_per_s",
+            "step", "tokens", "seconds", "perf/tokens_per_s",
+            "train/loss", "val/loss", "val/bits_per_byte", "val/tokens",
             "level/titans/fires", "level/train/fires", "level/cms.slow/fires", "grad/train/norm", "grad/cms.slow/norm",
             "memory/titans.key/norm",
         }  # fmt: skip
