@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from codegen.axes import Axes
@@ -47,7 +48,8 @@ def write_methods(emitter: Emitter, rules: Mapping[Rule, str]) -> list[str]:
         doc = f"Level {level.name}, every {memory.period}: {memory.rule.name} from the sum of the period's gradients."
         lines.append(f'        """{doc}"""')
         start = start_parts(graph, memory, "like")
-        rate = [] if memory.rate_varies else [f"lr={emitter.scope.text(memory.rate)}"]
+        apart = replace(emitter.scope, names={}, like="like")  # forward's variables are not here
+        rate = [] if memory.rate_varies else [f"lr={apart.text(memory.rate)}"]
         if memory in driven:
             call = f"{class_constant(memory.id)}.write(register, {', '.join([start, *rate])})"
         else:

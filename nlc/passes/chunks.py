@@ -2,14 +2,14 @@
 
 Needs        names, shapes, clocks, causality, gradients: every reference resolved, every cycle broken by a register.
 Establishes  one Recurrence per memory, or per group of memories that feed one another's writes within a chunk.
-Refuses      nothing: what has no closed form is computed token by token, and the reason says so.
+Refuses      memories with several axes of heads.  What has no closed form goes token by token, and the reason says so.
 
 The choice is proved from the graph.  Two facts carry most of it:
 
 * a memory whose keys, values, rate and retention do not depend on its own state is an ordinary recurrence: a closed
   form over all tokens when rule and objective are linear, gradient factors at each chunk's first state otherwise;
 * memories that do (a strongly connected component of the graph below) must be walked chunk by chunk.  When every write
-  of the component is `M_t' g(k, w)` with one g, and one erase and decay, for all members, the walk is one matrix product
+  of the component is `M_t' g(k, w)` with one g, and one erase and decay, for all members, the walk is one product
   per chunk.
 """
 
@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from nlc.diagnostics import Reporter
 from nlc.graph.flow import label, pieces, reads_of, self_query, sources, written_inside
 from nlc.graph.graph import Graph
 from nlc.graph.linearity import linear
@@ -30,6 +31,13 @@ BLOCK_LENGTH = 64  # tokens per triangular system where the spec leaves it free
 
 def chunks(graph: Graph) -> Graph:
     """One Recurrence node per group of memories, each with its lowering and the reason."""
+    report = Reporter()
+    for memory in graph.of(Memory):
+        if len(memory.heads) > 1:
+            axes = ", ".join(map(str, memory.heads))
+            message = f"memory '{memory.id}' has the axes [{axes}] of heads: more than one is not supported yet"
+            report.error("NLC1001", memory.at, message, "merge() them, or read it with fewer")
+    report.check()
     made = []
     for block in graph.blocks:
         made += list(_of_block(graph, block))
