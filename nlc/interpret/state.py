@@ -3,7 +3,8 @@
     {"clock": {"sequence": (B,), "stream": (B,)}, "unlearned": {"token": (B,)}, "blocks.0.titans.key": {"M": ...}, ...}
 
 A memory's entry: its parts by name, `held.<part>` where chunks are longer than a token, `rule.<state>.<part>` and
-`rule.count` where its rule has them, `sum.<part>`, `gram.<part>` and `kept` (a logarithm) where it is written once in several tokens,
+`rule.count` where its rule has them, `sum.<part>`, `gram.<part>` and `kept` (a logarithm) where it is written once in
+several tokens,
 `origin` where its tail is not carried.  A convolution and prev: `past`.  Attention: `k` and `v`, the newest pair last;
 shorter histories have zeros in front.
 """

@@ -83,8 +83,8 @@ def verify(
 ) -> Report:
     """Verify a shipped name or a path at small sizes.  `set` overrides what is made small.
 
-    The first of `chunks` gets every case (with `full`), the others the main one.  Raises SpecError where the small spec is
-    not legal.
+    The first of `chunks` gets every case (with `full`), the others the main one.  Raises SpecError where the small spec
+    is not legal.
     """
     began = perf_counter()
     given = dict(set or {})

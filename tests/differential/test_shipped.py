@@ -1,6 +1,7 @@
 """Every shipped spec means the same interpreted and compiled: `nlc verify` at its default small sizes.
 
-Random text, one token, 63 tokens, identical tokens, documents, padding; whole, in pieces, in float32; chunks of 16, 1 and 64.
+Random text, one token, 63 tokens, identical tokens, documents, padding; whole, in pieces, in float32; chunks of 16, 1
+and 64.
 """
 
 from __future__ import annotations

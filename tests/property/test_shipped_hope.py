@@ -1,5 +1,5 @@
-"""What reproductions of HOPE were found to lack, on the shipped specs as compiled: stable memories over long text, a first
-loss of ln(vocab), batches that are independent sequences, streams that equal the whole, gradients that writes carry."""
+"""What reproductions of HOPE were found to lack, on the shipped specs as compiled: stable memories over long text, a
+first loss of ln(vocab), batches of independent sequences, streams that equal the whole, gradients that writes carry."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def train(model: torch.nn.Module, text: Tensor, steps: int) -> None:
 @pytest.mark.parametrize("trained", [False, True], ids=["untrained", "trained"])
 @pytest.mark.parametrize("name", HOPES)
 def test_memories_neither_vanish_nor_explode(name: str, trained: bool, text: Tensor) -> None:
-    """Over 10,000 tokens each norm stays within [0.1, 10] times its start, and within a factor 2 over the second half."""
+    """Over 10,000 tokens each norm stays within 0.1 to 10 times its start; in the second half, within a factor 2."""
     torch.set_num_threads(1)
     program = nlc.compile(name, set=SMALL)
     model = program.model(seed=0)
@@ -141,7 +141,8 @@ def test_any_pieces_equal_the_whole(name: str) -> None:
 
 CONSTANT = {  # rates and retention as numbers: what only they learn from could not learn under `meta: none`
     "hope": "{name: titans, rate: 0.3, retain: 0.98, start: identity, memories: {eta: null, alpha: null}}",
-    "hope_deep": "{name: titans, rate: 0.3, retain: 0.98, start: identity, memories: {eta: null, alpha: null, memory: {start: zeros}}}",
+    "hope_deep": "{name: titans, rate: 0.3, retain: 0.98, start: identity,"
+    " memories: {eta: null, alpha: null, memory: {start: zeros}}}",
     "hope_attention": "{name: cms, rate: 0.05, memories: {fast: {start: zeros}, mid: {start: zeros}}}",
 }
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from runtime.ops.softmax import attention
 from runtime.ops.history import own_errors, past
+from runtime.ops.softmax import attention
 
 B, T, H, G, K, V = 2, 9, 4, 2, 3, 5
 

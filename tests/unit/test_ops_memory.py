@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from runtime.ops.forms import Form, Matrix, Mlp, Swiglu, Vector
-from runtime.ops.recurrence import plan
-from runtime.ops.memories import Write, memory
 from runtime.ops.history import own_errors
+from runtime.ops.memories import Write, memory
+from runtime.ops.recurrence import plan
 
 B, H, K, HIDDEN = 2, 2, 4, 5
 MOMENTS = ("chunk", "before", "after")
