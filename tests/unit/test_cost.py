@@ -82,7 +82,7 @@ def test_parameters_are_those_of_all_layers() -> None:
 
 
 def test_transformer_by_hand() -> None:
-    graph = build(load("transformer"))
+    graph = build(load("transformer", {"sizes.width": 256, "sizes.heads": 4}))
     width, layers, vocab = 256, 4, 256
     block = 4 * width**2 + 3 * 3 * width**2 + 2 * width
     assert graph.cost is not None

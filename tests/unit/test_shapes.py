@@ -126,10 +126,10 @@ def test_a_recursion_through_prev_finds_its_shape() -> None:
 
 
 def test_the_frame_starts_small() -> None:
-    wide = build(load("hope"))
+    wide = build(load("hope", {"sizes.width": 256}))
     assert (wide["frame:embedding"].shape, wide["frame:embedding"].scale) == ((256, 256), 0.02)
     assert wide["frame:rmsnorm"].scale == 0.5
-    untied = build(load("transformer", {"tied": False}))
+    untied = build(load("transformer", {"tied": False, "sizes.width": 256}))
     assert (untied["frame:rmsnorm"].scale, untied["frame:linear"].shape) == (1.0, (256, 256))
 
 
