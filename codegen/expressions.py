@@ -41,9 +41,11 @@ RESERVED = {"clear", "get", "items", "keys", "pop", "update", "values"}
 def attribute(path: str) -> str:
     """`self.h.conv`, or with ["..."] where a word means something to Python or to torch modules."""
     text = "self"
-    for word in path.split("."):
+    for depth, word in enumerate(path.split(".")):
         plain = word.isidentifier() and not keyword.iskeyword(word) and word not in MODULE_NAMES
-        plain = plain and not word.startswith(("_", "write_"))
+        plain = plain and not word.startswith("_")
+        if depth == 0:  # a block's own methods
+            plain = plain and word not in ("start", "unwritten") and not word.startswith("write_")
         text += f".{word}" if plain else f'["{word}"]'
     return text
 
@@ -56,7 +58,6 @@ MODULE_NAMES = frozenset(
     "register_buffer register_forward_hook register_forward_pre_hook register_full_backward_hook "
     "register_full_backward_pre_hook register_load_state_dict_post_hook register_load_state_dict_pre_hook "
     "register_module register_parameter register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ "
-    "start unwritten "
     "set_extra_state set_submodule share_memory state_dict to to_empty train training type xpu zero_grad fresh".split()
 )
 
