@@ -317,6 +317,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (RunError, SpecError) as error:
         print(f"error: {error}", file=sys.stderr)
         return getattr(error, "status", 2)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last block", file=sys.stderr)
+        return 130
     return 0
 
 
