@@ -53,7 +53,7 @@ def package(spec: Spec, graph: Graph) -> dict[str, str]:
     )
     files = {"model.py": render("model.py.j2", model_view(graph, header))}
     if not graph.bare:
-        files["train.py"] = train(graph, header=[f"# {line}" for line in header], digest=digest)
+        files["train.py"] = train(graph, header=header, digest=digest)
     files["graph.json"] = to_json(graph) + "\n"
     files["spec.lock.yaml"] = lock(spec, digest)
     return files

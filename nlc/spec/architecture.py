@@ -55,11 +55,11 @@ class Run(Section):
     """Steps over which the rate of every level rises from 0."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """What the rate does after the warm-up; one factor serves all levels."""
-    clip: Annotated[float, Field(ge=0)] = 1.0
+    clip: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     """Largest gradient norm of a level at its own update; 0 leaves gradients alone."""
     precision: Literal["float32", "bfloat16", "float64"] = "float32"
     """Of the computation; states, accumulators and optimiser states are at least float32."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Of initial values and of the order of the data."""
 
 
@@ -109,7 +109,8 @@ class Fields(Section):
     out: Expression | None = None
     """Output width where it does not follow."""
     normalise_hidden: bool | None = None
-    """Erase with a normalised hidden layer (dgd on an mlp)."""
+    """Every hidden layer's activation is l2-normalised inside the form (mlp and swiglu), so that dgd erases with unit
+    vectors. Default false."""
 
 
 class MemoryFields(Fields):

@@ -27,6 +27,7 @@ _EXPRESSIONS = ("rate", "retain", "window", "weigh", "out")
 def check(spec: Spec, report: Reporter) -> None:
     """Everything about a spec that needs no graph."""
     _names(spec, report)
+    _run(spec, report)
     _programs(spec, report)
     _frame(spec, report)
     for level in spec.model.levels:
@@ -86,6 +87,17 @@ def _names(spec: Spec, report: Reporter) -> None:
         again = [i.get("name").at for i in items if i.get("name") and i.get("name").text == name][1:]
         for at in again:
             report.error("NLC0211", at, f"a second level '{name}'", hint="levels are found by name")
+
+
+def _run(spec: Spec, report: Reporter) -> None:
+    """A name that can be a folder's, and a precision that training has."""
+    name = spec.model.name
+    if not name.isprintable() or name.strip() != name or set(name) & set("/\\:") or name.startswith("."):
+        hint = "letters, digits, spaces, _ and -: a folder is called so"
+        report.error("NLC0212", spec.at("name"), f"'{name}' cannot be the name of a spec", hint)
+    if spec.model.run.precision == "bfloat16" and not spec.model.inputs:
+        at = spec.at("run.precision")
+        report.error("NLC1001", at, "training in bfloat16 is not supported yet", "float32 or float64")
 
 
 def _programs(spec: Spec, report: Reporter) -> None:

@@ -41,9 +41,10 @@ def find(argument: str | Path, report: Reporter) -> Found | None:
     if text == "-":
         return Found(None, "<stdin>", Path.cwd())
     path = Path(argument)
-    if path.exists() or isinstance(argument, Path) or "/" in text or path.suffix in (".yaml", ".yml"):
+    known = text in shipped() and not path.is_file()  # a folder of that name does not hide the spec
+    if (path.exists() and not known) or isinstance(argument, Path) or "/" in text or path.suffix in (".yaml", ".yml"):
         return Found(path, text, path.resolve().parent)
-    if text in shipped():
+    if known:
         return _shipped(text)
     report.error(
         "NLC0101",

@@ -102,15 +102,15 @@ def to_yaml(data: Any) -> str:
 def _level(level: Level) -> dict[str, Any]:
     """A level and its memories.  A default stands on the level where all its memories take it, else on each of them."""
     data = {"name": level.name} | level.model_dump(exclude_none=True, exclude={"name", "memories"})
-    for key in ("objective", "rule"):
-        data.setdefault(key, DEFAULTS[key])
     if not isinstance(level.memories, dict):
-        return data | {"memories": level.memories}
-    if (lr := _lr(data["rule"])) is not None:
-        data.setdefault("rate", lr)
-    data.setdefault("retain", DEFAULTS["retain"])
+        return {"objective": DEFAULTS["objective"], "rule": DEFAULTS["rule"]} | data | {"memories": level.memories}
     memories = {name: memory.model_dump(exclude_none=True) for name, memory in level.memories.items()}
     kinds = {name: _kind({**data, **own}) for name, own in memories.items()}
+    if set(kinds.values()) != {"attention"}:  # which no rule writes
+        for key in ("objective", "rule", "retain"):
+            data.setdefault(key, DEFAULTS[key])
+        if (lr := _lr(data["rule"])) is not None:
+            data.setdefault("rate", lr)
     if len(set(kinds.values())) == 1:
         _fill(data, data, next(iter(kinds.values())))
     for name, own in memories.items():

@@ -70,7 +70,7 @@ def test_a_default_said_is_the_default() -> None:
     "change",
     [
         {"run.batch": 8},
-        {"sizes.width": 128},
+        {"sizes.width": 256},
         {"sizes.context": 1024},
         {"sizes.layers": 2},
         {"tied": False},

@@ -44,7 +44,7 @@ def test_a_program_without_levels_inside_a_sequence_has_no_timeline() -> None:
 def test_rule_text_leaves_defaults_out() -> None:
     graph = build(load("hope"))
     texts = {level.name: rule_text(level.rule, graph, level.rate) for level in graph.of(Level) if level.rule}
-    assert texts["train"] == "adamw(lr=0.001, betas=(0.9, 0.95), weight_decay=0.1)"
+    assert texts["train"] == "adamw(lr=0.004, betas=(0.9, 0.95), weight_decay=0.1)"
     assert texts["cms.slow"] == "adamw(lr=0.0003)"
 
 

@@ -351,3 +351,9 @@ def test_a_spec_is_frozen() -> None:
     spec: Spec = loads(CELL)
     with pytest.raises(Exception, match="frozen"):
         spec.model.name = "other"
+
+
+def test_a_folder_does_not_hide_a_shipped_spec(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hope").mkdir()
+    assert load("hope").model.name == "hope"
