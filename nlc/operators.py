@@ -34,6 +34,8 @@ class Kind(Enum):
 
     SIZE = "size"  # a whole number, or an expression of sizes
     NUMBER = "number"
+    POSITIVE = "positive"  # a number above 0
+    SHARE = "share"  # a number from 0 to below 1
     BOOLEAN = "boolean"
     SHAPE = "shape"  # a list of sizes, or one
     SIZES = "sizes"  # a count of equal pieces, or the list of their sizes
@@ -206,13 +208,13 @@ _add("sign", 1, rule.same, "-1, 0 or 1", saved=_nothing, gradient=False)
 _add("min", (1, None), rule.extremum, f"the least: {_over_last}", flops=_operands)
 _add("max", (1, None), rule.extremum, f"the greatest: {_over_last}", flops=_operands)
 _add("where", 3, rule.elementwise, "where(condition, a, b): a where the condition is not 0, else b")
-_add("dropout", 1, rule.same, "in training, sets a share p to 0 and scales the rest up", _O("p", Kind.NUMBER))
+_add("dropout", 1, rule.same, "in training, sets a share p to 0 and scales the rest up", _O("p", Kind.SHARE))
 _add("stop", 1, rule.same, "the value; no gradient passes", gradient=False, **_free)
 
 # over the last axis
 _add("l2norm", 1, rule.rowwise("l2norm"), "v / max(|v|, 1e-6)", flops=_times(3))
 _add("softmax", 1, rule.rowwise("softmax"), "exp(v) / sum(exp(v)) over the last axis", flops=_times(4))
-_add("norm", 1, rule.reduce("norm"), "(sum |v|^p)^(1/p) over the last axis", _O("p", Kind.NUMBER, 2.0),
+_add("norm", 1, rule.reduce("norm"), "(sum |v|^p)^(1/p) over the last axis", _O("p", Kind.POSITIVE, 2.0),
      flops=_per_input(2), saved=_operands)
 _add("mean", 1, rule.reduce("mean"), "over the last axis", flops=_per_input(1), saved=_nothing)
 _add("sum", 1, rule.reduce("sum"), "over the last axis", flops=_per_input(1), saved=_nothing)
@@ -221,7 +223,7 @@ _add("poly", 1, rule.poly, "concat(v, v^2, ..., v^degree)", _O("degree", Kind.SI
 # over tokens
 _add("prev", 1, rule.same, "the value at the previous token, 0 at the first", register=True, **_free)
 _add("rope", 1, rule.rope, "rotary position: turns the pairs (i, i + d/2) by position * base^(-2i/d)",
-     _O("base", Kind.NUMBER, 10000.0), flops=_times(3), saved=_nothing, register=True)
+     _O("base", Kind.POSITIVE, 10000.0), flops=_times(3), saved=_nothing, register=True)
 
 # axes
 _add("heads", 1, rule.heads, "[n * h] -> [n, h]", _O("n", Kind.SIZE, "heads"), **_free)

@@ -48,6 +48,9 @@ def form(said: Said, sizes: Sizes, own: tuple[str, ...], report: Reporter) -> Fo
             found["times"] = float(expr.factor)
         elif name in ("hidden", "depth", "window", "segment", "persistent"):
             found[name] = size(expr, sizes, report)
+            if name != "depth" and found[name] < 1:
+                report.error("NLC0405", expr.at, f"'{name}' of '{call.func}' is {found[name]}", "at least 1")
+                raise Refused
         elif name in ("residual", "bias"):
             found[name] = _boolean(call.func, name, expr, report)
         else:
@@ -57,7 +60,12 @@ def form(said: Said, sizes: Sizes, own: tuple[str, ...], report: Reporter) -> Fo
     if call.func not in ("mlp",):
         found["depth"] = 2
     elif found.get("depth", 2) < 1:
-        report.error("NLC0405", call.at, "an mlp of depth 0", "depth counts weight matrices: 2 is one hidden layer")
+        report.error(
+            "NLC0405",
+            call.at,
+            f"an mlp of depth {found['depth']}",
+            "depth counts weight matrices: 2 is one hidden layer",
+        )
         raise Refused
     return Form(kind=call.func, **found)
 
@@ -124,7 +132,21 @@ def objective(said: Said | None, lower: Lowering, place: MakePlace, report: Repo
                 f"for example: {call.func}({'3' if name == 'p' else '1.0'})",
             )
             raise Refused
-    return Objective(kind=call.func, params=tuple(_param(name, expr, lower, place) for name, expr in given.items()))
+    params = tuple(_param(name, expr, lower, place) for name, expr in given.items())
+    for param in params:
+        _bounded(call, param, given[param.name], report)
+    return Objective(kind=call.func, params=params)
+
+
+def _bounded(call: Call, param: Param, expr: Expr, report: Reporter) -> None:
+    """The p of lp is at least 1, or its derivative has no bound at 0; the d of huber is above 0."""
+    if param.value is None and not (isinstance(param.number, int | float) and not isinstance(param.number, bool)):
+        report.error("NLC0405", expr.at, f"'{param.name}' of '{call.func}' is '{to_text(expr)}'", "a number expected")
+        raise Refused
+    if param.value is None and (param.number < 1 if param.name == "p" else param.number <= 0):
+        least = "at least 1" if param.name == "p" else "above 0"
+        report.error("NLC0405", expr.at, f"'{param.name}' of '{call.func}' is '{to_text(expr)}'", least)
+        raise Refused
 
 
 def _free(expr: Expr, lower: Lowering, place: MakePlace, report: Reporter) -> tuple[Param, ...]:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from nlc.diagnostics import Reporter
-from nlc.equations import Call, Expr, Number, parse_expression, walk
+from nlc.equations import Call, Expr, Number, names, parse_expression, walk
 from nlc.graph import choices
 from nlc.graph.choices import guarded
 from nlc.graph.declare import DeclaredLevel, DeclaredMemory, Said
@@ -24,11 +24,12 @@ from nlc.graph.nodes import Carry, Form, Init, Memory, Meta, Objective, Rule, Ta
 from nlc.graph.scope import Place
 from nlc.graph.static import Refused, constant, size
 from nlc.source import Place as Where
+from nlc.source import Position
 from nlc.spec import Spec
 
 NOT_ATTENTION = (
-    "chunk", "objective", "rule", "rate", "retain", "retain_to", "grad_at", "window", "weigh", "read", "start", "meta",
-    "tail", "out", "normalise_hidden",
+    "every", "chunk", "objective", "rule", "rate", "retain", "retain_to", "grad_at", "window", "weigh", "read", "start",
+    "meta", "tail", "out", "normalise_hidden",
 )  # fmt: skip
 L2, GD = Objective(kind="l2"), Rule(name="gd")
 
@@ -215,7 +216,7 @@ def memory_nodes(blocks: Blocks) -> list[Memory]:
 def _memory(blocks: Blocks, kind: str, lower: Lowering, memory: DeclaredMemory) -> Memory:
     report, sizes = blocks.report, blocks.sizes
     values, said = blocks.values[kind, memory.id], memory.fields
-    _supported(memory, report)
+    _supported(memory, report, alone=all(m.attention for m in blocks.memories if m.level == memory.level))
     if "form" not in said:
         report.error("NLC0203", memory.at, f"memory '{memory.id}' has no form", "form: matrix")
         raise Refused
@@ -234,6 +235,9 @@ def _memory(blocks: Blocks, kind: str, lower: Lowering, memory: DeclaredMemory) 
             f"memory '{memory.id}': only a matrix starts as the identity",
             f"the form is {form.kind}",
         )
+    if form.kind in ("matrix", "vector") and memory.get("normalise_hidden", False) and said["normalise_hidden"].own:
+        message = f"memory '{memory.id}': a {form.kind} has no hidden layer, so 'normalise_hidden' says nothing"
+        report.error("NLC0411", memory.where("normalise_hidden"), message, "it is for mlp and swiglu")
     outer = _out(blocks, memory) if "out" in said else 0
     node = Memory(
         id=lower.memories[memory.name].id, at=memory.at, block=kind, name=memory.name, level=f"level:{memory.level}",
@@ -296,8 +300,10 @@ def _weights(node: Memory, path: str, lower: Lowering, init: Init, scale: float 
     return made
 
 
-def _supported(memory: DeclaredMemory, report: Reporter) -> None:
-    """Refuse what the language has and this version does not lower, and what contradicts itself."""
+def _supported(memory: DeclaredMemory, report: Reporter, alone: bool) -> None:
+    """Refuse what the language has and this version does not lower, and what contradicts itself.
+
+    `alone`: all memories of its level are attention, so that what the level says is said for nothing else."""
     window = memory.fields.get("window")
     if window is not None and str(window.value).strip() != "1":
         report.error("NLC1001", window.at, f"memory '{memory.id}': a window of pairs is not supported yet", "window: 1")
@@ -305,7 +311,7 @@ def _supported(memory: DeclaredMemory, report: Reporter) -> None:
         report.error("NLC1001", memory.where("weigh"), f"memory '{memory.id}': weighed windows are not supported yet")
     if memory.attention:
         for name in NOT_ATTENTION:
-            if name in memory.fields and memory.fields[name].own:
+            if name in memory.fields and (alone or memory.fields[name].own):
                 report.error(
                     "NLC0411",
                     memory.where(name),
@@ -356,6 +362,7 @@ def outer_level(blocks: Blocks, level: DeclaredLevel) -> tuple[Rule | None, floa
     if made is None:
         return None, None, objective
     rule, lr, default = made
+    _gradient_alone(rule, said.at if said else level.at, report)
     written, at = lr, said.at if said else level.at
     if "rate" in fields:
         written, at = parse_expression(str(fields["rate"].value), fields["rate"].place), fields["rate"].at
@@ -367,6 +374,15 @@ def outer_level(blocks: Blocks, level: DeclaredLevel) -> tuple[Rule | None, floa
         message = f"level '{level.name}': the rate of a level that counts steps cannot be {what}"
         report.error("NLC0411", at, message, f"{hint}give a number")
     return rule, None if rate is None else float(rate), objective
+
+
+def _gradient_alone(rule: Rule, at: Position, report: Reporter) -> None:
+    """A level that counts steps hands its rule a gradient, and no inputs of a layer."""
+    reads = {name for level in rule.levels for statement in level.do for name in names(statement.value)}
+    for name in sorted(reads & {"gram", "k", "v"}):
+        message = f"rule '{rule.name}' reads '{name}', which a level that counts steps does not have yet"
+        hint = "use it at a level that counts tokens, or a rule of the gradient alone: gd, momentum, adamw"
+        report.error("NLC1001", at, message, hint)
 
 
 def _objective_word(level: DeclaredLevel, fields: dict[str, Said]) -> str:

@@ -83,28 +83,41 @@ def option(kind: Kind, expr: Expr, sizes: Sizes, report: Reporter, what: str) ->
     """The value of an operator's static argument.  Reports and raises Refused when it is not of its kind."""
     match kind, expr:
         case Kind.SIZE, _:
-            return size(expr, sizes, report)
+            return _above_0(size(expr, sizes, report), expr, report, what)
         case Kind.BOOLEAN, Boolean(value):
             return value
         case ((Kind.SHAPE | Kind.SIZES), ListOf(items)):
-            return tuple(size(item, sizes, report) for item in items)
+            return tuple(_above_0(size(item, sizes, report), item, report, what) for item in items)
         case Kind.SHAPE, _:
-            return (size(expr, sizes, report),)
+            return (_above_0(size(expr, sizes, report), expr, report, what),)
         case Kind.SIZES, _:
-            return size(expr, sizes, report)
+            return _above_0(size(expr, sizes, report), expr, report, what)
         case Kind.START, (Name(word) | Text(word)) if word in ("normal", "zeros", "identity"):
             return word
-        case ((Kind.NUMBER | Kind.START), _):
+        case ((Kind.NUMBER | Kind.POSITIVE | Kind.SHARE | Kind.START), _):
             number = constant(expr, sizes)
-            if number is not None:
+            if number is not None and _fits(kind, number):
                 return float(number)
     expected = {
         Kind.BOOLEAN: "true or false",
         Kind.NUMBER: "a number",
+        Kind.POSITIVE: "a number above 0",
+        Kind.SHARE: "a number from 0 to below 1",
         Kind.START: "a number, normal, zeros or identity",
     }[kind]
     report.error("NLC0505", expr.at, f"{what} is '{to_text(expr)}'", f"{expected} expected")
     raise Refused
+
+
+def _fits(kind: Kind, number: float) -> bool:
+    return {Kind.POSITIVE: number > 0, Kind.SHARE: 0 <= number < 1}.get(kind, True)
+
+
+def _above_0(number: int, expr: Expr, report: Reporter, what: str) -> int:
+    if number < 1:
+        report.error("NLC0505", expr.at, f"{what} is {number}", "a whole number above 0 expected")
+        raise Refused
+    return number
 
 
 def literal(expr: Expr, sizes: Sizes) -> Any:

@@ -42,7 +42,20 @@ def owners(graph: Graph) -> Graph:
         owned[owner.get(weight.id, "")].append(weight.id)
     nodes: list[AnyNode] = [replace(w, owner=owner.get(w.id, "")) for w in graph.of(Weight)]
     nodes += [replace(level, weights=tuple(owned[level.id])) for level in graph.of(Level)]
-    return graph.with_nodes(nodes)
+    done = graph.with_nodes(nodes)
+    _tasks(done, report)
+    report.check()
+    return done
+
+
+def _tasks(graph: Graph, report: Reporter) -> None:
+    """Refuse weights that count tasks: training knows none yet."""
+    for level in graph.of(Level):
+        if level.weights and level.period.unit is Unit.TASK and not graph.bare:
+            own = dict(graph[level.memories[0]].said) if level.memories else {}
+            at = own.get("every") or dict(level.said).get("every", level.at)
+            message = f"level '{level.name}': weights updated every {level.period} are not supported yet"
+            report.error("NLC1001", at, message, "count steps")
 
 
 def weight_names(graph: Graph, weight: Weight) -> list[str]:

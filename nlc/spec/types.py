@@ -110,7 +110,10 @@ def _report(fault: Any, tree: Mapping, report: Reporter) -> None:
         report.error("NLC0201", key_at or node.at, f"{subject}unknown key '{last}'", hint=suggest(last, fields, "keys"))
     elif kind == "literal_error":
         _literal(fault, node, subject, last, report)
-    elif kind in ("greater_than_equal", "string_too_short", "finite_number"):
+    elif kind in ("less_than", "finite_number") and isinstance(node, Scalar):
+        limit = f"below {fault['ctx']['lt']}" if kind == "less_than" else "a finite number"
+        report.error("NLC0205", node.at, f"{subject}'{last}' is {node.text}; {limit} is expected")
+    elif kind in ("greater_than_equal", "string_too_short"):
         least = fault.get("ctx", {}).get("ge", 1)
         found = node.text if isinstance(node, Scalar) else ""
         message = f"{subject}'{last}' is {found}; at least {least}" if found else f"{subject}'{last}' is empty"

@@ -21,7 +21,6 @@ def slow(every: str, more: str = "carry: model, rule: gd") -> str:
         ("192 tokens", Period(3, Unit.STEP)),
         ("8 sequences", Period(2, Unit.STEP)),
         ("5 steps", Period(5, Unit.STEP)),
-        ("1 task", Period(1, Unit.TASK)),
         ("never", Period(0, Unit.NEVER)),
     ],
 )
@@ -57,6 +56,11 @@ def test_the_outer_level_counts_steps_too() -> None:
         train=False,
     )
     assert "level 't': 100 tokens is not a whole number of steps" in found[0]
+
+
+def test_weights_that_count_tasks_are_refused_for_now() -> None:
+    (found,) = refusals(model, slow("1 task"), BLOCK)
+    assert found.startswith("NLC1001") and "weights updated every 1 task are not supported yet" in found
 
 
 def test_tokens_stay_tokens_inside_a_sequence() -> None:

@@ -203,6 +203,11 @@ class TestSet:
             ("levels.titans.rate", "sigmoid(x", ("NLC0302", 1, 27)),
             ("levels.titans.every", "1 tokn", ("NLC0401", 1, 23)),
             ("sizes.width", "[1", ("NLC0106", 1, 13)),
+            ("run.seed", str(2**63), ("NLC0205", 1, 10)),
+            ("run.clip", ".inf", ("NLC0205", 1, 10)),
+            ("run.precision", "bfloat16", ("NLC1001", 1, 15)),
+            ("name", "../x", ("NLC0212", 1, 6)),
+            ("name", ".x", ("NLC0212", 1, 6)),
         ],
     )
     def test_refused(self, key: str, value: object, found: tuple[str, int, int]) -> None:
@@ -357,3 +362,37 @@ def test_a_folder_does_not_hide_a_shipped_spec(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "hope").mkdir()
     assert load("hope").model.name == "hope"
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "code"),
+    [
+        ("hope", "levels.titans.objective", "lp(0)", "NLC0405"),
+        ("hope", "levels.titans.objective", "huber(-1)", "NLC0405"),
+        ("hope", "levels.train.rule", "dgd", "NLC1001"),
+        ("hope", "levels.cms.memories.slow.rule", "dgd", "NLC1001"),
+        ("hope", "levels.titans.memories.memory.form", "mlp(hidden=0)", "NLC0405"),
+        ("hope", "levels.titans.memories.key.normalise_hidden", "true", "NLC0411"),
+        ("transformer", "levels.attention.memories.memory.form", "attention(window=0)", "NLC0405"),
+        ("transformer", "levels.attention.memories.memory.form", "attention(persistent=-1)", "NLC0405"),
+        ("transformer", "levels.attention.rule", "gd", "NLC0411"),
+        ("transformer", "levels.attention.every", "2 tokens", "NLC0411"),
+    ],
+)
+def test_check_refuses_what_nothing_could_compute(name: str, key: str, value: str, code: str) -> None:
+    with pytest.raises(SpecError) as error:
+        build(load(name, {key: value}))
+    assert [(d.code, d.at.file) for d in error.value.diagnostics] == [(code, "--set")]
+
+
+@pytest.mark.parametrize("call", ["dropout(x, 1)", "norm(x, 0) * x", "linear(x, out=0)", "param([0])", "conv(x, -1)"])
+def test_numbers_of_operators_are_in_range(call: str) -> None:
+    with pytest.raises(SpecError) as error:
+        build(loads(CELL.replace("x = x + key(k)", f"x = x + {call}").replace(", carry: model", ""), "t.yaml"))
+    assert ("NLC0505", 21) in [(d.code, d.at.line) for d in error.value.diagnostics]
+
+
+def test_a_resolved_spec_of_attention_loads_again() -> None:
+    resolved = load("transformer").resolved()
+    assert "rule" not in resolved["levels"][0]
+    assert graph_hash(build(loads(to_yaml(resolved)))) == graph_hash(build(load("transformer")))
