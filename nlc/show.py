@@ -14,6 +14,7 @@ from typing import Any
 from nlc.diagnostics import suggest
 from nlc.source import Mapping, Scalar, Sequence, Tree, line_of
 from nlc.spec import Spec
+from nlc.spec.architecture import Fields
 from nlc.spec.resolve import to_yaml
 
 NOTES = 72  # column in which origins stand beside a resolved spec
@@ -67,6 +68,11 @@ def origins(spec: Spec, path: str) -> list[Origin]:
         case ["levels", level, "memories", _, field] if f"levels.{level}.{field}" in leaves:
             found = _origin(spec, path)
             return [Origin(path, leaves[f"levels.{level}.{field}"], found)] if found else []
+        case ["levels", level, field] if field in Fields.model_fields:  # what a level leaves to its memories
+            every = [p for p in leaves if p.startswith(f"levels.{level}.memories.") and p.endswith(f".{field}")]
+            return [Origin(p, leaves[p], _origin(spec, p)) for p in every]
+        case ["sizes", "head"] if (sizes := spec.model.sizes).get("heads"):
+            return [Origin(path, sizes["width"] // sizes["heads"], _origin(spec, path))] if "width" in sizes else []
     return []
 
 

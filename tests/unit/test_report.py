@@ -8,7 +8,7 @@ from nlc import show
 from nlc.explain import explain, rule_text, uses_gram
 from nlc.graph.nodes import Level, Memory
 from nlc.passes import build
-from nlc.report import COLUMNS, binary, decimal, table, timeline
+from nlc.report import COLUMNS, binary, decimal, report, table, timeline
 from nlc.spec import load
 
 
@@ -89,3 +89,19 @@ def test_an_unknown_path_has_no_origin_but_a_hint() -> None:
     spec = load("hope")
     assert show.origins(spec, "levels.titan.rate") == []
     assert "levels.titans.rate" in show.nearest(spec, "levels.titan.rate")
+
+
+def test_a_field_that_a_level_leaves_to_its_memories_is_answered_by_them() -> None:
+    found = show.origins(load("hope"), "levels.cms.chunk")
+    assert [(o.path.split(".")[3], o.value, o.origin) for o in found] == [
+        ("fast", 1, "default 1"),
+        ("mid", 1, "default 1"),
+    ]
+    (head,) = show.origins(load("hope"), "sizes.head")
+    assert (head.value, head.origin) == (64, "default width / heads")
+
+
+def test_the_text_says_which_updates_it_counts() -> None:
+    said = " ".join(report(explain(build(load("titans_lmm")))).split())
+    assert "per sequence: updates that a later token reads" in said
+    assert "per sequence: updates" not in report(explain(build(load("transformer"))))
