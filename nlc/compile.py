@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import linecache
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+DEPTH = 20_000  # calls within calls that writing a program may take
+
 
 def compile(
     spec: Spec | str | Path, out: str | Path | None = None, set: Mapping[str, str | object] | None = None
@@ -37,10 +41,22 @@ def compile(
     """
     loaded = spec if isinstance(spec, Spec) else load(spec, set)
     graph = build(loaded)
-    program = Program(spec=loaded, graph=graph, files=package(loaded, graph))
+    with deeper():
+        program = Program(spec=loaded, graph=graph, files=package(loaded, graph))
     if out is not None:
         program.write(out)
     return program
+
+
+@contextmanager
+def deeper() -> Iterator[None]:
+    """Room for expressions that walk from a value to all that it comes from: a block may have a thousand lines."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, DEPTH))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def package(spec: Spec, graph: Graph) -> dict[str, str]:

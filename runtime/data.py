@@ -80,13 +80,15 @@ def single(path: Path) -> Data:
 
 
 def files(root: Path, skipped: frozenset[str] = frozenset()) -> list[str]:
-    """Relative posix paths of the files below `root`, in the order of their parts, whatever the disk says."""
+    """Relative posix paths of the files below `root`, in the order of their parts, whatever the disk says.
+
+    Pipes, sockets and links to nowhere are no files."""
 
     def walk() -> Iterator[str]:
         for here, folders, names in os.walk(root):
             folders[:] = [name for name in folders if name not in skipped and not name.startswith(".")]
             for name in names:
-                if name not in skipped and not name.startswith("."):
+                if name not in skipped and not name.startswith(".") and (Path(here) / name).is_file():
                     yield (Path(here) / name).relative_to(root).as_posix()
 
     return sorted(walk(), key=lambda name: name.split("/"))

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from runtime.checkpoint import put_text
-from runtime.errors import USAGE, RunError
+from runtime.errors import DATA_MISSING, USAGE, RunError
 
 LOCK = "spec.lock.yaml"  # in the package: the spec with everything filled in
 PACKAGE = ("model.py", "train.py", LOCK, "graph.json")
@@ -69,7 +69,9 @@ class RunDirectory:
                 if not path.exists() and (self.code / LOCK).exists():
                     shutil.copyfile(self.code / LOCK, path)
         except OSError as error:
-            raise RunError(f"cannot make the run directory '{self.path}': {error.strerror or error}") from None
+            raise RunError(
+                f"cannot make the run directory '{self.path}': {error.strerror or error}", DATA_MISSING
+            ) from None
 
     def write_lock(self, facts: Mapping[str, Any]) -> None:
         """`facts` of the run, and those of the machine it runs on."""

@@ -32,7 +32,7 @@ from runtime import data as texts
 from runtime.batches import Batch, Crops, Lanes
 from runtime.checkpoint import Checkpoint
 from runtime.directory import RunDirectory, fresh
-from runtime.errors import Diverged, Interrupted, RunError
+from runtime.errors import DATA_MISSING, Diverged, Interrupted, RunError
 from runtime.evaluate.loss import Result, evaluate
 from runtime.level import Level
 from runtime.model import State, over
@@ -286,6 +286,9 @@ class Run:
             case RunError():
                 self.status = error.status
                 message = self._inspect(error) if isinstance(error, Diverged) else str(error)
+            case MemoryError() | RuntimeError() if short_of_memory(error):
+                self.status = DATA_MISSING
+                message = f"not enough memory for {self.settings.name}: make sizes or run.batch smaller"
             case KeyboardInterrupt():  # asked for twice
                 self.status = INTERRUPTED
                 message = f"stopped at once in step {self.running}; nothing is saved of it"
@@ -298,6 +301,12 @@ class Run:
 def detached(state: State) -> State:
     """The same state, without the graph that made it: what one step hands to the next."""
     return over(lambda x: x.detach(), state)
+
+
+def short_of_memory(error: BaseException) -> bool:
+    """Whether torch or Python could not get the memory they asked for."""
+    words = ("not enough memory", "out of memory", "can't allocate memory", "size calculation overflowed")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
 def due(step: int, every: int) -> bool:

@@ -78,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
         if error.filename is None:
             raise
         note(f"nlc: {error.filename}: {error.strerror}")
-        return Status.FAILED
+        return Status.MISSING
 
 
 def usage(error: typer.TyperException) -> str:

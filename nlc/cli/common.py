@@ -91,7 +91,7 @@ def say_or_write(text: str, out: Path | None) -> None:
         part.write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8")
         part.replace(out)
     except OSError as error:
-        raise Stop(Status.FAILED, f"{out}: {error.strerror}") from None
+        raise Stop(Status.MISSING, f"{out}: {error.strerror}") from None
     note(f"wrote {out}")
 
 

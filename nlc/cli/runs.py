@@ -56,8 +56,8 @@ def train(
 
     if name is not None and out is not None:
         raise Stop(Status.USAGE, "--name and --out both say where the run is kept: give one")
-    if name is not None and Path(name).name != name:
-        raise Stop(Status.USAGE, f"--name {name}: a name, not a path; --out takes a path")
+    if name is not None and (Path(name).name != name or not name.strip() or name.startswith(".")):
+        raise Stop(Status.USAGE, f"--name '{name}': a name is expected, not a path; --out takes a path")
     chosen = settings(set_)
     for option, value in (("steps", steps), ("seed", seed)):
         if value is not None and chosen.setdefault(f"run.{option}", value) is not value:
@@ -68,6 +68,9 @@ def train(
 
 def run(spec: Spec, folder: Path | None, data: Path | None = None, quiet: bool = False, json_: bool = False) -> int:
     """Compile into `folder`/code and run the train.py written there; its exit status."""
+    if spec.model.inputs:
+        hint = f"`nlc compile` makes a module of it, and `nlc verify {spec.source}` compares it with the interpreter"
+        raise Stop(Status.USAGE, f"{spec.source} is a bare program: it has no loss of its own to train on; {hint}")
     calm_threads()
     from nlc.compile import compile
     from nlc.show import resolved_text, written_text

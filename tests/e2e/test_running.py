@@ -93,6 +93,36 @@ def test_missing_data_is_status_4(nlc: Run) -> None:
     assert (ended.status, ended.out) == (4, "") and "nowhere.txt" in ended.err
 
 
+def test_a_bare_program_is_not_trained(nlc: Run) -> None:
+    ended = nlc("train", str(ROOT / "tests" / "specs" / "dgd-cell.yaml"))
+    assert (ended.status, ended.out) == (2, "") and "is a bare program" in ended.err
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", ".hidden"])
+def test_a_run_has_a_name(nlc: Run, name: str) -> None:
+    ended = nlc("train", "hope", "--name", name, *SMALL)
+    assert (ended.status, ended.out) == (2, "") and "a name is expected" in ended.err
+
+
+@pytest.mark.parametrize("command", [["compile"], ["train", "--steps", "1"], ["graph"]], ids=lambda c: c[0])
+def test_a_place_that_cannot_be_written_is_status_4(nlc: Run, text: str, command: list[str]) -> None:
+    ended = nlc(*command, "linear_attention", "-o", f"{text}/below")
+    assert (ended.status, ended.out) == (4, "") and "text.txt" in ended.err and "Traceback" not in ended.err
+
+
+def test_too_little_memory_is_status_4(nlc: Run, text: str) -> None:
+    size = ["--set", "sizes.width=2000000000", "--set", "sizes.heads=2", "--set", "sizes.layers=1"]
+    ended = nlc("train", "linear_attention", "--steps", "1", "--data", text, "--quiet", *size)
+    assert (ended.status, ended.out) == (4, "") and "not enough memory" in ended.err
+
+
+def test_a_block_may_be_long(nlc: Run, tmp_path: Path) -> None:
+    spec = (ROOT / "specs" / "architectures" / "linear_attention.yaml").read_text()
+    (tmp_path / "long.yaml").write_text(spec + "  x = x + 0.01 * silu(x)\n" * 500)
+    assert nlc("compile", "long.yaml", "-o", "long").status == 0
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
 def test_a_signal_stops_a_run_after_saving(number: int, status: int, text: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "nlc", "train", "transformer", "--steps", "100000", "--data", text, "--name", "a"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 from itertools import pairwise
 from pathlib import Path
@@ -69,6 +70,12 @@ class TestText:
     def test_a_folder_too_small_for_that_gives_its_last_tenth(self, tmp_path: Path) -> None:
         found = data.load(tree(tmp_path, only="0123456789" * 3))
         assert text_of(found.validation) == b"789"
+
+    def test_pipes_and_links_to_nowhere_are_no_files(self, tmp_path: Path) -> None:
+        (tmp_path / "a.txt").write_text("a" * 100)
+        (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+        os.mkfifo(tmp_path / "pipe")
+        assert data.files(tmp_path) == ["a.txt"]
 
     def test_hidden_and_binary_files_are_left_out(self, tmp_path: Path) -> None:
         tree(tmp_path, readable="a" * 50, picture=b"\x89PNG\0\0secret", **{".hidden": "secret"})
