@@ -43,7 +43,9 @@ def levels_text(e: Explanation) -> str:
         rows.append([str(level.index), level.name, *often, level.rule, level.learns_from])
     title, counted = "Levels, fastest first, and how often each is updated", ""
     if any(level.fires for level in e.levels):
-        counted = "  per sequence: updates that a later token reads; a run's `levels fired` also counts one at the last token"
+        counted = (
+            "  per sequence: updates that a later token reads; `levels fired` of a run counts the last token's as well"
+        )
     return f"{title}\n\n{table(rows, right={0, 3, 4})}" + (f"\n\n{counted}" if counted else "")
 
 

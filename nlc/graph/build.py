@@ -20,7 +20,7 @@ from nlc.graph.lower import Lowering, Readable
 from nlc.graph.memories import Blocks, memory_nodes, outer_level
 from nlc.graph.nodes import AnyNode, Init, Input, Level, Loss, Op, Output, Read, Run, Value, Weight, When
 from nlc.graph.scope import Scope
-from nlc.graph.static import size
+from nlc.graph.static import above_0, size
 from nlc.source import Place
 from nlc.spec import Spec
 from nlc.spec.fields import parse_stack
@@ -183,7 +183,8 @@ def _input_shape(blocks: Blocks, name: str) -> tuple[int, ...]:
 
 
 def _axis(text: str, place: Place, blocks: Blocks) -> int:
-    return size(parse_expression(text, place), blocks.sizes, blocks.report)
+    expr = parse_expression(text, place)
+    return above_0(size(expr, blocks.sizes, blocks.report), expr, blocks.report, "an axis")
 
 
 def _values(lower: Lowering) -> Iterable[Value]:

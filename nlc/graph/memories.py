@@ -22,7 +22,7 @@ from nlc.graph.declare import DeclaredLevel, DeclaredMemory, Said
 from nlc.graph.lower import Lowering, weight_id
 from nlc.graph.nodes import Carry, Form, Init, Memory, Meta, Objective, Rule, Tail, Unit, Weight
 from nlc.graph.scope import Place
-from nlc.graph.static import Refused, constant, size
+from nlc.graph.static import Refused, above_0, constant, size
 from nlc.source import Place as Where
 from nlc.source import Position
 from nlc.spec import Spec
@@ -106,7 +106,16 @@ class Blocks:
         if rule is not None:
             values.rule, values.rate = rule
         if "retain" in memory.fields and str(memory.fields["retain"].value) not in ("1", "1.0"):  # which keep all
+            self.share(memory)
             values.retain = self.value(kind, memory, "retain") or ""
+
+    def share(self, memory: DeclaredMemory) -> None:
+        """A retention that is a number is a share: from 0 to 1."""
+        said = memory.fields["retain"]
+        number = guarded(self.report, lambda: constant(parse_expression(str(said.value), said.place), self.sizes))
+        if number is not None and not 0 <= number <= 1:
+            message = f"memory '{memory.id}': retain is {number:g}, and it is the share of the state that is kept"
+            self.report.error("NLC0505", said.at, message, "a number from 0 to 1")
 
     # ---- single fields ----------------------------------------------------------------------------------------
 
@@ -255,7 +264,8 @@ def _memory(blocks: Blocks, kind: str, lower: Lowering, memory: DeclaredMemory) 
 
 def _out(blocks: Blocks, memory: DeclaredMemory) -> int:
     said: Said = memory.fields["out"]
-    return size(parse_expression(str(said.value), said.place), blocks.sizes, blocks.report)
+    expr = parse_expression(str(said.value), said.place)
+    return above_0(size(expr, blocks.sizes, blocks.report), expr, blocks.report, f"'out' of '{memory.id}'")
 
 
 def part_names(form: Form) -> tuple[str, ...]:

@@ -83,15 +83,15 @@ def option(kind: Kind, expr: Expr, sizes: Sizes, report: Reporter, what: str) ->
     """The value of an operator's static argument.  Reports and raises Refused when it is not of its kind."""
     match kind, expr:
         case Kind.SIZE, _:
-            return _above_0(size(expr, sizes, report), expr, report, what)
+            return above_0(size(expr, sizes, report), expr, report, what)
         case Kind.BOOLEAN, Boolean(value):
             return value
         case ((Kind.SHAPE | Kind.SIZES), ListOf(items)):
-            return tuple(_above_0(size(item, sizes, report), item, report, what) for item in items)
+            return tuple(above_0(size(item, sizes, report), item, report, what) for item in items)
         case Kind.SHAPE, _:
-            return (_above_0(size(expr, sizes, report), expr, report, what),)
+            return (above_0(size(expr, sizes, report), expr, report, what),)
         case Kind.SIZES, _:
-            return _above_0(size(expr, sizes, report), expr, report, what)
+            return above_0(size(expr, sizes, report), expr, report, what)
         case Kind.START, (Name(word) | Text(word)) if word in ("normal", "zeros", "identity"):
             return word
         case ((Kind.NUMBER | Kind.POSITIVE | Kind.SHARE | Kind.START), _):
@@ -113,7 +113,8 @@ def _fits(kind: Kind, number: float) -> bool:
     return {Kind.POSITIVE: number > 0, Kind.SHARE: 0 <= number < 1}.get(kind, True)
 
 
-def _above_0(number: int, expr: Expr, report: Reporter, what: str) -> int:
+def above_0(number: int, expr: Expr, report: Reporter, what: str) -> int:
+    """The number.  Reports and raises Refused when it is not above 0."""
     if number < 1:
         report.error("NLC0505", expr.at, f"{what} is {number}", "a whole number above 0 expected")
         raise Refused

@@ -376,6 +376,9 @@ def test_a_folder_does_not_hide_a_shipped_spec(tmp_path, monkeypatch):
         ("transformer", "levels.attention.memories.memory.form", "attention(window=0)", "NLC0405"),
         ("transformer", "levels.attention.memories.memory.form", "attention(persistent=-1)", "NLC0405"),
         ("transformer", "levels.attention.rule", "gd", "NLC0411"),
+        ("linear_attention", "levels.attention.retain", "2", "NLC0505"),
+        ("linear_attention", "levels.attention.retain", "-0.5", "NLC0505"),
+        ("linear_attention", "levels.attention.out", "0", "NLC0505"),
         ("transformer", "levels.attention.every", "2 tokens", "NLC0411"),
     ],
 )
