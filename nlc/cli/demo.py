@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Fewer steps than the demo's 600.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Fewer steps than the spec's own.")] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", metavar="DIR", help="Keep the run in this folder.")] = None,
     data: DataOption = None,
     set_: SetOption = None,
@@ -113,7 +113,7 @@ Where to go from here
     {folder / "loss.png"}: the loss curve; {folder / "code"}: the program that ran
     nlc eval {folder} --learn off                          the same weights, learning off at test time
     nlc explain hope                                     how each memory is computed and why; cost
-    nlc train hope --set levels.cms.memories.mid.every=never --steps 600
-    nlc train transformer --steps 600                    the baseline
+    nlc train hope --set levels.cms.memories.mid.every=never
+    nlc train transformer                                the baseline
     nlc show hope > mine.yaml                            change it; nlc check mine.yaml says what it makes of it
 """
