@@ -7,123 +7,53 @@ has (sequences that go on from a state, documents packed in one row, padding) in
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-State = dict[str, dict[str, Tensor]]
-Clock = dict[str, int]
+from runtime.state import (
+    Clock,
+    State,
+    begin,
+    count,
+    held_parts,
+    joined,
+    layer_of,
+    over,
+    rows_of,
+    short,
+    with_layer,
+)
+from runtime.weights import Weights, constant, identity, normal
+
+__all__ = [
+    "Clock",
+    "LanguageModel",
+    "Layer",
+    "State",
+    "Weights",
+    "begin",
+    "constant",
+    "identity",
+    "layer_of",
+    "nats_of",
+    "normal",
+    "over",
+    "with_layer",
+]
 
 IGNORED = -100  # a target that teaches nothing
 NOTHING = -1  # no token is waiting for its target
 
 
-class Weights(nn.Module):
-    """Parameters and further Weights by name.  A name may be any word, also one that nn.Module uses for itself."""
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._parameters[name] if name in self._parameters else self._modules[name]  # type: ignore[return-value]
-
-    def put(self, path: str, value: Tensor) -> None:
-        """Register a parameter at a dotted path, making the Weights on the way."""
-        head, _, rest = path.partition(".")
-        if rest:
-            self._modules.setdefault(head, Weights())
-            self._modules[head].put(rest, value)  # type: ignore[union-attr, operator]
-        else:
-            self._parameters[head] = nn.Parameter(value)
-
-    def parts(self, path: str, names: Iterable[str]) -> dict[str, Tensor]:
-        """The parameters below a path, as the parts of one memory's state."""
-        at: Weights = self
-        for word in path.split(".") if path else ():
-            at = at._modules[word]  # type: ignore[assignment]
-        return {name: at._parameters[name] for name in names}  # type: ignore[misc]
-
-
-def normal(scale: float, *shape: int) -> Tensor:
-    """A weight drawn from N(0, scale^2)."""
-    return torch.randn(shape) * scale
-
-
-def constant(value: float, *shape: int) -> Tensor:
-    return torch.full(shape, float(value))
-
-
-def identity(like: Tensor, *shape: int) -> Tensor:
-    """I on the last two axes."""
-    return torch.eye(shape[-2], shape[-1], dtype=like.dtype, device=like.device).expand(shape)
-
-
-def begin(
-    B: int, parts: dict[str, Tensor], hold: bool = False, rule: Iterable[str] = (), count: bool = False
-) -> dict[str, Tensor]:
-    """A memory's register for B sequences that all begin from the same parts: see runtime.ops for the names."""
-    now = {name: x.expand(B, *x.shape) for name, x in parts.items()}
-    held = {f"held.{name}": x for name, x in now.items()} if hold else {}
-    updates = {"rule.count": next(iter(now.values())).new_zeros(B)} if count else {}
-    return now | held | {f"rule.{s}.{name}": torch.zeros_like(x) for s in rule for name, x in now.items()} | updates
-
-
 def nats_of(logits: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy of every token in nats (B, T), 0 where the target is ignored."""
     return F.cross_entropy(logits.mT, targets, reduction="none", ignore_index=IGNORED)
-
-
-# ---- states as trees of tensors whose first axis is the row ----------------------------------------------------------
-
-
-def over(function: Callable[[Tensor], Tensor], state: State) -> State:
-    return {place: {part: function(x) for part, x in register.items()} for place, register in state.items()}
-
-
-def layer_of(state: State, layer: int) -> State:
-    """The registers of one layer, by their place in the block."""
-    prefix = f"blocks.{layer}."
-    return {place.removeprefix(prefix): register for place, register in state.items() if place.startswith(prefix)}
-
-
-def with_layer(state: State, layer: int, registers: State) -> State:
-    return state | {f"blocks.{layer}.{place}": register for place, register in registers.items()}
-
-
-def rows_of(state: State, rows: Tensor) -> State:
-    return over(lambda x: x.index_select(0, rows.to(x.device)), state)
-
-
-def joined(states: list[State]) -> State:
-    """One state whose rows are those of all.  An accumulator that some rows do not have yet is zero for them."""
-    if len(states) == 1:
-        return states[0]
-    out: State = {}
-    for place in dict.fromkeys(p for s in states for p in s):
-        parts = dict.fromkeys(part for s in states for part in s.get(place, {}))
-        out[place] = {}
-        for part in parts:
-            like = next(s[place][part] for s in states if part in s.get(place, {}))
-            pieces = []
-            for s in states:
-                x = s.get(place, {}).get(part)
-                pieces.append(like.new_zeros(count(s), *like.shape[1:]) if x is None else x)
-            out[place][part] = torch.cat(padded(pieces), 0)
-    return out
-
-
-def padded(pieces: list[Tensor]) -> list[Tensor]:
-    """Equal shapes but for the row: rows of one clock agree anyway; histories of finished rows may differ in length."""
-    if all(p.shape[1:] == pieces[0].shape[1:] for p in pieces):
-        return pieces
-    longest = max(p.shape[1] for p in pieces)
-    return [torch.cat((p.new_zeros(p.shape[0], longest - p.shape[1], *p.shape[2:]), p), 1) for p in pieces]
-
-
-def count(state: State) -> int:
-    return len(state["clock"]["sequence"])
 
 
 @dataclass
@@ -178,7 +108,7 @@ class Sequenced(Weights):
         """With a clock for each memory whose tail no call outlives: tokens since the `origin` in its register."""
         clock = dict(state["clock"])
         for place in self.tails:
-            register = next((r for p, r in state.items() if _short(p) == place), {})
+            register = next((r for p, r in state.items() if short(p) == place), {})
             base = clock["stream" if place in self.streams else "sequence"]
             clock[place] = base - register.get("origin", 0)
         return state | {"clock": clock}
@@ -191,14 +121,14 @@ class Sequenced(Weights):
         state = self.filled(state)
         out, early = dict(state), set()
         for place, register in state.items():
-            level, tail = self.tails.get(_short(place), ("", ""))
+            level, tail = self.tails.get(short(place), ("", ""))
             if tail == "flush":
                 if level in learn and any(part.startswith("sum.") for part in register):
                     register = self.written(place, register)
                     early.add(level)
-                register = register | {f"held.{part}": register[part] for part in _held(register)}
+                register = register | {f"held.{part}": register[part] for part in held_parts(register)}
             elif tail == "drop":
-                register = register | {part: register[f"held.{part}"] for part in _held(register)}
+                register = register | {part: register[f"held.{part}"] for part in held_parts(register)}
                 register = {
                     part: x for part, x in register.items() if not part.startswith(("sum.", "gram.", "kept", "param."))
                 }
@@ -208,7 +138,7 @@ class Sequenced(Weights):
         for level in sorted(early):
             self.fired(level, 1)
         out["clock"] = {name: at for name, at in state["clock"].items() if name not in self.tails}
-        for place in [p for p in out if _short(p) in self.tails]:
+        for place in [p for p in out if short(p) in self.tails]:
             at = out["clock"]["stream" if self.streaming(place) else "sequence"]
             out[place] = out[place] | {"origin": at}
         return out
@@ -235,16 +165,7 @@ class Sequenced(Weights):
         return state
 
     def streaming(self, place: str) -> bool:
-        return _short(place) in self.streams
-
-
-def _short(place: str) -> str:
-    """A place without its layer: blocks.0.titans.key -> titans.key."""
-    return place.split(".", 2)[2] if place.startswith("blocks.") else place
-
-
-def _held(register: dict[str, Tensor]) -> list[str]:
-    return [part.removeprefix("held.") for part in register if part.startswith("held.")]
+        return short(place) in self.streams
 
 
 class LanguageModel(Sequenced):
