@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from codegen.axes import Axes
@@ -23,6 +24,7 @@ class Emitter:
     block: str
     axes: Axes
     file: str
+    lower: Callable[[Emitter, Recurrence, Read | None], None]  # emits a recurrence: codegen.lowerings.compute
     own: bool  # some level learns from each token's own error: reads must let it pass
     scope: Scope = field(init=False)
     lines: list[str] = field(default_factory=list)
@@ -166,9 +168,7 @@ class Emitter:
                 self.hoist(below)
 
     def compute(self, recurrence: Recurrence, read: Read | None) -> None:
-        from codegen.lowerings import compute  # the two modules describe statements of the same block
-
-        compute(self, recurrence, read)
+        self.lower(self, recurrence, read)
 
     def assign(self, id: str, name: str, text: str) -> None:
         variable = self.variable(name, id)

@@ -10,18 +10,20 @@ from codegen.axes import Axes
 from codegen.block import Emitter
 from codegen.equations import number, spec_text
 from codegen.expressions import attribute
+from codegen.fires import count_lines, in_sequence, loss_driven
 from codegen.layout import comment, fit, wrapped
+from codegen.lowerings import compute
 from codegen.memories import counts, form_text, log_retention, moving_params, start_parts, tuple_
 from codegen.names import class_constant, class_name, function_name, local
 from codegen.objectives import slope_name, slopes
 from codegen.places import place_of
 from codegen.rules import RuleView, rule_view
-from codegen.segments import learner, loss_driven, quoted, run_lines, write_methods
+from codegen.segments import learner, quoted, run_lines, write_methods
 from codegen.views import BlockView, ModelView
 from nlc.graph.flow import self_query
 from nlc.graph.graph import Graph
 from nlc.graph.linearity import linear
-from nlc.graph.nodes import Carry, Init, Input, Memory, Op, Output, Read, Recurrence, Rule, Unit, Weight
+from nlc.graph.nodes import Carry, Init, Input, Memory, Op, Output, Read, Recurrence, Rule, Weight
 
 FROM_MODEL = (
     "LanguageModel",
@@ -106,11 +108,6 @@ OPS = frozenset(
 # ---- constants and rules ---------------------------------------------------------------------------------------------
 
 
-def in_sequence(memory: Memory) -> bool:
-    """Written while a sequence runs."""
-    return memory.carry is not Carry.MODEL and memory.period.unit is Unit.TOKEN and memory.form.kind != "attention"
-
-
 def needs_rule(memory: Memory) -> bool:
     """Its rule is called as a function: at a tick, or token by token where it has no closed form."""
     return in_sequence(memory) and (
@@ -181,7 +178,7 @@ def _write(graph: Graph, memory: Memory, names: dict[Rule, str]) -> str:
 
 
 def _block(graph: Graph, kind: str, axes: Axes, file: str) -> BlockView:
-    emitter = Emitter(graph, kind, axes, file, own=bool(loss_driven(graph)))
+    emitter = Emitter(graph, kind, axes, file, compute, own=bool(loss_driven(graph)))
     emitter.all()
     results = [emitter.scope.spread(o.value) for o in graph.of(Output, kind)]
     inputs = [emitter.scope.names[n.id] for n in graph.of(Input, kind)]
@@ -377,21 +374,6 @@ def docstring(first: str, more: str) -> list[str]:
 def argument(name: str) -> str:
     """An input as an argument of forward: its own name, unless forward or Python has another use for it."""
     return f"{name}_" if keyword.iskeyword(name) or name in ("self", "state", "learn") else name
-
-
-def count_lines(graph: Graph, tokens: str, clock: str = "clock", writing: str = "learn") -> list[str]:
-    """How often each level that writes token by token, or once in a period, has fired."""
-    lines = []
-    driven = {m.level for m in loss_driven(graph)}
-    for level in graph.levels:
-        if level.id in driven or not any(in_sequence(graph[m]) for m in level.memories):
-            continue
-        n, memory = level.period.count, graph[level.memories[0]]
-        at = f'{clock}["stream"]' if memory.carry is Carry.STREAM else f'{clock}["sequence"]'
-        at = f'{clock}["{place_of(graph, memory)}"]' if memory.tail.value != "carry" else at
-        times = tokens if n == 1 else f"({at} + {tokens}) // {n} - {at} // {n}"
-        lines += fit(f'self.fired("{level.name}", {times} if "{level.name}" in {writing} else 0)', 2)
-    return lines
 
 
 __all__ = ["attribute", "comment", "model_view"]

@@ -7,22 +7,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from codegen.axes import Axes
+from codegen.fires import count_lines, loss_driven
 from codegen.layout import comment, fit
 from codegen.memories import clock_of, counts, erases, form_text, holds, start_parts
 from codegen.names import class_constant, function_name
 from codegen.places import place_of
 from nlc.graph.graph import Graph
-from nlc.graph.nodes import Carry, Level, Memory, Meta, Recurrence, Rule, Tail
+from nlc.graph.nodes import Carry, Level, Memory, Meta, Rule, Tail
 
 IGNORED = -100  # a target that teaches nothing
 
 if TYPE_CHECKING:
     from codegen.block import Emitter
-
-
-def loss_driven(graph: Graph) -> list[Memory]:
-    """The memories that learn from each token's own error inside a sequence."""
-    return [graph[m] for r in graph.of(Recurrence) if r.lowering == "segment" for m in r.members]
 
 
 def learner(graph: Graph, memory: Memory, rules: Mapping[Rule, str]) -> str:
@@ -73,8 +69,6 @@ def ends_early(memory: Memory) -> bool:
 
 def run_lines(graph: Graph, axes: Axes) -> list[str]:
     """start, run and, where levels write at ticks, read and learn."""
-    from codegen.model import count_lines
-
     first = "x_BTD"
     lines = [
         "    def start(self, B):",
@@ -103,8 +97,6 @@ def run_lines(graph: Graph, axes: Axes) -> list[str]:
 
 
 def _segmented(graph: Graph, head: str) -> list[str]:
-    from codegen.model import count_lines
-
     memories = loss_driven(graph)
     levels: dict[str, list[Memory]] = {}
     for m in memories:

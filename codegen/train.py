@@ -177,7 +177,7 @@ def settings(graph: Graph, digest: str) -> tuple[str, ...]:
         ("clip", run.clip, "largest norm of a level's gradient"),
         ("seed", run.seed, ""),
         ("log_every", 10, "steps"),
-        ("validate_every", even(run.steps / 10), "steps"),
+        ("validate_every", even(run.steps / 8), "steps"),
         ("checkpoint_every", even(run.steps / 4), "steps"),
     ]
     return tuple(margin(f"    {name}={literal(value)},", comment) for name, value, comment in rows)
