@@ -1,6 +1,6 @@
 # make demo   check, draw, compile and train the hope spec (ten minutes on two cores)
 # make test   unit, oracle, golden, verify at small sizes, end to end (twenty minutes)
-# make long   what takes longer: trained-model properties, comparisons, benchmarks
+# make long   what takes hours: benchmarks, comparisons in equal time and equal tokens, one long run
 # make check  ruff, mypy, import laws
 # make docs   rewrite the generated pages of docs/
 #
@@ -19,7 +19,10 @@ test: .venv/.dev
 	OMP_NUM_THREADS=1 .venv/bin/pytest -n $(JOBS) -m "not long and not gpu"
 
 long: .venv/.dev
-	OMP_NUM_THREADS=1 .venv/bin/pytest -m long --timeout 10800
+	OMP_NUM_THREADS=1 .venv/bin/python bench/cell.py
+	OMP_NUM_THREADS=1 .venv/bin/python bench/text.py --out bench/results/text --seconds 840
+	OMP_NUM_THREADS=1 .venv/bin/python bench/text.py --out bench/results/text --tokens 819200
+	.venv/bin/python bench/long.py --minutes 90
 
 check: .venv/.dev
 	.venv/bin/ruff check .
