@@ -16,7 +16,7 @@ demo: .venv/.demo
 	.venv/bin/nlc demo
 
 test: .venv/.dev
-	OMP_NUM_THREADS=1 .venv/bin/pytest -n $(JOBS) -m "not long and not gpu"
+	OMP_NUM_THREADS=1 .venv/bin/pytest -n $(JOBS) -m "not gpu"
 
 long: .venv/.dev
 	OMP_NUM_THREADS=1 .venv/bin/python bench/cell.py

@@ -103,21 +103,9 @@ def _last_group(text: str) -> tuple[int, int] | None:
 
 
 def _split(text: str, separator: str) -> list[str]:
-    depth, start, parts = 0, 0, []
-    quote = ""
-    for i, c in enumerate(text):
-        if quote:
-            quote = "" if c == quote else quote
-        elif c in "\"'":
-            quote = c
-        elif c in OPEN:
-            depth += 1
-        elif c in CLOSE:
-            depth -= 1
-        elif c == separator and depth == 0:
-            parts.append(text[start:i].strip())
-            start = i + 1
-    return [p for p in (*parts, text[start:].strip()) if p]
+    cuts = [i for i, c in _outside(text) if c == separator]
+    parts = [text[a + 1 : b].strip() for a, b in zip([-1, *cuts], [*cuts, len(text)], strict=True)]
+    return [p for p in parts if p]
 
 
 def _operators(head: str, value: str, terms: list[str], indent: int) -> list[str]:

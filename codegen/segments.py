@@ -106,7 +106,6 @@ def _segmented(graph: Graph, head: str) -> list[str]:
     }
     cuts = ", ".join(f"({_at(t)}, {n})" for t, n in sorted(ticks, key=lambda c: (c[1], c[0])))
     said = ", ".join(f"{graph[level].name} ({graph[level].period})" for level in levels)
-    full = any(m.meta.value == "full" for m in memories)
     lines = [
         "    def run(self, tokens_BT, targets_BT, state, clock, final, learn):",
         f'        """Segment by segment: none crosses a tick of {said}.',
@@ -122,6 +121,35 @@ def _segmented(graph: Graph, head: str) -> list[str]:
         "                part_BTV, state, calls = self.read(tokens_BT[:, a:b], state, at, learn)",
         "                part_BT = nats_of(part_BTV, targets_BT[:, a:b])",
     ]
+    lines += [
+        "                awaited = {",
+        *(f"                    {w}" for w in _awaited(graph, levels)),
+        "                }",
+    ]
+    given = f", targets_BT[:, a:b] != {IGNORED}" if any(erases(m) for m in memories) else ""
+    lines.append(f"                state = self.learn(part_BT, calls, state, awaited{given})")
+    lines += [*_ticks(graph, levels), *_releases(graph, memories)]
+    lines += [
+        "            if not wanted:",
+        "                part_BTV, part_BT = part_BTV.detach(), part_BT.detach()",
+        "                state = over(torch.Tensor.detach, state)",
+        "            logits.append(part_BTV)",
+        "            nats.append(part_BT)",
+        *count_lines(graph, "T"),
+        "        return torch.cat(logits, 1), torch.cat(nats, 1), state",
+        "",
+        *_read(head),
+        "",
+        *_learn(memories),
+    ]
+    return lines
+
+
+Levels = Mapping[str, list[Memory]]  # id of a level -> its memories
+
+
+def _awaited(graph: Graph, levels: Levels) -> list[str]:
+    """For each level, whether a write is still to come that somebody reads."""
     waiting = []
     for level, members in levels.items():
         m = members[0]
@@ -130,10 +158,12 @@ def _segmented(graph: Graph, head: str) -> list[str]:
         waiting.append(
             f'"{name}": "{name}" in learn and (not final or {m.period.count} - ({t} + a) % {m.period.count} + a < T),'
         )
-    lines += ["                awaited = {", *(f"                    {w}" for w in waiting), "                }"]
-    taught = ", taught_BT" if any(erases(m) for m in memories) else ""
-    given = f", targets_BT[:, a:b] != {IGNORED}" if taught else ""
-    lines.append(f"                state = self.learn(part_BT, calls, state, awaited{given})")
+    return waiting
+
+
+def _ticks(graph: Graph, levels: Levels) -> list[str]:
+    """The writes of each level, where its period ends with the segment."""
+    lines: list[str] = []
     for level, members in levels.items():
         m, node = members[0], graph[level]
         t, n = _at(clock_of(m, "t")), m.period.count
@@ -152,6 +182,12 @@ def _segmented(graph: Graph, head: str) -> list[str]:
                 ),
             ]
         lines.append(f'                    self.fired("{node.name}", 1)')
+    return lines
+
+
+def _releases(graph: Graph, memories: list[Memory]) -> list[str]:
+    """Where a chunk ends that is longer than the period: reads see the state from there on."""
+    lines: list[str] = []
     for m in {place_of(graph, m): m for m in memories if holds(m)}.values():
         place = place_of(graph, m)
         lines += comment(f"reads of {m.name} see the state at every {m.chunk} tokens", "", 4)
@@ -162,15 +198,12 @@ def _segmented(graph: Graph, head: str) -> list[str]:
             f"                            released = {class_constant(m.id)}.released(register)",
             f'                            state = state | {{f"blocks.{{i}}.{place}": released}}',
         ]
-    lines += [
-        "            if not wanted:",
-        "                part_BTV, part_BT = part_BTV.detach(), part_BT.detach()",
-        "                state = over(torch.Tensor.detach, state)",
-        "            logits.append(part_BTV)",
-        "            nats.append(part_BT)",
-        *count_lines(graph, "T"),
-        "        return torch.cat(logits, 1), torch.cat(nats, 1), state",
-        "",
+    return lines
+
+
+def _read(head: str) -> list[str]:
+    """The method that runs all blocks over one segment."""
+    return [
         "    def read(self, tokens_BT, state, clock, learn):",
         '        """All blocks over tokens between two ticks, and the calls of each memory written at ticks."""',
         "        x_BTD, calls = F.embedding(tokens_BT, self.embedding), []",
@@ -181,7 +214,14 @@ def _segmented(graph: Graph, head: str) -> list[str]:
         "            state = with_layer(state, i, registers)",
         "            calls.append(call)",
         f"        return linear(rmsnorm(x_BTD, self.rmsnorm), {head}), state, calls",
-        "",
+    ]
+
+
+def _learn(memories: list[Memory]) -> list[str]:
+    """The method that takes each token's own error to the memories that learn from it."""
+    taught = ", taught_BT" if any(erases(m) for m in memories) else ""
+    full = any(m.meta is Meta.FULL for m in memories)
+    return [
         f"    def learn(self, nats_BT, calls, state, awaited{taught}):",
         '        """Every token\'s own error at each layer of these memories, added to its period\'s (eq. 71)."""',
         "        called = [(i, name, call) for i, made in enumerate(calls) for name, call in made.items()]",
@@ -196,7 +236,6 @@ def _segmented(graph: Graph, head: str) -> list[str]:
         f"            state = state | {{place: call.learner.gather(state.get(place, {{}}), call, own{taught})}}",
         "        return state",
     ]
-    return lines
 
 
 def _indented(lines: list[str], indent: int) -> list[str]:
