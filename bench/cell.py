@@ -89,7 +89,7 @@ def variants(dtype: torch.dtype, folder: str) -> tuple[dict[str, Callable[[], Te
     u, q = u.requires_grad_(), q.requires_grad_()
     parameters = {name.removeprefix("blocks.0.titans."): x for name, x in model.named_parameters()}
     runs = {
-        "generated": lambda: model(u=u, q=q)[0],
+        "generated": lambda: model(u=u, q=q, final=True)[0],
         "loop": lambda: loop(parameters, u, q),
         "loop of rows": lambda: loop_of_rows(parameters, u, q),
     }

@@ -31,6 +31,7 @@ class Emitter:
     calls: dict[str, dict[str, str]] = field(default_factory=dict)  # memory written at ticks -> the taps of each read
     functions: list[str] = field(default_factory=list)
     done: set[str] = field(default_factory=set)
+    final: bool = False  # some statement asks whether anybody reads the state afterwards
     owner: dict[str, str] = field(default_factory=dict)  # python variable -> value it holds
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from codegen.axes import Axes
@@ -45,8 +46,10 @@ def model_view(graph: Graph, header: tuple[str, ...]) -> ModelView:
     axes, file = Axes.of(graph), PurePosixPath(graph.file).name
     rules = _rules(graph)
     blocks = tuple(_block(graph, kind, axes, file) for kind in graph.blocks)
+    asks = any(b.final for b in blocks)  # every kind of block is called alike
+    blocks = tuple(replace(b, arguments=b.arguments + ", final" * asks) for b in blocks)
     names = {b: v.name for b, v in zip(graph.blocks, blocks, strict=True)}
-    body = tuple(_bare(graph, axes) if graph.bare else run_lines(graph, axes))
+    body = tuple(_bare(graph, axes, asks) if graph.bare else run_lines(graph, axes, asks))
     constants = (*slopes(graph), *_constants(graph))
     frame = tuple(line for w in graph.of(Weight) if not w.block for line in fit(_put(w), 2))
     flows = [line for b in blocks for line in b.flows]
@@ -200,6 +203,7 @@ def _block(graph: Graph, kind: str, axes: Axes, file: str) -> BlockView:
         forward=tuple(forward),
         writes=tuple(write_methods(emitter, rule_names(graph))),
         arguments=", ".join([*inputs, "s", "clock", "learn"]),
+        final=emitter.final,
         returns=returns,
     )
 
@@ -334,8 +338,8 @@ def _fields(graph: Graph) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _bare(graph: Graph, axes: Axes) -> list[str]:
-    """forward of a bare program."""
+def _bare(graph: Graph, axes: Axes, final: bool) -> list[str]:
+    """forward of a bare program.  final: its block asks whether anybody reads the state."""
     (kind,) = graph.blocks
     words = [argument(n.name) for n in graph.of(Input, kind)]
     given, first = ", ".join(words), words[0]
@@ -347,12 +351,13 @@ def _bare(graph: Graph, axes: Axes) -> list[str]:
     clock, writing, out, registers = (
         f"{word}_" if word in words else word for word in ("clock", "writing", "out", "registers")
     )
+    arguments = ", ".join([given, "layer_of(state, 0)", clock, writing] + ["final"] * final)
     return [
-        f"    def forward(self, *, {given}, state=None, learn=True):",
-        *docstring(f"{', '.join(outputs)} and the state after them.", f"{shapes}."),
+        f"    def forward(self, *, {given}, state=None, learn=True, final=False):",
+        *docstring(f"{', '.join(outputs)} and the state after them, not to be used where `final`.", f"{shapes}."),
         f"        state, {clock} = self.begun({first}, state)",
         f"        {writing} = self.learning(learn)",
-        f"        {out}, {registers} = self.blocks[0]({given}, layer_of(state, 0), {clock}, {writing})",
+        f"        {out}, {registers} = self.blocks[0]({arguments})",
         *count_lines(graph, f"{first}.shape[1]", clock, writing),
         f"        state = self.advanced(with_layer(state, 0, {registers}), {first}.shape[1])",
         f"        return {out}, self.closed(state, {writing})",
@@ -373,7 +378,7 @@ def docstring(first: str, more: str) -> list[str]:
 
 def argument(name: str) -> str:
     """An input as an argument of forward: its own name, unless forward or Python has another use for it."""
-    return f"{name}_" if keyword.iskeyword(name) or name in ("self", "state", "learn") else name
+    return f"{name}_" if keyword.iskeyword(name) or name in ("self", "state", "learn", "final") else name
 
 
 __all__ = ["attribute", "comment", "model_view"]

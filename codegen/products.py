@@ -100,6 +100,11 @@ def _shared_call(emitter: Emitter, recurrence: Recurrence, name: str) -> None:
         arguments.append(f'objective="{first.objective.kind}"')
     outside = set().union(*(emitter.uses.get(id, set()) for id in results)) - {recurrence.id, *recurrence.inside}
     arguments += [f'learn="{graph[first.level].name}" in learn'] + ["outputs=False"] * (not outside)
+    rowwise = {read.memory for read in maps.values()}
+    elsewhere = {r.memory for r in graph.of(Read, emitter.block) if r.id not in inside | emitter.targets}
+    if rowwise and not rowwise & elsewhere:
+        arguments.append("final=final")
+        emitter.final = True
     emitter.scope.runtime.add("shared_product")
     emitter.say(f"{name} = shared_product({', '.join(arguments)})")
     emitter.say(f's |= {{f"{level}.{{name}}": register for name, register in {name}.state.items()}}')

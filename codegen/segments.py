@@ -67,8 +67,9 @@ def ends_early(memory: Memory) -> bool:
     return memory.tail is Tail.FLUSH and memory.period.count > 1 and memory.carry is not Carry.MODEL
 
 
-def run_lines(graph: Graph, axes: Axes) -> list[str]:
-    """start, run and, where levels write at ticks, read and learn."""
+def run_lines(graph: Graph, axes: Axes, final: bool) -> list[str]:
+    """start, run and, where levels write at ticks, read and learn.  final: a block asks whether anybody reads the
+    state."""
     first = "x_BTD"
     lines = [
         "    def start(self, B):",
@@ -87,16 +88,16 @@ def run_lines(graph: Graph, axes: Axes) -> list[str]:
             '        """Logits, nats of every token and the state after them, for sequences that share all clocks."""',
             f"        {first} = F.embedding(tokens_BT, self.embedding)",
             "        for i, block in enumerate(self.blocks):",
-            f"            {first}, registers = block({first}, layer_of(state, i), clock, learn)",
+            f"            {first}, registers = block({first}, layer_of(state, i), clock, learn{', final' * final})",
             "            state = with_layer(state, i, registers)",
             f"        logits_BTV = linear(rmsnorm({first}, self.rmsnorm), {head})",
             *count_lines(graph, "tokens_BT.shape[1]"),
             "        return logits_BTV, nats_of(logits_BTV, targets_BT), state",
         ]
-    return lines + _segmented(graph, head)
+    return lines + _segmented(graph, head, final)
 
 
-def _segmented(graph: Graph, head: str) -> list[str]:
+def _segmented(graph: Graph, head: str, final: bool) -> list[str]:
     memories = loss_driven(graph)
     levels: dict[str, list[Memory]] = {}
     for m in memories:
@@ -118,7 +119,7 @@ def _segmented(graph: Graph, head: str) -> list[str]:
         f"        for a, b in segments(T, {cuts}):",
         "            with torch.enable_grad():  # a token's own error needs a graph, whatever the caller wants",
         "                at = {name: ticks + a for name, ticks in clock.items()}",
-        "                part_BTV, state, calls = self.read(tokens_BT[:, a:b], state, at, learn)",
+        f"                part_BTV, state, calls = self.read(tokens_BT[:, a:b], state, at, learn{', final' * final})",
         "                part_BT = nats_of(part_BTV, targets_BT[:, a:b])",
     ]
     lines += [
@@ -138,7 +139,7 @@ def _segmented(graph: Graph, head: str) -> list[str]:
         *count_lines(graph, "T"),
         "        return torch.cat(logits, 1), torch.cat(nats, 1), state",
         "",
-        *_read(head),
+        *_read(head, final),
         "",
         *_learn(memories),
     ]
@@ -201,16 +202,16 @@ def _releases(graph: Graph, memories: list[Memory]) -> list[str]:
     return lines
 
 
-def _read(head: str) -> list[str]:
+def _read(head: str, final: bool) -> list[str]:
     """The method that runs all blocks over one segment."""
     return [
-        "    def read(self, tokens_BT, state, clock, learn):",
+        f"    def read(self, tokens_BT, state, clock, learn{', final' * final}):",
         '        """All blocks over tokens between two ticks, and the calls of each memory written at ticks."""',
         "        x_BTD, calls = F.embedding(tokens_BT, self.embedding), []",
         "        if not x_BTD.requires_grad:  # an own error needs a graph even where nothing else is trained",
         "            x_BTD = x_BTD.detach().requires_grad_()",
         "        for i, block in enumerate(self.blocks):",
-        "            x_BTD, registers, call = block(x_BTD, layer_of(state, i), clock, learn)",
+        f"            x_BTD, registers, call = block(x_BTD, layer_of(state, i), clock, learn{', final' * final})",
         "            state = with_layer(state, i, registers)",
         "            calls.append(call)",
         f"        return linear(rmsnorm(x_BTD, self.rmsnorm), {head}), state, calls",

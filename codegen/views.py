@@ -20,19 +20,8 @@ class BlockView:
     forward: tuple[str, ...]
     writes: tuple[str, ...]  # methods that write a memory at a tick
     arguments: str  # of forward, after self
+    final: bool  # some statement asks whether anybody reads the state afterwards
     returns: str
-
-
-@dataclass(frozen=True, slots=True)
-class TickView:
-    """A level that writes at segment ends."""
-
-    level: str
-    period: int
-    clock: str
-    comment: str
-    members: tuple[str, ...]
-    hold: int
 
 
 @dataclass(frozen=True, slots=True)

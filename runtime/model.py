@@ -342,7 +342,8 @@ class LanguageModel(Sequenced):
             waves = [[row for wave in waves for row in wave]]
         for wave in waves:
             ready = [(row, self._reset(lane_states[row.lane]) if row.fresh else lane_states[row.lane]) for row in wave]
-            for row, logits, nats, after, left in self._together(ready, learn, final, lanes, peeking):
+            unread = final and not self.streams  # a lane's next document reads a stream
+            for row, logits, nats, after, left in self._together(ready, learn, unread, lanes, peeking):
                 at = torch.where(row.places < 0, row.places, row.lane * T + row.places)
                 logits_at.append((at, logits))
                 nats_at.append((at, nats))

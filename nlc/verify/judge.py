@@ -20,6 +20,7 @@ from nlc.verify.small import CHUNKS, chunk_settings, small_settings
 
 FLOAT64, FLOAT32 = 1e-9, 1e-3
 FLOOR = 1e-6  # of the largest norm: below it a tensor counts as this large
+State = Mapping[str, Mapping[str, Tensor]]
 FIRES = 3  # how often every level must write in the main case
 
 
@@ -28,7 +29,7 @@ class Outcome:
     """One comparison: the worst relative error and where it was."""
 
     case: str
-    way: str  # whole, streamed, float32
+    way: str  # whole, trained (nobody reads the state), streamed, float32
     error: float
     where: str
     tolerance: float
@@ -115,6 +116,8 @@ def _judge(program: Program, label: str, report: Report, seed: int, full: bool) 
             _check_alive(program, expected, label, report)
         whole = observed(program, model, case, (case.length,))
         report.outcomes.append(compare(name, "whole", whole, expected, FLOAT64))
+        trained = observed(program, model, case, (case.length,), final=True)
+        report.outcomes.append(compare(name, "trained", trained, expected, FLOAT64))
         if len(case.pieces) > 1:
             streamed = observed(program, model, case, case.pieces)
             report.outcomes.append(compare(name, "streamed", streamed, expected, FLOAT64))
@@ -136,10 +139,10 @@ def perturbed(model: nn.Module, seed: int) -> nn.Module:
 
 @dataclass(frozen=True)
 class Seen:
-    """Outputs, state and gradients of one run."""
+    """Outputs, state (where the run keeps one) and gradients of one run."""
 
     outputs: dict[str, Tensor]
-    state: Mapping[str, Mapping[str, Tensor]]
+    state: State | None
     gradients: dict[str, Tensor]
 
 
@@ -156,26 +159,31 @@ def reference(program: Program, model: nn.Module, case: Case) -> Result:
     return interpret(program.graph, weights, case.tokens, case.targets, starts=case.starts, mask=case.mask)
 
 
-def observed(program: Program, model: nn.Module, case: Case, pieces: tuple[int, ...]) -> Seen:
-    """The compiled program over `pieces`, the state handed from one to the next."""
+def observed(program: Program, model: nn.Module, case: Case, pieces: tuple[int, ...], final: bool = False) -> Seen:
+    """The compiled program over `pieces`, the state handed from one to the next.
+
+    `final`: as a model is trained, nobody reads the last state, so there is none.
+    """
     model.zero_grad()
     dtype = next((p.dtype for p in model.parameters()), torch.float64)
     state, at, parts = None, 0, []
     for n in pieces:
-        cut = slice(at, at + n)
+        cut, last = slice(at, at + n), final and at + n == sum(pieces)
         if program.graph.bare:
-            out, state = model(**{argument(k): x[:, cut].to(dtype) for k, x in case.inputs.items()}, state=state)
+            given = {argument(k): x[:, cut].to(dtype) for k, x in case.inputs.items()}
+            out, state = model(**given, state=state, final=last)
             parts.append(out if isinstance(out, tuple) else (out,))
         else:
             border = {k: x[:, cut] for k, x in (("starts", case.starts), ("mask", case.mask)) if x is not None}
-            nats, state = cast(Any, model).nats(case.tokens[:, cut], case.targets[:, cut], state=state, **border)
+            border |= {"state": state, "final": last}
+            nats, state = cast(Any, model).nats(case.tokens[:, cut], case.targets[:, cut], **border)
             parts.append((nats,))
         at += n
     columns = [torch.cat(column, 1) for column in zip(*parts, strict=True)]
     if program.graph.bare:
         outputs = dict(zip([o.name for o in program.graph.of(Output)], columns, strict=True))
-        given = cotangents(program, outputs)
-        scalar = sum((y * given[n].to(y.dtype)).sum() for n, y in outputs.items())
+        pull = cotangents(program, outputs)
+        scalar = sum((y * pull[n].to(y.dtype)).sum() for n, y in outputs.items())
     else:
         outputs = {"nats": columns[0]}
         taught = case.targets != -100 if case.mask is None else (case.targets != -100) & case.mask
@@ -183,7 +191,7 @@ def observed(program: Program, model: nn.Module, case: Case, pieces: tuple[int, 
     if isinstance(scalar, Tensor) and scalar.requires_grad:
         torch.autograd.backward(scalar)
     gradients = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in model.named_parameters()}
-    return Seen(outputs, state or {}, gradients)
+    return Seen(outputs, None if final else state, gradients)
 
 
 def compare(case: str, way: str, seen: Seen, expected: Result, tolerance: float) -> Outcome:
@@ -191,7 +199,7 @@ def compare(case: str, way: str, seen: Seen, expected: Result, tolerance: float)
     right = {"nats": expected.nats} if expected.nats is not None else expected.outputs
     kinds = {
         "output": [(n, seen.outputs[n], b) for n, b in right.items()],
-        "state": list(_states(seen.state, expected.state)),
+        "state": [] if seen.state is None else list(_states(seen.state, expected.state)),
         "gradient": [(n, seen.gradients[n], b) for n, b in expected.gradients.items()],
     }
     worst, where = 0.0, ""
@@ -206,9 +214,6 @@ def compare(case: str, way: str, seen: Seen, expected: Result, tolerance: float)
             if not error <= worst:
                 worst, where = error if error == error else float("inf"), f"{kind} {name}"
     return Outcome(case, way, worst, where, tolerance)
-
-
-State = Mapping[str, Mapping[str, Tensor]]
 
 
 def _states(mine: State, right: State) -> Iterable[tuple[str, Tensor, Tensor]]:

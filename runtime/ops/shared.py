@@ -40,6 +40,7 @@ from runtime.ops.stack import (
     fold,
     lay,
     split,
+    unfolded,
 )
 
 
@@ -72,6 +73,7 @@ def shared_product(
     kept: bool = False,
     learn: bool = True,
     outputs: bool = True,
+    final: bool = False,
 ) -> Shared:
     """Write and read self-generated matrix memories that share keys, rates and retention.
 
@@ -92,6 +94,8 @@ def shared_product(
         does, so only those rows are carried along; S itself costs nothing backward where its state is not used
     learn=False: nothing is written or forgotten, yet chunks go on
     outputs=False: k, v, rate and keep are not returned
+    final: nobody but a later call with the same readouts reads the states returned.  A box read through one goes on
+        as its rows {"rows": w S, "held.rows": ...}, (B, H, n, K), and is neither advanced nor among the bounds
 
     Gradients are of first order; a token's own error (`own_errors`) can be differentiated again.  Raises RuntimeError
     where any other second derivative is asked for.
@@ -106,11 +110,12 @@ def shared_product(
             "kept": kept,
             "learn": learn,
             "outputs": outputs,
+            "final": final,
         }
         return headless.call_shared(shared_product, flow, states, queries, extras, weights, start, **more)
     phase = phase % chunk
     if readouts:
-        states, start, queries = fold(states, start, queries, readouts)
+        states, start, queries = fold(states, start, queries, readouts, final)
     kind = Kind(erase, objective == "l2", kept, start is not None)
     layout = lay(flow, kind, states, queries, len(extras))
     now = torch.cat([states[box]["M"] for box in layout.rows], -2)
@@ -155,9 +160,9 @@ def gather(layout: Layout, pieces: list[Piece], now: Tensor, held: Tensor, chunk
     bounds = {box: along(0, [p.bounds[i] for p in pieces]) for box, i in named.items()}
     running = unstacked(layout, now)
     frozen = running if held is now else unstacked(layout, held)
-    state = {box: {"M": running[box]} | ({"held.M": frozen[box]} if chunk > 1 else {}) for box in named}
+    state = {box: {"M": running[box]} | ({"held.M": frozen[box]} if chunk > 1 else {}) for box in layout.rows}
     streams = [[getattr(p, name) for p in pieces] for name in ("k", "v", "rate", "keep")]
-    return Shared(bounds, *(None if x[0] is None else along(1, x) for x in streams), state)
+    return Shared(bounds, *(None if x[0] is None else along(1, x) for x in streams), unfolded(state))
 
 
 def unstacked(layout: Layout, stack: Tensor) -> dict[str, Tensor]:

@@ -39,15 +39,36 @@ def fold(
     start: Mapping[str, Tensor] | None,
     queries: Queries,
     readouts: Mapping[str, Tensor],
+    final: bool,
 ) -> tuple[dict[str, Mapping[str, Tensor]], dict[str, Tensor] | None, Queries]:
-    """Boxes read through a read-out: a further box of the rows w S each, and the box itself last, unread."""
-    rows = {box + FOLDED: {name: w @ M for name, M in states[box].items()} for box, w in readouts.items()}
+    """Boxes read through a read-out w: a further box of the rows w S each, and S itself last, unread.
+
+    `final`: nobody reads S afterwards, and the rows go on alone, from one call to the next.
+    """
+    rows = {box + FOLDED: rows_of(states[box], w) for box, w in readouts.items()}
     plain = {box: state for box, state in states.items() if box not in readouts}
-    whole = {box: states[box] for box in readouts}
+    whole = {} if final else {box: states[box] for box in readouts}
     if start is not None:
         start = {**start, **{box + FOLDED: w @ start[box] for box, w in readouts.items()}}
     asked = [(x, [box + FOLDED if box in readouts else box for box in boxes]) for x, boxes in queries]
     return {**rows, **plain, **whole}, start, asked
+
+
+def rows_of(state: Mapping[str, Tensor], w: Tensor) -> dict[str, Tensor]:
+    """w S and its held value, of a box or of what `unfolded` left of it."""
+    if "M" in state:
+        return {part: w @ S for part, S in state.items()}
+    return {part.replace("rows", "M"): rows for part, rows in state.items()}
+
+
+def unfolded(state: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
+    """Registers by box: {"M", "held.M"}, or {"rows", "held.rows"} of a box whose rows went on alone."""
+    named = {box: dict(register) for box, register in state.items() if not box.endswith(FOLDED)}
+    for box, register in state.items():
+        alone = box.removesuffix(FOLDED)
+        if alone not in named:
+            named[alone] = {part.replace("M", "rows"): x for part, x in register.items()}
+    return named
 
 
 def cut(T: int, chunk: int, phase: int) -> list[tuple[int, int]]:

@@ -242,6 +242,24 @@ def test_a_readout_is_the_read_of_the_whole_box(phase):
     same(found[3], found[1], 1e-9)
 
 
+@pytest.mark.parametrize("split", [0, 5, 8, 12])
+def test_a_final_state_keeps_the_rows_of_a_readout_alone(split):
+    """Where nobody reads the states, a box read through a read-out is carried as its rows, the same to every read."""
+    case = Case(19, 8, flow="fixed")
+    w = torch.randn(H, K, 3, dtype=torch.float64, requires_grad=True)
+    case.boxes, case.options = ["key", "aside"], {"readouts": {"aside": w}}
+    found = []
+    for final in (False, True):
+        states, phase, parts = case.states(), 3, []
+        for piece in (slice(0, split), slice(split, None)) if split else (slice(None),):
+            shared, y = case.fast(piece, states, phase=phase, final=final)
+            states, phase, parts = shared.state, phase + split, [*parts, y]
+        assert set(shared.state["aside"]) == ({"rows", "held.rows"} if final else {"M", "held.M"})
+        ys = [torch.cat(parts, 1), shared.state["memory"]["M"]]
+        found.append([*ys, *torch.autograd.grad(probe(ys), [*case.leaves, w], allow_unused=True)])
+    same(found[1], found[0], 1e-12)
+
+
 def test_identical_tokens_in_float32():
     case, low = Case(128, 64, seed=3), Case(128, 64, seed=3, dtype=torch.float32)
     for c in (case, low):
