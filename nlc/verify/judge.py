@@ -174,9 +174,11 @@ def observed(program: Program, model: nn.Module, case: Case, pieces: tuple[int, 
             out, state = model(**given, state=state, final=last)
             parts.append(out if isinstance(out, tuple) else (out,))
         else:
-            border = {k: x[:, cut] for k, x in (("starts", case.starts), ("mask", case.mask)) if x is not None}
-            border |= {"state": state, "final": last}
-            nats, state = cast(Any, model).nats(case.tokens[:, cut], case.targets[:, cut], **border)
+            border: dict[str, Any] = {
+                k: x[:, cut] for k, x in (("starts", case.starts), ("mask", case.mask)) if x is not None
+            }
+            options = {**border, "state": state, "final": last}
+            nats, state = cast(Any, model).nats(case.tokens[:, cut], case.targets[:, cut], **options)
             parts.append((nats,))
         at += n
     columns = [torch.cat(column, 1) for column in zip(*parts, strict=True)]
