@@ -7,7 +7,7 @@
 # Each target makes .venv by itself, once. PYTHON=python3.12 make ... picks another interpreter.
 
 PYTHON ?= python3
-PIP := .venv/bin/pip install --disable-pip-version-check -c constraints.txt
+PIP := .venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt
 JOBS ?= 2
 
 .PHONY: demo test long check docs clean

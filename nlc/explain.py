@@ -191,7 +191,7 @@ def _ratio(value: Fraction) -> str:
 def _outer(objective: str, period: Period) -> str:
     if objective != "loss":
         return objective
-    return "each token's own loss" if period.unit is Unit.TOKEN else "the training loss"
+    return "each token's loss" if period.unit is Unit.TOKEN else "training loss"
 
 
 def _objective(objective: Objective, graph: Graph) -> str:

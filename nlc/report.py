@@ -37,10 +37,10 @@ def _head(e: Explanation) -> str:
 
 def levels_text(e: Explanation) -> str:
     """The levels as a table."""
-    rows = [["", "level", "every", "per step", "per sequence", "rule", "learns from"]]
+    rows = [["", "level", "every", "per step", "per sequence", "learns from", "rule"]]
     for level in e.levels:
         often = [level.period, level.per_step, level.per_sequence]
-        rows.append([str(level.index), level.name, *often, level.rule, level.learns_from])
+        rows.append([str(level.index), level.name, *often, level.learns_from, level.rule])
     title, counted = "Levels, fastest first, and how often each is updated", ""
     if any(level.fires for level in e.levels):
         counted = (

@@ -22,7 +22,6 @@ class Report:
     loss: float
     tokens_per_s: float
     seconds_left: float
-    validation: float | None = None  # bits a byte, the last that was measured
 
     @property
     def bits_per_byte(self) -> float:
@@ -30,9 +29,11 @@ class Report:
 
 
 class Display(Protocol):
-    """`update` at every report, `note` for a line that stays; entered while the run goes on."""
+    """`update` at every report, `judged` after a validation, `note` for a line that stays; entered while the run goes
+    on."""
 
     def update(self, report: Report) -> None: ...
+    def judged(self, bits_per_byte: float) -> None: ...
     def note(self, line: str) -> None: ...
     def __enter__(self) -> Display: ...
     def __exit__(
@@ -44,6 +45,9 @@ class Silent:
     """Nothing."""
 
     def update(self, report: Report) -> None:
+        pass
+
+    def judged(self, bits_per_byte: float) -> None:
         pass
 
     def note(self, line: str) -> None:
@@ -85,10 +89,12 @@ class Live:
             completed=report.step,
             loss=f"{report.loss:.4f}",
             bits=f"{report.bits_per_byte:.4f}",
-            judged="" if report.validation is None else f"{report.validation:.4f}",
             speed=f"{report.tokens_per_s:,.0f}",
             left=duration(report.seconds_left),
         )
+
+    def judged(self, bits_per_byte: float) -> None:
+        self.progress.update(self.task, judged=f"{bits_per_byte:.4f}")
 
     def note(self, line: str) -> None:
         self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -104,7 +104,6 @@ class Run:
         self.saved = -1  # steps done at the last checkpoint
         self.losses: list[Tensor] = []  # of the steps since the last row
         self.loss = math.nan  # their mean at the last row
-        self.judged: float | None = None  # bits a byte of the last validation
         self.training = 0.0  # seconds spent in steps, up to the last row
         self.began = self.clock = time.perf_counter()  # of the run; of the steps since the last row, pauses left out
 
@@ -165,7 +164,7 @@ class Run:
         values |= {f"level/{name}/fires": count for name, count in self.fires().items()}
         self._write(values)
         left = (self.settings.steps - self.step) * self.training / self.step
-        self.display.update(Report(self.step, self.settings.steps, loss, speed, left, self.judged))
+        self.display.update(Report(self.step, self.settings.steps, loss, speed, left))
         self.losses, self.loss, self.clock = [], loss, time.perf_counter()
 
     def fires(self) -> dict[str, int]:
@@ -179,8 +178,9 @@ class Run:
             result = evaluate(self.model, self.text.validation, batch=s.batch, context=s.context, tokens=tokens)
             found = {"val/loss": result.loss, "val/bits_per_byte": result.bits_per_byte, "val/tokens": result.tokens}
             self._write(found)
-        self.judged = result.bits_per_byte
-        self.display.note(f"step {self.step}: validation {self.judged:.4f} bits/byte on {result.tokens:,} tokens")
+        bits = result.bits_per_byte
+        self.display.judged(bits)
+        self.display.note(f"step {self.step}: validation {bits:.4f} bits/byte on {result.tokens:,} tokens")
         return result
 
     def _save(self) -> Path:

@@ -46,7 +46,7 @@ def demo(
 
     heading(1, "the spec", f"nlc show {SPEC}")
     say(f"{spec.source} is legal. Its block, applied {spec.model.sizes['layers']} times:\n")
-    say(indented(spec.model.block or ""))
+    say_code(spec.model.block or "")
 
     heading(2, "what learns, and how often", f"nlc explain {SPEC}")
     say(levels_text(facts) + "\n")
@@ -54,7 +54,7 @@ def demo(
     say_or_write(drawn(graph, Format.svg), folder / "levels.svg")
 
     heading(3, "the program", f"nlc compile {SPEC}")
-    say(excerpts(spec, folder / "code"))
+    say_excerpts(spec, folder / "code")
 
     heading(4, "training on real text", typed(chosen))
     status = run(spec, folder, data)
@@ -67,29 +67,40 @@ def demo(
 
 
 def heading(number: int, title: str, command: str) -> None:
-    say(f"\n== {number} of 4: {title} ".ljust(101, "=") + f"\n   {command}\n")
+    say("\n" + painted(f"== {number} of 4: {title} ".ljust(101, "="), "bold cyan"))
+    say("   " + painted(command, "bold") + "\n")
 
 
-def indented(text: str) -> str:
-    return "\n".join(f"    {line}".rstrip() for line in text.rstrip("\n").splitlines())
+def painted(text: str, style: str = "") -> str:
+    """For a terminal, in colours: of `style`, or of Python code.  For anything else, the text."""
+    from rich.console import Console
+    from rich.syntax import Syntax
+
+    console = Console(soft_wrap=True, highlight=False)
+    if not console.is_terminal:
+        return text
+    with console.capture() as shown:
+        code = Syntax("", "python", theme="ansi_dark", background_color="default")
+        console.print(text if style else code.highlight(text), style=style or None, markup=False, end="")
+    return shown.get().rstrip("\n")
 
 
-def excerpts(spec: Spec, folder: Path) -> str:
+def say_code(text: str) -> None:
+    say(painted("\n".join(f"    {line}".rstrip() for line in text.rstrip("\n").splitlines())))
+
+
+def say_excerpts(spec: Spec, folder: Path) -> None:
     """Part of the generated block, and the training loop."""
     from nlc.compile import compile
 
     files = compile(spec).files
-    parts = []
     for name, begins in (("model.py", "    def forward("), ("train.py", "        for step in ")):
         lines = files[name].splitlines()
         first = next(i for i, line in enumerate(lines) if line.startswith(begins))
         shown = block(lines[first:])
-        parts += [
-            f"{folder / name}, {len(lines)} lines; from line {first + 1}:\n",
-            indented("\n".join(shown[:EXCERPT])),
-        ]
-        parts += ["        ...\n" if len(shown) > EXCERPT else ""]
-    return "\n".join(parts).rstrip()
+        say(f"{folder / name}, {len(lines)} lines; from line {first + 1}:\n")
+        say_code("\n".join([*shown[:EXCERPT], *["    ..."] * (len(shown) > EXCERPT)]))
+        say("")
 
 
 def block(lines: Sequence[str]) -> list[str]:
@@ -107,13 +118,15 @@ def typed(chosen: Mapping[str, object]) -> str:
 
 
 def after(folder: Path) -> str:
-    return f"""
-Where to go from here
-
-    {folder / "loss.png"}: the loss curve; {folder / "code"}: the program that ran
-    nlc eval {folder} --learn off                          the same weights, learning off at test time
-    nlc explain hope                                     how each memory is computed and why; cost
-    nlc train hope --set levels.cms.memories.mid.every=never
-    nlc train transformer                                the baseline
-    nlc show hope > mine.yaml                            change it; nlc check mine.yaml says what it makes of it
-"""
+    more = {
+        f"nlc eval {folder} --learn off": "the same weights, learning off at test time",
+        f"nlc explain {SPEC}": "how each memory is computed and why; cost",
+        f"nlc train {SPEC} --set levels.cms.memories.mid.every=never": "a memory fewer",
+        "nlc train transformer": "the baseline",
+        f"nlc show {SPEC} > mine.yaml": "change it; nlc check mine.yaml says what it makes of it",
+    }
+    width = max(map(len, more))
+    lines = "\n".join(f"    {command:{width}}  {why}" for command, why in more.items())
+    title = painted("Where to go from here", "bold cyan")
+    kept = f"{folder / 'loss.png'}: the loss curve; {folder / 'code'}: the program that ran"
+    return f"\n{title}\n\n    {kept}\n{lines}\n"
