@@ -36,6 +36,7 @@ from runtime.errors import DATA_MISSING, Diverged, Interrupted, RunError
 from runtime.evaluate.loss import Result, evaluate
 from runtime.level import Level
 from runtime.model import State, over
+from runtime.numerics import flush_subnormals
 from runtime.progress import Report, display
 from runtime.settings import Settings
 from runtime.signals import Stop
@@ -92,6 +93,7 @@ class Run:
         self._finish()
 
     def _begin(self, model: nn.Module, levels: Sequence[Level]) -> None:
+        flush_subnormals()
         self.model, self.levels = model, list(levels)
         self.directory.begin(self.package)
         self.metrics = metrics.Metrics(self.directory.metrics)

@@ -9,6 +9,7 @@ from runtime import checkpoint, data, program
 from runtime.directory import RunDirectory
 from runtime.errors import USAGE, RunError
 from runtime.evaluate.loss import Result, evaluate
+from runtime.numerics import flush_subnormals
 
 
 def evaluate_run(
@@ -23,6 +24,7 @@ def evaluate_run(
 
     tokens: about how many to read; 0 is the whole validation part.  Raises RunError (DataError, CheckpointError).
     """
+    flush_subnormals()
     path = Path(path)
     if not path.is_dir():
         raise RunError(f"no such run directory: '{path}'", USAGE)
