@@ -55,6 +55,14 @@ class TestARun:
                 "", "/model.safetensors", "/optimiser.safetensors", "/training.json", "/manifest.json")),
         }  # fmt: skip
 
+    def test_counts_subnormal_numbers_as_zero(self, package: Package, text: Path, tmp_path: Path) -> None:
+        smallest = torch.tensor(1e-39)
+        if not torch.set_flush_denormal(False):
+            pytest.skip("this processor cannot")
+        assert smallest * 1 > 0
+        run(package(), tmp_path / "out", "--data", text, "--quiet")
+        assert smallest * 1 == 0
+
     def test_learns_and_says_so_as_json(self, out: Path) -> None:
         assert self.result["steps"] == 30 and self.result["tokens"] == 30 * 2 * 16
         assert self.result["fires"] == {"titans": 30 * 16, "train": 30, "cms.slow": 15}
