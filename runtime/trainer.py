@@ -140,7 +140,7 @@ class Run:
         self.state = state
         self.losses.append(loss.detach())
         last = self.step == s.steps
-        if last or self.step == 1 or due(self.step, s.log_every):
+        if self._logs(self.step):
             self._log()
         if last:  # `steps` does the rest
             return
@@ -151,6 +151,14 @@ class Run:
         if self.stop.asked:
             place = self._save()
             raise Interrupted(f"stopped by {self.stop.name} after step {self.step}; saved in {place}", self.stop.asked)
+
+    @property
+    def unread(self) -> bool:
+        """Whether nobody will read the state that this step leaves: no row of metrics is due."""
+        return not self._logs(self.step + 1)
+
+    def _logs(self, step: int) -> bool:
+        return step in (1, self.settings.steps) or due(step, self.settings.log_every)
 
     def _log(self) -> None:
         """A row of metrics and the display, from the steps since the last row."""

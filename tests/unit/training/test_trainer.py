@@ -56,9 +56,9 @@ class TestARun:
         }  # fmt: skip
 
     def test_counts_subnormal_numbers_as_zero(self, package: Package, text: Path, tmp_path: Path) -> None:
-        smallest = torch.tensor(1e-39)
         if not torch.set_flush_denormal(False):
             pytest.skip("this processor cannot")
+        smallest = torch.tensor(1e-39)
         assert smallest * 1 > 0
         run(package(), tmp_path / "out", "--data", text, "--quiet")
         assert smallest * 1 == 0
@@ -165,7 +165,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_and_names_the_memory
     """The memory of layer 1 meets a bad byte, 'f', for the first time at step 3."""
     broken = SOURCE.replace(
         "        if learn:\n",
-        "        self.calls = getattr(self, 'calls', 0) + (tokens.shape[1] == 16 and final)\n"
+        "        self.calls = getattr(self, 'calls', 0) + (tokens.shape[1] == 16 and torch.is_grad_enabled())\n"
         "        if self.calls >= 3:\n"
         "            bad = (tokens == ord('f')).any(1)[:, None]\n"
         "            M = after['blocks.1.titans.key']['M'].masked_fill(bad, float('inf'))\n"
