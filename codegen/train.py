@@ -84,7 +84,7 @@ def view(graph: Graph, *, header: Sequence[str], digest: str) -> TrainView:
         )
         for level in outer
     }
-    arguments = "x_BT, y_BT, state, starts=starts_BT" if stream else "x_BT, y_BT, final=run.unread"
+    arguments = "x_BT, y_BT, run.state, starts=starts_BT" if stream else "x_BT, y_BT, final=run.unread"
     return TrainView(
         header=tuple(line for text in header for line in wrapped(text, WIDTH - 2)),
         doc=doc(graph),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nlc.cli.common import SetOption, Status, calm_threads, say, say_or_write, settings
-from nlc.cli.runs import DataOption, run
+from nlc.cli.runs import DataOption, HowToRun, run
 
 if TYPE_CHECKING:
     from nlc.spec import Spec
@@ -57,7 +57,7 @@ def demo(
     say_excerpts(spec, folder / "code")
 
     heading(4, "training on real text", typed(chosen))
-    status = run(spec, folder, data)
+    status = run(spec, folder, HowToRun(data))
     if status == Status.DONE:
         say(after(folder))
     return status
