@@ -11,9 +11,11 @@ from pathlib import Path
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+FAILED = 1
+
 
 def launch(program: Path, arguments: Sequence[str], processes: int) -> int:
-    """The exit status of the first process that failed, or 0.  The others are ended when one fails."""
+    """The exit status of the first process that failed, or 0.  When one fails, the others are ended."""
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # every process says itself what is wrong
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     config = LaunchConfig(
@@ -25,5 +27,5 @@ def launch(program: Path, arguments: Sequence[str], processes: int) -> int:
     except ChildFailedError as error:
         _, first = error.get_first_failure()
         code: int = first.exitcode
-        return code if code >= 0 else 128 - code
+        return code if code > 0 else FAILED  # it was killed
     return 0

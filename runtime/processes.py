@@ -93,4 +93,5 @@ def together(send: Callable[[], object]) -> None:
     try:
         send()
     except RuntimeError as error:  # what torch makes of a closed connection or a time out
-        raise Lost(f"another process of this run has ended ({str(error).splitlines()[0]})") from None
+        reason = str(error).splitlines()[0].rpartition("] ")[2] if "] " in str(error) else str(error)
+        raise Lost(f"another process of this run has ended ({reason.partition('. ')[0]})") from None

@@ -373,8 +373,10 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        self.stop.__exit__(kind, error, trace)
         self.display.__exit__(kind, error, trace)
+        message = "" if error is None else self._said(error)
+        if message and (self.processes.first or isinstance(error, Lost)):
+            print(f"error: {message}", file=sys.stderr, flush=True)
         if self.metrics is not None:
             if error is not None:
                 self._draw()
@@ -383,11 +385,8 @@ class Run:
             self.processes.leave()
             if self.result:
                 print(summary.text(self.result, as_json=self.options.json))
-            return True
-        message = self._said(error)
-        if message and (self.processes.first or isinstance(error, Lost)):
-            print(f"error: {message}", file=sys.stderr)
-        return bool(message)
+        self.stop.__exit__(kind, error, trace)
+        return error is None or bool(message)
 
     def _said(self, error: BaseException) -> str:
         """What a user reads of an error that ends the run, its status set; "" of one that is a fault of ours."""
