@@ -219,6 +219,8 @@ class Scope:
             case "min" | "max":
                 return self._extremum(node)
             case "where":
+                if isinstance(known := self.graph[node.inputs[0]], Number):
+                    return self._aligned(node.inputs[1 if known.value else 2], len(node.shape or ()))[0]
                 condition, a, b = (self._aligned(i, len(node.shape or ()))[0] for i in node.inputs)
                 return f"torch.where({condition} != 0, {a}, {b})"
             case "concat":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from codegen.equations import number
 from codegen.expressions import Scope, attribute
-from codegen.layout import comment
+from codegen.layout import cited, comment
 from codegen.names import class_constant, function_name, local
 from codegen.places import place_of
 from nlc.equations import Name, walk
@@ -29,7 +29,7 @@ def headline(emitter: Emitter, recurrence: Recurrence) -> None:
     memory: Memory = graph[recurrence.members[0]]
     level: Level = graph[memory.level]
     chunk = f", chunk {memory.chunk}" if memory.chunk > 1 else ""
-    emitter.lines += comment(f"level {level.name}: every {memory.period}{chunk}", f"{emitter.file}:{level.at.line}", 2)
+    emitter.lines += comment(f"level {level.name}: every {memory.period}{chunk}", cited(level.at), 2)
     emitter.lines += comment(recurrence.reason, "", 2)
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import keyword
 import re
 from dataclasses import replace
-from pathlib import PurePosixPath
 
 from codegen.axes import Axes
 from codegen.block import Emitter
 from codegen.equations import number, spec_text
 from codegen.expressions import attribute
 from codegen.fires import count_lines, in_sequence, loss_driven
-from codegen.layout import comment, fit, wrapped
+from codegen.layout import comment, docstring_text, fit, wrapped
 from codegen.lowerings import compute
 from codegen.memories import counts, form_text, log_retention, moving_params, start_parts, tuple_
 from codegen.names import class_constant, class_name, function_name, local
@@ -43,9 +42,9 @@ FROM_MODEL = (
 
 def model_view(graph: Graph, header: tuple[str, ...]) -> ModelView:
     """Everything templates/model.py.j2 prints."""
-    axes, file = Axes.of(graph), PurePosixPath(graph.file).name
+    axes = Axes.of(graph)
     rules = _rules(graph)
-    blocks = tuple(_block(graph, kind, axes, file) for kind in graph.blocks)
+    blocks = tuple(_block(graph, kind, axes) for kind in graph.blocks)
     asks = any(b.final for b in blocks)  # every kind of block is called alike
     blocks = tuple(replace(b, arguments=b.arguments + ", final" * asks) for b in blocks)
     names = {b: v.name for b, v in zip(graph.blocks, blocks, strict=True)}
@@ -63,7 +62,7 @@ def model_view(graph: Graph, header: tuple[str, ...]) -> ModelView:
     everything += [line for r in rules for line in r.lines]
     return ModelView(
         header=tuple(line for text in header for line in wrapped(text, 118)),
-        doc=tuple(wrapped(" ".join(graph.doc.split()) or graph.name, 116)),
+        doc=tuple(wrapped(docstring_text(" ".join(graph.doc.split()) or graph.name), 116)),
         legend=tuple(wrapped(f"Shapes: {axes.legend()}.", 118)),
         imports=_imports("\n".join(everything), graph.bare),
         constants=constants,
@@ -180,13 +179,13 @@ def _write(graph: Graph, memory: Memory, names: dict[Rule, str]) -> str:
 # ---- blocks ----------------------------------------------------------------------------------------------------------
 
 
-def _block(graph: Graph, kind: str, axes: Axes, file: str) -> BlockView:
-    emitter = Emitter(graph, kind, axes, file, compute, own=bool(loss_driven(graph)))
+def _block(graph: Graph, kind: str, axes: Axes) -> BlockView:
+    emitter = Emitter(graph, kind, axes, compute, own=bool(loss_driven(graph)))
     emitter.all()
     results = [emitter.scope.spread(o.value) for o in graph.of(Output, kind)]
     inputs = [emitter.scope.names[n.id] for n in graph.of(Input, kind)]
     calls = [c for m, taps in emitter.calls.items() for c in fit(_call(emitter, graph[m], list(taps.values())), 3)]
-    forward = _preamble(emitter, inputs[0], calls)
+    forward = _preamble(emitter, inputs[0], [*calls, *results])
     returns = results[0] if len(results) == 1 else f"({', '.join(results)})"
     if loss_driven(graph):
         forward += ["        calls = {", *(f"{c}" for c in calls), "        }"] if calls else ["        calls = {}"]
@@ -219,9 +218,9 @@ def _call(emitter: Emitter, memory: Memory, taps: list[str]) -> str:
     return f'"{place_of(emitter.graph, memory)}": Call({", ".join(options)}),'
 
 
-def _preamble(emitter: Emitter, like: str, calls: list[str]) -> list[str]:
-    """Names that the body, and what it leaves for writes, use; then the body."""
-    text = re.sub("#.*", "", "\n".join([*emitter.lines, *calls]))
+def _preamble(emitter: Emitter, like: str, after: list[str]) -> list[str]:
+    """Names that the body, and what it leaves, use; then the body."""
+    text = re.sub("#.*", "", "\n".join([*emitter.lines, *after]))
     B, T = (re.search(rf"(?<![\w.]){letter}\b(?!_)", text) for letter in "BT")
     lines = ["        s = dict(s)"]
     if B and T:

@@ -158,7 +158,7 @@ def _choose(graph: Graph, memory: Memory, members: tuple[str, ...], inside: tupl
         refusals = shared_product_refusals(graph, members, inside)
         names = ", ".join(graph[m].name for m in members)
         if not refusals:
-            shared = f"each write of {names} is its frozen state times one matrix, the same for all of them"
+            shared = f"{names} are multiplied by the same matrices, whatever they hold"
             reason = f"{shared}: {proof(graph, memory)}"
             return replace(base, inside=inside, lowering="shared_product", reason=reason, facts=_rule_facts(memory))
         pace = walk(graph, members, inside)
@@ -284,6 +284,8 @@ def proof(graph: Graph, memory: Memory) -> str:
     """The product in the memory's own names, for explain and for the generated file."""
     shape = linear(memory.rule)
     key, target = label(graph, memory.pairs[0][0]), label(graph, self_query(graph, memory))
-    keep = f"retain I - rate {key} {key}^T" if shape is not None and shape.erase else "retain I"
+    keep = "retain I" if memory.retain else "I"
+    keep = f"({keep} - rate {key} {key}^T)" if shape is not None and shape.erase else f"({keep})"
     gradient = f"({key} - {target})" if memory.objective.kind == "l2" else f"(-{target})"
-    return f"M_t = M_t-1 ({keep}) - rate M_t' {gradient} {key}^T"
+    back = " + (1 - retain) M_0" if memory.retain and memory.retain_to_start else ""
+    return f"M_t = M_t-1 {keep} - rate M_t' {gradient} {key}^T{back}"
