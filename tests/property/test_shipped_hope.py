@@ -160,7 +160,7 @@ levels:  # the loss sees the boxes through `memory` alone: what is left of them 
   - name: titans
     rate: 0.3
     retain: 0.98
-    memories: {{eta: null, alpha: null, key: {{start: identity}}, value: {{start: identity}}}}
+    memories: {{eta: null, alpha: null, key: {{start: identity}}, value: {{start: zeros}}}}
 """
 
 
