@@ -68,8 +68,8 @@ def compare(before: Spec, after: Spec) -> Comparison:
     graphs = [build(before), build(after)]
     old, new = (list(sentences(graph)) for graph in graphs)
     changed = [f"- {line}" for line in old if line not in new] + [f"+ {line}" for line in new if line not in old]
-    costs = [explain(graph).cost for graph in graphs]
-    rows = [(name, *(getattr(cost, name) if cost else 0 for cost in costs)) for name in COSTS]
+    one, other = (explain(graph).cost for graph in graphs)
+    rows = [(name, int(getattr(one, name, 0)), int(getattr(other, name, 0))) for name in COSTS]
     keys = differences(before.resolved(), after.resolved())
     names = [spec.source for spec in (before, after)]
     return Comparison(names[0], names[1], tuple(keys), tuple(changed), tuple(rows))

@@ -20,7 +20,10 @@ from runtime.directory import RunDirectory
 from runtime.errors import USAGE, CheckpointError, RunError
 from runtime.level import Level
 
-MATTER = ("graph", "seed", "steps", "batch", "context", "data.sha256", "code")  # of lock.json: they change the result
+MATTER = (  # of lock.json: they change the result
+    *("graph", "seed", "steps", "batch", "context", "code"),
+    *("data.sha256", "data.pack", "data.tokenizer.sha256"),
+)
 
 
 @dataclass(frozen=True, slots=True)

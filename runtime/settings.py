@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from runtime.data import Pack
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -39,6 +41,9 @@ class Options:
     """What the command line adds."""
 
     data: Path | None
+    field: str | None  # of records
+    tokenizer: Path | None
+    pack: Pack | None
     out: Path | None
     keep: int  # checkpoints kept; 0 is all
     resume: bool  # go on with the run that `out` holds
@@ -55,7 +60,12 @@ def read(settings: Settings, arguments: Sequence[str] | None = None) -> tuple[Se
     )
     parser.add_argument("--steps", type=positive, default=settings.steps, help="optimiser steps (%(default)s)")
     parser.add_argument("--seed", type=int, default=settings.seed, help="of the weights and the batches (%(default)s)")
-    parser.add_argument("--data", type=Path, help="a text file or a folder (the source of Python's standard library)")
+    parser.add_argument("--data", type=Path, metavar="PATH",
+                        help="a file, a folder, 'a/pattern*', JSON lines (Python's own source)")  # fmt: skip
+    parser.add_argument("--field", metavar="NAME", help="the field of records that holds the text (text)")
+    parser.add_argument("--tokenizer", type=Path, metavar="FILE", help="a tokenizer.json (a token is a byte)")
+    parser.add_argument("--pack", choices=("text", "documents"),
+                        help="documents as one text, or each by itself (text; documents for records)")  # fmt: skip
     places = parser.add_mutually_exclusive_group()
     places.add_argument("--out", type=Path, help=f"run directory, which must not hold a run yet (runs/{settings.name})")
     places.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this directory")
@@ -71,6 +81,9 @@ def read(settings: Settings, arguments: Sequence[str] | None = None) -> tuple[Se
     changed = replace(settings, steps=given.steps, seed=given.seed)
     options = Options(
         data=given.data,
+        field=given.field,
+        tokenizer=given.tokenizer,
+        pack=given.pack,
         out=given.resume or given.out,
         keep=given.keep,
         resume=given.resume is not None,

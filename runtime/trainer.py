@@ -33,7 +33,7 @@ from runtime import data as texts
 from runtime.batches import Batch, Crops, Lanes
 from runtime.checkpoint import Checkpoint
 from runtime.directory import PACKAGE, RunDirectory, environment, fresh
-from runtime.errors import DATA_MISSING, USAGE, Diverged, Interrupted, Lost, Preempted, RunError
+from runtime.errors import DATA_MISSING, Diverged, Interrupted, Lost, Preempted, RunError
 from runtime.evaluate.loss import Result, evaluate
 from runtime.level import Level
 from runtime.model import State, over
@@ -77,45 +77,29 @@ class Run:
 
     def data(self) -> texts.Data:
         """The text to learn from, checked against the settings.  Raises DataError."""
-        self.text = texts.load(self._data_path())
+        o, note = self.options, self.display.note
+        if o.resume and self.directory.lock.exists() and not (o.data or o.field or o.tokenizer or o.pack):
+            self.text = texts.again(self.directory.read_lock().get("data", {}), run=self.directory.path, note=note)
+        else:
+            vocab = self.settings.vocab
+            self.text = texts.load(o.data, field=o.field, tokenizer=o.tokenizer, pack=o.pack, vocab=vocab, note=note)
         texts.check(self.text, self.settings.context, self.settings.vocab)
         self.display.note(str(self.text))
         return self.text
 
-    def _data_path(self) -> Path | None:
-        """As the command line says, or as it was when the run that goes on began."""
-        if self.options.data is None and self.options.resume and self.directory.lock.exists():
-            path = self.directory.read_lock().get("data", {}).get("path")
-            return None if path is None else Path(path)
-        return self.options.data
+    def crops(self, text: texts.Text) -> Iterator[Batch]:
+        """(tokens_BT, targets_BT, starts_BT) of every step: sequences from random places."""
+        return self._batches(Crops, text)
 
-    @property
-    def rows(self) -> int:
-        """Sequences of a step in this process.  Raises RunError where the processes cannot have equally many."""
-        batch, processes = self.settings.batch, self.processes.count
-        if batch % processes:
-            raise RunError(f"a batch of {batch} sequences cannot be shared by {processes} processes evenly", USAGE)
-        return batch // processes
+    def lanes(self, text: texts.Text) -> Iterator[Batch]:
+        """(tokens_BT, targets_BT, starts_BT) of every step: sequences that go on where those of the last one ended."""
+        return self._batches(Lanes, text)
 
-    def crops(self, data: Tensor) -> Iterator[Batch]:
-        """(tokens_BT, targets_BT) of every step: sequences from random places."""
-        return self._batches(Crops(data, self.settings.batch, self.settings.context, self.settings.seed))
-
-    def lanes(self, data: Tensor) -> Iterator[Batch]:
-        """(tokens_BT, targets_BT) of every step: sequences that go on where those of the step before ended."""
-        return self._batches(Lanes(data, self.settings.batch, self.settings.context, self.settings.seed))
-
-    def starts(self) -> Tensor:
-        """starts_BT of a step in lanes: memories that are no stream begin anew at its first token."""
-        starts_BT = torch.zeros(self.rows, self.settings.context, dtype=torch.bool)
-        starts_BT[:, 0] = True
-        return starts_BT
-
-    def _batches(self, source: Crops | Lanes) -> Iterator[Batch]:
-        first = self.processes.rank * self.rows
+    def _batches(self, kind: type[Crops | Lanes], text: texts.Text) -> Iterator[Batch]:
+        s, p = self.settings, self.processes
+        source = kind(text, s.batch, s.context, s.seed, p.rank, p.count)
         while True:
-            x_BT, y_BT = source[self.step]
-            self.batch = x_BT[first : first + self.rows], y_BT[first : first + self.rows]
+            self.batch = source.at(self.step)
             yield self.batch
 
     def steps(self, model: nn.Module, levels: Sequence[Level]) -> Iterator[int]:
@@ -137,6 +121,8 @@ class Run:
         if self.processes.first:
             if not going_on:
                 self.directory.begin(self.package, again=self.options.resume)
+                if self.text.tokenizer is not None:
+                    self.text.tokenizer.keep(self.directory.path)
                 self.directory.write_lock(self._facts())
             self.metrics = metrics.Metrics(self.directory.metrics, scalars.get("rows", 0))
         size = f"{self.parameters:,} parameters, {self.settings.tokens:,} tokens a step"
@@ -171,7 +157,7 @@ class Run:
             print(message, file=sys.stderr)
 
     def _facts(self) -> dict[str, Any]:
-        s, path = self.settings, self._data_path()
+        s = self.settings
         return {
             "name": s.name,
             "spec": {"file": s.spec, "sha256": digest(self.directory.spec)},
@@ -180,13 +166,7 @@ class Run:
             "steps": s.steps,
             "batch": s.batch,
             "context": s.context,
-            "data": {
-                "path": None if path is None else str(path.resolve()),
-                "source": self.text.source,
-                "sha256": self.text.digest,
-                "training_bytes": len(self.text.train),
-                "validation_bytes": len(self.text.validation),
-            },
+            "data": self.text.facts(),
             "code": {name: digest(self.package / name) for name in PACKAGE if (self.package / name).exists()},
         }
 
@@ -355,7 +335,7 @@ class Run:
         """Keep the weights and the batch at hand, and say where a number first stopped being finite."""
         lines = [f"step {self.running}: {error}"]
         if self.batch is not None:
-            x_BT, y_BT = self.batch
+            x_BT, y_BT, _ = self.batch
             found = diverge.first_place(self.model, x_BT, y_BT)
             lines += [f"first not finite: {found}"] if found else []
             batch = {"batch": {"tokens": x_BT, "targets": y_BT}}

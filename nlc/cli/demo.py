@@ -57,7 +57,7 @@ def demo(
     say_excerpts(spec, folder / "code")
 
     heading(4, "training on real text", typed(chosen))
-    status = run(spec, folder, HowToRun(data))
+    status = run(spec, folder, HowToRun({"--data": data}))
     if status == Status.DONE:
         say(after(folder))
     return status

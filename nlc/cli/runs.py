@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -27,7 +28,23 @@ if TYPE_CHECKING:
 
 DataOption = Annotated[
     Path | None,
-    typer.Option("--data", metavar="PATH", help="A text file or a folder; otherwise the source of Python's library."),
+    typer.Option("--data", metavar="PATH", help="A file, a folder, 'a/pattern*', JSON lines; or Python's own source."),
+]
+FieldOption = Annotated[
+    str | None, typer.Option("--field", metavar="NAME", help="The field of records that holds the text (text).")
+]
+TokenizerOption = Annotated[
+    Path | None, typer.Option("--tokenizer", metavar="FILE", help="A tokenizer.json; otherwise a token is a byte.")
+]
+
+
+class Pack(StrEnum):
+    text = "text"
+    documents = "documents"
+
+
+PackOption = Annotated[
+    Pack | None, typer.Option("--pack", help="Documents as one text, or each from the beginning (usual for records).")
 ]
 
 
@@ -48,6 +65,9 @@ def train(
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps; run.steps of the spec otherwise.")] = None,
     data: DataOption = None,
+    field: FieldOption = None,
+    tokenizer: TokenizerOption = None,
+    pack: PackOption = None,
     name: Annotated[str | None, typer.Option("--name", help="Keep the run in runs/NAME.")] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", metavar="DIR", help="Keep the run in this folder.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed; run.seed of the spec otherwise.")] = None,
@@ -74,7 +94,8 @@ def train(
     """
     from nlc.spec import load
 
-    how = HowToRun(data, keep, time_limit, processes, quiet, json_)
+    what = {"--data": data, "--field": field, "--tokenizer": tokenizer, "--pack": pack and pack.value}
+    how = HowToRun(what, keep, time_limit, processes, quiet, json_)
     if resume is not None:
         given = {"--name": name, "--out": out, "--steps": steps, "--seed": seed}
         if wrong := [option for option, value in given.items() if value is not None]:
@@ -101,7 +122,7 @@ def train(
 class HowToRun:
     """What train.py is told on its command line, and in how many processes it runs."""
 
-    data: Path | None = None
+    data: Mapping[str, object]  # options that say what is learned from
     keep: int = 0
     time_limit: str | None = None
     processes: int = 1
@@ -109,12 +130,12 @@ class HowToRun:
     json: bool = False
 
     def arguments(self) -> list[str]:
-        given = {"--data": self.data, "--keep": self.keep or None, "--time-limit": self.time_limit}
+        given = {**self.data, "--keep": self.keep or None, "--time-limit": self.time_limit}
         said = [str(word) for option, value in given.items() if value is not None for word in (option, value)]
         return said + ["--quiet"] * self.quiet + ["--json"] * self.json
 
 
-def run(spec: Spec, folder: Path | None, how: HowToRun = HowToRun()) -> int:
+def run(spec: Spec, folder: Path | None, how: HowToRun) -> int:
     """Compile into `folder`/code and run the train.py written there; its exit status."""
     if spec.model.inputs:
         hint = f"`nlc compile` makes a module of it, and `nlc verify {spec.source}` compares it with the interpreter"
@@ -187,6 +208,7 @@ def evaluate(
         Learn, typer.Option("--learn", help="Whether the levels inside a sequence go on learning.")
     ] = Learn.on,
     data: DataOption = None,
+    field: FieldOption = None,
     tokens: Annotated[int, typer.Option("--tokens", min=0, help="About how many tokens to read; 0 is all.")] = 0,
     json_: JsonOption = False,
 ) -> None:
@@ -196,7 +218,7 @@ def evaluate(
     from runtime.evaluate import evaluate_run
 
     try:
-        result = evaluate_run(run, text=data, tokens=tokens, learn=learn is Learn.on, warn=note)
+        result = evaluate_run(run, text=data, field=field, tokens=tokens, learn=learn is Learn.on, warn=note)
     except RunError as error:
         raise Stop(error.status, str(error)) from None
     if json_:

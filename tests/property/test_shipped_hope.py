@@ -12,7 +12,7 @@ from torch import Tensor
 
 import nlc
 from nlc.graph.nodes import Memory
-from runtime.data import standard_library
+from runtime import data
 
 HOPES = ("hope", "hope_deep", "hope_attention")
 SMALL = {"sizes.width": 64, "sizes.heads": 2, "sizes.layers": 2, "sizes.context": 256}
@@ -38,7 +38,7 @@ def shaken(model: torch.nn.Module) -> torch.nn.Module:
 
 @pytest.fixture(scope="module")
 def text() -> Tensor:
-    return standard_library().train[:600_000].long()
+    return data.load().train.tokens[:600_000].long()
 
 
 def norms(state: dict[str, dict[str, Tensor]], memories: set[str]) -> dict[str, float]:
