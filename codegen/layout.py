@@ -8,6 +8,7 @@ from pathlib import PurePath
 from nlc.source import Position
 
 WIDTH = 120
+UNBROKEN = "\u00a0"  # a space at which no line ends
 OPEN, CLOSE = "([{", ")]}"
 
 
@@ -160,4 +161,4 @@ def wrapped(text: str, width: int) -> list[str]:
             line = word
         else:
             line = f"{line} {word}" if line else word
-    return [*lines, line] if line else lines
+    return [line.replace(UNBROKEN, " ") for line in ([*lines, line] if line else lines)]

@@ -23,7 +23,7 @@ from codegen.views import BlockView, ModelView
 from nlc.graph.flow import self_query
 from nlc.graph.graph import Graph
 from nlc.graph.linearity import linear
-from nlc.graph.nodes import Carry, Init, Input, Memory, Op, Output, Read, Recurrence, Rule, Weight
+from nlc.graph.nodes import Carry, Init, Input, Memory, Op, Output, Read, Recurrence, Rule, Shape, Weight
 
 FROM_MODEL = (
     "LanguageModel",
@@ -252,16 +252,15 @@ def _put(weight: Weight) -> str:
             *leading, _, n = weight.shape or (0, 0)
             value = f"{number(scale)} * torch.eye({n}).repeat({', '.join(map(str, [*leading, 1, 1]))})"
         case Init.NORMAL:
-            value = f"normal({_scale(scale)}{', ' if shape else ''}{shape})"
+            value = f"normal({_scale(scale, weight.shape or ())}{', ' if shape else ''}{shape})"
     return f'self.put("{weight.path}", {value})'
 
 
-def _scale(scale: float) -> str:
-    """0.0625 as it is; n^-1/2 where that is what it is."""
+def _scale(scale: float, shape: Shape) -> str:
+    """128**-0.5 where that is one of the axes, or the number would be long; else the number."""
     n = round(scale**-2) if scale > 0 else 0
-    return (
-        f"{n}**-0.5" if n > 1 and abs(n**-0.5 - scale) < 1e-12 and number(scale) != str(n**-0.5)[:6] else number(scale)
-    )
+    root = n > 1 and abs(n**-0.5 - scale) < 1e-12
+    return f"{n}**-0.5" if root and (n in shape or len(number(scale)) > 6) else number(scale)
 
 
 def _start(emitter: Emitter) -> list[str]:
@@ -328,6 +327,10 @@ def _fields(graph: Graph) -> tuple[str, ...]:
         if m.tail.value != "carry" and in_sequence(m)
     }
     lines = [] if graph.bare else [f"vocab = {graph.sizes['vocab']}"]
+    if graph.bare:
+        (kind,) = graph.blocks
+        axes = ", ".join(f'"{argument(n.name)}": {tuple_([str(d) for d in n.shape])}' for n in graph.of(Input, kind))
+        lines += fit(f"inputs = {{{axes}}}")
     lines += fit(f"writing = {tuple_([quoted(w) for w in writing])}")
     if streams:
         lines += fit(f"streams = {tuple_([quoted(s) for s in streams])}")
@@ -354,10 +357,12 @@ def _bare(graph: Graph, axes: Axes, final: bool) -> list[str]:
     return [
         f"    def forward(self, *, {given}, state=None, learn=True, final=False):",
         *docstring(f"{', '.join(outputs)} and the state after them, not to be used where `final`.", f"{shapes}."),
-        f"        state, {clock} = self.begun({first}, state)",
+        f"        state, {clock} = self.begun(state, {', '.join(f'{word}={word}' for word in words)})",
         f"        {writing} = self.learning(learn)",
         f"        {out}, {registers} = self.blocks[0]({arguments})",
         *count_lines(graph, f"{first}.shape[1]", clock, writing),
+        "        if final:",
+        f"            return {out}, None",
         f"        state = self.advanced(with_layer(state, 0, {registers}), {first}.shape[1])",
         f"        return {out}, self.closed(state, {writing})",
         "",
