@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlc.cli.common import SetOption, Status, calm_threads, say, say_or_write, settings
+from nlc.cli.common import SetOption, Status, Stop, calm_threads, say, say_or_write, settings
 from nlc.cli.runs import DataOption, HowToRun, run
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ def demo(
     from nlc.spec import load
     from runtime.directory import fresh
 
-    chosen = ({"run.steps": steps} if steps else {}) | settings(set_)
+    chosen = settings(set_)
+    if steps is not None and chosen.setdefault("run.steps", steps) is not steps:
+        raise Stop(Status.USAGE, "--steps and --set run.steps say the same: give one")
     spec = load(SPEC, chosen)
     graph = build(spec)
     facts = explain(graph)

@@ -146,6 +146,9 @@ def run(spec: Spec, folder: Path | None, how: HowToRun) -> int:
     if directory.used:
         message = f"{directory.path} already holds a run: give another --name or --out, or --resume it"
         raise Stop(Status.USAGE, message)
+    told = spec.model.run
+    if told.warmup >= told.steps and not how.quiet:
+        note(f"run.warmup is {told.warmup} and run.steps {told.steps}: the rate never reaches its full value")
     write(spec, directory)
     return start(directory, ["--out", str(directory.path), *how.arguments()], how.processes)
 

@@ -21,7 +21,7 @@ from dataclasses import replace
 from typing import Any
 
 from nlc.diagnostics import Reporter
-from nlc.graph.flow import label, pieces, reads_of, self_query, sources, written_inside
+from nlc.graph.flow import label, pieces, reads_of, self_query, signed_momentum, sources, written_inside
 from nlc.graph.graph import Graph
 from nlc.graph.linearity import linear
 from nlc.graph.nodes import Carry, Memory, Meta, Op, Read, Recurrence, Tail, Unit, When
@@ -162,7 +162,10 @@ def _choose(graph: Graph, memory: Memory, members: tuple[str, ...], inside: tupl
             reason = f"{shared}: {proof(graph, memory)}"
             return replace(base, inside=inside, lowering="shared_product", reason=reason, facts=_rule_facts(memory))
         pace = walk(graph, members, inside)
-        reason = f"{names} feed their own writes; no single product, since {refusals[0]}; walked {pace}"
+        signed = [f"; {graph[m].name!r}: {refusal}" for m in members if (refusal := _signed(graph, graph[m]))]
+        reason = (
+            f"{names} feed their own writes; no single product, since {refusals[0]}; walked {pace}{''.join(signed)}"
+        )
         return replace(base, inside=_with_reads(graph, members, inside), lowering="loop", reason=reason)
     return _single(graph, memory, base)
 
@@ -176,6 +179,8 @@ def _single(graph: Graph, memory: Memory, base: Recurrence) -> Recurrence:
         return replace(base, lowering="periodic", reason=reason, facts=facts)
     if shape is None:
         reason = f"rule {memory.rule.name!r} is not linear in the gradient: token by token"
+    elif refusal := _signed(graph, memory):
+        reason = refusal
     elif channels:
         reason = "retention differs by key channel: token by token"
     elif len(memory.pairs) > 1:
@@ -195,6 +200,12 @@ def _single(graph: Graph, memory: Memory, base: Recurrence) -> Recurrence:
         reason = f"a write is linear in the state: one triangular system for {length} tokens ({bound})"
         return replace(base, lowering="linear", block_length=length, reason=reason, facts=facts)
     return replace(base, lowering="loop", reason=reason, facts=facts)
+
+
+def _signed(graph: Graph, memory: Memory) -> str:
+    """Why a rule of momentum has no closed form here: products of what may be negative are no sums of logarithms."""
+    what = signed_momentum(graph, memory) if memory.period.count == 1 else ""
+    return f"momentum {what} may be below 0: token by token" if what else ""
 
 
 def _rule_facts(memory: Memory) -> tuple[tuple[str, Any], ...]:
