@@ -382,7 +382,7 @@ def docstring(first: str, more: str) -> list[str]:
 
 def argument(name: str) -> str:
     """An input as an argument of forward: its own name, unless forward or Python has another use for it."""
-    return f"{name}_" if keyword.iskeyword(name) or name in ("self", "state", "learn", "final") else name
+    return f"{name}_" if keyword.iskeyword(name) else name
 
 
 __all__ = ["attribute", "comment", "model_view"]
