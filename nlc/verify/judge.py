@@ -195,7 +195,8 @@ def reference_in_pieces(program: Program, model: nn.Module, case: Case) -> Expec
         parts.append(result.outputs if program.graph.bare else {"nats": cast(Tensor, result.nats)})
         at += n
     outputs = {name: torch.cat([p[name] for p in parts], 1) for name in parts[0]}
-    found = torch.autograd.grad(summed(program, case, outputs), list(weights.values()), allow_unused=True)
+    scalar, leaves = summed(program, case, outputs), list(weights.values())
+    found = torch.autograd.grad(scalar, leaves, allow_unused=True) if scalar.requires_grad else [None] * len(leaves)
     pairs = zip(weights.items(), found, strict=True)
     gradients = {name: torch.zeros_like(w) if g is None else g for (name, w), g in pairs}
     return Expected(outputs.get("nats"), outputs, state, gradients)

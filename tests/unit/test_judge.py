@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from nlc.verify import verify
 from nlc.verify.cases import shares, vectors
 from nlc.verify.judge import FLOAT64, compare
 from tests.differential.machine import SPECS, Run, case_of, compiled, generated, reference
@@ -32,6 +33,13 @@ def test_every_register_is_compared(spec: str, part: str) -> None:
         changed = {**mine.state, place: {**mine.state[place], part: mine.state[place][part] + 1}}
         outcome = compare("", "", Run(None, mine.outputs, changed, mine.gradients), right, FLOAT64)  # type: ignore[arg-type]
         assert not outcome.passed and outcome.where.endswith(f"{place} {part}")
+
+
+@pytest.mark.parametrize("spec", ["tail_vector_flush", "stream"])
+def test_where_the_end_of_a_call_matters_the_interpreter_is_cut_there_too(spec: str) -> None:
+    report = verify(str(SPECS / f"{spec}.yaml"), chunks=(4,), full=False)
+    assert report.passed, "\n".join(report.lines())
+    assert "streamed" in {outcome.way for outcome in report.outcomes}
 
 
 def test_only_what_is_a_share_itself_is_kept_between_0_and_1() -> None:
