@@ -126,7 +126,7 @@ CALLS = {
     "y = [x, x]": "NLC0505 7: '[x, x]' is not a value (concat(a, b) joins values",
     "y = silu(x, name=a)": "NLC0505 7: 'silu' has no weight to name",
     "y = heads(x, 5)": "NLC0602 7: 12 does not divide into 5 heads",
-    "y = x[:4] + param(4, start=one)": "NLC0505 7: 'start' of 'param' is 'one' (a number, normal, zeros or identity expected",
+    "y = x[:4] + param(4, start=one)": "NLC0505 7: 'start' of 'param' is 'one' (a number, normal, zeros or",
     "y = x * learned(-1)": "NLC0505 7: learned takes one number above 0",
     "y = conv(heads(x), 4)": "NLC0601 7: conv takes a vector, not [3, 4] (convolve before heads()",
     "y = x[3:3]": "NLC0601 7: the slice of a last axis of 12 is empty",
