@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import nlc
 from nlc.spec import Spec
-from runtime import checkpoint, metrics, program
+from runtime import checkpoint, metrics, program, resume
 from runtime.directory import RunDirectory
 from runtime.errors import Diverged, RunError
 from runtime.evaluate import evaluate_run
@@ -79,7 +79,7 @@ class Timed(Run):
     def steps(self, model: nn.Module, levels: Sequence[Level]) -> Iterator[int]:
         self.since = self.budget.timer()
         if self.before.place is not None:
-            restore(self.before.place, model, levels)
+            resume.restore(checkpoint.read(self.before.place), self.before.place, model, levels)
         for step in super().steps(model, levels):
             if not self.budget.whole:
                 self.since = self.budget.timer()
@@ -106,19 +106,6 @@ class Timed(Run):
             return super().__exit__(None, None, None)
         self.failure, self.diverged = str(error or ""), isinstance(error, Diverged)
         return super().__exit__(kind, error, trace)
-
-
-def restore(place: Path, model: nn.Module, levels: Sequence[Level]) -> None:
-    """Weights, what the rules remember, counts and the random number generator, as a checkpoint has them."""
-    found = checkpoint.read(place)
-    if found.state:
-        raise RunError(f"'{place}' holds memories that live on between steps: they are not resumed in blocks")
-    model.load_state_dict(found.weights)
-    for level in levels:
-        level.restore(found.scalars["updates"][level.name], found.optimiser)
-    fires: dict[str, int] = getattr(model, "fires", {})
-    fires.update(found.scalars["fires"])
-    checkpoint.restore_random_state(found.scalars["random"])
 
 
 # ---- a run in blocks ------------------------------------------------------------------------------------------------

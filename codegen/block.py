@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from codegen.axes import Axes
 from codegen.equations import spec_text
 from codegen.expressions import STATEFUL, Scope
-from codegen.layout import comment, fit
+from codegen.layout import cited, comment, fit
 from codegen.names import local
 from codegen.places import place_of
 from nlc.graph.flow import self_query, sources
@@ -23,7 +23,6 @@ class Emitter:
     graph: Graph
     block: str
     axes: Axes
-    file: str
     lower: Callable[[Emitter, Recurrence, Read | None], None]  # emits a recurrence: codegen.lowerings.compute
     own: bool  # some level learns from each token's own error: reads must let it pass
     scope: Scope = field(init=False)
@@ -108,7 +107,7 @@ class Emitter:
         """The spec's own line above the statement that lowers it."""
         node = self.graph[id]
         if node.name and not node.field:
-            self.lines += comment(f"{node.name} = {spec_text(self.graph, id)}", f"{self.file}:{node.at.line}", 2)
+            self.lines += comment(f"{node.name} = {spec_text(self.graph, id)}", cited(node.at), 2)
 
     def all(self) -> None:
         """Every statement of the block in the spec's order, then whatever the state still needs."""
@@ -187,7 +186,7 @@ class Emitter:
         for i in source.inputs:
             self.need(i)
         names = ", ".join(n.name for n in items)
-        self.lines += comment(f"{names} = {spec_text(self.graph, source.id)}", f"{self.file}:{node.at.line}", 2)
+        self.lines += comment(f"{names} = {spec_text(self.graph, source.id)}", cited(node.at), 2)
         text = self.scope.text(source.id)
         count = 1 + max(dict(n.options)["index"] for n in items)
         targets = ["_"] * count

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from nlc.graph.graph import Graph
-from nlc.graph.nodes import Input, Number, Op, Read, Value, Weight, When
+from nlc.graph.nodes import Input, Number, Op, Read, Value, Weight
 
 INFIX = {"add": ("+", 1), "sub": ("-", 1), "mul": ("*", 2), "div": ("/", 2), "matmul": ("@", 2), "pow": ("**", 4),
          "lt": ("<", 0), "le": ("<=", 0), "gt": (">", 0), "ge": (">=", 0), "eq": ("==", 0),
@@ -40,9 +40,9 @@ def _text(graph: Graph, node: Value, top: bool) -> tuple[str, int]:
         case Input():
             return node.name, TIGHTEST
         case Number():
-            return number(node.value), TIGHTEST
+            return number(node.value), TIGHTEST if node.value >= 0 else 3
         case Read():
-            usual = node.when is When.CHUNK or graph[node.memory].form.kind == "attention"
+            usual = node.when is graph[node.memory].read or graph[node.memory].form.kind == "attention"
             when = "" if usual else f", read={node.when.value}"
             return f"{graph[node.memory].name}({spec_text(graph, node.query, False)}{when})", TIGHTEST
         case Op(op="item"):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from codegen.equations import INFIX, TIGHTEST, bounds, number, parenthesised, power
 from nlc.graph.graph import Graph
 from nlc.graph.nodes import Input, Number, Op, Read, Value
+from nlc.graph.ranges import range_of
 
 PLAIN = {  # operators that are one torch function of one value
     "silu": "F.silu", "gelu": "F.gelu", "relu": "F.relu", "softplus": "F.softplus", "sigmoid": "torch.sigmoid",
@@ -102,7 +103,7 @@ class Scope:
         return self._spread(id, text, precedence, shape)
 
     def spread_log(self, id: str, shape: tuple[int, ...]) -> str:
-        """The logarithm of a value in (0, 1], by the expression that does not underflow; with all its axes."""
+        """The logarithm of a value in [0, 1], by the expression that does not underflow; with all its axes."""
         text, precedence = self._log(id)
         return self._spread(id, text, precedence, shape, logarithm=True)
 
@@ -219,6 +220,8 @@ class Scope:
             case "min" | "max":
                 return self._extremum(node)
             case "where":
+                if isinstance(known := self.graph[node.inputs[0]], Number):
+                    return self._aligned(node.inputs[1 if known.value else 2], len(node.shape or ()))[0]
                 condition, a, b = (self._aligned(i, len(node.shape or ()))[0] for i in node.inputs)
                 return f"torch.where({condition} != 0, {a}, {b})"
             case "concat":
@@ -270,15 +273,15 @@ class Scope:
         if id in self.logs:
             return self.logs[id], TIGHTEST
         if self.constant(id):
-            return f"math.log({self.text(id)})", TIGHTEST
+            return f"math.log({self.text(id)})" if range_of(self.graph, id).positive else "-math.inf", TIGHTEST
         if id in self.names:
-            return f"{self.names[id]}.log()", TIGHTEST
+            return self._call("log_share", self.names[id]), TIGHTEST
         match node:
             case Op(op="sigmoid"):
                 return f"F.logsigmoid({self.text(node.inputs[0])})", TIGHTEST
             case Op(op="exp"):
                 return self._text(node.inputs[0])
-            case Op(op="mul"):
+            case Op(op="mul") if all(range_of(self.graph, i).positive for i in node.inputs):
                 axes = len(node.shape or ())
                 sides = []
                 for i in node.inputs:
@@ -286,4 +289,4 @@ class Scope:
                     missing = axes - len(self.graph[i].shape or ())
                     sides.append(self._with_axes(text, precedence, 0 if isinstance(self.graph[i], Number) else missing))
                 return f"{sides[0]} + {sides[1]}", 1
-        return f"{parenthesised(*self._text(id), TIGHTEST)}.log()", TIGHTEST
+        return self._call("log_share", self.text(id)), TIGHTEST

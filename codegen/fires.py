@@ -19,11 +19,10 @@ def in_sequence(memory: Memory) -> bool:
 
 
 def count_lines(graph: Graph, tokens: str, clock: str = "clock", writing: str = "learn") -> list[str]:
-    """How often each level that writes token by token, or once in a period, has fired."""
+    """How often each level that writes inside a sequence has fired: its ticks, even one that no token reads after."""
     lines = []
-    driven = {m.level for m in loss_driven(graph)}
     for level in graph.levels:
-        if level.id in driven or not any(in_sequence(graph[m]) for m in level.memories):
+        if not any(in_sequence(graph[m]) for m in level.memories):
             continue
         n, memory = level.period.count, graph[level.memories[0]]
         at = f'{clock}["stream"]' if memory.carry is Carry.STREAM else f'{clock}["sequence"]'

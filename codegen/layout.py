@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import PurePath
+
+from nlc.source import Position
 
 WIDTH = 120
+UNBROKEN = "\u00a0"  # a space at which no line ends
 OPEN, CLOSE = "([{", ")]}"
 
 
@@ -24,6 +28,8 @@ def fit(text: str, indent: int = 0) -> list[str]:
         inner = inner[:-1]
     items = _split(inner, ",")
     magic = text[end - 1] == ","
+    if len(items) == 1 and not magic and re.search(r"(?<![\w\])])\($", opening):  # brackets around terms: no comma
+        return [pad + opening, *_operators("", inner, _terms(inner), indent + 1), *fit_tail(tail, indent)]
     one = "    " * (indent + 1) + ", ".join(items) + ("," if magic and len(items) == 1 else "")
     lines = [pad + opening]
     if len(one) <= WIDTH and not magic and _single_line(inner):
@@ -118,8 +124,15 @@ def _operators(head: str, value: str, terms: list[str], indent: int) -> list[str
     return [f"{pad}{head}(", *lines, f"{pad})"]
 
 
+def cited(at: Position) -> str:
+    """hope.yaml:33, or the file alone."""
+    name = PurePath(at.file).name
+    return f"{name}:{at.line}" if at.line else name
+
+
 def comment(text: str, place: str, indent: int) -> list[str]:
     """`# text                    place`, the place at the right margin."""
+    text, place = one_line(text), one_line(place)
     pad = "    " * indent
     room = WIDTH - len(pad) - len(text) - len(place) - 4
     if room >= 1:
@@ -130,12 +143,22 @@ def comment(text: str, place: str, indent: int) -> list[str]:
     return [*lines, f"{pad}#".ljust(WIDTH - len(place)) + place] if place else lines
 
 
+def one_line(text: str) -> str:
+    return " ".join(text.splitlines())
+
+
+def docstring_text(text: str) -> str:
+    """Text that stays inside the quotes of a docstring, whatever is in it."""
+    escaped = text.replace("\\", "\\\\")
+    return escaped.replace('"', '\\"') if '"""' in text or text.endswith('"') else escaped
+
+
 def wrapped(text: str, width: int) -> list[str]:
     lines, line = [], ""
-    for word in text.split(" "):
+    for word in one_line(text).split(" "):
         if line and len(line) + 1 + len(word) > width:
             lines.append(line)
             line = word
         else:
             line = f"{line} {word}" if line else word
-    return [*lines, line] if line else lines
+    return [line.replace(UNBROKEN, " ") for line in ([*lines, line] if line else lines)]

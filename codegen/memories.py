@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from codegen.equations import number
 from codegen.expressions import Scope, attribute
-from codegen.layout import comment
+from codegen.layout import cited, comment
 from codegen.names import class_constant, function_name, local
 from codegen.places import place_of
 from nlc.equations import Name, walk
-from nlc.graph.flow import reads_of, self_query, sources
+from nlc.graph.flow import reads_of, self_query, signed_momentum, sources
 from nlc.graph.graph import Graph
 from nlc.graph.linearity import linear
 from nlc.graph.nodes import Level, Memory, Number, Op, Param, Read, Recurrence, Rule, When
@@ -29,7 +29,7 @@ def headline(emitter: Emitter, recurrence: Recurrence) -> None:
     memory: Memory = graph[recurrence.members[0]]
     level: Level = graph[memory.level]
     chunk = f", chunk {memory.chunk}" if memory.chunk > 1 else ""
-    emitter.lines += comment(f"level {level.name}: every {memory.period}{chunk}", f"{emitter.file}:{level.at.line}", 2)
+    emitter.lines += comment(f"level {level.name}: every {memory.period}{chunk}", cited(level.at), 2)
     emitter.lines += comment(recurrence.reason, "", 2)
 
 
@@ -68,7 +68,7 @@ def holds(memory: Memory) -> bool:
 def start_parts(graph: Graph, memory: Memory, like: str) -> str:
     """The memory's weights by part: `self.parts("cms.fast.start", ("W_in", ...))`."""
     names = [name for name, _ in memory.parts]
-    if memory.start in ("zeros", "identity"):
+    if not memory.weights:  # a constant start; with carry: model the weights begin as it
         kind = {"zeros": f"{like}.new_zeros(", "identity": f"identity({like}, "}[memory.start]
         return "{" + ", ".join(f'"{name}": {kind}{", ".join(map(str, shape))})' for name, shape in memory.parts) + "}"
     paths = [graph[w].path for w in memory.weights]
@@ -173,6 +173,7 @@ def memory_call(emitter: Emitter, memory: Memory, reads: Iterable[Read], clock: 
         arguments += [f"phase={phase(time, memory.chunk)}"] * (memory.chunk > 1)
         if shape is not None and shape.state:
             arguments.append(f"beta={beta(scope, memory, shape.momentum, shape.factor)}")
+            arguments += ["block=0"] * bool(signed_momentum(graph, memory))  # token by token
     given = [parameter(scope, memory, p) for p in memory.objective.params if p.value or memory.objective.tree is None]
     if given:
         arguments.append(f"params={tuple_(given)}")

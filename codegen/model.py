@@ -5,14 +5,13 @@ from __future__ import annotations
 import keyword
 import re
 from dataclasses import replace
-from pathlib import PurePosixPath
 
 from codegen.axes import Axes
 from codegen.block import Emitter
 from codegen.equations import number, spec_text
 from codegen.expressions import attribute
 from codegen.fires import count_lines, in_sequence, loss_driven
-from codegen.layout import comment, fit, wrapped
+from codegen.layout import comment, docstring_text, fit, wrapped
 from codegen.lowerings import compute
 from codegen.memories import counts, form_text, log_retention, moving_params, start_parts, tuple_
 from codegen.names import class_constant, class_name, function_name, local
@@ -24,7 +23,7 @@ from codegen.views import BlockView, ModelView
 from nlc.graph.flow import self_query
 from nlc.graph.graph import Graph
 from nlc.graph.linearity import linear
-from nlc.graph.nodes import Carry, Init, Input, Memory, Op, Output, Read, Recurrence, Rule, Weight
+from nlc.graph.nodes import Carry, Init, Input, Memory, Op, Output, Read, Recurrence, Rule, Shape, Weight
 
 FROM_MODEL = (
     "LanguageModel",
@@ -43,9 +42,9 @@ FROM_MODEL = (
 
 def model_view(graph: Graph, header: tuple[str, ...]) -> ModelView:
     """Everything templates/model.py.j2 prints."""
-    axes, file = Axes.of(graph), PurePosixPath(graph.file).name
+    axes = Axes.of(graph)
     rules = _rules(graph)
-    blocks = tuple(_block(graph, kind, axes, file) for kind in graph.blocks)
+    blocks = tuple(_block(graph, kind, axes) for kind in graph.blocks)
     asks = any(b.final for b in blocks)  # every kind of block is called alike
     blocks = tuple(replace(b, arguments=b.arguments + ", final" * asks) for b in blocks)
     names = {b: v.name for b, v in zip(graph.blocks, blocks, strict=True)}
@@ -63,7 +62,7 @@ def model_view(graph: Graph, header: tuple[str, ...]) -> ModelView:
     everything += [line for r in rules for line in r.lines]
     return ModelView(
         header=tuple(line for text in header for line in wrapped(text, 118)),
-        doc=tuple(wrapped(" ".join(graph.doc.split()) or graph.name, 116)),
+        doc=tuple(wrapped(docstring_text(" ".join(graph.doc.split()) or graph.name), 116)),
         legend=tuple(wrapped(f"Shapes: {axes.legend()}.", 118)),
         imports=_imports("\n".join(everything), graph.bare),
         constants=constants,
@@ -103,8 +102,8 @@ def _imports(text: str, bare: bool) -> tuple[str, ...]:
 
 OPS = frozenset(
     "Call Learner Matrix Mlp Swiglu Vector Write apply_matrix attention causal_conv ended heads held l2norm layernorm "
-    "linear memory merge newton_schulz norm now outer own_errors past periodic poly previous read read_chunks readout "
-    "rmsnorm rope segments shared_product trace".split()
+    "linear log_share memory merge newton_schulz norm now outer own_errors past periodic poly previous read "
+    "read_chunks readout rmsnorm rope segments shared_product trace".split()
 )
 
 
@@ -180,13 +179,13 @@ def _write(graph: Graph, memory: Memory, names: dict[Rule, str]) -> str:
 # ---- blocks ----------------------------------------------------------------------------------------------------------
 
 
-def _block(graph: Graph, kind: str, axes: Axes, file: str) -> BlockView:
-    emitter = Emitter(graph, kind, axes, file, compute, own=bool(loss_driven(graph)))
+def _block(graph: Graph, kind: str, axes: Axes) -> BlockView:
+    emitter = Emitter(graph, kind, axes, compute, own=bool(loss_driven(graph)))
     emitter.all()
     results = [emitter.scope.spread(o.value) for o in graph.of(Output, kind)]
     inputs = [emitter.scope.names[n.id] for n in graph.of(Input, kind)]
     calls = [c for m, taps in emitter.calls.items() for c in fit(_call(emitter, graph[m], list(taps.values())), 3)]
-    forward = _preamble(emitter, inputs[0], calls)
+    forward = _preamble(emitter, inputs[0], [*calls, *results])
     returns = results[0] if len(results) == 1 else f"({', '.join(results)})"
     if loss_driven(graph):
         forward += ["        calls = {", *(f"{c}" for c in calls), "        }"] if calls else ["        calls = {}"]
@@ -219,9 +218,9 @@ def _call(emitter: Emitter, memory: Memory, taps: list[str]) -> str:
     return f'"{place_of(emitter.graph, memory)}": Call({", ".join(options)}),'
 
 
-def _preamble(emitter: Emitter, like: str, calls: list[str]) -> list[str]:
-    """Names that the body, and what it leaves for writes, use; then the body."""
-    text = re.sub("#.*", "", "\n".join([*emitter.lines, *calls]))
+def _preamble(emitter: Emitter, like: str, after: list[str]) -> list[str]:
+    """Names that the body, and what it leaves, use; then the body."""
+    text = re.sub("#.*", "", "\n".join([*emitter.lines, *after]))
     B, T = (re.search(rf"(?<![\w.]){letter}\b(?!_)", text) for letter in "BT")
     lines = ["        s = dict(s)"]
     if B and T:
@@ -253,16 +252,15 @@ def _put(weight: Weight) -> str:
             *leading, _, n = weight.shape or (0, 0)
             value = f"{number(scale)} * torch.eye({n}).repeat({', '.join(map(str, [*leading, 1, 1]))})"
         case Init.NORMAL:
-            value = f"normal({_scale(scale)}{', ' if shape else ''}{shape})"
+            value = f"normal({_scale(scale, weight.shape or ())}{', ' if shape else ''}{shape})"
     return f'self.put("{weight.path}", {value})'
 
 
-def _scale(scale: float) -> str:
-    """0.0625 as it is; n^-1/2 where that is what it is."""
+def _scale(scale: float, shape: Shape) -> str:
+    """128**-0.5 where that is one of the axes, or the number would be long; else the number."""
     n = round(scale**-2) if scale > 0 else 0
-    return (
-        f"{n}**-0.5" if n > 1 and abs(n**-0.5 - scale) < 1e-12 and number(scale) != str(n**-0.5)[:6] else number(scale)
-    )
+    root = n > 1 and abs(n**-0.5 - scale) < 1e-12
+    return f"{n}**-0.5" if root and (n in shape or len(number(scale)) > 6) else number(scale)
 
 
 def _start(emitter: Emitter) -> list[str]:
@@ -329,6 +327,10 @@ def _fields(graph: Graph) -> tuple[str, ...]:
         if m.tail.value != "carry" and in_sequence(m)
     }
     lines = [] if graph.bare else [f"vocab = {graph.sizes['vocab']}"]
+    if graph.bare:
+        (kind,) = graph.blocks
+        axes = ", ".join(f'"{argument(n.name)}": {tuple_([str(d) for d in n.shape])}' for n in graph.of(Input, kind))
+        lines += fit(f"inputs = {{{axes}}}")
     lines += fit(f"writing = {tuple_([quoted(w) for w in writing])}")
     if streams:
         lines += fit(f"streams = {tuple_([quoted(s) for s in streams])}")
@@ -355,10 +357,12 @@ def _bare(graph: Graph, axes: Axes, final: bool) -> list[str]:
     return [
         f"    def forward(self, *, {given}, state=None, learn=True, final=False):",
         *docstring(f"{', '.join(outputs)} and the state after them, not to be used where `final`.", f"{shapes}."),
-        f"        state, {clock} = self.begun({first}, state)",
+        f"        state, {clock} = self.begun(state, {', '.join(f'{word}={word}' for word in words)})",
         f"        {writing} = self.learning(learn)",
         f"        {out}, {registers} = self.blocks[0]({arguments})",
         *count_lines(graph, f"{first}.shape[1]", clock, writing),
+        "        if final:",
+        f"            return {out}, None",
         f"        state = self.advanced(with_layer(state, 0, {registers}), {first}.shape[1])",
         f"        return {out}, self.closed(state, {writing})",
         "",
@@ -378,7 +382,7 @@ def docstring(first: str, more: str) -> list[str]:
 
 def argument(name: str) -> str:
     """An input as an argument of forward: its own name, unless forward or Python has another use for it."""
-    return f"{name}_" if keyword.iskeyword(name) or name in ("self", "state", "learn", "final") else name
+    return f"{name}_" if keyword.iskeyword(name) else name
 
 
 __all__ = ["attribute", "comment", "model_view"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from codegen.axes import Axes
 from codegen.fires import count_lines, loss_driven
-from codegen.layout import comment, fit
+from codegen.layout import cited, comment, fit
 from codegen.memories import clock_of, counts, erases, form_text, holds, start_parts
 from codegen.names import class_constant, function_name
 from codegen.places import place_of
@@ -168,7 +168,7 @@ def _ticks(graph: Graph, levels: Levels) -> list[str]:
     for level, members in levels.items():
         m, node = members[0], graph[level]
         t, n = _at(clock_of(m, "t")), m.period.count
-        lines += comment(f"level {node.name}: every {m.period}", f"{_file(graph)}:{m.at.line}", 4)
+        lines += comment(f"level {node.name}: every {m.period}", cited(m.at), 4)
         lines.append(f'                if awaited["{node.name}"] and ({t} + b) % {n} == 0:')
         for m in {place_of(graph, m): m for m in members}.values():
             lines += [
@@ -182,7 +182,6 @@ def _ticks(graph: Graph, levels: Levels) -> list[str]:
                     7 if len(graph.blocks) > 1 else 6,
                 ),
             ]
-        lines.append(f'                    self.fired("{node.name}", 1)')
     return lines
 
 
@@ -245,7 +244,3 @@ def _indented(lines: list[str], indent: int) -> list[str]:
 
 def _at(t: str) -> str:
     return 'clock["sequence"]' if t == "t" else t
-
-
-def _file(graph: Graph) -> str:
-    return graph.file.rsplit("/", 1)[-1]

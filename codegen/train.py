@@ -84,7 +84,7 @@ def view(graph: Graph, *, header: Sequence[str], digest: str) -> TrainView:
         )
         for level in outer
     }
-    arguments = "x_BT, y_BT, state, starts=starts_BT" if stream else "x_BT, y_BT, final=run.unread"
+    arguments = f"x_BT, y_BT, {'run.state, ' if stream else ''}starts=starts_BT{'' if stream else ', final=run.unread'}"
     return TrainView(
         header=tuple(line for text in header for line in wrapped(text, WIDTH - 2)),
         doc=doc(graph),
@@ -134,12 +134,12 @@ def doc(graph: Graph) -> tuple[str, ...]:
         for time, level in zip(times, firing, strict=True)
     ]
     return (
-        f"Train {graph.name}, one byte a token.",
+        f"Train {graph.name}.",
         "",
         *nest,
         "",
         "python train.py                the source of Python's standard library",
-        "python train.py --data PATH    a text file or a folder of one's own; --help lists the rest",
+        "python train.py --data PATH    text of one's own; --help lists the rest",
     )
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import keyword
 from collections.abc import Iterable, Sequence
-from pathlib import PurePath
 from typing import Any
 
-from codegen.layout import WIDTH
+from codegen.layout import WIDTH, cited
 from codegen.names import function_name
 from nlc.source import Position
 
@@ -15,7 +14,7 @@ from nlc.source import Position
 def margin(code: str, comment: str = "", at: Position | None = None) -> str:
     """Code, a comment two spaces after it, and `hope.yaml:33` at the right margin.  Without room, the code alone."""
     if at is not None:
-        where = f"{PurePath(at.file).name}:{at.line}" if at.line else PurePath(at.file).name
+        where = cited(at)
         for left in (f"{code}  # {comment}  " if comment else f"{code}  # ", f"{code}  # "):
             if len(left) + len(where) <= WIDTH:
                 return left.ljust(WIDTH - len(where)) + where if comment else left + where

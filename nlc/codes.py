@@ -117,13 +117,13 @@ The file is a rule, a search or another version of the language, where an archit
     nlc: 2
 
 NLC0211 one name, twice
-Levels and memories are found by their names, so every name is used once.
+Levels, memories and outputs are found by their names, so every name is used once.
     levels:
       - name: a
       - name: a
 
 NLC0212 not a name
-Names of levels, memories, sizes, blocks and streams are used in equations: letters, digits and _.
+Names of levels, memories, sizes, blocks, streams and weights are words: letters, digits and _.
     memories: {my-key: {form: matrix}}    # my_key
 
 # 03: equations
@@ -156,6 +156,10 @@ NLC0307 an equation too long or too deep
 Give parts of it names; the compiled program is the same.
     a = f(f(f(f(...))))
 
+NLC0308 not a finite real number
+Arithmetic on numbers and sizes is done by the compiler, and its result is a finite real number. Nothing is divided by 0.
+    x = x / (heads - 2)     # of two heads
+
 # 04: fields
 
 NLC0401 not a period
@@ -177,12 +181,12 @@ An objective is dot, l2, lp(p), huber(d), loss, or an expression in M, k and v.
 
 NLC0405 a parameter that does not fit
 The form, rule, objective or start does not take a parameter of this name, takes one that is not given, or
-takes another kind of value.
+takes another kind of value or another range of numbers.
     rule: adamw(beta=0.9)    # betas=(0.9, 0.999)
 
 NLC0406 an unknown start
-A start is learned, learned(normal), learned(zeros), learned(identity), zeros, identity,
-from(checkpoint:path), or random for carry: model.
+A start is learned, learned(normal), learned(zeros), learned(identity), zeros or identity, or random for carry:
+model.
     start: ones
 
 NLC0407 not a selection
@@ -195,7 +199,7 @@ rate is the rule's lr; only one of the two can be given.
     rule: gd(lr=0.2)
 
 NLC0409 not a stack
-A stack lists blocks by name, each with an optional count.
+A stack lists blocks by name, each with an optional count, and every block at least once.
     stack: [first, 11 * other]
 
 NLC0410 not a rule
@@ -204,7 +208,7 @@ parameters and its states.
     do: m = beta * m       # and delta?
 
 NLC0411 fields that do not go together
-Two fields of this level or memory contradict each other.
+Two fields of this level or memory contradict each other, or one says nothing beside what the others say.
     meta: none
     start: learned     # nothing would train the start
 
@@ -223,7 +227,8 @@ A size used in an equation or a shape is declared under sizes:.
     inputs: {k: [heads, hed]}
 
 NLC0504 a name with two meanings
-A field reads a name that the block assigns more than once, or one name is both a memory and a value.
+A field reads a name that the block assigns more than once, one name is both a memory and a value, or an input is
+called like an argument that the layer has anyway.
     block: |
       h = linear(x)
       h = silu(h)     # and rate: sigmoid(h)
@@ -288,6 +293,10 @@ No gradient reaches the memory or the weight.
 NLC0904 nothing for a level to learn
 The level owns no memory and no weight.
     memories: select(blocks.*.nothing)
+
+NLC0905 an input that nothing uses
+A bare program asks for this stream of vectors, and no equation, field or output names it.
+    inputs: {k: [head], v: [head], w: [head]}     # and no w in the block
 
 # 10: not supported yet
 

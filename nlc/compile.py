@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from codegen.layout import UNBROKEN
 from codegen.model import model_view
 from codegen.names import class_name
 from codegen.train import train
@@ -76,14 +77,15 @@ def package(spec: Spec, graph: Graph) -> dict[str, str]:
 
 
 def levels_line(graph: Graph) -> str:
-    """titans 1 token (chunk 64) | cms.fast 64 tokens | train 1 step."""
+    """titans 1 token (chunk 64) | cms.fast 64 tokens | train 1 step; no line ends inside a level."""
     said = []
     for level in graph.levels:
         chunks = sorted({graph[m].chunk for m in level.memories if graph[m].chunk > 1})
         chunk = f" (chunk {', '.join(map(str, chunks))})" if chunks else ""
         attends = any(graph[m].form.kind == "attention" for m in level.memories)
-        said.append(f"{level.name} {'every token' if attends else level.period}{chunk}")
-    return " | ".join(said)
+        words = f"{level.name} {'every token' if attends else level.period}{chunk}"
+        said.append(words.replace(" ", UNBROKEN))
+    return f"{UNBROKEN}| ".join(said)
 
 
 def lock(spec: Spec, digest: str) -> str:
@@ -102,9 +104,14 @@ class Program:
     files: Mapping[str, str] = field(repr=False)
 
     def write(self, out: str | Path) -> Path:
-        """Write the package; each file appears whole or not at all, and an unchanged one is not touched."""
+        """Write the package; each file appears whole or not at all, and an unchanged one is not touched.
+
+        A train.py of a program that was here before and is bare now goes.
+        """
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
+        if "train.py" not in self.files and (folder / "spec.lock.yaml").exists():
+            (folder / "train.py").unlink(missing_ok=True)
         for name, text in self.files.items():
             path = folder / name
             if path.exists() and path.read_text(encoding="utf-8") == text:

@@ -60,17 +60,17 @@ def resolved_text(spec: Spec) -> str:
 
 def origins(spec: Spec, path: str) -> list[Origin]:
     """The value at a path, or all values below it.  Empty where there is nothing of that name."""
-    leaves = dict(_leaves(spec.resolved()))
-    below = [p for p in leaves if p == path or p.startswith(path + ".")]
+    values = dict(leaves(spec.resolved()))
+    below = [p for p in values if p == path or p.startswith(path + ".")]
     if below:
-        return [Origin(p, leaves[p], _origin(spec, p)) for p in below]
+        return [Origin(p, values[p], _origin(spec, p)) for p in below]
     match path.split("."):
-        case ["levels", level, "memories", _, field] if f"levels.{level}.{field}" in leaves:
+        case ["levels", level, "memories", _, field] if f"levels.{level}.{field}" in values:
             found = _origin(spec, path)
-            return [Origin(path, leaves[f"levels.{level}.{field}"], found)] if found else []
+            return [Origin(path, values[f"levels.{level}.{field}"], found)] if found else []
         case ["levels", level, field] if field in Fields.model_fields:  # what a level leaves to its memories
-            every = [p for p in leaves if p.startswith(f"levels.{level}.memories.") and p.endswith(f".{field}")]
-            return [Origin(p, leaves[p], _origin(spec, p)) for p in every]
+            every = [p for p in values if p.startswith(f"levels.{level}.memories.") and p.endswith(f".{field}")]
+            return [Origin(p, values[p], _origin(spec, p)) for p in every]
         case ["sizes", "head"] if (sizes := spec.model.sizes).get("heads"):
             return [Origin(path, sizes["width"] // sizes["heads"], _origin(spec, path))] if "width" in sizes else []
     return []
@@ -86,21 +86,21 @@ def aligned(found: list[Origin]) -> str:
 def nearest(spec: Spec, path: str) -> str:
     """A hint for a path that is not there."""
     known: set[str] = set()
-    for leaf, _ in _leaves(spec.resolved()):
+    for leaf, _ in leaves(spec.resolved()):
         parts = leaf.split(".")
         known |= {".".join(parts[:n]) for n in range(1, len(parts) + 1)}
     near = suggest(path, known, "").split("?")[0]
     return f": {near}?" if near.startswith("did you mean") else ""
 
 
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """(path, value) of everything that is not a mapping; levels are found by name."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
-            yield from _leaves(inner, f"{path}.{key}" if path else key)
+            yield from leaves(inner, f"{path}.{key}" if path else key)
     elif path == "levels":
         for level in value:
-            yield from _leaves({k: v for k, v in level.items() if k != "name"}, f"levels.{level['name']}")
+            yield from leaves({k: v for k, v in level.items() if k != "name"}, f"levels.{level['name']}")
     else:
         yield path, value
 

@@ -47,6 +47,7 @@ class Scalar:
     at: Position
     runs: tuple[tuple[int, int, int], ...] = field(default=(), repr=False)
     quoted: bool = False
+    folded: bool = False  # written after >, which makes one line of several
 
     def place(self, offset: int, length: int = 1) -> Position:
         """The position of a piece of the text."""

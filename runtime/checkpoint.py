@@ -81,9 +81,9 @@ def write(place: Path, checkpoint: Checkpoint) -> Path:
         else:
             making.rename(place)
         sync(place.parent)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(making, ignore_errors=True)
-        raise RunError(f"cannot save '{place}': {error.strerror or error}") from None
+        raise RunError(f"cannot save '{place}': {getattr(error, 'strerror', None) or error}") from None
     return place
 
 
@@ -135,6 +135,12 @@ def newest(folder: Path, warn: Callable[[str], None] = lambda message: None) -> 
             return place
         warn(f"'{place}' {reason}: passed over")
     raise CheckpointError(f"no whole checkpoint in '{folder}'")
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writers that were killed left half written."""
+    for path in folder.glob(".*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def random_state() -> str:

@@ -13,20 +13,19 @@ runs/<name>/
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from runtime.checkpoint import put_text
+from runtime.checkpoint import replace_text
 from runtime.errors import DATA_MISSING, USAGE, RunError
 
 LOCK = "spec.lock.yaml"  # in the package: the spec with everything filled in
@@ -54,12 +53,15 @@ class RunDirectory:
         """Whether a run has already written here; compiling into `code` is not yet a run."""
         return self.metrics.exists() or self.lock.exists() or self.checkpoints.exists()
 
-    def begin(self, package: Path) -> None:
-        """Make the folders and keep a copy of the package that runs.  Raises RunError when it cannot be done."""
-        if self.used:
+    def begin(self, package: Path, again: bool = False) -> None:
+        """Make the folders and keep a copy of the package that runs.  Raises RunError when it cannot be done.
+
+        again: a run that was killed before it had begun is there.
+        """
+        if self.used and not again:
             raise RunError(f"'{self.path}' already holds a run: give another folder", USAGE)
         try:
-            self.checkpoints.mkdir(parents=True)
+            self.checkpoints.mkdir(parents=True, exist_ok=again)
             self.code.mkdir(exist_ok=True)
             for name in PACKAGE:
                 here, there = package / name, self.code / name
@@ -73,11 +75,10 @@ class RunDirectory:
                 f"cannot make the run directory '{self.path}': {error.strerror or error}", DATA_MISSING
             ) from None
 
-    def write_lock(self, facts: Mapping[str, Any]) -> None:
-        """`facts` of the run, and those of the machine it runs on."""
-        code = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(self.code.glob("*.*"))}
-        text = json.dumps(dict(facts) | {"environment": environment(), "code": code}, indent=1)
-        put_text(self.lock, text + "\n")
+    def write_lock(self, facts: Mapping[str, Any], resumed: Sequence[Mapping[str, Any]] = ()) -> None:
+        """`facts` of the run, and those of the machine it runs on; what it was when it was resumed with others."""
+        text = dict(facts) | {"environment": environment()} | ({"resumed": list(resumed)} if resumed else {})
+        replace_text(self.lock, json.dumps(text, indent=1) + "\n")
 
     def read_lock(self) -> dict[str, Any]:
         """Raises RunError when there is no run here."""

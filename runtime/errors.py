@@ -4,6 +4,7 @@ from __future__ import annotations
 
 DATA_MISSING = 4
 RUN_FAILED = 1
+PREEMPTED = 75
 USAGE = 2
 
 
@@ -31,6 +32,17 @@ class CheckpointError(RunError):
 
 class Diverged(RunError):
     """A loss, gradient or state is no longer finite.  Raised before any weight has taken it in."""
+
+
+class Lost(RunError):
+    """A process that trains together with this one has ended."""
+
+
+class Preempted(RunError):
+    """The time limit is over; the run stopped at the end of a step, after saving."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, PREEMPTED)
 
 
 class Interrupted(RunError):

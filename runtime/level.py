@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from runtime.errors import Diverged
+from runtime.processes import Processes
 
 
 @dataclass(slots=True)
@@ -57,6 +58,7 @@ class Level:
         self.name, self.weights = name, list(weights)
         self.count = 0  # updates so far
         self.norm: Tensor | None = None  # of the last update's gradient, before clipping
+        self.processes = Processes()  # that add up their gradients
         for weight in self.weights:
             for part in state:
                 first = weight.value.detach().to(at_least_float32(weight.value.dtype), copy=True)
@@ -65,11 +67,13 @@ class Level:
     def gathered(self, clip: float = 0.0) -> Iterator[tuple[Tensor, Tensor, dict[str, Tensor], bool]]:
         """Begin an update: (weight, grad, state, decays) of every weight with a gradient; then the gradients are gone.
 
-        grad is the sum over the period, scaled so that the norm of all the level's gradients is at most `clip` (0 is
-        any).  Raises Diverged, before any weight has changed, if that norm is not finite.
+        grad is the sum over the period and the mean over the processes, scaled so that the norm of all the level's
+        gradients is at most `clip` (0 is any).  Raises Diverged, before any weight has changed, if that norm is not
+        finite.
         """
         owned = [weight for weight in self.weights if weight.value.grad is not None]
         grads = [weight.value.grad for weight in owned]
+        self.processes.mean([grad for grad in grads if grad is not None])
         self.norm = torch.nn.utils.get_total_norm([grad for grad in grads if grad is not None])
         if self.norm.device.type == "cpu" and not math.isfinite(self.norm):
             raise Diverged(f"level {self.name}: the gradient of {first_not_finite(owned)} is not finite")
@@ -82,8 +86,12 @@ class Level:
             weight.value.grad = None
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps of the level: every rule state, and the gradients of a period not yet full."""
+        """What a checkpoint keeps of the level: every rule state, and the gradients of a period not yet full.
+
+        Those are made the same in all processes first, so that any number of them can go on from here.
+        """
         found = {}
+        self.processes.mean([weight.value.grad for weight in self.weights if weight.value.grad is not None])
         for weight in self.weights:
             found |= {f"{self.name}/{part}/{weight.name}": value for part, value in weight.state.items()}
             if weight.value.grad is not None:

@@ -9,21 +9,28 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 from torch import Tensor
 
-from runtime.errors import RunError
+from runtime.checkpoint import replace_text
+from runtime.errors import USAGE, RunError
 
 
 class Metrics:
     """Appends rows; each is on disk before the call returns, so a killed run keeps every row it wrote."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, rows: int = 0) -> None:
+        """`rows`: how many that are there already stay; those after them are dropped."""
         self.path = path
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[dict[str, Any]] = list(islice(read(path), rows)) if rows else []
         try:
+            if len(self.rows) < rows:
+                raise RunError(f"'{path}' has lost rows: {len(self.rows)} of {rows} are left", USAGE)
+            if path.exists():
+                replace_text(path, "".join(json.dumps(row) + "\n" for row in self.rows))
             self.file: IO[str] = path.open("a", encoding="utf-8")
         except OSError as error:
             raise RunError(f"cannot write '{path}': {error.strerror}") from None

@@ -233,10 +233,10 @@ class LanguageModel(Sequenced):
         mask: Tensor | None = None,
         final: bool = False,
         learn: bool | Collection[str] = True,
-    ) -> tuple[Tensor, State]:
+    ) -> tuple[Tensor, State | None]:
         """Mean cross-entropy in nats over the tokens whose target is not ignored (-100), and the state after them.
 
-        `final`: nobody reads the state, so the last writes are skipped and the state returned is not to be used.
+        `final`: nobody wants the state.  What only it would show is not computed, and None is in its place.
         """
         nats, state = self.nats(tokens, targets, state, starts, mask, final, learn)
         taught = targets != IGNORED if mask is None else (targets != IGNORED) & mask
@@ -251,7 +251,7 @@ class LanguageModel(Sequenced):
         mask: Tensor | None = None,
         final: bool = False,
         learn: bool | Collection[str] = True,
-    ) -> tuple[Tensor, State]:
+    ) -> tuple[Tensor, State | None]:
         """Cross-entropy of every token in nats (B, T), 0 where the target is ignored, and the state after them."""
         allowed = self.learning(learn)
         self._check(tokens, targets, starts, mask, state)
@@ -261,10 +261,11 @@ class LanguageModel(Sequenced):
             if int(held[0]) != NOTHING:
                 tokens, targets = torch.cat((held[:, None], tokens), 1), torch.cat((tokens[:, :1], targets), 1)
             _, nats, state = self.run(tokens, targets, state, self.clock(state), final, allowed)
-            return nats[:, -T:], self.closed(self.advanced(state, tokens.shape[1]), allowed)
+            nats = nats[:, -T:]
+            return nats, None if final else self.closed(self.advanced(state, tokens.shape[1]), allowed)
         rows = self._rows(tokens, targets, starts, mask, held)
         _, nats, state, _ = self._scatter(rows, state, tokens.shape, allowed, final, peeking=False)
-        return nats, self._all_closed(state, allowed)
+        return nats, None if final else self._all_closed(state, allowed)
 
     # ---- layout -----------------------------------------------------------------------------------------------------
 
@@ -430,11 +431,19 @@ class LanguageModel(Sequenced):
 class Layer(Sequenced):
     """A bare program: named streams of vectors in, named outputs and the state out.  A subclass gives forward."""
 
+    inputs: Mapping[str, tuple[int, ...]]  # axes of each after batch and token
+
     def start(self, B: int, like: Tensor) -> State:
         raise NotImplementedError
 
-    def begun(self, like: Tensor, state: State | None) -> tuple[State, Clock]:
-        """The state to go on from, and its clocks.  Raises ValueError when its rows have fallen out of step."""
+    def begun(self, state: State | None, **inputs: Tensor) -> tuple[State, Clock]:
+        """The state to go on from, and its clocks.
+
+        Raises ValueError for inputs that do not fit the program or one another, and for a state whose rows are not
+        those of the inputs or have fallen out of step.
+        """
+        self._check(inputs)
+        like = next(iter(inputs.values()))
         if state is None:
             state = self.start(len(like), like) | {"clock": self.fresh_clock(len(like))}
         if count(state) != len(like):
@@ -445,3 +454,18 @@ class Layer(Sequenced):
                 "state: its sequences have different lengths; a bare program takes them one group at a time"
             )
         return state, self.clock(state)
+
+    def _check(self, inputs: Mapping[str, Tensor]) -> None:
+        first, like = next(iter(inputs.items()))
+        dtype = next((p.dtype for p in self.parameters()), like.dtype)
+        for name, x in inputs.items():
+            shape = self.inputs[name]
+            said = ", ".join(map(str, ("batch", "time >= 1", *shape)))
+            if x.dim() != 2 + len(shape) or tuple(x.shape[2:]) != shape or x.shape[1] < 1:
+                raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected ({said})")
+            if x.shape[:2] != like.shape[:2]:
+                raise ValueError(
+                    f"{name}: got shape {tuple(x.shape)}, but {first} has {tuple(like.shape[:2])} in front"
+                )
+            if x.dtype != dtype:
+                raise ValueError(f"{name}: got {x.dtype}, but the weights are {dtype}")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from runtime.data import Pack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +41,14 @@ class Options:
     """What the command line adds."""
 
     data: Path | None
+    field: str | None  # of records
+    tokenizer: Path | None
+    pack: Pack | None
     out: Path | None
     keep: int  # checkpoints kept; 0 is all
+    resume: bool  # go on with the run that `out` holds
+    allow: bool  # even where something else than before would be trained
+    time_limit: float  # seconds after which the run is saved and ends; 0 is none
     quiet: bool
     json: bool
 
@@ -51,14 +60,39 @@ def read(settings: Settings, arguments: Sequence[str] | None = None) -> tuple[Se
     )
     parser.add_argument("--steps", type=positive, default=settings.steps, help="optimiser steps (%(default)s)")
     parser.add_argument("--seed", type=int, default=settings.seed, help="of the weights and the batches (%(default)s)")
-    parser.add_argument("--data", type=Path, help="a text file or a folder (the source of Python's standard library)")
-    parser.add_argument("--out", type=Path, help=f"run directory, which must not hold a run yet (runs/{settings.name})")
+    parser.add_argument("--data", type=Path, metavar="PATH",
+                        help="a file, a folder, 'a/pattern*', JSON lines (Python's own source)")  # fmt: skip
+    parser.add_argument("--field", metavar="NAME", help="the field of records that holds the text (text)")
+    parser.add_argument("--tokenizer", type=Path, metavar="FILE", help="a tokenizer.json (a token is a byte)")
+    parser.add_argument("--pack", choices=("text", "documents"),
+                        help="documents as one text, or each by itself (text; documents for records)")  # fmt: skip
+    places = parser.add_mutually_exclusive_group()
+    places.add_argument("--out", type=Path, help=f"run directory, which must not hold a run yet (runs/{settings.name})")
+    places.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this directory")
+    parser.add_argument(
+        "--allow", action="store_true", help="go on although the program, the data or a setting changed"
+    )
+    parser.add_argument("--time-limit", type=duration, default=0.0, metavar="TIME",
+                        help="save and end with status 75 after so long: 90, 90s, 15m, 2h30m")  # fmt: skip
     parser.add_argument("--keep", type=natural, default=0, help="keep only so many of the newest checkpoints (all)")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--json", action="store_true", help="the result as JSON on standard output")
     given = parser.parse_args(arguments)
     changed = replace(settings, steps=given.steps, seed=given.seed)
-    return changed, Options(given.data, given.out, given.keep, given.quiet, given.json)
+    options = Options(
+        data=given.data,
+        field=given.field,
+        tokenizer=given.tokenizer,
+        pack=given.pack,
+        out=given.resume or given.out,
+        keep=given.keep,
+        resume=given.resume is not None,
+        allow=given.allow,
+        time_limit=given.time_limit,
+        quiet=given.quiet,
+        json=given.json,
+    )
+    return changed, options
 
 
 def positive(text: str) -> int:
@@ -71,3 +105,12 @@ def natural(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"'{text}' is not a count")
     return int(text)
+
+
+def duration(text: str) -> float:
+    """Seconds: 90, 90s, 15m, 2h30m."""
+    parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text)
+    seconds = sum(int(n or 0) * unit for n, unit in zip(parts.groups(), (3600, 60, 1), strict=True)) if parts else 0
+    if not seconds:
+        raise argparse.ArgumentTypeError(f"'{text}' is no length of time: 90s, 15m and 2h30m are")
+    return float(seconds)

@@ -1,4 +1,7 @@
-"""SIGINT and SIGTERM asked for once: a note to stop at the end of the step.  Asked for again: at once."""
+"""SIGINT and SIGTERM ask a run to stop at the end of its step.  SIGINT again: at once.
+
+SIGTERM again is the same wish: who watches over processes may send it more than once before they use SIGKILL.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ ASKED = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stop:
-    """While entered, the first signal is only noted in `asked`; the second has its usual effect."""
+    """While entered, a signal is only noted in `asked`; from then on SIGINT has its usual effect."""
 
     def __init__(self) -> None:
         self.asked: int = 0  # the signal's number
@@ -23,8 +26,9 @@ class Stop:
         return self
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        self.asked = number
-        self.give_back()
+        self.asked = self.asked or number
+        if (before := self.before.get(signal.SIGINT)) is not None:
+            signal.signal(signal.SIGINT, before)
 
     def give_back(self) -> None:
         for number, handler in self.before.items():

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -27,22 +28,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from runtime import checkpoint, diverge, metrics, plot, settings, summary
+from runtime import checkpoint, diverge, metrics, plot, resume, settings, summary
 from runtime import data as texts
 from runtime.batches import Batch, Crops, Lanes
 from runtime.checkpoint import Checkpoint
-from runtime.directory import RunDirectory, fresh
-from runtime.errors import DATA_MISSING, Diverged, Interrupted, RunError
+from runtime.directory import PACKAGE, RunDirectory, environment, fresh
+from runtime.errors import DATA_MISSING, Diverged, Interrupted, Lost, Preempted, RunError
 from runtime.evaluate.loss import Result, evaluate
 from runtime.level import Level
 from runtime.model import State, over
 from runtime.numerics import flush_subnormals
+from runtime.processes import Processes
 from runtime.progress import Report, display
 from runtime.settings import Settings
 from runtime.signals import Stop
 
 FINAL = 16  # times the tokens of a validation on the way are read at the end
 INTERRUPTED = 130
+TIME_IS_UP = 1 << 16  # beside the numbers of signals
 
 
 class Run:
@@ -52,36 +55,51 @@ class Run:
         """`file` is the generated train.py: the run directory keeps a copy of its package."""
         self.settings, self.options = settings.read(defaults, arguments)
         self.package = Path(file).resolve().parent
-        self.directory = RunDirectory(self.options.out or fresh(defaults.name))
-        self.display = display(self.settings.steps, self.options.quiet)
+        self.processes = Processes.join()
+        out = self.processes.agree(str(self.options.out or fresh(defaults.name)))
+        self.directory = RunDirectory(out)
+        self.display = display(self.settings.steps, self.options.quiet or not self.processes.first)
         self.stop = Stop()
         self.status = 0
         self.result: dict[str, Any] = {}
         self.batch: Batch | None = None  # the last one given out
         self.metrics: metrics.Metrics | None = None
+        self.state: Any = None  # what the last step left
         self.step = 0  # steps done
         self.running = 0  # the step that is running, from 1
+        self.saved = -1  # steps done at the last checkpoint
+        self.losses: list[Tensor] = []  # of the steps since the last row
+        self.loss = math.nan  # their mean at the last row
+        self.training = 0.0  # seconds spent in steps, up to the last row
+        self.entered = time.perf_counter()
 
     # ---- before the first step --------------------------------------------------------------------------------------
 
     def data(self) -> texts.Data:
         """The text to learn from, checked against the settings.  Raises DataError."""
-        self.text = texts.load(self.options.data)
+        o, note = self.options, self.display.note
+        if o.resume and self.directory.lock.exists() and not (o.data or o.field or o.tokenizer or o.pack):
+            self.text = texts.again(self.directory.read_lock().get("data", {}), run=self.directory.path, note=note)
+        else:
+            vocab = self.settings.vocab
+            self.text = texts.load(o.data, field=o.field, tokenizer=o.tokenizer, pack=o.pack, vocab=vocab, note=note)
         texts.check(self.text, self.settings.context, self.settings.vocab)
         self.display.note(str(self.text))
         return self.text
 
-    def crops(self, data: Tensor) -> Iterator[Batch]:
-        """(tokens_BT, targets_BT) of every step: sequences from random places."""
-        return self._batches(Crops(data, self.settings.batch, self.settings.context, self.settings.seed))
+    def crops(self, text: texts.Text) -> Iterator[Batch]:
+        """(tokens_BT, targets_BT, starts_BT) of every step: sequences from random places."""
+        return self._batches(Crops, text)
 
-    def lanes(self, data: Tensor) -> Iterator[Batch]:
-        """(tokens_BT, targets_BT) of every step: sequences that go on where those of the step before ended."""
-        return self._batches(Lanes(data, self.settings.batch, self.settings.context, self.settings.seed))
+    def lanes(self, text: texts.Text) -> Iterator[Batch]:
+        """(tokens_BT, targets_BT, starts_BT) of every step: sequences that go on where those of the last one ended."""
+        return self._batches(Lanes, text)
 
-    def _batches(self, source: Crops | Lanes) -> Iterator[Batch]:
+    def _batches(self, kind: type[Crops | Lanes], text: texts.Text) -> Iterator[Batch]:
+        s, p = self.settings, self.processes
+        source = kind(text, s.batch, s.context, s.seed, p.rank, p.count)
         while True:
-            self.batch = source[self.step]
+            self.batch = source.at(self.step)
             yield self.batch
 
     def steps(self, model: nn.Module, levels: Sequence[Level]) -> Iterator[int]:
@@ -95,22 +113,51 @@ class Run:
     def _begin(self, model: nn.Module, levels: Sequence[Level]) -> None:
         flush_subnormals()
         self.model, self.levels = model, list(levels)
-        self.directory.begin(self.package)
-        self.metrics = metrics.Metrics(self.directory.metrics)
-        self.directory.write_lock(self._facts())
         self.parameters = sum(p.numel() for p in model.parameters())
+        for level in self.levels:
+            level.processes = self.processes
+        going_on = self.processes.largest(int(self.options.resume and self.directory.lock.exists()))
+        scalars = self._resume() if going_on else {}
+        if self.processes.first:
+            if not going_on:
+                self.directory.begin(self.package, again=self.options.resume)
+                if self.text.tokenizer is not None:
+                    self.text.tokenizer.keep(self.directory.path)
+                self.directory.write_lock(self._facts())
+            self.metrics = metrics.Metrics(self.directory.metrics, scalars.get("rows", 0))
         size = f"{self.parameters:,} parameters, {self.settings.tokens:,} tokens a step"
         self.display.note(f"{self.settings.name}: {size}, in {self.directory.path}")
+        if self.step:
+            self.display.note(f"going on after step {self.step}")
         self.display.__enter__()
-        self.state: Any = None  # what the last step left
-        self.saved = -1  # steps done at the last checkpoint
-        self.losses: list[Tensor] = []  # of the steps since the last row
-        self.loss = math.nan  # their mean at the last row
-        self.training = 0.0  # seconds spent in steps, up to the last row
-        self.began = self.clock = time.perf_counter()  # of the run; of the steps since the last row, pauses left out
+        self.clock, self.clocked = time.perf_counter(), self.step  # when, and after which step, the last row was made
+        self.began = self.clock - scalars.get("seconds", 0.0)  # of the run
+
+    def _resume(self) -> dict[str, Any]:
+        """Go back to the newest whole checkpoint, or to the beginning where none was written; its scalars."""
+        lock, facts = self.directory.read_lock(), self._facts()
+        changed = resume.differences(lock, facts)
+        if not self.options.allow:
+            resume.refuse(self.directory.path, changed)
+        if not checkpoint.steps(self.directory.checkpoints):
+            return {}
+        place, found = resume.newest(self.directory, self._warn)
+        resume.restore(found, place, self.model, self.levels)
+        scalars = found.scalars
+        self.step = self.saved = scalars["step"]
+        self.state = self.processes.rows(found.state) if found.state else None
+        self.losses = [torch.tensor(loss) for loss in scalars["losses"]]
+        self.loss, self.training = scalars["loss"] or math.nan, scalars["training"]
+        if self.processes.first and (changed or lock.get("environment") != environment()):
+            self.directory.write_lock(facts, [*lock.get("resumed", []), {"step": self.step, "before": lock}])
+        return scalars
+
+    def _warn(self, message: str) -> None:
+        if self.processes.first:
+            print(message, file=sys.stderr)
 
     def _facts(self) -> dict[str, Any]:
-        s, path = self.settings, self.options.data
+        s = self.settings
         return {
             "name": s.name,
             "spec": {"file": s.spec, "sha256": digest(self.directory.spec)},
@@ -119,13 +166,8 @@ class Run:
             "steps": s.steps,
             "batch": s.batch,
             "context": s.context,
-            "data": {
-                "path": None if path is None else str(path.resolve()),
-                "source": self.text.source,
-                "sha256": self.text.digest,
-                "training_bytes": len(self.text.train),
-                "validation_bytes": len(self.text.validation),
-            },
+            "data": self.text.facts(),
+            "code": {name: digest(self.package / name) for name in PACKAGE if (self.package / name).exists()},
         }
 
     # ---- at the end of every step -----------------------------------------------------------------------------------
@@ -148,9 +190,19 @@ class Run:
             self._validate(s.validation_tokens)
         if due(self.step, s.checkpoint_every):
             self._save()
-        if self.stop.asked:
-            place = self._save()
-            raise Interrupted(f"stopped by {self.stop.name} after step {self.step}; saved in {place}", self.stop.asked)
+        if asked := self.processes.largest(self._asked()):
+            self._end(asked)
+
+    def _asked(self) -> int:
+        """The number of the signal that asks this process to stop, or that its time is up; or 0."""
+        limit = self.options.time_limit
+        return TIME_IS_UP if limit and time.perf_counter() - self.entered > limit else self.stop.asked
+
+    def _end(self, asked: int) -> None:
+        where = f"after step {self.step}; saved in {self._save()}"
+        if asked == TIME_IS_UP:
+            raise Preempted(f"the time limit is over {where}")
+        raise Interrupted(f"stopped by {signal.Signals(asked).name} {where}", asked)
 
     @property
     def unread(self) -> bool:
@@ -162,28 +214,36 @@ class Run:
 
     def _log(self) -> None:
         """A row of metrics and the display, from the steps since the last row."""
-        loss = float(torch.stack(self.losses).mean())
+        mean = torch.stack(self.losses).mean()
+        norms = metrics.norms(self.state or {})
+        squares = torch.tensor(list(norms.values())).square()
+        self.processes.mean([mean, squares])
+        loss = float(mean)
         if not math.isfinite(loss):
             raise Diverged("the loss is not finite")
         now = time.perf_counter()
-        speed = len(self.losses) * self.settings.tokens / (now - self.clock)
+        speed = (self.step - self.clocked) * self.settings.tokens / (now - self.clock)
         self.training += now - self.clock
         values: dict[str, float] = {"train/loss": loss, "perf/tokens_per_s": speed}
         values |= {f"grad/{level.name}/norm": float(level.norm) for level in self.levels if level.norm is not None}
-        values |= {f"memory/{name}/norm": norm for name, norm in metrics.norms(self.state or {}).items()}
+        values |= {f"memory/{name}/norm": norm for name, norm in zip(norms, squares.sqrt().tolist(), strict=True)}
         values |= {f"level/{name}/fires": count for name, count in self.fires().items()}
         self._write(values)
         left = (self.settings.steps - self.step) * self.training / self.step
         self.display.update(Report(self.step, self.settings.steps, loss, speed, left))
-        self.losses, self.loss, self.clock = [], loss, time.perf_counter()
+        self.losses, self.loss = [], loss
+        self.clock, self.clocked = time.perf_counter(), self.step
 
     def fires(self) -> dict[str, int]:
         """Updates of every level so far, as the model and the levels count them."""
         inside: dict[str, int] = getattr(self.model, "fires", {})
         return {**inside, **{level.name: level.count for level in self.levels}}
 
-    def _validate(self, tokens: int) -> Result:
+    def _validate(self, tokens: int) -> Result | None:
+        """The loss on text that is not trained on, by the first process."""
         s = self.settings
+        if not self.processes.first:
+            return None
         with self._pause():
             result = evaluate(self.model, self.text.validation, batch=s.batch, context=s.context, tokens=tokens)
             found = {"val/loss": result.loss, "val/bits_per_byte": result.bits_per_byte, "val/tokens": result.tokens}
@@ -194,11 +254,13 @@ class Run:
         return result
 
     def _save(self) -> Path:
-        """The checkpoint of this step, written unless it has been."""
+        """The checkpoint of this step, written by the first process unless it has been."""
         folder = self.directory.checkpoints
         if self.saved != self.step:
             with self._pause():
-                checkpoint.save(folder, self.step, self._checkpoint(), self.options.keep)
+                made = self._checkpoint()
+                if self.processes.first:
+                    checkpoint.save(folder, self.step, made, self.options.keep)
             self.saved = self.step
         return folder / checkpoint.name_of(self.step)
 
@@ -211,12 +273,19 @@ class Run:
             "updates": {level.name: level.count for level in self.levels},
             "fires": dict(getattr(self.model, "fires", {})),
             "random": checkpoint.random_state(),
+            "losses": [float(loss) for loss in self.losses],
+            "loss": self.loss if math.isfinite(self.loss) else None,
+            "rows": len(self.metrics.rows) if self.metrics else 0,
+            "training": self.training,
+            "seconds": time.perf_counter() - self.began,
         }
-        return Checkpoint(self.model.state_dict(), optimiser, self.state if outlives else {}, scalars)
+        state = self.processes.all_rows(self.state) if outlives else {}
+        return Checkpoint(self.model.state_dict(), optimiser, state, scalars)
 
     def _write(self, values: dict[str, float]) -> None:
-        assert self.metrics is not None
-        self.metrics.write(self.step, self.step * self.settings.tokens, time.perf_counter() - self.began, values)
+        if self.metrics is not None:
+            tokens = self.step * self.settings.tokens
+            self.metrics.write(self.step, tokens, time.perf_counter() - self.began, values)
 
     @contextmanager
     def _pause(self) -> Iterator[None]:
@@ -230,10 +299,12 @@ class Run:
     def _finish(self) -> None:
         s = self.settings
         seen = self.step * s.tokens
+        place = self._save()
         result = self._validate(s.validation_tokens)  # the last point of the curve: the same sequences as all before
         if (more := min(FINAL * s.validation_tokens, seen)) > s.validation_tokens:
             result = self._validate(more)
-        place = self._save()
+        if result is None:
+            return
         self._draw()
         self.result = {
             "name": s.name,
@@ -264,7 +335,7 @@ class Run:
         """Keep the weights and the batch at hand, and say where a number first stopped being finite."""
         lines = [f"step {self.running}: {error}"]
         if self.batch is not None:
-            x_BT, y_BT = self.batch
+            x_BT, y_BT, _ = self.batch
             found = diverge.first_place(self.model, x_BT, y_BT)
             lines += [f"first not finite: {found}"] if found else []
             batch = {"batch": {"tokens": x_BT, "targets": y_BT}}
@@ -282,30 +353,47 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        self.stop.__exit__(kind, error, trace)
         self.display.__exit__(kind, error, trace)
+        message = "" if error is None else self._said(error)
+        if message and (self.processes.first or isinstance(error, Lost)):
+            print(f"error: {message}", file=sys.stderr, flush=True)
         if self.metrics is not None:
             if error is not None:
                 self._draw()
             self.metrics.close()
+        if error is None:
+            self.processes.leave()
+            if self.result:
+                print(summary.text(self.result, as_json=self.options.json))
+        self.stop.__exit__(kind, error, trace)
+        return error is None or bool(message)
+
+    def _said(self, error: BaseException) -> str:
+        """What a user reads of an error that ends the run, its status set; "" of one that is a fault of ours."""
         match error:
-            case None:
-                if self.result:
-                    print(summary.text(self.result, as_json=self.options.json))
-                return True
+            case Lost():
+                self.status = error.status
+                return f"{error}; {self._last()}"
             case RunError():
                 self.status = error.status
-                message = self._inspect(error) if isinstance(error, Diverged) else str(error)
+                return self._inspect(error) if isinstance(error, Diverged) else str(error)
             case MemoryError() | RuntimeError() if short_of_memory(error):
                 self.status = DATA_MISSING
-                message = f"not enough memory for {self.settings.name}: make sizes or run.batch smaller"
+                return f"not enough memory for {self.settings.name}: make sizes or run.batch smaller"
+            case OSError():
+                self.status = DATA_MISSING
+                return f"{error.filename or self.directory.path}: {error.strerror or error}; {self._last()}"
             case KeyboardInterrupt():  # asked for twice
                 self.status = INTERRUPTED
-                message = f"stopped at once in step {self.running}; nothing is saved of it"
-            case _:
-                return False
-        print(f"error: {message}", file=sys.stderr)
-        return True
+                return f"stopped at once in step {self.running}; {self._last()}"
+        return ""
+
+    def _last(self) -> str:
+        """The checkpoint to go on from."""
+        try:
+            return f"the newest checkpoint is {checkpoint.newest(self.directory.checkpoints)}"
+        except RunError:
+            return "no checkpoint was written yet"
 
 
 def detached(state: State) -> State:

@@ -30,6 +30,10 @@ class Weights(nn.Module):
             at = at._modules[word]  # type: ignore[assignment]
         return {name: at._parameters[name] for name in names}  # type: ignore[misc]
 
+    def unwritten(self, B: int, like: Tensor) -> dict[str, dict[str, Tensor]]:
+        """Registers that a run adds at their first write, for B sequences: none, unless a block says otherwise."""
+        return {}
+
 
 def normal(scale: float, *shape: int) -> Tensor:
     """A weight drawn from N(0, scale^2)."""

@@ -12,14 +12,13 @@ from typing import Annotated
 
 import typer
 
-from nlc.cli import demo, programs, runs, specs
+from nlc.cli import demo, doctor, programs, runs, specs, starting, tokenizer
 from nlc.cli.common import Status, Stop, note, say, say_json
 
 app = typer.Typer(
     name="nlc",
     help="Compile nested-learning specs to PyTorch programs: check, look, compile, verify, train.",
     context_settings={"help_option_names": ["-h", "--help"]},
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -42,7 +41,7 @@ def options(
     pass
 
 
-for group in (specs, programs, runs, demo):
+for group in (specs, starting, programs, runs, tokenizer, doctor, demo):
     group.register(app)
 
 

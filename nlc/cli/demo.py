@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlc.cli.common import SetOption, Status, calm_threads, say, say_or_write, settings
-from nlc.cli.runs import DataOption, run
+from nlc.cli.common import SetOption, Status, Stop, calm_threads, say, say_or_write, settings
+from nlc.cli.runs import DataOption, HowToRun, run
 
 if TYPE_CHECKING:
     from nlc.spec import Spec
@@ -38,7 +38,9 @@ def demo(
     from nlc.spec import load
     from runtime.directory import fresh
 
-    chosen = ({"run.steps": steps} if steps else {}) | settings(set_)
+    chosen = settings(set_)
+    if steps is not None and chosen.setdefault("run.steps", steps) is not steps:
+        raise Stop(Status.USAGE, "--steps and --set run.steps say the same: give one")
     spec = load(SPEC, chosen)
     graph = build(spec)
     facts = explain(graph)
@@ -57,7 +59,7 @@ def demo(
     say_excerpts(spec, folder / "code")
 
     heading(4, "training on real text", typed(chosen))
-    status = run(spec, folder, data)
+    status = run(spec, folder, HowToRun({"--data": data}))
     if status == Status.DONE:
         say(after(folder))
     return status

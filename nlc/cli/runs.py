@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +13,6 @@ import typer
 from nlc.cli.common import (
     JsonOption,
     SetOption,
-    SpecArgument,
     Status,
     Stop,
     calm_threads,
@@ -23,10 +24,27 @@ from nlc.cli.common import (
 
 if TYPE_CHECKING:
     from nlc.spec import Spec
+    from runtime.directory import RunDirectory
 
 DataOption = Annotated[
     Path | None,
-    typer.Option("--data", metavar="PATH", help="A text file or a folder; otherwise the source of Python's library."),
+    typer.Option("--data", metavar="PATH", help="A file, a folder, 'a/pattern*', JSON lines; or Python's own source."),
+]
+FieldOption = Annotated[
+    str | None, typer.Option("--field", metavar="NAME", help="The field of records that holds the text (text).")
+]
+TokenizerOption = Annotated[
+    Path | None, typer.Option("--tokenizer", metavar="FILE", help="A tokenizer.json; otherwise a token is a byte.")
+]
+
+
+class Pack(StrEnum):
+    text = "text"
+    documents = "documents"
+
+
+PackOption = Annotated[
+    Pack | None, typer.Option("--pack", help="Documents as one text, or each from the beginning (usual for records).")
 ]
 
 
@@ -41,19 +59,54 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    spec: SpecArgument,
+    spec: Annotated[
+        str | None,
+        typer.Argument(metavar="[SPEC]", help="A path, a shipped name (hope), or -; not needed with --resume."),
+    ] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps; run.steps of the spec otherwise.")] = None,
     data: DataOption = None,
+    field: FieldOption = None,
+    tokenizer: TokenizerOption = None,
+    pack: PackOption = None,
     name: Annotated[str | None, typer.Option("--name", help="Keep the run in runs/NAME.")] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", metavar="DIR", help="Keep the run in this folder.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed; run.seed of the spec otherwise.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", metavar="RUN", help="Go on with the run in this folder.")
+    ] = None,
+    allow: Annotated[
+        bool, typer.Option("--allow", help="Go on although the spec, the data or a setting is another.")
+    ] = False,
+    keep: Annotated[int, typer.Option("--keep", min=0, help="Keep so many of the newest checkpoints; 0 is all.")] = 0,
+    time_limit: Annotated[
+        str | None, typer.Option("--time-limit", metavar="TIME", help="Save and end (75) after so long: 90s, 2h30m.")
+    ] = None,
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, help="Processes on this machine that share every batch.")
+    ] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> int:
-    """Compile a spec and train it; the run is kept in runs/NAME."""
+    """Compile a spec and train it; the run is kept in runs/NAME.
+
+    Example: nlc train hope --steps 600 --name first, and after an interruption nlc train --resume runs/first
+    """
     from nlc.spec import load
 
+    what = {"--data": data, "--field": field, "--tokenizer": tokenizer, "--pack": pack and pack.value}
+    how = HowToRun(what, keep, time_limit, processes, quiet, json_)
+    if resume is not None:
+        given = {"--name": name, "--out": out, "--steps": steps, "--seed": seed}
+        if wrong := [option for option, value in given.items() if value is not None]:
+            raise Stop(Status.USAGE, f"{wrong[0]} cannot be given with --resume: the run has it already")
+        if set_ and spec is None:
+            raise Stop(Status.USAGE, "--set needs the SPEC that it changes")
+        return go_on(resume, None if spec is None else load(spec, settings(set_)), allow, how)
+    if spec is None:
+        raise Stop(Status.USAGE, "say which SPEC to train, or which run to --resume")
+    if allow:
+        raise Stop(Status.USAGE, "--allow is for --resume")
     if name is not None and out is not None:
         raise Stop(Status.USAGE, "--name and --out both say where the run is kept: give one")
     if name is not None and (Path(name).name != name or not name.strip() or name.startswith(".")):
@@ -62,31 +115,92 @@ def train(
     for option, value in (("steps", steps), ("seed", seed)):
         if value is not None and chosen.setdefault(f"run.{option}", value) is not value:
             raise Stop(Status.USAGE, f"--{option} and --set run.{option} say the same: give one")
-    loaded = load(spec, chosen)
-    return run(loaded, Path("runs") / name if name else out, data, quiet, json_)
+    return run(load(spec, chosen), Path("runs") / name if name else out, how)
 
 
-def run(spec: Spec, folder: Path | None, data: Path | None = None, quiet: bool = False, json_: bool = False) -> int:
+@dataclass(frozen=True, slots=True)
+class HowToRun:
+    """What train.py is told on its command line, and in how many processes it runs."""
+
+    data: Mapping[str, object]  # options that say what is learned from
+    keep: int = 0
+    time_limit: str | None = None
+    processes: int = 1
+    quiet: bool = False
+    json: bool = False
+
+    def arguments(self) -> list[str]:
+        given = {**self.data, "--keep": self.keep or None, "--time-limit": self.time_limit}
+        said = [str(word) for option, value in given.items() if value is not None for word in (option, value)]
+        return said + ["--quiet"] * self.quiet + ["--json"] * self.json
+
+
+def run(spec: Spec, folder: Path | None, how: HowToRun) -> int:
     """Compile into `folder`/code and run the train.py written there; its exit status."""
     if spec.model.inputs:
         hint = f"`nlc compile` makes a module of it, and `nlc verify {spec.source}` compares it with the interpreter"
         raise Stop(Status.USAGE, f"{spec.source} is a bare program: it has no loss of its own to train on; {hint}")
-    calm_threads()
-    from nlc.compile import compile
-    from nlc.show import resolved_text, written_text
-    from runtime import program
     from runtime.directory import RunDirectory, fresh
 
     directory = RunDirectory(folder or fresh(spec.model.name))
     if directory.used:
-        raise Stop(Status.USAGE, f"{directory.path} already holds a run: give another --name or --out")
+        message = f"{directory.path} already holds a run: give another --name or --out, or --resume it"
+        raise Stop(Status.USAGE, message)
+    told = spec.model.run
+    if told.warmup >= told.steps and not how.quiet:
+        note(f"run.warmup is {told.warmup} and run.steps {told.steps}: the rate never reaches its full value")
+    write(spec, directory)
+    return start(directory, ["--out", str(directory.path), *how.arguments()], how.processes)
+
+
+def write(spec: Spec, directory: RunDirectory) -> None:
+    """The program of a spec, the spec as it was written, and with everything filled in."""
+    calm_threads()
+    from nlc.compile import compile
+    from nlc.show import resolved_text, written_text
+
     compile(spec, directory.code)
     directory.spec.write_text(written_text(spec) + "\n", encoding="utf-8")
     directory.resolved.write_text(resolved_text(spec) + "\n", encoding="utf-8")
-    arguments = ["--out", str(directory.path)]
-    arguments += ["--data", str(data)] if data is not None else []
-    arguments += ["--quiet"] if quiet else []
-    arguments += ["--json"] if json_ else []
+
+
+def go_on(folder: Path, spec: Spec | None, allow: bool, how: HowToRun) -> int:
+    """Resume a run with the program it has; with a spec's, where that is the same or the change is allowed."""
+    from runtime.directory import RunDirectory
+    from runtime.errors import RunError
+
+    directory = RunDirectory(folder)
+    try:
+        directory.read_lock()
+    except RunError as error:
+        raise Stop(error.status, str(error)) from None
+    if spec is not None and (changed := changes(directory, spec)):
+        if not allow:
+            lines = "\n".join(f"  {line}" for line in changed)
+            message = f"{folder} was begun with another spec:\n{lines}"
+            raise Stop(Status.USAGE, f"{message}\nnothing was changed; --allow goes on all the same")
+        write(spec, directory)
+    arguments = ["--resume", str(folder), *["--allow"] * allow, *how.arguments()]
+    return start(directory, arguments, how.processes)
+
+
+def changes(directory: RunDirectory, spec: Spec) -> list[str]:
+    """Every key of the resolved spec that is not what the run was begun with: levels.titans.chunk: 64 -> 32."""
+    from nlc.diff import differences
+    from nlc.spec import load
+
+    return [str(change) for change in differences(load(directory.resolved).resolved(), spec.resolved())]
+
+
+def start(directory: RunDirectory, arguments: list[str], processes: int) -> int:
+    """Run a directory's train.py in this process, or in several that torchrun's launcher watches over."""
+    calm_threads()
+    if processes > 1:
+        from nlc.launch import launch
+
+        return launch(directory.code / "train.py", arguments, processes)
+    from runtime import program
+
     status: int = program.load(directory.code).main(arguments)
     return status
 
@@ -97,6 +211,7 @@ def evaluate(
         Learn, typer.Option("--learn", help="Whether the levels inside a sequence go on learning.")
     ] = Learn.on,
     data: DataOption = None,
+    field: FieldOption = None,
     tokens: Annotated[int, typer.Option("--tokens", min=0, help="About how many tokens to read; 0 is all.")] = 0,
     json_: JsonOption = False,
 ) -> None:
@@ -106,7 +221,7 @@ def evaluate(
     from runtime.evaluate import evaluate_run
 
     try:
-        result = evaluate_run(run, text=data, tokens=tokens, learn=learn is Learn.on, warn=note)
+        result = evaluate_run(run, text=data, field=field, tokens=tokens, learn=learn is Learn.on, warn=note)
     except RunError as error:
         raise Stop(error.status, str(error)) from None
     if json_:

@@ -16,6 +16,7 @@ from nlc.equations import Assign, parse_block, parse_expression
 from nlc.graph.choices import guarded
 from nlc.graph.declare import DeclaredLevel, DeclaredMemory, declare
 from nlc.graph.graph import Graph
+from nlc.graph.idle import idle
 from nlc.graph.lower import Lowering, Readable
 from nlc.graph.memories import Blocks, memory_nodes, outer_level
 from nlc.graph.nodes import AnyNode, Init, Input, Level, Loss, Op, Output, Read, Run, Value, Weight, When
@@ -40,6 +41,7 @@ def build(spec: Spec) -> Graph:
     statements = _statements(spec, report)
     stack = _stack(spec, tuple(statements), sizes, bare, report)
     levels = declare(spec, report)
+    idle(levels, report)
     report.check()
 
     blocks = Blocks(spec, sizes, levels, report)
@@ -86,7 +88,7 @@ def _run(spec: Spec) -> Run:
 
 def _sizes(spec: Spec, report: Reporter) -> dict[str, int]:
     """The sizes declared, and head = width / heads."""
-    sizes = dict(spec.model.sizes)
+    sizes = spec.model.known_sizes()
     if not spec.model.inputs:
         for name in ("width", "layers", "vocab", "context"):
             if name not in sizes and not (name == "layers" and spec.model.stack):
@@ -97,12 +99,9 @@ def _sizes(spec: Spec, report: Reporter) -> dict[str, int]:
                     "a program over tokens has width, layers, vocab and context",
                 )
     if "head" not in sizes and "width" in sizes and "heads" in sizes:
-        if sizes["width"] % sizes["heads"]:
-            report.error(
-                "NLC0602", spec.at("sizes.heads"), f"width {sizes['width']} does not divide into {sizes['heads']} heads"
-            )
-        else:
-            sizes["head"] = sizes["width"] // sizes["heads"]
+        report.error(
+            "NLC0602", spec.at("sizes.heads"), f"width {sizes['width']} does not divide into {sizes['heads']} heads"
+        )
     return sizes
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from nlc.constants import Sizes
 from nlc.diagnostics import Reporter, SpecError, suggest
 from nlc.equations import Boolean, Call, Expr, Multiple, Name, Text, parse_call, parse_expression, to_text, walk
 from nlc.graph.declare import Said
 from nlc.graph.lower import Lowering
 from nlc.graph.nodes import Form, Init, Objective, Param, Rule, RuleLevel
 from nlc.graph.scope import Place
-from nlc.graph.static import Refused, Sizes, literal, size
+from nlc.graph.static import Refused, literal, size
 from nlc.operators import CALLABLE, OPERATORS
 from nlc.spec.fields import FORMS, OBJECTIVES, STARTS, bind
 from nlc.spec.rule import load_rule
@@ -88,25 +89,23 @@ def _word(func: str, name: str, expr: Expr, words: tuple[str, ...], report: Repo
     raise Refused
 
 
-def start(said: Said | None, report: Reporter) -> tuple[str, str, tuple[Init, float | None]]:
-    """(learned | zeros | identity | from | random, the path of `from`, initial values)."""
+def start(said: Said | None, report: Reporter) -> tuple[str, tuple[Init, float | None]]:
+    """(learned | zeros | identity | random, initial values)."""
     if said is None:
-        return "learned", "", INITS["normal"]
+        return "learned", INITS["normal"]
     call = parse_call(str(said.value), said.place)
     if call.func not in STARTS:
         report.error("NLC0406", call.at, f"unknown start '{call.func}'", suggest(call.func, STARTS, "starts"))
         raise Refused
     if call.func == "from":
-        path = call.args[0].value if call.args and isinstance(call.args[0], Text) else ""
-        if not path.startswith("checkpoint:") or path == "checkpoint:":
-            report.error("NLC0406", call.at, f"'{said.value}' names no checkpoint", "from(checkpoint:path)")
-            raise Refused
-        return "from", path.removeprefix("checkpoint:"), INITS["normal"]
+        message = "a start from a checkpoint is not supported yet"
+        report.error("NLC1001", call.at, message, "start: learned, and load the weights into the model")
+        raise Refused
     given = bind(call, STARTS[call.func], "start")
     word = "normal" if call.func in ("learned", "random") else call.func
     if "init" in given:
         word = _word("learned", "init", given["init"], tuple(INITS), report)
-    return call.func, "", INITS[word]
+    return call.func, INITS[word]
 
 
 def objective(said: Said | None, lower: Lowering, place: MakePlace, report: Reporter) -> Objective:

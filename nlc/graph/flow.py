@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from nlc.graph.graph import Graph
+from nlc.graph.linearity import linear
 from nlc.graph.nodes import Carry, Memory, Number, Op, Read, Unit, When
+from nlc.graph.ranges import range_of
 
 
 def self_query(graph: Graph, memory: Memory) -> str:
@@ -39,6 +41,24 @@ def written_inside(memory: Memory) -> bool:
         and memory.period.unit is not Unit.NEVER
         and memory.objective.kind != "loss"
     )
+
+
+def signed_momentum(graph: Graph, memory: Memory) -> str:
+    """The momentum of a memory's rule in words, where it may be below 0; "" where it cannot, or there is none.
+
+    The closed forms multiply momentum along the tokens as sums of logarithms.
+    """
+    shape = linear(memory.rule)
+    if shape is None or not shape.state:
+        return ""
+    param = next((p for p in memory.rule.params if p.name == shape.momentum), None)
+    factor = shape.factor if param is None else param.number
+    if param is not None and param.value:
+        if range_of(graph, param.value).never_negative:
+            return ""
+        what = label(graph, param.value)
+        return what if what == shape.momentum else f"{shape.momentum}={what}"
+    return "" if float(factor) >= 0 else f"{shape.momentum or 'a factor'}={float(factor):g}"
 
 
 def pieces(graph: Graph, members: tuple[str, ...], inside: tuple[str, ...]) -> tuple[int, ...]:

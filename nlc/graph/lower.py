@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from nlc.constants import constant
 from nlc.diagnostics import Reporter, suggest
 from nlc.equations import (
     Assign,
@@ -35,7 +36,7 @@ from nlc.equations import (
 from nlc.graph import nodes
 from nlc.graph.nodes import Init, Op, Read, Value, Weight, When
 from nlc.graph.scope import Place, Scope
-from nlc.graph.static import Refused, constant, option, size
+from nlc.graph.static import Refused, option, size
 from nlc.operators import BY_SYMBOL, CALLABLE, OPERATORS, REQUIRED, Operator
 from nlc.source import Position
 
@@ -173,6 +174,9 @@ class Lowering:
             self.report.error("NLC0501", expr.at, f"'{expr.id}' is read before it is assigned", hint)
         elif expr.id in self.memories:
             self.report.error("NLC0501", expr.at, f"'{expr.id}' is a memory", f"read it by a call: {expr.id}(...)")
+        elif expr.id == "learned":
+            hint = "the number it begins with: learned(0.9)"
+            self.report.error("NLC0505", expr.at, "'learned' does not say where it begins", hint)
         else:
             hint = suggest(expr.id, [*self.scope.names(), *self.sizes], "values and sizes")
             self.report.error("NLC0501", expr.at, f"undefined value '{expr.id}'", hint)
@@ -286,11 +290,12 @@ class Lowering:
             return self.scope.weight(place, op.name) if op.suffixes({}) else ""
         if not op.suffixes({}):
             self.report.error("NLC0505", given.at, f"'{op.name}' has no weight to name")
-        elif isinstance(given, Name | Text):
-            return given.id if isinstance(given, Name) else given.value
-        else:
-            self.report.error("NLC0505", given.at, f"name is '{to_text(given)}'", "a word expected")
-        return ""
+            return ""
+        word = given.id if isinstance(given, Name) else given.value if isinstance(given, Text) else to_text(given)
+        if not isinstance(given, Name | Text) or not (word.isascii() and word.isidentifier()):
+            hint = "a word: letters, digits and _, not a digit first"
+            self.report.error("NLC0212", given.at, f"'{word}' is not the name of a weight", hint)
+        return word
 
     def options(self, call: Call, op: Operator, positional: Sequence[Expr]) -> tuple[tuple[str, Any], ...] | None:
         """The static arguments, defaults filled in, sorted by name; None when something was reported."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from nlc.constants import constant
 from nlc.diagnostics import Reporter
 from nlc.equations import Call, Expr, Number, names, parse_expression, walk
 from nlc.graph import choices
@@ -22,7 +23,7 @@ from nlc.graph.declare import DeclaredLevel, DeclaredMemory, Said
 from nlc.graph.lower import Lowering, weight_id
 from nlc.graph.nodes import Carry, Form, Init, Memory, Meta, Objective, Rule, Tail, Unit, Weight
 from nlc.graph.scope import Place
-from nlc.graph.static import Refused, above_0, constant, size
+from nlc.graph.static import Refused, above_0, size
 from nlc.source import Place as Where
 from nlc.source import Position
 from nlc.spec import Spec
@@ -106,16 +107,7 @@ class Blocks:
         if rule is not None:
             values.rule, values.rate = rule
         if "retain" in memory.fields and str(memory.fields["retain"].value) not in ("1", "1.0"):  # which keep all
-            self.share(memory)
             values.retain = self.value(kind, memory, "retain") or ""
-
-    def share(self, memory: DeclaredMemory) -> None:
-        """A retention that is a number is a share: from 0 to 1."""
-        said = memory.fields["retain"]
-        number = guarded(self.report, lambda: constant(parse_expression(str(said.value), said.place), self.sizes))
-        if number is not None and not 0 <= number <= 1:
-            message = f"memory '{memory.id}': retain is {number:g}, and it is the share of the state that is kept"
-            self.report.error("NLC0505", said.at, message, "a number from 0 to 1")
 
     # ---- single fields ----------------------------------------------------------------------------------------
 
@@ -230,7 +222,7 @@ def _memory(blocks: Blocks, kind: str, lower: Lowering, memory: DeclaredMemory) 
         report.error("NLC0203", memory.at, f"memory '{memory.id}' has no form", "form: matrix")
         raise Refused
     form = choices.form(said["form"], sizes, tuple(blocks.spec.model.forms), report)
-    start, source, (init, scale) = choices.start(None if memory.attention else said.get("start"), report)
+    start, (init, scale) = choices.start(None if memory.attention else said.get("start"), report)
     if start == "learned" and memory.steps:
         start = "random"
     if start == "random" and not memory.steps:
@@ -244,9 +236,6 @@ def _memory(blocks: Blocks, kind: str, lower: Lowering, memory: DeclaredMemory) 
             f"memory '{memory.id}': only a matrix starts as the identity",
             f"the form is {form.kind}",
         )
-    if form.kind in ("matrix", "vector") and memory.get("normalise_hidden", False) and said["normalise_hidden"].own:
-        message = f"memory '{memory.id}': a {form.kind} has no hidden layer, so 'normalise_hidden' says nothing"
-        report.error("NLC0411", memory.where("normalise_hidden"), message, "it is for mlp and swiglu")
     outer = _out(blocks, memory) if "out" in said else 0
     node = Memory(
         id=lower.memories[memory.name].id, at=memory.at, block=kind, name=memory.name, level=f"level:{memory.level}",
@@ -254,7 +243,7 @@ def _memory(blocks: Blocks, kind: str, lower: Lowering, memory: DeclaredMemory) 
         pairs=values.pairs, rate=values.rate, retain=values.retain,
         retain_to_start=memory.get("retain_to", "zero") == "start" and bool(values.retain),
         grad_at_kept=memory.get("grad_at", "old") == "kept" and bool(values.retain),
-        read=lower.memories[memory.name].when, carry=memory.carry, start=start, source=source,
+        read=lower.memories[memory.name].when, carry=memory.carry, start=start,
         meta=Meta(memory.get("meta", "full")), tail=Tail(memory.get("tail", "carry")), outer=outer,
         normalise_hidden=bool(memory.get("normalise_hidden", False)),
         said=tuple((name, s.at) for name, s in said.items()),

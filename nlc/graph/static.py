@@ -1,57 +1,17 @@
-"""Arguments known before anything runs: sizes, numbers, words.  Numbers, sizes and + - * / ** of them; nothing else."""
+"""Arguments known before anything runs: sizes, numbers, words, and what arithmetic makes of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from math import isfinite
 from typing import Any
 
+from nlc.constants import Sizes, constant
 from nlc.diagnostics import Reporter, suggest
-from nlc.equations import Binary, Boolean, Expr, ListOf, Name, Number, Text, Unary, to_text
+from nlc.equations import Boolean, Expr, ListOf, Name, Text, to_text, walk
 from nlc.operators import Kind
-
-Sizes = Mapping[str, int]
 
 
 class Refused(Exception):
     """Already reported."""
-
-
-def constant(expr: Expr, sizes: Sizes, hidden: Callable[[str], bool] = lambda name: False) -> float | int | None:
-    """The number that an expression of numbers and sizes is; None for any other.  `hidden` names are values."""
-    match expr:
-        case Number(value):
-            return value
-        case Name(id) if id in sizes and not hidden(id):
-            return sizes[id]
-        case Unary("-", value):
-            inner = constant(value, sizes, hidden)
-            return None if inner is None else -inner
-        case Binary(op, left, right) if op in _ARITHMETIC:
-            a, b = constant(left, sizes, hidden), constant(right, sizes, hidden)
-            if a is None or b is None:
-                return None
-            try:
-                result = _ARITHMETIC[op](a, b)
-            except (ZeroDivisionError, OverflowError):
-                return None
-            return result if isinstance(result, (int, float)) and isfinite(result) else None
-    return None
-
-
-def _power(a: float, b: float) -> Any:
-    if abs(b) > 64:
-        raise OverflowError
-    return a**b
-
-
-_ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
-    "+": lambda a, b: a + b,
-    "-": lambda a, b: a - b,
-    "*": lambda a, b: a * b,
-    "/": lambda a, b: a // b if isinstance(a, int) and isinstance(b, int) and b and a % b == 0 else a / b,
-    "**": _power,
-}
 
 
 def size(expr: Expr, sizes: Sizes, report: Reporter) -> int:
@@ -74,8 +34,6 @@ def size(expr: Expr, sizes: Sizes, report: Reporter) -> int:
 
 
 def _unknown(expr: Expr, sizes: Sizes) -> list[Name]:
-    from nlc.equations import walk
-
     return [e for e in walk(expr) if isinstance(e, Name) and e.id not in sizes]
 
 

@@ -21,7 +21,7 @@ from dataclasses import replace
 from typing import Any
 
 from nlc.diagnostics import Reporter
-from nlc.graph.flow import label, pieces, reads_of, self_query, sources, written_inside
+from nlc.graph.flow import label, pieces, reads_of, self_query, signed_momentum, sources, written_inside
 from nlc.graph.graph import Graph
 from nlc.graph.linearity import linear
 from nlc.graph.nodes import Carry, Memory, Meta, Op, Read, Recurrence, Tail, Unit, When
@@ -158,11 +158,14 @@ def _choose(graph: Graph, memory: Memory, members: tuple[str, ...], inside: tupl
         refusals = shared_product_refusals(graph, members, inside)
         names = ", ".join(graph[m].name for m in members)
         if not refusals:
-            shared = f"each write of {names} is its frozen state times one matrix, the same for all of them"
+            shared = f"{names} are multiplied by the same matrices, whatever they hold"
             reason = f"{shared}: {proof(graph, memory)}"
             return replace(base, inside=inside, lowering="shared_product", reason=reason, facts=_rule_facts(memory))
         pace = walk(graph, members, inside)
-        reason = f"{names} feed their own writes; no single product, since {refusals[0]}; walked {pace}"
+        signed = [f"; {graph[m].name!r}: {refusal}" for m in members if (refusal := _signed(graph, graph[m]))]
+        reason = (
+            f"{names} feed their own writes; no single product, since {refusals[0]}; walked {pace}{''.join(signed)}"
+        )
         return replace(base, inside=_with_reads(graph, members, inside), lowering="loop", reason=reason)
     return _single(graph, memory, base)
 
@@ -176,6 +179,8 @@ def _single(graph: Graph, memory: Memory, base: Recurrence) -> Recurrence:
         return replace(base, lowering="periodic", reason=reason, facts=facts)
     if shape is None:
         reason = f"rule {memory.rule.name!r} is not linear in the gradient: token by token"
+    elif refusal := _signed(graph, memory):
+        reason = refusal
     elif channels:
         reason = "retention differs by key channel: token by token"
     elif len(memory.pairs) > 1:
@@ -195,6 +200,12 @@ def _single(graph: Graph, memory: Memory, base: Recurrence) -> Recurrence:
         reason = f"a write is linear in the state: one triangular system for {length} tokens ({bound})"
         return replace(base, lowering="linear", block_length=length, reason=reason, facts=facts)
     return replace(base, lowering="loop", reason=reason, facts=facts)
+
+
+def _signed(graph: Graph, memory: Memory) -> str:
+    """Why a rule of momentum has no closed form here: products of what may be negative are no sums of logarithms."""
+    what = signed_momentum(graph, memory) if memory.period.count == 1 else ""
+    return f"momentum {what} may be below 0: token by token" if what else ""
 
 
 def _rule_facts(memory: Memory) -> tuple[tuple[str, Any], ...]:
@@ -284,6 +295,8 @@ def proof(graph: Graph, memory: Memory) -> str:
     """The product in the memory's own names, for explain and for the generated file."""
     shape = linear(memory.rule)
     key, target = label(graph, memory.pairs[0][0]), label(graph, self_query(graph, memory))
-    keep = f"retain I - rate {key} {key}^T" if shape is not None and shape.erase else "retain I"
+    keep = "retain I" if memory.retain else "I"
+    keep = f"({keep} - rate {key} {key}^T)" if shape is not None and shape.erase else f"({keep})"
     gradient = f"({key} - {target})" if memory.objective.kind == "l2" else f"(-{target})"
-    return f"M_t = M_t-1 ({keep}) - rate M_t' {gradient} {key}^T"
+    back = " + (1 - retain) M_0" if memory.retain and memory.retain_to_start else ""
+    return f"M_t = M_t-1 {keep} - rate M_t' {gradient} {key}^T{back}"

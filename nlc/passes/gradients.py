@@ -153,11 +153,8 @@ def _memory(graph: Graph, memory: Memory, found: Reach, report: Reporter) -> Non
 
 def _weights(graph: Graph, found: Reach, report: Reporter) -> None:
     """Every weight that is to be trained gets a gradient."""
-    given = {w for m in graph.of(Memory) if m.start == "from" for w in m.weights}
     users = {w: node for node in graph.of(Op) for w in node.weights}
-    for id in sorted(
-        {w for n in graph.nodes.values() if isinstance(n, Op | Memory) for w in n.weights} - found.outer - given
-    ):
+    for id in sorted({w for n in graph.nodes.values() if isinstance(n, Op | Memory) for w in n.weights} - found.outer):
         weight = graph[id]
         if frozen(graph, weight):
             continue

@@ -1,7 +1,8 @@
 """Names: one name, one thing.
 
 Needs: the graph as built.
-Establishes: no two memories, weights or levels answer to one name; a weight used in several places is used by `name=`.
+Establishes: no two memories, weights or levels answer to one name, in a spec or in generated code; a weight used in
+several places is used by `name=`.
 Refuses: a name with two meanings, such as a memory called like an operator.
 """
 
@@ -25,10 +26,24 @@ def names(graph: Graph) -> Graph:
                 f"a memory called '{memory.name}', which is an operator",
                 "a call could mean either",
             )
+    _alike(graph, report)
     _weights(graph, report)
     _levels(graph, report)
     report.check()
     return graph
+
+
+def _alike(graph: Graph, report: Reporter) -> None:
+    """Memories, and levels, must differ in letters and digits, in either case: generated code has names for both."""
+    for nodes in (graph.of(Memory), graph.of(Level)):
+        seen: dict[str, Memory | Level] = {}
+        for node in nodes:
+            called = node.id if isinstance(node, Memory) else node.name
+            other = seen.setdefault("".join(c if c.isalnum() else "_" for c in called).casefold(), node)
+            before = other.id if isinstance(other, Memory) else other.name
+            if before != called:
+                message = f"'{called}' and '{before}' would be called the same in the generated code"
+                report.error("NLC0504", node.at, message, "call one of them something else: case and _ do not tell")
 
 
 def _weights(graph: Graph, report: Reporter) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nlc.constants import Sizes
 from nlc.diagnostics import Reporter
 from nlc.equations import Binary, Boolean, Call, Compare, Expr, ListOf, Multiple, Name, Number, Slice, Text, Unary
 from nlc.graph.nodes import Memory, Shape
-from nlc.graph.static import Refused, Sizes, option
+from nlc.graph.static import Refused, option
 from nlc.operators import BY_SYMBOL, OPERATORS, REQUIRED, Operator, ShapeError, show
 
 

@@ -27,7 +27,7 @@ def share(graph: Graph) -> Graph:
             members = tuple(i for i in graph.nodes if i in (*group.members, *other.members))
             if not shared_product_refusals(graph, members, group.inside):
                 names = ", ".join(graph[m].name for m in members)
-                shared = f"each write of {names} is its frozen state times one matrix, the same for all of them"
+                shared = f"{names} are multiplied by the same matrices, whatever they hold"
                 group = replace(group, members=members, reason=f"{shared}: {proof(graph, graph[members[0]])}")
                 nodes[group.id] = group
                 del nodes[other.id]

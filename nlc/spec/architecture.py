@@ -7,13 +7,17 @@ fields are their descriptions in the JSON Schema.
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
+from pydantic_core import PydanticKnownError
 
 
 def _as_text(value: Any) -> Any:
     """A number where an expression is expected is an expression."""
+    if isinstance(value, float) and not isfinite(value):
+        raise PydanticKnownError("finite_number")
     return repr(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
@@ -81,8 +85,8 @@ class Fields(Section):
     rate: Expression | None = None
     """Learning rate, the rule's lr: a number (default 1), learned(0.05), or an expression over the block's values."""
     retain: Expression | None = None
-    """The share of the old state that is kept: a number (default 1), learned, or an expression; scalar, per head or per
-    key channel."""
+    """The share of the old state that is kept: a number (default 1), learned(0.99), or an expression; scalar, per head
+    or per key channel."""
     retain_to: Literal["zero", "start"] | None = None
     """Where what is not kept goes: to zero (default) or to the start."""
     grad_at: Literal["old", "kept"] | None = None
@@ -100,8 +104,8 @@ class Fields(Section):
     carry: str | None = None
     """Lifetime of the state: sequence (default), stream, model, or the name of a slower memory."""
     start: str | None = None
-    """The first state: learned (default), learned(normal | zeros | identity), zeros, identity, from(checkpoint:path);
-    random for carry: model."""
+    """The first state: learned (default), learned(normal | zeros | identity), zeros, identity; random for carry: model;
+    from(checkpoint:path), which is not supported yet."""
     meta: Literal["full", "first_order", "none"] | None = None
     """How slower levels learn through the writes. Default full."""
     tail: Literal["carry", "flush", "drop"] | None = None
@@ -173,6 +177,12 @@ class Architecture(Section):
     """Forms of one's own."""
     streams: dict[str, Shape] = {}
     """Further values that flow from block to block like x, starting at 0."""
+
+    def known_sizes(self) -> dict[str, int]:
+        """The sizes declared, and head = width / heads where that is whole and nothing else is said."""
+        width, heads = self.sizes.get("width", 0), self.sizes.get("heads", 0)
+        head = {"head": width // heads} if width and heads and width % heads == 0 else {}
+        return self.sizes | ({} if "head" in self.sizes else head)
 
     def level(self, name: str) -> Level:
         """The level of that name.  Raises KeyError."""

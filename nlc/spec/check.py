@@ -11,15 +11,17 @@ from pathlib import PurePath
 from typing import Any
 
 from nlc.diagnostics import Reporter, SpecError, suggest
-from nlc.equations import Call, Expr, Name, Text, parse_block, parse_call, parse_expression, walk
-from nlc.source import Position
+from nlc.equations import Assign, Call, Expr, Name, Text, names, parse_block, parse_call, parse_expression, walk
+from nlc.source import Position, Scalar
 from nlc.spec.architecture import Fields, Level
+from nlc.spec.expressions import expressions
 from nlc.spec.fields import CARRIES, FORMS, OBJECTIVES, STARTS, bind, parse_period, parse_select, parse_stack
 from nlc.spec.rule import load_rule
 from nlc.spec.view import Spec
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _REQUIRED = ("width", "layers", "vocab", "context")
+TAKEN = frozenset(("self", "state", "learn", "final"))  # what a bare program's layer is called with beside its inputs
 _NOWHERE = Position("", 0, 0)
 _EXPRESSIONS = ("rate", "retain", "window", "weigh", "out")
 
@@ -38,6 +40,7 @@ def check(spec: Spec, report: Reporter) -> None:
                 _fields(spec, memory, path, f"memory '{level.name}.{name}'", report, level)
         else:
             _selection(spec, level, report)
+    _unused(spec, report)
 
 
 def _try(report: Reporter, parse: Callable[[], Any], subject: str = "") -> Any:
@@ -113,12 +116,11 @@ def _programs(spec: Spec, report: Reporter) -> None:
             hint="the equations of one block: x enters, the last x leaves",
         )
     if model.block is not None:
-        text = model.block
-        _try(report, lambda: parse_block(text, spec.place("block")))
+        _program(spec, "block", model.block, report)
     for name, text in model.blocks.items():
-        _try(report, lambda n=name, t=text: parse_block(t, spec.place(f"blocks.{n}")))  # type: ignore[misc]
+        _program(spec, f"blocks.{name}", text, report)
     for name, form in model.forms.items():
-        _try(report, lambda n=name, f=form: parse_block(f.do, spec.place(f"forms.{n}.do")))  # type: ignore[misc]
+        _program(spec, f"forms.{name}.do", form.do, report)
     if model.stack or model.blocks:
         kinds = tuple(model.blocks) or ("block",)
         if not model.stack and len(kinds) > 1:
@@ -129,7 +131,24 @@ def _programs(spec: Spec, report: Reporter) -> None:
                 hint=f"for example: stack: [{', '.join(kinds)}]",
             )
         places = [spec.at(f"stack.{i}") for i in range(len(model.stack))]
-        _try(report, lambda: parse_stack(model.stack, places, kinds, model.sizes.get("layers")))
+        stack = _try(report, lambda: parse_stack(model.stack, places, kinds, model.sizes.get("layers")))
+        for kind in kinds if stack and model.blocks else ():
+            if kind not in stack:
+                at = spec.at(f"blocks.{kind}", key=True)
+                report.error("NLC0409", at, f"block '{kind}' is not in the stack", "name it there, or take it away")
+
+
+def _program(spec: Spec, path: str, text: str, report: Reporter) -> None:
+    """The equations of one block or form."""
+    try:
+        parse_block(text, spec.place(path))
+    except SpecError as error:
+        node = spec.node(path)
+        if isinstance(node, Scalar) and node.folded:
+            message = f"the lines of '{path.split('.')[-1]}' run together: '>' makes one line of them"
+            report.error("NLC0305", spec.at(path, key=True), message, "write | in place of >")
+        else:
+            report.take(error)
 
 
 def _frame(spec: Spec, report: Reporter) -> None:
@@ -143,6 +162,12 @@ def _frame(spec: Spec, report: Reporter) -> None:
                 "'outputs' is missing",
                 hint="a program with inputs says what it returns",
             )
+        for name in TAKEN.intersection(model.inputs):
+            at, hint = spec.at(f"inputs.{name}", key=True), "call the input something else"
+            report.error("NLC0504", at, f"an input called '{name}', which is an argument of every layer", hint)
+        for i, name in enumerate(model.outputs):
+            if name in model.outputs[:i]:
+                report.error("NLC0211", spec.at(f"outputs.{i}"), f"the output '{name}' is listed twice")
         return
     if model.outputs:
         report.error(
@@ -153,6 +178,18 @@ def _frame(spec: Spec, report: Reporter) -> None:
         if not spec.said(f"sizes.{size}") and not (size == "layers" and model.stack):
             near = suggest(size, [s for s in model.sizes if s not in _REQUIRED])
             report.error("NLC0203", at, f"sizes: '{size}' is missing", hint=near if "did you" in near else "")
+
+
+def _unused(spec: Spec, report: Reporter) -> None:
+    """Inputs that no equation, field or output names.  What does not parse may name them."""
+    if report.found or not spec.model.inputs:
+        return
+    trees = [tree.value if isinstance(tree, Assign) else tree for _, tree in expressions(spec)]
+    read = {name for tree in trees for name in names(tree)} | set(spec.model.outputs)
+    for name in spec.model.inputs:
+        if name not in read:
+            hint = "read it in an equation, or take it away"
+            report.error("NLC0905", spec.at(f"inputs.{name}", key=True), f"nothing uses the input '{name}'", hint)
 
 
 def _selection(spec: Spec, level: Level, report: Reporter) -> None:
@@ -246,7 +283,7 @@ def _objective(spec: Spec, text: str, path: str, subject: str, report: Reporter)
     if tree is None:
         return
     head = tree.id if isinstance(tree, Name) else tree.func if isinstance(tree, Call) else ""
-    reads = {e.id if isinstance(e, Name) else e.func for e in walk(tree) if isinstance(e, (Name, Call))}
+    called = next((e for e in walk(tree) if isinstance(e, Call) and e.func == "M"), None)
     if head in OBJECTIVES:
         bound = _call(spec, path, text, OBJECTIVES, "objective", "NLC0404", subject, report)
         missing = [p for p in OBJECTIVES[head] if p not in (bound or {})]
@@ -257,7 +294,10 @@ def _objective(spec: Spec, text: str, path: str, subject: str, report: Reporter)
                 f"{subject}: objective '{head}' needs '{missing[0]}'",
                 hint=f"for example: {head}(1.5)",
             )
-    elif "M" not in reads:
+    elif called is not None:
+        hint = "M is the prediction for k; no call: sum(abs(M - v))"
+        report.error("NLC0404", called.at, f"{subject}: 'M' is called in an objective", hint)
+    elif "M" not in names(tree):
         hint = suggest(head, OBJECTIVES, "objectives") + "; or an expression in M, k and v"
         report.error("NLC0404", tree.at, f"{subject}: unknown objective '{head or text}'", hint=hint)
 

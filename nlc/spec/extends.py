@@ -156,7 +156,7 @@ def _merge(base: Tree, over: Tree) -> Tree:
         case Mapping(old, _), Mapping(new, at):
             entries = dict(old)
             for key, entry in new.items():
-                if isinstance(entry.value, Scalar) and entry.value.value is None and key in old:
+                if is_null(entry.value) and key in old:
                     del entries[key]
                 elif key in old:
                     entries[key] = Entry(entry.at, _merge(old[key].value, entry.value))
@@ -170,6 +170,11 @@ def _merge(base: Tree, over: Tree) -> Tree:
                 by_name[name_of(item)] = item if known is None else _merge(known, item)
             return Sequence(tuple(by_name.values()), at)
     return over
+
+
+def is_null(tree: Tree) -> bool:
+    """`null` or `~`, which takes a key away.  A key with nothing behind it is a mistake."""
+    return isinstance(tree, Scalar) and tree.value is None and tree.text != ""
 
 
 def _named(items: tuple[Tree, ...]) -> bool:

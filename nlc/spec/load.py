@@ -45,6 +45,7 @@ def loads(text: str, file: str = "<text>", set: MappingOf[str, object] | None = 
 
 def _finish(tree: Mapping, shown: str, set: MappingOf[str, object] | None, report: Reporter) -> Spec:
     from nlc.spec.check import check
+    from nlc.spec.numbers import numbers
 
     for kind in ("rule", "search", "task"):
         if kind in tree.entries:
@@ -57,5 +58,6 @@ def _finish(tree: Mapping, shown: str, set: MappingOf[str, object] | None, repor
         raise AssertionError("no model and nothing reported")
     spec = Spec(model, shown, tree)
     check(spec, report)
+    numbers(spec, report)
     report.check()
     return spec

@@ -4,6 +4,7 @@ load_rule("adamw", at)     -> RuleSpec(name, doc, params, levels); SpecError NLC
 rules()                    -> the names of the shipped rules
 
 RuleSpec.params            {"lr": 0.001, "betas": (0.9, 0.999), ...}, in the order of the file; lr is the level's rate
+RuleSpec.ranges            {"lr": Interval.read("[0, inf)"), ...}: what a number given for a parameter may be
 RuleSpec.levels            programs in the order they run: RuleProgram(every, state, do)
 RuleProgram.every          updates between two runs: a whole number, or the name of a parameter
 """
@@ -14,6 +15,7 @@ import re
 from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass
 from functools import lru_cache
+from math import inf
 from pathlib import Path
 from types import MappingProxyType
 
@@ -26,6 +28,34 @@ SHIPPED = Path(__file__).resolve().parents[2] / "specs"
 GIVEN = ("grad", "weight", "start", "lr", "retain", "k", "v", "gram", "count", "rows", "cols")
 
 Parameter = int | float | bool | tuple[int | float, ...]
+
+_WRITTEN = re.compile(r"([\[(])\s*(-?\d+(?:\.\d+)?)\s*,\s*(-?\d+(?:\.\d+)?|inf)\s*([\])])")
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """The numbers from `low` to `high`, each end in it or not; in words: `0 or more`, `from 0 to below 1`."""
+
+    low: float
+    high: float
+    low_in: bool
+    high_in: bool
+
+    @classmethod
+    def read(cls, text: str) -> Interval | None:
+        """An interval as mathematics writes it: `[0, 1)` holds 0 and not 1, `[0, inf)` has no end."""
+        match = _WRITTEN.fullmatch(text.strip())
+        return None if match is None else cls(float(match[2]), float(match[3]), match[1] == "[", match[4] == "]")
+
+    def holds(self, number: float) -> bool:
+        above = number >= self.low if self.low_in else number > self.low
+        return above and (number <= self.high if self.high_in else number < self.high)
+
+    def __str__(self) -> str:
+        if self.high == inf:
+            return f"{self.low:g} or more" if self.low_in else f"above {self.low:g}"
+        begin = "from" if self.low_in else "above"
+        return f"{begin} {self.low:g} to {'' if self.high_in else 'below '}{self.high:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +75,7 @@ class RuleSpec:
     name: str
     doc: str
     params: MappingOf[str, Parameter]
+    ranges: MappingOf[str, Interval]
     levels: tuple[RuleProgram, ...]
     at: Position
 
@@ -82,9 +113,10 @@ def rule_from(tree: Tree) -> RuleSpec:
     if not isinstance(tree, Mapping):
         report.error("NLC0202", tree.at, "a rule is a mapping")
         raise SpecError(report.found)
-    _keys(tree, ("nlc", "rule", "doc", "params", "levels"), "a rule", report)
+    _keys(tree, ("nlc", "rule", "doc", "params", "ranges", "levels"), "a rule", report)
     name = _text(tree, "rule", report)
     params = _params(tree.get("params"), report)
+    ranges = _ranges(tree.get("ranges"), params, report)
     listed = tree.get("levels")
     programs: list[RuleProgram] = []
     if isinstance(listed, Sequence) and listed.items:
@@ -94,7 +126,8 @@ def rule_from(tree: Tree) -> RuleSpec:
     if not report.found:
         _meaning(programs, params, tree.at, report)
     report.check()
-    return RuleSpec(name, _text(tree, "doc", report, ""), MappingProxyType(params), tuple(programs), tree.at)
+    doc = _text(tree, "doc", report, "")
+    return RuleSpec(name, doc, MappingProxyType(params), MappingProxyType(ranges), tuple(programs), tree.at)
 
 
 def _program(item: Tree, params: MappingOf[str, Parameter], report: Reporter) -> RuleProgram | None:
@@ -169,6 +202,28 @@ def _params(tree: Tree | None, report: Reporter) -> dict[str, Parameter]:
                 found[name] = tuple(n for item in items if (n := _number(item)) is not None)
             case value:
                 report.error("NLC0202", value.at, f"params.{name}: a number, true or false, or a list of numbers")
+    return found
+
+
+def _ranges(tree: Tree | None, params: MappingOf[str, Parameter], report: Reporter) -> dict[str, Interval]:
+    """Ranges of parameters; what a parameter is without being given lies in its own."""
+    if tree is None:
+        return {}
+    if not isinstance(tree, Mapping):
+        report.error("NLC0202", tree.at, "ranges: is a mapping of parameters to intervals, such as '[0, 1)'")
+        return {}
+    found: dict[str, Interval] = {}
+    for name, entry in tree.entries.items():
+        if name not in params:
+            report.error("NLC0410", entry.at, f"a range of an unknown '{name}'", hint=suggest(name, params, "params"))
+            continue
+        interval = Interval.read(entry.value.text) if isinstance(entry.value, Scalar) else None
+        if interval is None:
+            report.error("NLC0202", entry.value.at, f"ranges.{name}: an interval such as '[0, 1)'")
+            continue
+        found[name], default = interval, params[name]
+        if not all(interval.holds(n) for n in (default if isinstance(default, tuple) else (default,))):
+            report.error("NLC0205", entry.value.at, f"params.{name} is {default}, which is not {interval}")
     return found
 
 

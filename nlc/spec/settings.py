@@ -3,6 +3,7 @@
     apply(tree, {"sizes.width": "64", "levels.titans.rate": 0.1}, report) -> Mapping
 
 A value that is text is read as YAML, so that 64 is a number and `false` a truth value; others are taken as they are.
+`null` takes a key away.
 What is set gets positions in the pseudo-file `--set`, one line each.
 """
 
@@ -13,7 +14,7 @@ from typing import Any
 
 from nlc.diagnostics import Reporter, suggest
 from nlc.source import Entry, Mapping, Position, Scalar, Sequence, Tree, remember
-from nlc.spec.extends import name_of
+from nlc.spec.extends import NOT_INHERITED, is_null, name_of
 from nlc.spec.text import parse_value
 
 FILE = "--set"
@@ -41,7 +42,7 @@ def tree_of(value: Any, at: Position) -> Tree:
     if isinstance(value, (list, tuple)):
         return Sequence(tuple(tree_of(v, at) for v in value), at)
     if value is None or isinstance(value, (bool, int, float, str)):
-        return Scalar(value, "" if value is None else str(value), at)
+        return Scalar(value, "null" if value is None else str(value), at)
     return Scalar(str(value), str(value), at)
 
 
@@ -55,11 +56,17 @@ def _set(node: Tree, path: list[str], index: int, new: Tree, at: Position, repor
         case Mapping(entries, mapping_at):
             choices = _choices(path[:index], node)
             may_be_made = (last or _section(path[: index + 1])) and (choices is None or key in choices)
+            if index == 0 and key in NOT_INHERITED:
+                hint = "give the spec to extend in place of this one, or write a file that extends it"
+                report.error("NLC0209", here, f"'{key}' cannot be set", hint)
+                return node
             if key not in entries and not may_be_made:
-                report.error("NLC0209", here, f"{where} has no '{key}'", hint=suggest(key, choices or entries))
+                known = choices is not None and key in choices
+                hint = _whole(path[: index + 1], path[index + 1 :]) if known else suggest(key, choices or entries)
+                report.error("NLC0209", here, f"{where} has no '{key}'", hint)
                 return node
             if last:
-                if isinstance(new, Scalar) and new.value is None:
+                if is_null(new):
                     return Mapping({k: e for k, e in entries.items() if k != key}, mapping_at)
                 return Mapping({**entries, key: Entry(here, new)}, mapping_at)
             inner = entries[key].value if key in entries else Mapping({}, here)
@@ -75,6 +82,12 @@ def _set(node: Tree, path: list[str], index: int, new: Tree, at: Position, repor
             return Sequence((*items[:i], item, *items[i + 1 :]), sequence_at)
     report.error("NLC0209", here, f"{where} is a single value and has no '{key}'", hint=f"set {where} itself")
     return node
+
+
+def _whole(path: list[str], inside: list[str]) -> str:
+    """How to set a mapping that is not there yet, with a key in it."""
+    opened = "".join(f"{{{key}: " for key in inside)
+    return f"set the whole of it: --set '{'.'.join(path)}={opened}...{'}' * len(inside)}'"
 
 
 def _section(path: list[str]) -> bool:

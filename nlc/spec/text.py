@@ -253,7 +253,9 @@ class _Builder:
         _, line, column = runs[0]
         first = text.split("\n", 1)[0]
         length = len(first) if len(runs) == 1 or runs[1][1] > line else runs[1][0]
-        return Scalar(value, text, Position(self.file, line, column, max(1, length)), tuple(runs), quoted)
+        return Scalar(
+            value, text, Position(self.file, line, column, max(1, length)), tuple(runs), quoted, event.style == ">"
+        )
 
     def literal_runs(self, text: str, number: int) -> list[tuple[int, int, int]]:
         """Where the lines of a `|` block stand in the file, from line `number` (0-based) on."""

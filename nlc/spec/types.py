@@ -14,6 +14,7 @@ from nlc.diagnostics import Reporter, suggest
 from nlc.source import Mapping, Position, Scalar, Sequence, Tree
 from nlc.spec.architecture import Architecture, FormFields, Level, MemoryFields, Run
 from nlc.spec.extends import name_of
+from nlc.spec.settings import FILE
 
 _EXPECTED = {
     "string_type": "text", "int_type": "a whole number", "float_type": "a number", "bool_type": "true or false",
@@ -80,7 +81,8 @@ def _nothing(tree: Tree, where: str, report: Reporter) -> None:
     if isinstance(tree, Mapping):
         for key, entry in tree.entries.items():
             if _null(entry.value):
-                report.error("NLC0203", entry.at, f"'{key}' has no value", hint="write one, or take the key away")
+                hint = "null takes the key away" if entry.at.file == FILE else "write one, or take the key away"
+                report.error("NLC0203", entry.at, f"'{key}' has no value", hint)
             _nothing(entry.value, key, report)
     elif isinstance(tree, Sequence):
         for item in tree.items:

@@ -41,6 +41,11 @@ class Spec:
         node = self._find(path)[0]
         return node.place if isinstance(node, Scalar) else place_from(node.at, "")
 
+    def node(self, path: str) -> Tree | None:
+        """The tree of a value as it is written; None where the spec does not say it."""
+        node, _, missing = self._find(path)
+        return None if missing else node
+
     def origin(self, path: str) -> str:
         """`specs/mine.yaml:14`, `--set`, or `default`; what a memory takes from its level says so."""
         from nlc.spec.resolve import origin

@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from nlc.graph.graph import Graph
+from nlc.graph.nodes import Input, Memory, Op
+
 LENGTH = 100
+ARITHMETIC = frozenset(  # what hands an input on as it is, or as a part of a sum or product
+    "add sub mul div neg pow min max where heads merge split item slice concat mean sum stop".split()
+)
 
 
 @dataclass(frozen=True)
@@ -65,14 +71,41 @@ def cases(vocab: int, seed: int, full: bool) -> Iterator[Case]:
     yield Case("padding", tokens, targets, mask=mask)
 
 
-def streams(shapes: dict[str, tuple[int, ...]], seed: int, full: bool) -> Iterator[Case]:
-    """The same lengths for a bare program: gaussian inputs, a named rate or retention kept in (0, 1)."""
+def shares(graph: Graph) -> set[str]:
+    """The inputs of a bare program that are themselves a rate, a retention or an objective's parameter.
+
+    These have a legal range: what a program makes of any other input must be legal whatever that is.
+    """
+    ahead, seen = [], set()
+    for memory in graph.of(Memory):
+        ahead += [memory.rate, memory.retain, *(p.value for p in memory.objective.params)]
+    while ahead:
+        id = ahead.pop()
+        if id and id not in seen:
+            seen.add(id)
+            node = graph[id]
+            ahead += node.inputs if isinstance(node, Op) and node.op in ARITHMETIC else ()
+    return {node.name for node in graph.of(Input) if node.id in seen}
+
+
+def vectors(graph: Graph, B: int, T: int, draw: torch.Generator) -> dict[str, Tensor]:
+    """Inputs of a bare program (B, T, ...): shares in (0, 1), other vectors of length 1, other numbers gaussian."""
+    inputs, squashed = {}, shares(graph)
+    for node in graph.of(Input):
+        x = torch.randn(B, T, *node.shape, generator=draw, dtype=torch.float64)
+        if node.name in squashed:
+            x = x.sigmoid()
+        elif node.shape:
+            x = x / x.norm(dim=-1, keepdim=True)
+        inputs[node.name] = x
+    return inputs
+
+
+def streams(graph: Graph, seed: int, full: bool) -> Iterator[Case]:
+    """The same lengths for a bare program."""
     draw = torch.Generator().manual_seed(seed)
     lengths = ((3, LENGTH, True), (1, 1, False), (1, 63, False)) if full else ((1, LENGTH, True),)
     for B, T, main in lengths:
-        inputs = {}
-        for name, shape in shapes.items():
-            x = torch.randn(B, T, *shape, generator=draw, dtype=torch.float64)
-            inputs[name] = torch.sigmoid(x) if len(shape) < 2 else x / x.norm(dim=-1, keepdim=True)
+        inputs = vectors(graph, B, T, draw)
         none = torch.zeros(B, T, dtype=torch.long)
         yield Case(f"length {T}, batch {B}", none, none, pieces=random_split(T, draw, 4), main=main, inputs=inputs)

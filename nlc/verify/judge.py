@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from codegen.model import argument
 from nlc.compile import Program, compile
-from nlc.graph.nodes import Input, Memory, Output
+from nlc.graph.nodes import Carry, Memory, Output, Tail
 from nlc.interpret import Result, interpret
 from nlc.spec import load
 from nlc.verify.cases import Case, cases, streams
@@ -21,6 +21,7 @@ from nlc.verify.small import CHUNKS, chunk_settings, small_settings
 FLOAT64, FLOAT32 = 1e-9, 1e-3
 FLOOR = 1e-6  # of the largest norm: below it a tensor counts as this large
 State = Mapping[str, Mapping[str, Tensor]]
+COUNTS = ("rule.count", "origin")
 FIRES = 3  # how often every level must write in the main case
 
 
@@ -108,8 +109,7 @@ def verify(
 def _judge(program: Program, label: str, report: Report, seed: int, full: bool) -> None:
     model = perturbed(program.model(seed=seed, dtype=torch.float64), seed)
     graph = program.graph
-    shapes = {n.name: n.shape for n in graph.of(Input)}
-    for case in streams(shapes, seed, full) if graph.bare else cases(graph.sizes["vocab"], seed, full):
+    for case in streams(graph, seed, full) if graph.bare else cases(graph.sizes["vocab"], seed, full):
         name = f"{label}, {case.name}"
         expected = reference(program, model, case)
         if case.main:
@@ -120,7 +120,8 @@ def _judge(program: Program, label: str, report: Report, seed: int, full: bool) 
         report.outcomes.append(compare(name, "trained", trained, expected, FLOAT64))
         if len(case.pieces) > 1:
             streamed = observed(program, model, case, case.pieces)
-            report.outcomes.append(compare(name, "streamed", streamed, expected, FLOAT64))
+            again = reference_in_pieces(program, model, case) if cut_matters(program) else expected
+            report.outcomes.append(compare(name, "streamed", streamed, again, FLOAT64))
         if case.main:
             single = program.model(seed=seed)
             single.load_state_dict(model.state_dict())
@@ -146,6 +147,16 @@ class Seen:
     gradients: dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class Expected:
+    """What a run should have given; an interpreter's Result has the same."""
+
+    nats: Tensor | None
+    outputs: Mapping[str, Tensor]
+    state: State
+    gradients: Mapping[str, Tensor]
+
+
 def cotangents(program: Program, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     draw = torch.Generator().manual_seed(7)
     return {name: torch.randn(y.shape, generator=draw, dtype=torch.float64) for name, y in sorted(outputs.items())}
@@ -157,6 +168,47 @@ def reference(program: Program, model: nn.Module, case: Case) -> Result:
         plain = interpret(program.graph, weights, inputs=case.inputs)
         return interpret(program.graph, weights, inputs=case.inputs, cotangents=cotangents(program, plain.outputs))
     return interpret(program.graph, weights, case.tokens, case.targets, starts=case.starts, mask=case.mask)
+
+
+def cut_matters(program: Program) -> bool:
+    """Whether it matters where calls end: a lane's state is cut from the graph there, a tail handled."""
+    memories = program.graph.of(Memory)
+    return any(m.carry is Carry.STREAM or m.tail is not Tail.CARRY for m in memories)
+
+
+def reference_in_pieces(program: Program, model: nn.Module, case: Case) -> Expected:
+    """The interpreter over the case's pieces, the state handed from one to the next."""
+    weights = {name: x.detach().double().requires_grad_() for name, x in model.state_dict().items()}
+    state: Any = None
+    at, parts = 0, []
+    for n in case.pieces:
+        cut = slice(at, at + n)
+        if program.graph.bare:
+            inputs = {name: x[:, cut] for name, x in case.inputs.items()}
+            result = interpret(program.graph, weights, inputs=inputs, state=state)
+        else:
+            border = {k: x[:, cut] for k, x in (("starts", case.starts), ("mask", case.mask)) if x is not None}
+            result = interpret(
+                program.graph, weights, case.tokens[:, cut], case.targets[:, cut], state=state, **cast(Any, border)
+            )
+        state = result.state
+        parts.append(result.outputs if program.graph.bare else {"nats": cast(Tensor, result.nats)})
+        at += n
+    outputs = {name: torch.cat([p[name] for p in parts], 1) for name in parts[0]}
+    scalar, leaves = summed(program, case, outputs), list(weights.values())
+    found = torch.autograd.grad(scalar, leaves, allow_unused=True) if scalar.requires_grad else [None] * len(leaves)
+    pairs = zip(weights.items(), found, strict=True)
+    gradients = {name: torch.zeros_like(w) if g is None else g for (name, w), g in pairs}
+    return Expected(outputs.get("nats"), outputs, state, gradients)
+
+
+def summed(program: Program, case: Case, outputs: Mapping[str, Tensor]) -> Tensor:
+    """What gradients are of: the mean loss over taught tokens, or a bare program's outputs times fixed cotangents."""
+    if program.graph.bare:
+        pull = cotangents(program, outputs)
+        return torch.stack([(y * pull[name].to(y.dtype)).sum() for name, y in outputs.items()]).sum()
+    taught = case.targets != -100 if case.mask is None else (case.targets != -100) & case.mask
+    return outputs["nats"].sum() / taught.sum()
 
 
 def observed(program: Program, model: nn.Module, case: Case, pieces: tuple[int, ...], final: bool = False) -> Seen:
@@ -184,58 +236,82 @@ def observed(program: Program, model: nn.Module, case: Case, pieces: tuple[int, 
     columns = [torch.cat(column, 1) for column in zip(*parts, strict=True)]
     if program.graph.bare:
         outputs = dict(zip([o.name for o in program.graph.of(Output)], columns, strict=True))
-        pull = cotangents(program, outputs)
-        scalar = sum((y * pull[n].to(y.dtype)).sum() for n, y in outputs.items())
     else:
         outputs = {"nats": columns[0]}
-        taught = case.targets != -100 if case.mask is None else (case.targets != -100) & case.mask
-        scalar = columns[0].sum() / taught.sum()
-    if isinstance(scalar, Tensor) and scalar.requires_grad:
+    scalar = summed(program, case, outputs)
+    if scalar.requires_grad:
         torch.autograd.backward(scalar)
     gradients = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in model.named_parameters()}
     return Seen(outputs, None if final else state, gradients)
 
 
-def compare(case: str, way: str, seen: Seen, expected: Result, tolerance: float) -> Outcome:
+def compare(case: str, way: str, seen: Seen, expected: Result | Expected, tolerance: float) -> Outcome:
     """The worst of ||a - b|| / max(||b||, 1e-6 of the largest norm of its kind)."""
     right = {"nats": expected.nats} if expected.nats is not None else expected.outputs
     kinds = {
         "output": [(n, seen.outputs[n], b) for n, b in right.items()],
         "state": [] if seen.state is None else list(_states(seen.state, expected.state)),
+        "count": [] if seen.state is None else list(_counts(seen.state, expected.state)),
         "gradient": [(n, seen.gradients[n], b) for n, b in expected.gradients.items()],
     }
     worst, where = 0.0, ""
     for kind, rows in kinds.items():
-        largest = max((float(b.detach().norm()) for _, _, b in rows), default=0.0)
+        rows = [(name, a.detach().double(), b.detach().double()) for name, a, b in rows]
+        largest = max((float(b.norm()) for _, _, b in rows), default=0.0)
         for name, a, b in rows:
             if a.numel() != b.numel():
                 shapes = f"shape {tuple(a.shape)}, not {tuple(b.shape)}"
                 return Outcome(case, way, float("inf"), f"{kind} {name}: {shapes}", tolerance)
-            scale = max(float(b.detach().norm()), FLOOR * largest, 1e-300)
-            error = float((a.detach().double().reshape(b.shape) - b.detach()).norm()) / scale
+            scale = max(float(b.norm()), FLOOR * largest, 1e-300)
+            error = float((a.reshape(b.shape) - b).norm()) / scale
             if not error <= worst:
                 worst, where = error if error == error else float("inf"), f"{kind} {name}"
     return Outcome(case, way, worst, where, tolerance)
 
 
 def _states(mine: State, right: State) -> Iterable[tuple[str, Tensor, Tensor]]:
-    """Every register both know: memories' states, held states, rule states, histories."""
-    for place, register in right.items():
-        for part, b in register.items():
-            if place in ("clock", "unlearned") or part in ("origin", "kept", "rule.count"):
-                continue
-            if part.startswith(("sum.", "gram.")):
-                continue
-            a = mine.get(place, {}).get(part)
-            if a is None and part.startswith("held."):
-                a = mine.get(place, {}).get(part.removeprefix("held."))
-            if a is not None:
-                if part in ("k", "v"):
-                    n = min(a.shape[1], b.shape[1])
-                    a, b = a[:, a.shape[1] - n :], b[:, b.shape[1] - n :]
-                yield f"{place} {part}", a, b
-            else:
-                yield f"{place} {part} (missing)", torch.full_like(b, float("nan")), b
+    """Every register of numbers: memories' states, held states, rule states, what periods gather, histories.
+
+    A compiled register may leave out a held state that is the running one, and what a period has gathered before its
+    first token: zeros in the interpreter's.  `kept` is the logarithm of a share, and may be repeated for every head.
+    """
+    for place, part, b in _registers(right):
+        if part in COUNTS:
+            continue
+        register = mine.get(place, {})
+        a = register.get(part)
+        if a is None and part.startswith("held."):
+            a = register.get(part.removeprefix("held."))
+        if a is None and (part == "kept" or part.startswith(("sum.", "gram."))):
+            a = torch.zeros_like(b)
+        if a is None:
+            yield f"{place} {part} (missing)", torch.full_like(b, float("nan")), b
+            continue
+        if part == "kept":
+            a, b = a.exp(), b.exp()
+            b = b.reshape(*b.shape, *(1,) * (a.dim() - b.dim())).expand_as(a) if a.dim() > b.dim() else b
+        if part in ("k", "v"):
+            n = min(a.shape[1], b.shape[1])
+            a, b = a[:, a.shape[1] - n :], b[:, b.shape[1] - n :]
+        yield f"{place} {part}", a, b
+
+
+def _counts(mine: State, right: State) -> Iterable[tuple[str, Tensor, Tensor]]:
+    """Tokens since the document began, and the counts in registers (updates, where periods began); 0 if left out.
+
+    Not the tokens of the lane: compiled programs without a stream memory do not count them across documents.
+    """
+    yield "clock sequence", mine["clock"]["sequence"], right["clock"]["sequence"]
+    for place, part, b in _registers(right):
+        if part in COUNTS:
+            yield f"{place} {part}", mine.get(place, {}).get(part, torch.zeros_like(b)), b
+
+
+def _registers(state: State) -> Iterable[tuple[str, str, Tensor]]:
+    """(place, part, values) of all but the clocks and the token whose target is still to come."""
+    for place, register in state.items():
+        if place not in ("clock", "unlearned"):
+            yield from ((place, part, x) for part, x in register.items())
 
 
 def _check_alive(program: Program, expected: Result, label: str, report: Report) -> None:

@@ -16,6 +16,7 @@ def evaluate_run(
     path: str | Path,
     *,
     text: str | Path | None = None,
+    field: str | None = None,
     tokens: int = 0,
     learn: bool = True,
     warn: Callable[[str], None] = lambda message: None,
@@ -35,7 +36,7 @@ def evaluate_run(
     train = program.load(directory.code)
     model = train.build(seed=0)
     model.load_state_dict(checkpoint.read(place).weights)
-    found = data.load(text if text is not None else lock.get("data", {}).get("path"))
+    found = data.again(lock.get("data", {}), text, field=field, run=directory.path, note=warn)
     settings = train.settings
     data.check(found, settings.context, settings.vocab)
     return evaluate(model, found.validation, batch=settings.batch, context=settings.context, tokens=tokens, learn=learn)

@@ -23,6 +23,7 @@ from runtime.ops.forms import Matrix, Mlp, Swiglu, Vector, read
 from runtime.ops.history import own_errors, past
 from runtime.ops.memories import Write, memory
 from runtime.ops.periods import ended, periodic
+from runtime.ops.recurrence import log_share
 from runtime.ops.segment import Call, Learner, held, now, segments
 from runtime.ops.shared import read_chunks, shared_product
 from runtime.ops.softmax import attention
@@ -45,6 +46,7 @@ __all__ = [
     "l2norm",
     "layernorm",
     "linear",
+    "log_share",
     "memory",
     "merge",
     "newton_schulz",

@@ -11,7 +11,6 @@ B batch, T tokens, P pairs per token, H heads, I width in, O width out.  k (B, T
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,7 +21,7 @@ from runtime.ops import headless, naive
 from runtime.ops.forms import Form, Layer, Matrix, Tap, Vector
 from runtime.ops.history import past
 from runtime.ops.naive import Write
-from runtime.ops.recurrence import FLOOR, Block, Pace, Rows, Solved, State, pace, plan
+from runtime.ops.recurrence import Block, Pace, Rows, Solved, State, log_share, pace, plan
 
 __all__ = ["Write", "memory"]
 
@@ -58,8 +57,8 @@ def memory(
         form's parts, weights (B, H, O, I), biases (B, H, O), vectors (B, H, I)
     k (B, T, H, I), or (B, T, P, H, I) for P pairs per token, written in order, retention with the first; v alike.
         Heads of k and v may divide those of the state.
-    rate, beta: broadcastable to (B, T, H); keep: log retention, at most 0, broadcastable to (B, T, H), or per key
-        channel (B, T, H, I), or None
+    rate, beta: broadcastable to (B, T, H); beta is not below 0 unless block is 0
+    keep: log retention, at most 0, broadcastable to (B, T, H), or per key channel (B, T, H, I), or None
     start: {part: M_0}, (H, ...) or (B, H, ...), where retention leads back to it
     queries: (q (B, T, H, I), "chunk" | "before" | "after"), ...
     phase: tokens already in the running chunk.  params: of the objective; rule_params: of the rule, (B, T, H) each.
@@ -187,7 +186,8 @@ def by_entries(call: naive.Call, state: Weights, block: int) -> tuple[Reads, dic
         start=None if call.start is None else {"M": call.start["m"].flatten(-2)[..., None, None]},
         queries=tuple((entries(q), when) for q, when in call.queries),
     )
-    inner = {name.removesuffix("m") + "M": x.flatten(1, 2)[..., None, None] for name, x in state.items()}
+    vectors = {name: x for name, x in state.items() if name.rsplit(".", 1)[-1] == "m"}  # not a count or an origin
+    inner = {name.removesuffix("m") + "M": x.flatten(1, 2)[..., None, None] for name, x in vectors.items()}
     reads, after = closed(wide, inner, 16 if block > 16 else block)
     outer = {name.removesuffix("M") + "m": x.flatten(1).unflatten(1, (H, K)) for name, x in after.items()}
     return tuple(y.squeeze(-1).unflatten(2, (H, K)) for y in reads), outer
@@ -278,7 +278,7 @@ class Tokens:
         keep = torch.zeros_like(self.rate) if call.keep is None else head_major(call.keep)
         self.keep = keep
         self.point = keep if call.point is None else head_major(call.point)
-        self.inertia = None if call.beta is None else head_major(call.beta).clamp_min(math.exp(FLOOR)).log()
+        self.inertia = None if call.beta is None else log_share(head_major(call.beta))
 
     def pace(self, at: Block) -> Pace:
         return pace(at.cut(self.keep), None if self.inertia is None else at.cut(self.inertia))

@@ -15,6 +15,7 @@ Tensors are head-major: (B, H, n, L, width), n blocks of L tokens; states (B, H,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -98,6 +99,14 @@ class Response:
 
 
 FLOOR = -30.0  # of a log decay: e^-30 is nothing, and differences of sums of larger ones lose their digits
+ROUNDING = -1e-3  # of a share, which is never negative
+
+
+def log_share(share: Tensor) -> Tensor:
+    """The logarithm of what is kept, in [0, 1].  At 0 it is FLOOR, with gradient 0; below 0 it is not a number.
+
+    A share that rounding has brought a little below 0 counts as 0."""
+    return torch.where(share < ROUNDING, math.nan, share.clamp_min(math.exp(FLOOR))).log()
 
 
 def decay(log: Tensor) -> Decay:

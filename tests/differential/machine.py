@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from codegen.model import argument
 from nlc.compile import Program, compile
-from nlc.graph.nodes import Carry, Input, Memory, Output, Tail
+from nlc.graph.nodes import Output
 from nlc.interpret import interpret
-from nlc.verify.cases import Case
+from nlc.verify.cases import Case, vectors
 from nlc.verify.judge import FLOAT64, compare, cotangents, perturbed
 
 SPECS = Path(__file__).parents[1] / "specs"
@@ -49,25 +49,15 @@ def compiled(path: Path, seed: int = 0) -> tuple[Program, nn.Module]:
     return program, perturbed(program.model(seed=seed, dtype=torch.float64), seed)
 
 
-def cut_matters(program: Program) -> bool:
-    """Whether it matters where calls end: a lane's state is cut from the graph there, a tail handled."""
-    memories = program.graph.of(Memory)
-    return any(m.carry is Carry.STREAM or m.tail is not Tail.CARRY for m in memories)
-
-
 def case_of(program: Program, length: int, batch: int, seed: int = 0) -> Case:
-    """Random tokens with an ignored target; or random vectors, where one number per head lies in (0, 1)."""
+    """Random tokens with an ignored target; or a bare program's random inputs."""
     draw = torch.Generator().manual_seed(seed)
     if not program.graph.bare:
         fed = torch.randint(program.graph.sizes["vocab"], (batch, length + 1), generator=draw)
         targets = fed[:, 1:].clone()
         targets[0, length // 3] = IGNORED
         return Case(f"length {length}, batch {batch}", fed[:, :-1], targets)
-    inputs = {}
-    for node in program.graph.of(Input):
-        x = torch.randn(batch, length, *node.shape, generator=draw, dtype=torch.float64)
-        unit = len(node.shape) > 1 or node.shape == (program.graph.sizes.get("width"),)
-        inputs[node.name] = x / x.norm(dim=-1, keepdim=True) if unit else x.sigmoid()
+    inputs = vectors(program.graph, batch, length, draw)
     none = torch.zeros(batch, length, dtype=torch.long)
     return Case(f"length {length}, batch {batch}", none, none, inputs=inputs)
 

@@ -13,7 +13,8 @@ from nlc.graph.nodes import Memory, Meta
 from nlc.interpret import interpret
 from nlc.passes import build
 from nlc.spec import loads
-from tests.differential.machine import SPECS, assert_agree, case_of, compiled, cut_matters, generated, reference
+from nlc.verify.judge import cut_matters
+from tests.differential.machine import SPECS, assert_agree, case_of, compiled, generated, reference
 
 LENGTH = 17
 PIECES = (1, 6, 3, 7)

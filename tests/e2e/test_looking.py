@@ -165,6 +165,7 @@ def test_json_diagnostics_have_positions(nlc: Run, tmp_path: Path) -> None:
         (["train", "hope", "--steps", "0"], "--steps"),
         (["train", "hope", "--name", "a", "--out", "b"], "--name"),
         (["train", "hope", "--steps", "5", "--set", "run.steps=6"], "--steps"),
+        (["demo", "--steps", "2", "--set", "run.steps=3"], "--steps and --set run.steps say the same"),
         (["eval", "nowhere"], "nowhere"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",

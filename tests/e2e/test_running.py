@@ -145,10 +145,12 @@ def test_a_signal_stops_a_run_after_saving(number: int, status: int, text: str, 
 
 
 def test_demo_shows_every_part(nlc: Run, text: str, tmp_path: Path) -> None:
-    ended = nlc("demo", "--steps", "2", "--data", text, "--out", "demo", *SMALL)
+    small = [word.replace("warmup=1", "warmup=2") for word in SMALL]
+    ended = nlc("demo", "--steps", "2", "--data", text, "--out", "demo", *small)
     assert ended.status == 0, ended.err
     for part in ("1 of 4", "Levels, fastest first", "def forward(", "for step in", "bits per byte", "levels fired"):
         assert part in ended.out
+    assert "the rate never reaches its full value" in ended.err  # of 2 steps, both warm up
     assert "demo/loss.png" in ended.out and (tmp_path / "demo" / "loss.png").is_file()
 
 

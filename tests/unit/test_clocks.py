@@ -94,7 +94,8 @@ def test_a_chunk_is_a_multiple_of_its_period() -> None:
 )
 def test_whether_a_rate_varies(rate: str, varies: bool) -> None:
     level = f"- {{name: a, every: 1 token, rate: {rate}, memories: {{m: {{form: matrix, keys: k, values: v}}}}}}"
-    graph = cell(level, "y = m(q)", inputs="{k: [heads, head], v: [heads, head], q: [heads, head], e: [heads]}")
+    inputs = "{k: [heads, head], v: [heads, head], q: [heads, head], e: [heads]}"
+    graph = cell(level, "y = e * m(q)", inputs)
     assert graph["a.m"].rate_varies is varies
 
 

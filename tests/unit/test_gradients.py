@@ -86,12 +86,14 @@ def test_a_memory_read_in_a_field_of_another_is_read() -> None:
 
 def test_never_written() -> None:
     level = "- {name: a, every: 1 token, memories: {m: {form: matrix}}}"
-    assert refusals(cell, level, "y = m(q)")[0].startswith("NLC0902")
-    assert cell(level.replace("1 token", "never"), "y = m(q)")["a.m"].pairs == ()
+    assert refusals(cell, level, "y = m(q)", inputs="{q: [heads, head]}")[0].startswith("NLC0902")
+    still = cell(level.replace("1 token", "never"), "y = m(q)", inputs="{q: [heads, head]}")
+    assert still["a.m"].pairs == ()
 
 
 def test_no_loss_in_a_bare_program() -> None:
-    found = refusals(cell, "- {name: a, every: 2 tokens, objective: loss, memories: {m: {form: matrix}}}", "y = m(q)")
+    level = "- {name: a, every: 2 tokens, objective: loss, memories: {m: {form: matrix}}}"
+    found = refusals(cell, level, "y = m(q)", inputs="{q: [heads, head]}")
     assert found[0].startswith("NLC0903") and "a program with inputs has no loss" in found[0]
 
 

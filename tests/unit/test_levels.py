@@ -35,15 +35,15 @@ def test_hope() -> None:
 
 def test_attention_comes_first_and_frozen_weights_last() -> None:
     levels = """
-    - {name: train, every: 1 step, objective: loss, rule: adamw, memories: 'select(*, except=*.frozen)'}
+    - {name: train, every: 1 step, objective: loss, rule: adamw, memories: 'select(*, except=*.still_v)'}
     - {name: still, every: never, memories: rest}
     - {name: d, every: 1 token, memories: {m: {form: matrix, keys: k, values: v}}}
     - {name: a, memories: {n: {form: attention, keys: k, values: v}}}
     """
-    block = "k = heads(linear(x))\nv = heads(linear(x, name='v.frozen'))\nx = x + linear(merge(m(k) + n(k)))"
+    block = "k = heads(linear(x))\nv = heads(linear(x, name='still_v'))\nx = x + linear(merge(m(k) + n(k)))"
     graph = model(levels, block, train=False)
     assert order(graph) == [(1, "a"), (2, "d"), (3, "train"), (4, "still")]
-    assert graph["blocks.*.v.frozen"].owner == "level:still"
+    assert graph["blocks.*.still_v"].owner == "level:still"
 
 
 def test_independent_levels_of_equal_frequency_share_a_place() -> None:

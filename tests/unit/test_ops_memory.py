@@ -14,7 +14,7 @@ from torch import Tensor
 from runtime.ops.forms import Form, Matrix, Mlp, Swiglu, Vector
 from runtime.ops.history import own_errors
 from runtime.ops.memories import Write, memory
-from runtime.ops.recurrence import plan
+from runtime.ops.recurrence import log_share, plan
 
 B, H, K, HIDDEN = 2, 2, 4, 5
 MOMENTS = ("chunk", "before", "after")
@@ -319,3 +319,29 @@ def test_plan_covers_every_token_once(chunk, block, phase):
             assert b.outside == (not fresh)
             assert b.length <= max(block, 1)
             assert b.count == 1 or b.length % chunk == 0
+
+
+def test_the_logarithm_of_a_share_is_finite_at_zero_and_nothing_below():
+    share = torch.tensor([0.0, 1e-30, 0.25, 1.0], dtype=torch.float64, requires_grad=True)
+    log = log_share(share)
+    (slope,) = torch.autograd.grad(log.sum(), share)
+    assert torch.allclose(log.exp(), share, rtol=0, atol=1e-12)
+    assert slope.tolist() == [0.0, 0.0, 4.0, 1.0]
+    assert log_share(torch.tensor([-1e-7])).isfinite().all()
+    assert log_share(torch.tensor([-0.5])).isnan().all()
+
+
+@pytest.mark.parametrize("form", [Matrix(), Vector(), Mlp()])
+def test_momentum_below_zero_needs_the_token_loop(form):
+    case = Case(Write(form=form, momentum=True, chunk=3), 5)
+    case.beta = -case.beta.detach()
+    assert all(y.isfinite().all() for y in case.run(block=0)[0])
+    assert any(y.isnan().any() for y in case.run(block=16)[0])
+
+
+@pytest.mark.parametrize("block", [0, 16])
+def test_a_vectors_register_may_hold_more_than_vectors(block):
+    case = Case(Write(form=Vector(), chunk=3), 5)
+    reads, state = case.run(block=block)
+    more, after = case.run(state=case.state | {"origin": torch.zeros(B)}, block=block)
+    same([*reads, *state.values()], [*more, *(after[name] for name in state)], 1e-12)

@@ -72,6 +72,9 @@ def test_unknown_rule_suggests_nearest() -> None:
         pytest.param("params:", "parms:", "NLC0201", 3, id="key"),
         pytest.param("beta: 0.9", "beta: high", "NLC0202", 3, id="parameter"),
         pytest.param("rule: slow\n", "", "NLC0203", 1, id="no_name"),
+        pytest.param("levels:", "ranges: {gamma: '[0, 1]'}\nlevels:", "NLC0410", 4, id="range_of_nothing"),
+        pytest.param("levels:", "ranges: {beta: 0 to 1}\nlevels:", "NLC0202", 4, id="no_range"),
+        pytest.param("levels:", "ranges: {beta: '[0, 0.5]'}\nlevels:", "NLC0205", 4, id="default_outside_its_range"),
         pytest.param("m + grad", "m.T + grad", "NLC0303", 7, id="program"),
     ],
 )

@@ -158,7 +158,7 @@ REFUSED = {
 def test_refused(case: str) -> None:
     block, more, code, message = REFUSED[case]
     inputs = "{k: [heads, head], v: [heads, head], q: [heads, head], s: [3]}"
-    found = refusals(cell, one("matrix", more), block if "m(" in block else f"z = m(q)\n{block}", inputs=inputs)
+    found = refusals(cell, one("matrix", more), f"{block}\nz = s", inputs=inputs)
     assert any(f.startswith(code) and message in f for f in found), found
 
 

@@ -116,7 +116,7 @@ extends: base.yaml
 sizes: {width: 64}
 levels:
   - name: titans
-    rate:                # null takes away
+    rate: null           # takes away
     memories: {key: {values: linear(v)}}
   - {name: extra, every: 2 steps, memories: select(blocks.*)}
 """

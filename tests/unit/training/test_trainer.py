@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from runtime import checkpoint, program
+from runtime.data import Text
 from runtime.directory import fresh
 from runtime.errors import RunError
 from runtime.evaluate import evaluate, evaluate_run
@@ -197,7 +198,7 @@ def test_a_weight_that_is_not_finite_is_named(
 
 def test_evaluation_reads_the_same_sequences_and_leaves_the_model_as_it_was() -> None:
     torch.manual_seed(0)
-    model, text = tiny.Tiny(), torch.arange(200, dtype=torch.uint8)
+    model, text = tiny.Tiny(), Text(torch.arange(200, dtype=torch.uint8))
     one = evaluate(model, text, batch=2, context=16, tokens=100)
     torch.manual_seed(1)
     other = evaluate(model, text, batch=4, context=16, tokens=100)

@@ -1,0 +1,106 @@
+"""Going on with a run: what must be the same, and everything a checkpoint gives back.
+
+Interrupted and resumed equals uninterrupted, to the bit where the threads are as many: weights, what the update rules
+remember, gradients of a period not yet full, states of streams, counters, random numbers and rows of metrics.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from runtime import checkpoint
+from runtime.checkpoint import Checkpoint
+from runtime.directory import RunDirectory
+from runtime.errors import USAGE, CheckpointError, RunError
+from runtime.level import Level
+
+MATTER = (  # of lock.json: they change the result
+    *("graph", "seed", "steps", "batch", "context", "code"),
+    *("data.sha256", "data.pack", "data.tokenizer.sha256"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Something that the run was begun with and that is another thing now."""
+
+    what: str
+    before: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.what}: {shown(self.before)} -> {shown(self.now)}"
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], what: Sequence[str] = MATTER) -> list[Difference]:
+    """Where two locks differ in what changes a result."""
+    old, new = dict(leaves(before)), dict(leaves(now))
+    names = [n for n in dict.fromkeys([*old, *new]) if any(n == w or n.startswith(f"{w}.") for w in what)]
+    return [Difference(n, old.get(n), new.get(n)) for n in names if old.get(n) != new.get(n)]
+
+
+def leaves(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """data.sha256: "6bc5f7..." for every value that is not itself a mapping."""
+    for name, value in tree.items():
+        path = f"{above}{name}"
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{path}.")
+        else:
+            yield path, value
+
+
+def shown(value: Any) -> str:
+    """A hash by its beginning; nothing as nothing."""
+    if value is None:
+        return "nothing"
+    return value[:16] if isinstance(value, str) and len(value) == 64 else str(value)
+
+
+def refuse(path: Path, found: Sequence[Difference]) -> None:
+    """Raises RunError that names every difference."""
+    if found:
+        lines = "\n".join(f"  {difference}" for difference in found)
+        raise RunError(
+            f"'{path}' was begun with something else:\n{lines}\nnothing was changed; --allow goes on all the same",
+            USAGE,
+        )
+
+
+def newest(directory: RunDirectory, warn: Callable[[str], None]) -> tuple[Path, Checkpoint]:
+    """The newest whole checkpoint of a run; what a kill left half written is removed.  Raises CheckpointError."""
+    checkpoint.sweep(directory.checkpoints)
+    place = checkpoint.newest(directory.checkpoints, warn)
+    return place, checkpoint.read(place)
+
+
+def restore(found: Checkpoint, place: Path, model: nn.Module, levels: Sequence[Level]) -> None:
+    """Weights, levels and counters of a model as they were.  Raises CheckpointError where they do not fit."""
+    mine = {name: tuple(x.shape) for name, x in model.state_dict().items()}
+    theirs = {name: tuple(x.shape) for name, x in found.weights.items()}
+    if mine != theirs:
+        wrong = [Difference(n, theirs.get(n), mine.get(n)) for n in dict.fromkeys([*mine, *theirs])
+                 if theirs.get(n) != mine.get(n)]  # fmt: skip
+        more = f"\n  and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        lines = "\n".join(f"  weight {difference}" for difference in wrong[:5])
+        raise CheckpointError(f"'{place}' does not fit this model:\n{lines}{more}", USAGE)
+    model.load_state_dict(found.weights)
+    for level in levels:
+        try:
+            level.restore(found.scalars["updates"][level.name], found.optimiser)
+        except KeyError as error:
+            message = f"'{place}' holds nothing of {error.args[0]!r}, which level '{level.name}' needs"
+            raise CheckpointError(message, USAGE) from None
+    counts: dict[str, int] = getattr(model, "fires", {})
+    counts.update({name: n for name, n in found.scalars["fires"].items() if name in counts})
+    checkpoint.restore_random_state(found.scalars["random"])
+
+
+def finite(values: Sequence[float]) -> list[float]:
+    """Losses of the steps since the last row of metrics, as JSON can hold them."""
+    return [value for value in values if math.isfinite(value)]

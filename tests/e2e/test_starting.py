@@ -1,0 +1,53 @@
+"""init, diff, doctor: a spec of one's own from a shipped one, two specs compared, a machine looked at."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.command import SHIPPED, Run
+
+
+@pytest.mark.parametrize("spec", SHIPPED)
+@pytest.mark.parametrize("how", [(), ("--extends",)])
+def test_init_writes_a_spec_that_computes_the_same(nlc: Run, spec: str, how: tuple[str, ...], tmp_path: Path) -> None:
+    ended = nlc("init", "my-own.yaml", "--from", spec, *how)
+    assert (ended.status, ended.out) == (0, "nlc check my-own.yaml\n")
+    text = (tmp_path / "my-own.yaml").read_text()
+    assert "name: my_own\n" in text and text.startswith("# yaml-language-server: $schema=file://")
+    assert nlc("check", "my-own.yaml").status == 0
+    assert json.loads(nlc("diff", spec, "my-own.yaml", "--json").out)["keys"] == []
+
+
+def test_init_overwrites_nothing(nlc: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("nlc: 1\n")
+    ended = nlc("init", "mine.yaml")
+    assert (ended.status, ended.out) == (2, "") and "already there" in ended.err
+    assert (tmp_path / "mine.yaml").read_text() == "nlc: 1\n"
+    assert nlc("init", "mine.txt").status == 2
+    assert "did you mean 'hope'" in nlc("init", "other.yaml", "--from", "hop").err
+
+
+def test_diff_of_a_setting(nlc: Run) -> None:
+    ended = nlc("diff", "hope", "hope", "--set", "levels.titans.chunk=16")
+    assert (ended.status, ended.err) == (0, "")
+    assert "  levels.titans.chunk: 64 -> 16\n" in ended.out
+    assert "  - memory titans.key: matrix, l2, rule dgd, every 1 token, chunk 64, carry sequence\n" in ended.out
+    assert "  parameters                 1,977,992  1,977,992  x 1.00\n" in ended.out
+    assert nlc("diff", "hope", "hope").out.endswith("say the same\n")
+
+
+def test_diff_shows_lines_of_programs(nlc: Run) -> None:
+    out = nlc("diff", "hope", "hope_attention").out
+    assert "\n  block:\n" in out and "computed as attention" in out
+    assert nlc("diff", "hope", "nothing.yaml").status == 2
+
+
+def test_doctor(nlc: Run) -> None:
+    ended = nlc("doctor")
+    assert (ended.status, ended.err) == (0, "")
+    found = {finding["what"]: finding for finding in json.loads(nlc("doctor", "--json").out)["findings"]}
+    assert {"python", "torch", "threads", "matrix products", "disk"} <= set(found)
+    assert found["torch"]["verdict"] == "ok" and found["python"]["verdict"] == "ok"

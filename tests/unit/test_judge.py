@@ -1,0 +1,58 @@
+"""What `nlc verify` compares: a state that differs anywhere is found, and a bare program's inputs are legal."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nlc.verify import verify
+from nlc.verify.cases import shares, vectors
+from nlc.verify.judge import FLOAT64, compare
+from tests.differential.machine import SPECS, Run, case_of, compiled, generated, reference
+from tests.unit.programs import cell
+
+
+@pytest.mark.parametrize(
+    ("spec", "part"),
+    [
+        ("periodic_dgd", "sum.M"),
+        ("periodic_dgd", "gram.M"),
+        ("periodic_kept", "kept"),
+        ("adamw_token", "rule.count"),
+        ("tail_drop", "origin"),
+    ],
+)
+def test_every_register_is_compared(spec: str, part: str) -> None:
+    program, model = compiled(SPECS / f"{spec}.yaml")
+    case = case_of(program, 5, batch=1)
+    right, mine = (run(program, model, case, (5,)) for run in (reference, generated))
+    assert compare("", "", mine, right, FLOAT64).passed  # type: ignore[arg-type]
+    found = [place for place, register in mine.state.items() if part in register]
+    assert found, f"no register of {spec} holds {part}"
+    for place in found:
+        changed = {**mine.state, place: {**mine.state[place], part: mine.state[place][part] + 1}}
+        outcome = compare("", "", Run(None, mine.outputs, changed, mine.gradients), right, FLOAT64)  # type: ignore[arg-type]
+        assert not outcome.passed and outcome.where.endswith(f"{place} {part}")
+
+
+@pytest.mark.parametrize("spec", ["tail_vector_flush", "stream"])
+def test_where_the_end_of_a_call_matters_the_interpreter_is_cut_there_too(spec: str) -> None:
+    report = verify(str(SPECS / f"{spec}.yaml"), chunks=(4,), full=False)
+    assert report.passed, "\n".join(report.lines())
+    assert "streamed" in {outcome.way for outcome in report.outcomes}
+
+
+def test_only_what_is_a_share_itself_is_kept_between_0_and_1() -> None:
+    level = """
+        - {name: a, every: 1 token, rate: 0.5 * eta, retain: 1 - alpha, objective: huber(d),
+           memories: {m: {form: matrix, keys: k, values: v}}}
+        - {name: b, every: 1 token, retain: tanh(g) * tanh(g), memories: {n: {form: matrix, keys: k, values: v}}}
+    """
+    vector, number = "[heads, head]", "[heads]"
+    inputs = {"k": vector, "v": vector, "q": vector} | dict.fromkeys(("eta", "alpha", "d", "g"), number)
+    text = "{" + ", ".join(f"{name}: {shape}" for name, shape in inputs.items()) + "}"
+    graph = cell(level, "y = m(q) + n(q)", inputs=text)
+    assert shares(graph) == {"eta", "alpha", "d"}
+    drawn = vectors(graph, 2, 50, torch.Generator().manual_seed(0))
+    assert all(bool(((x > 0) & (x < 1)).all()) for name, x in drawn.items() if name in shares(graph))
+    assert float(drawn["g"].min()) < 0

@@ -1,0 +1,198 @@
+"""Interrupted and resumed equals undisturbed: weights, rule states, streams and metrics, to the bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nlc.graph.graph import Graph
+from nlc.graph.nodes import Carry, Period, Unit
+from runtime import checkpoint, program
+from runtime.metrics import read
+
+from . import tiny
+from .graphs import memory, two_levels
+
+ROOT = Path(__file__).resolve().parents[3]
+SOURCE = Path(tiny.__file__).read_text(encoding="utf-8")
+STREAM = SOURCE.replace("streams: tuple[str, ...] = ()", 'streams: tuple[str, ...] = ("titans.key",)')
+Package = Callable[..., Path]
+
+
+def run(folder: Path, *arguments: object) -> int:
+    return int(program.load(folder).main([str(a) for a in (*arguments, "--quiet")]))
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    """Metrics, but for what a clock says."""
+    return [
+        {k: v for k, v in row.items() if k not in ("seconds", "perf/tokens_per_s")}
+        for row in read(out / "metrics.jsonl")
+    ]
+
+
+def kept(out: Path) -> dict[str, bytes]:
+    """Every tensor of the last checkpoint, as written."""
+    place = checkpoint.newest(out / "checkpoints")
+    return {path.name: path.read_bytes() for path in place.glob("*.safetensors")}
+
+
+def same(a: Path, b: Path) -> None:
+    assert kept(a) == kept(b)
+    assert rows(a) == rows(b)
+    scalars = [json.loads((checkpoint.newest(x / "checkpoints") / "training.json").read_text()) for x in (a, b)]
+    for s in scalars:
+        del s["seconds"], s["training"]
+    assert scalars[0] == scalars[1]
+
+
+def stopping(source: str, step: int) -> str:
+    """The model, but a signal comes once, while it learns for the so-manieth time."""
+    return source.replace(
+        "        if learn:\n",
+        "        if torch.is_grad_enabled():\n"
+        "            import os, pathlib, signal\n"
+        "            self.calls = getattr(self, 'calls', 0) + 1\n"
+        "            mark = pathlib.Path(__file__).with_name('stopped')\n"
+        f"            if self.calls == {step} and not mark.exists():\n"
+        "                mark.touch()\n"
+        "                os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        if learn:\n",
+        1,
+    )
+
+
+def streaming() -> Graph:
+    return two_levels().with_nodes([memory("key", "titans", Period(1, Unit.TOKEN), carry=Carry.STREAM)])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("step", [1, 4, 5, 10, 29])
+def test_stopped_by_a_signal_and_resumed(
+    package: Package, text: Path, tmp_path: Path, step: int, stream: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Level cms.slow is updated every second step: after an odd one its period is half full."""
+    folder = package(streaming() if stream else None, model=stopping(STREAM if stream else SOURCE, step))
+    assert run(folder, "--out", tmp_path / "cut", "--data", text) == 143
+    assert f"stopped by SIGTERM after step {step}; saved in" in capsys.readouterr().err
+    assert run(folder, "--resume", tmp_path / "cut") == 0
+    (folder / "model.py").write_text(STREAM if stream else SOURCE, encoding="utf-8")
+    assert run(folder, "--out", tmp_path / "whole", "--data", text) == 0
+    whole, cut = kept(tmp_path / "whole"), kept(tmp_path / "cut")
+    assert ("state.safetensors" in whole) == stream
+    assert whole == cut and rows(tmp_path / "whole") == rows(tmp_path / "cut")
+
+
+KILLED = """
+import os, signal, sys, time
+from runtime import checkpoint, program, trainer
+
+folder, what, n = sys.argv[1], sys.argv[2], int(sys.argv[3])
+left = [n]
+
+def count():
+    left[0] -= 1
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def before(function, when):
+    def counted(*arguments, **options):
+        if when == what:
+            count()
+        return function(*arguments, **options)
+    return counted
+
+checkpoint.sync = before(checkpoint.sync, "sync")
+trainer.Run.report = before(trainer.Run.report, "step")
+sys.exit(program.load(folder).main(sys.argv[4:]))
+"""
+
+
+@pytest.mark.timeout(600)
+def test_killed_twenty_times_and_resumed_each_time(package: Package, text: Path, tmp_path: Path) -> None:
+    """kill -9 between steps and, as often, between the files of a checkpoint, where its parts are synced."""
+    folder = package(streaming(), model=STREAM)
+    source = (folder / "train.py").read_text(encoding="utf-8")
+    (folder / "train.py").write_text(source.replace("checkpoint_every=10", "checkpoint_every=3"), encoding="utf-8")
+    assert run(folder, "--out", tmp_path / "whole", "--data", text) == 0
+    cut, draw, killed = tmp_path / "cut", random.Random(0), 0
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    while True:
+        what, n = ("sync", draw.randint(1, 14)) if killed % 2 else ("step", draw.randint(1, 5))
+        place = ["--resume", cut] if cut.exists() else ["--out", cut, "--data", text]
+        count = 0 if killed >= 20 else n  # then it is left alone
+        command = [sys.executable, "-c", KILLED, folder, what, count, *place, "--quiet"]
+        done = subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True)
+        if done.returncode == 0:
+            break
+        assert done.returncode == -9, done.stderr
+        killed += 1
+    assert killed == 20
+    same(tmp_path / "whole", cut)
+    assert not list((cut / "checkpoints").glob(".*"))
+
+
+def test_a_run_is_not_resumed_as_another(
+    package: Package, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = package(model=stopping(SOURCE, 12)), tmp_path / "cut"
+    assert run(folder, "--out", out, "--data", text) == 143
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    other = tmp_path / "other.txt"
+    other.write_bytes(text.read_bytes()[::-1])
+    capsys.readouterr()
+    assert run(folder, "--resume", out, "--data", other, "--steps", 40) == 2
+    said = capsys.readouterr().err
+    assert "steps: 30 -> 40" in said and "data.sha256: " in said and "--allow goes on" in said
+    assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert run(folder, "--resume", out, "--data", other, "--steps", 40, "--allow") == 0
+    lock = json.loads((out / "lock.json").read_text(encoding="utf-8"))
+    assert lock["steps"] == 40 and lock["resumed"][0]["step"] == 12 and lock["resumed"][0]["before"]["steps"] == 30
+    assert [row["step"] for row in rows(out)][-1] == 40
+
+
+def test_weights_that_do_not_fit_are_named(
+    package: Package, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = package(model=stopping(SOURCE, 12)), tmp_path / "cut"
+    assert run(folder, "--out", out, "--data", text) == 143
+    (folder / "model.py").write_text(SOURCE.replace("D = 8", "D = 10"), encoding="utf-8")
+    assert run(folder, "--resume", out, "--allow") == 2
+    assert "weight embedding: (256, 8) -> (256, 10)" in capsys.readouterr().err
+
+
+def test_time_limit(package: Package, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The limit is looked at after each step: a slow step is finished, saved, and the status is 75."""
+    slow = SOURCE.replace("        if learn:\n", "        import time; time.sleep(0.2)\n        if learn:\n", 1)
+    folder, out = package(model=slow), tmp_path / "cut"
+    assert run(folder, "--out", out, "--data", text, "--time-limit", "1s") == 75
+    assert "the time limit is over after step" in capsys.readouterr().err
+    assert checkpoint.read(checkpoint.newest(out / "checkpoints")).scalars["step"] >= 1
+    with pytest.raises(SystemExit):
+        run(folder, "--out", tmp_path / "no", "--time-limit", "soon")
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimiser.safetensors", "training.json", "manifest.json"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+    package: Package, text: Path, tmp_path: Path, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = package(model=stopping(SOURCE, 25)), tmp_path / "cut"
+    assert run(folder, "--out", out, "--data", text) == 143
+    path = out / "checkpoints/step-000025" / file
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert program.load(folder).main(["--resume", str(out)]) == 0
+    err = capsys.readouterr().err
+    assert f"step-000025' is altered: {file}" in err and "passed over" in err and "going on after step 20" in err
+    (folder / "model.py").write_text(SOURCE, encoding="utf-8")
+    assert run(folder, "--out", tmp_path / "whole", "--data", text) == 0
+    assert kept(tmp_path / "whole") == kept(out) and rows(tmp_path / "whole") == rows(out)
