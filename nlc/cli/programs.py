@@ -23,7 +23,10 @@ def compile_(
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Compile a spec to a readable PyTorch package."""
+    """Compile a spec to a readable PyTorch package.
+
+    Example: nlc compile hope -o build/hope
+    """
     from nlc.compile import compile
     from nlc.spec import load
 
@@ -37,7 +40,7 @@ def compile_(
 
 
 def verify(
-    specs: Annotated[list[str] | None, typer.Argument(metavar="[SPEC...]", help="Paths or shipped names.")] = None,
+    specs: Annotated[list[str] | None, typer.Argument(metavar="SPEC", help="Paths or shipped names.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every shipped spec.")] = False,
     chunk: Annotated[
         list[int] | None, typer.Option("--chunk", min=1, help="Chunk lengths to verify at; 16, 1 and 64 otherwise.")
@@ -45,7 +48,10 @@ def verify(
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> int:
-    """Compare the compiled program with the interpreter."""
+    """Compare the compiled program with the interpreter.
+
+    Example: nlc verify linear_attention --chunk 16
+    """
     if bool(specs) is all_:
         raise Stop(Status.USAGE, "name the specs to verify, or say --all")
     if specs and "-" in specs:

@@ -61,7 +61,7 @@ def register(app: typer.Typer) -> None:
 def train(
     spec: Annotated[
         str | None,
-        typer.Argument(metavar="[SPEC]", help="A path, a shipped name (hope), or -; not needed with --resume."),
+        typer.Argument(metavar="SPEC", help="A path, a shipped name (hope), or -; not needed with --resume."),
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps; run.steps of the spec otherwise.")] = None,
     data: DataOption = None,
@@ -90,7 +90,9 @@ def train(
 ) -> int:
     """Compile a spec and train it; the run is kept in runs/NAME.
 
-    Example: nlc train hope --steps 600 --name first, and after an interruption nlc train --resume runs/first
+    Example: nlc train hope --steps 600 --name first
+
+    Example: nlc train --resume runs/first
     """
     from nlc.spec import load
 
@@ -215,7 +217,10 @@ def evaluate(
     tokens: Annotated[int, typer.Option("--tokens", min=0, help="About how many tokens to read; 0 is all.")] = 0,
     json_: JsonOption = False,
 ) -> None:
-    """Validation loss and bits per byte of a trained run."""
+    """Validation loss and bits per byte of a trained run.
+
+    Example: nlc eval runs/first --learn off
+    """
     calm_threads()
     from runtime.errors import RunError
     from runtime.evaluate import evaluate_run
