@@ -34,29 +34,32 @@ def layernorm(x: Tensor, gain: Tensor | None = None, bias: Tensor | None = None)
 
 
 class L2norm(torch.autograd.Function):
-    """x / max(|x|, eps) in four passes backward; a second derivative goes through ordinary operations."""
+    """y = x scale and scale = 1 / max(|x|, eps), from which alone every derivative follows: nothing else is kept."""
 
     eps = 1e-6
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(L2norm.eps).reciprocal_()
         y = x * scale
-        ctx.save_for_backward(x, y, scale)
-        return y
+        ctx.save_for_backward(y, scale)
+        ctx.set_materialize_grads(False)
+        return y, scale
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        x, y, scale = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the scale, again as a function of x
-            scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(L2norm.eps).reciprocal()
-        along = (y * g).sum(-1, keepdim=True) * (scale < 1 / L2norm.eps)
-        return torch.addcmul(g, y, along, value=-1) * scale
+    def backward(ctx: Any, g: Tensor | None, g_scale: Tensor | None) -> Tensor | None:
+        y, scale = ctx.saved_tensors
+        if g is None:
+            return None if g_scale is None else y * (-g_scale * scale.square() * (scale < 1 / L2norm.eps))
+        along = (y * g).sum(-1, keepdim=True)
+        if g_scale is not None:
+            along = along + g_scale * scale
+        return torch.addcmul(g, y, along * (scale < 1 / L2norm.eps), value=-1) * scale
 
 
 def l2norm(x: Tensor) -> Tensor:
     """x / max(|x|, 1e-6) over the last axis."""
-    return L2norm.apply(x)
+    return L2norm.apply(x)[0]
 
 
 def linear(x: Tensor, W: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -103,7 +106,7 @@ def causal_conv(x: Tensor, w: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
     """
     taps, T = w.shape[0], x.shape[1]
     seen = torch.cat((history, x), 1)
-    own = w[-1] * x
+    own = w[-1] * seen[:, taps - 1 :]  # of `seen`, which is kept anyway
     if taps == 1:
         return own, history
     earlier = w[0] * seen[:, :T]
