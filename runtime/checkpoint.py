@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from runtime.errors import CheckpointError, RunError
+from runtime.errors import CheckpointError, Unsaved
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -60,8 +60,9 @@ def save(folder: Path, step: int, checkpoint: Checkpoint, keep: int = 0) -> Path
 
 
 def write(place: Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint at `place`, replacing one that is there."""
+    """Write a checkpoint at `place`, replacing one that is there.  Raises Unsaved, with that one as it was."""
     making = place.with_name(f".{place.name}.{os.getpid()}")
+    old = place.with_name(f".{place.name}.{os.getpid()}.old")
     try:
         shutil.rmtree(making, ignore_errors=True)
         making.mkdir(parents=True)
@@ -74,16 +75,16 @@ def write(place: Path, checkpoint: Checkpoint) -> Path:
         put_text(making / MANIFEST, json.dumps({"format": FORMAT, "files": files}, indent=1) + "\n")
         sync(making)
         if place.exists():
-            old = place.with_name(f".{place.name}.{os.getpid()}.old")
             place.rename(old)
-            making.rename(place)
-            shutil.rmtree(old)
-        else:
-            making.rename(place)
+        making.rename(place)
         sync(place.parent)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(making, ignore_errors=True)
-        raise RunError(f"cannot save '{place}': {getattr(error, 'strerror', None) or error}") from None
+        if old.exists() and not place.exists():
+            old.rename(place)
+        raise Unsaved(f"cannot save '{place}': {getattr(error, 'strerror', None) or error}") from None
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
     return place
 
 
@@ -109,6 +110,8 @@ def damage(place: Path) -> str:
         return "is not there"
     try:
         manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT:
+            return f"is of format {manifest['format']}: this version reads {FORMAT}"
         for name, record in manifest["files"].items():
             path = place / name
             if not path.is_file():
@@ -180,8 +183,11 @@ def put_text(path: Path, text: str) -> None:
 def replace_text(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old text or the new, never less."""
     making = path.with_name(f".{path.name}.{os.getpid()}")
-    put_text(making, text)
-    making.replace(path)
+    try:
+        put_text(making, text)
+        making.replace(path)
+    finally:
+        making.unlink(missing_ok=True)
     sync(path.parent)
 
 

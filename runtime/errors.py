@@ -30,6 +30,13 @@ class CheckpointError(RunError):
         super().__init__(message, status)
 
 
+class Unsaved(RunError):
+    """What a run must keep cannot be written: the disk is full, or the folder read-only."""
+
+    def __init__(self, message: str, status: int = DATA_MISSING) -> None:
+        super().__init__(message, status)
+
+
 class Diverged(RunError):
     """A loss, gradient or state is no longer finite.  Raised before any weight has taken it in."""
 

@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -33,7 +34,7 @@ from runtime import data as texts
 from runtime.batches import Batch, Crops, Lanes
 from runtime.checkpoint import Checkpoint
 from runtime.directory import PACKAGE, RunDirectory, environment, fresh
-from runtime.errors import DATA_MISSING, Diverged, Interrupted, Lost, Preempted, RunError
+from runtime.errors import DATA_MISSING, Diverged, Interrupted, Lost, Preempted, RunError, Unsaved
 from runtime.evaluate.loss import Result, evaluate
 from runtime.level import Level
 from runtime.model import State, over
@@ -64,6 +65,7 @@ class Run:
         self.result: dict[str, Any] = {}
         self.batch: Batch | None = None  # the last one given out
         self.metrics: metrics.Metrics | None = None
+        self.claimed: int | None = None  # a handle of the directory, in the process that writes it
         self.state: Any = None  # what the last step left
         self.step = 0  # steps done
         self.running = 0  # the step that is running, from 1
@@ -78,8 +80,9 @@ class Run:
     def data(self) -> texts.Data:
         """The text to learn from, checked against the settings.  Raises DataError."""
         o, note = self.options, self.display.note
-        if o.resume and self.directory.lock.exists() and not (o.data or o.field or o.tokenizer or o.pack):
-            self.text = texts.again(self.directory.read_lock().get("data", {}), run=self.directory.path, note=note)
+        begun = self.directory.read_lock() if o.resume else {}
+        if begun and not (o.data or o.field or o.tokenizer or o.pack):
+            self.text = texts.again(begun.get("data", {}), run=self.directory.path, note=note)
         else:
             vocab = self.settings.vocab
             self.text = texts.load(o.data, field=o.field, tokenizer=o.tokenizer, pack=o.pack, vocab=vocab, note=note)
@@ -116,15 +119,17 @@ class Run:
         self.parameters = sum(p.numel() for p in model.parameters())
         for level in self.levels:
             level.processes = self.processes
-        going_on = self.processes.largest(int(self.options.resume and self.directory.lock.exists()))
-        scalars = self._resume() if going_on else {}
         if self.processes.first:
-            if not going_on:
-                self.directory.begin(self.package, again=self.options.resume)
+            self.claimed = self.directory.claim()
+        scalars = self._resume() if self.options.resume else {}
+        if self.processes.first:
+            if not self.options.resume:
+                self.directory.begin(self.package)
                 if self.text.tokenizer is not None:
                     self.text.tokenizer.keep(self.directory.path)
                 self.directory.write_lock(self._facts())
-            self.metrics = metrics.Metrics(self.directory.metrics, scalars.get("rows", 0))
+            rows = scalars.get("rows", 0)
+            self.metrics = metrics.Metrics(self.directory.metrics, rows, lenient=self.options.allow)
         size = f"{self.parameters:,} parameters, {self.settings.tokens:,} tokens a step"
         self.display.note(f"{self.settings.name}: {size}, in {self.directory.path}")
         if self.step:
@@ -260,6 +265,8 @@ class Run:
             with self._pause():
                 made = self._checkpoint()
                 if self.processes.first:
+                    assert self.metrics is not None
+                    self.metrics.sync()
                     checkpoint.save(folder, self.step, made, self.options.keep)
             self.saved = self.step
         return folder / checkpoint.name_of(self.step)
@@ -358,9 +365,12 @@ class Run:
         if message and (self.processes.first or isinstance(error, Lost)):
             print(f"error: {message}", file=sys.stderr, flush=True)
         if self.metrics is not None:
-            if error is not None:
-                self._draw()
-            self.metrics.close()
+            with suppress(OSError):  # of a disk that the message above speaks of
+                if error is not None:
+                    self._draw()
+                self.metrics.close()
+        if self.claimed is not None:
+            os.close(self.claimed)
         if error is None:
             self.processes.leave()
             if self.result:
@@ -371,7 +381,7 @@ class Run:
     def _said(self, error: BaseException) -> str:
         """What a user reads of an error that ends the run, its status set; "" of one that is a fault of ours."""
         match error:
-            case Lost():
+            case Lost() | Unsaved():
                 self.status = error.status
                 return f"{error}; {self._last()}"
             case RunError():

@@ -95,9 +95,8 @@ def main(arguments: Sequence[str]) -> int:
         note("nlc: interrupted")
         return Status.INTERRUPTED
     except OSError as error:
-        if error.filename is None:
-            raise
-        note(f"nlc: {error.filename}: {error.strerror}")
+        where = f"{error.filename}: " if error.filename else ""  # unknown where a write fails
+        note(f"nlc: {where}{error.strerror or error}")
         return Status.MISSING
 
 
