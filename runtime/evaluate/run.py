@@ -23,7 +23,8 @@ def evaluate_run(
 ) -> Result:
     """Evaluate a run's newest whole checkpoint, or the checkpoint given, on the data it was trained with or on `text`.
 
-    tokens: about how many to read; 0 is the whole validation part.  Raises RunError (DataError, CheckpointError).
+    tokens: about how many to read; 0 is the whole validation part.  Says so to `warn` where that data has changed.
+    Raises RunError (DataError, CheckpointError).
     """
     flush_subnormals()
     path = Path(path)
@@ -36,7 +37,11 @@ def evaluate_run(
     train = program.load(directory.code)
     model = train.build(seed=0)
     model.load_state_dict(checkpoint.read(place).weights)
-    found = data.again(lock.get("data", {}), text, field=field, run=directory.path, note=warn)
+    learned = lock.get("data", {})
+    found = data.again(learned, text, field=field, run=directory.path, note=warn)
+    if text is None and found.digest != learned.get("sha256"):
+        now, then = found.digest[:16], str(learned.get("sha256"))[:16]
+        warn(f"{found.source} is another text than when the run began: digest {then} -> {now}")
     settings = train.settings
     data.check(found, settings.context, settings.vocab)
     return evaluate(model, found.validation, batch=settings.batch, context=settings.context, tokens=tokens, learn=learn)
