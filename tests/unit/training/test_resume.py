@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -93,19 +92,20 @@ def test_stopped_by_a_signal_and_resumed(
     assert whole == cut and rows(tmp_path / "whole") == rows(tmp_path / "cut")
 
 
-KILLED = """
-import os, shutil, signal, sys
+KILLER = """
+import json, os, random, shutil, signal, sys
 from pathlib import Path
 from runtime import checkpoint, program, trainer
 
-folder, what, left = sys.argv[1], sys.argv[2], int(sys.argv[3])
+folder, cut, text = sys.argv[1:]
+left, doomed = 0, ""
 
 def dying(owner, name, when, torn=lambda *arguments, **options: None):
     function = getattr(owner, name)
     def counted(*arguments, **options):
         global left
-        left -= when == what
-        if left == 0 and when == what:
+        left -= when == doomed
+        if left == 0 and when == doomed:
             torn(*arguments, **options)
             os.kill(os.getpid(), signal.SIGKILL)
         return function(*arguments, **options)
@@ -117,7 +117,17 @@ dying(checkpoint, "save_file", "write", lambda tensors, path: Path(path).write_b
 dying(Path, "write_text", "write", lambda path, text, **more: write(path, text[: len(text) // 2], **more))
 for owner, name in ((os, "fsync"), (Path, "mkdir"), (Path, "rename"), (Path, "replace"), (shutil, "rmtree")):
     dying(owner, name, "write")
-sys.exit(program.load(folder).main(sys.argv[4:]))
+
+draw, statuses = random.Random(0), []
+while not statuses or statuses[-1] == -9:
+    killed = len(statuses)
+    doomed, left = ("write", draw.randint(1, 30)) if killed % 2 else ("step", draw.randint(1, 4))
+    doomed = doomed if killed < 20 else ""  # then it is left alone
+    place = ["--resume", cut] if Path(cut, "lock.json").exists() else ["--out", cut, "--data", text]
+    if (process := os.fork()) == 0:
+        os._exit(program.load(folder).main([*place, "--keep", "2", "--quiet"]))
+    statuses.append(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+print(json.dumps(statuses))
 """
 
 
@@ -129,22 +139,13 @@ def test_killed_twenty_times_and_resumed_each_time(package: Package, text: Path,
     source = (folder / "train.py").read_text(encoding="utf-8")
     (folder / "train.py").write_text(source.replace("checkpoint_every=10", "checkpoint_every=3"), encoding="utf-8")
     assert run(folder, "--out", tmp_path / "whole", "--data", text) == 0
-    cut, draw, killed = tmp_path / "cut", random.Random(0), 0
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    while True:
-        what, n = ("write", draw.randint(1, 30)) if killed % 2 else ("step", draw.randint(1, 4))
-        place = ["--resume", cut] if (cut / "lock.json").exists() else ["--out", cut, "--data", text]
-        count = 0 if killed >= 20 else n  # then it is left alone
-        command = [sys.executable, "-c", KILLED, folder, what, count, *place, "--keep", 2, "--quiet"]
-        done = subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True)
-        if done.returncode == 0:
-            break
-        assert done.returncode == -9, done.stderr
-        killed += 1
-    assert killed == 20
-    same(tmp_path / "whole", cut)
-    assert len(checkpoint.steps(cut / "checkpoints")) == 2
-    assert not list((cut / "checkpoints").glob(".*"))
+    command = [sys.executable, "-c", KILLER, str(folder), str(tmp_path / "cut"), str(text)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == json.dumps([-9] * 20 + [0]), done.stderr
+    same(tmp_path / "whole", tmp_path / "cut")
+    assert len(checkpoint.steps(tmp_path / "cut/checkpoints")) == 2
+    assert not list((tmp_path / "cut/checkpoints").glob(".*"))
 
 
 def test_a_run_is_not_resumed_as_another(
