@@ -9,7 +9,7 @@ from runtime import checkpoint, data, program
 from runtime.directory import RunDirectory
 from runtime.errors import USAGE, RunError
 from runtime.evaluate.loss import Result, evaluate
-from runtime.numerics import flush_subnormals
+from runtime.numerics import subnormals_flushed
 
 
 def evaluate_run(
@@ -26,7 +26,6 @@ def evaluate_run(
     tokens: about how many to read; 0 is the whole validation part.  Says so to `warn` where that data has changed.
     Raises RunError (DataError, CheckpointError).
     """
-    flush_subnormals()
     path = Path(path)
     if not path.is_dir():
         raise RunError(f"no such run directory: '{path}'", USAGE)
@@ -44,4 +43,7 @@ def evaluate_run(
         warn(f"{found.source} is another text than when the run began: digest {then} -> {now}")
     settings = train.settings
     data.check(found, settings.context, settings.vocab)
-    return evaluate(model, found.validation, batch=settings.batch, context=settings.context, tokens=tokens, learn=learn)
+    with subnormals_flushed():
+        return evaluate(
+            model, found.validation, batch=settings.batch, context=settings.context, tokens=tokens, learn=learn
+        )
