@@ -31,7 +31,14 @@ class CheckpointError(RunError):
 
 
 class Diverged(RunError):
-    """A loss, gradient or state is no longer finite.  Raised before any weight has taken it in."""
+    """A loss, gradient or state is no longer finite.  Raised before any weight has taken it in.
+
+    `rank`: of the process that saw it.
+    """
+
+    def __init__(self, message: str, rank: int = 0) -> None:
+        super().__init__(message)
+        self.rank = rank
 
 
 class Lost(RunError):
