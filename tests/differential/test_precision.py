@@ -59,7 +59,11 @@ def test_gradients_and_states_in_bfloat16_are_those_of_float32_but_for_rounding(
         with autocast(precision, "cpu"):
             loss, state = model.loss(x, y)
         loss.backward()
-        found[precision] = (loss.detach(), state, {n: p.grad for n, p in model.named_parameters()})
+        found[precision] = (
+            loss.detach(),
+            state,
+            {n: p.grad for n, p in model.named_parameters() if p.grad is not None},
+        )
     (loss, state, whole), (rounded, after, half) = found.values()
     assert loss.dtype == rounded.dtype == torch.float32 and gone(loss, rounded) < 1e-3
     numbers = [(x, after[place][part]) for place, r in state.items() for part, x in r.items() if x.is_floating_point()]
@@ -105,13 +109,12 @@ def test_a_bare_program_takes_what_autocast_makes_and_keeps_float32() -> None:
 def test_nothing_is_made_on_the_processor_and_nothing_asked_of_the_device(model: nn.Module) -> None:
     """On `meta` there are no values: a look at one, or a tensor of the processor next to it, is an error."""
     there = type(model)().to("meta")
-    x, y, starts = batch("meta")
-    for final in (True, False):
-        loss, state = there.loss(x, y, starts=starts, final=final)
-        loss.backward()
-    loss, _ = there.loss(x, y, starts=None, final=True)
+    x, y, starts = (rows[:, :41] for rows in batch("meta"))
+    loss, state = there.loss(x, y, starts=starts)
     loss.backward()
-    loss, state = there.loss(x, y, state)
+    loss, _ = there.loss(x, y, final=True)
+    loss.backward()
+    _, state = there.loss(x[:, :7], y[:, :7], state)
     kinds = {t.device.type for place, r in state.items() if place != "clock" for t in r.values()}
     assert kinds == {"meta"} and {p.grad.device.type for p in there.parameters() if p.grad is not None} == {"meta"}
     assert {t.device.type for t in state["clock"].values()} == {"cpu"}

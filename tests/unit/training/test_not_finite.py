@@ -92,8 +92,11 @@ def test_a_self_referential_matrix_is_named(
     whole = planted.module.shared_product
 
     def spoilt(flow: Any, states: Any, queries: Any, **more: Any) -> Any:
+        here = planted.here and planted.clock == 16 and queries[0][0].shape[1] == 16
+        if here:
+            more["final"] = False  # every box by itself, as if somebody read them
         result = whole(flow, states, queries, **more)
-        if planted.here and planted.clock == 16 and queries[0][0].shape[1] == 16:
+        if here:
             M = result.state[box]["M"].clone()
             M[1, 0, 2, 3] = torch.nan
             result.state[box].update({"M": M, "held.M": M})
