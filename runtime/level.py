@@ -68,15 +68,15 @@ class Level:
         """Begin an update: (weight, grad, state, decays) of every weight with a gradient; then the gradients are gone.
 
         grad is the sum over the period and the mean over the processes, scaled so that the norm of all the level's
-        gradients is at most `clip` (0 is any).  Raises Diverged, before any weight has changed, if that norm is not
-        finite.
+        gradients is at most `clip` (0 is any).  Without any gradient there is no update.  Raises Diverged, before any
+        weight has changed, if that norm is not finite.
         """
         owned = [weight for weight in self.weights if weight.value.grad is not None]
         grads = [weight.value.grad for weight in owned]
         self.processes.mean([grad for grad in grads if grad is not None])
-        self.norm = torch.nn.utils.get_total_norm([grad for grad in grads if grad is not None])
         if not owned:  # every step of the period was skipped
             return
+        self.norm = torch.nn.utils.get_total_norm([grad for grad in grads if grad is not None])
         if self.norm.device.type == "cpu" and not math.isfinite(self.norm):
             raise Diverged(f"level {self.name}: the gradient of {first_not_finite(owned)} is not finite")
         if clip:

@@ -59,11 +59,8 @@ def test_gradients_and_states_in_bfloat16_are_those_of_float32_but_for_rounding(
         with autocast(precision, "cpu"):
             loss, state = model.loss(x, y)
         loss.backward()
-        found[precision] = (
-            loss.detach(),
-            state,
-            {n: p.grad for n, p in model.named_parameters() if p.grad is not None},
-        )
+        grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        found[precision] = (loss.detach(), state, grads)
     (loss, state, whole), (rounded, after, half) = found.values()
     assert loss.dtype == rounded.dtype == torch.float32 and gone(loss, rounded) < 1e-3
     numbers = [(x, after[place][part]) for place, r in state.items() for part, x in r.items() if x.is_floating_point()]
