@@ -57,3 +57,9 @@ class Interrupted(RunError):
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message, 128 + signal)
+
+
+def short_of_memory(error: BaseException) -> bool:
+    """Whether torch or Python could not get the memory they asked for."""
+    words = ("not enough memory", "out of memory", "can't allocate memory", "size calculation overflowed")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)

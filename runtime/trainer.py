@@ -36,7 +36,7 @@ from runtime.batches import Batch, Crops, Lanes
 from runtime.checkpoint import Checkpoint
 from runtime.directory import PACKAGE, RunDirectory, environment, fresh
 from runtime.diverge import Step
-from runtime.errors import DATA_MISSING, Diverged, Interrupted, Lost, Preempted, RunError
+from runtime.errors import DATA_MISSING, Diverged, Interrupted, Lost, Preempted, RunError, short_of_memory
 from runtime.evaluate.loss import Result, evaluate
 from runtime.finite import Guard, not_finite
 from runtime.level import Level
@@ -426,12 +426,6 @@ class Run:
 def detached(state: State) -> State:
     """The same state, without the graph that made it: what one step hands to the next."""
     return over(lambda x: x.detach(), state)
-
-
-def short_of_memory(error: BaseException) -> bool:
-    """Whether torch or Python could not get the memory they asked for."""
-    words = ("not enough memory", "out of memory", "can't allocate memory", "size calculation overflowed")
-    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
 def due(step: int, every: int) -> bool:

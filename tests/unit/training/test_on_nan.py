@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from nlc.cli import main
+from nlc.graph.nodes import Carry, Period, Unit
 from runtime import checkpoint, program
 from runtime.errors import Diverged
 from runtime.finite import PATIENCE, Guard
@@ -22,6 +23,7 @@ from runtime.metrics import read
 from runtime.processes import Processes
 
 from . import tiny
+from .graphs import memory, two_levels
 
 Package = Callable[..., Path]
 ROOT = Path(__file__).resolve().parents[3]
@@ -179,15 +181,20 @@ class TestAReplay:
         assert found["dtype"] == "float64" and not found["finite"] and found["loss"] is None
         assert found["found"]["memory"] == "titans.key" and found["found"]["layer"] == 1
 
+    @pytest.mark.parametrize("stream", [False, True], ids=["crops", "lanes"])
     def test_of_a_checkpoint_is_the_step_after_it(
-        self, package: Package, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, package: Package, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], stream: bool
     ) -> None:
-        assert run(package(), tmp_path / "out", "--data", text) == 0
+        """Steps 10 and 11 are logged, so the row of step 11 is its own loss."""
+        source = SOURCE.replace("streams: tuple[str, ...] = ()", 'streams: tuple[str, ...] = ("titans.key",)')
+        graph = two_levels().with_nodes([memory("key", "titans", Period(1, Unit.TOKEN), carry=Carry.STREAM)])
+        folder = package(graph, model=source) if stream else package()
+        assert run(folder, tmp_path / "out", "--data", text, "--steps", 11) == 0
         capsys.readouterr()
-        assert main(["replay", str(tmp_path / "out"), "--step", "20", "--json"]) == 0
+        assert main(["replay", str(tmp_path / "out"), "--step", "10", "--json"]) == 0
         found = json.loads(capsys.readouterr().out)
         losses = {row["step"]: row["train/loss"] for row in read(tmp_path / "out/metrics.jsonl") if "train/loss" in row}
-        assert found["finite"] and found["step"] == 21 and found["loss"] == pytest.approx(losses[30], abs=1.0)
+        assert found["finite"] and found["step"] == 11 and found["loss"] == pytest.approx(losses[11], rel=1e-5)
         assert set(found["gradient_norms"]) == {"train", "cms.slow"}
 
     @pytest.mark.parametrize(
