@@ -34,7 +34,7 @@ class Found:
 
     what: weight, state (handed over by the step before), memory, value, loss, or gradient
     tokens: first and last, counted from 0.  sequence: row of the batch.  largest: {memory: largest absolute value} in
-        the layer, before the token.
+        the layer, before the token.  others: memories that share the write, and are no more finite.
     """
 
     what: str
@@ -47,10 +47,12 @@ class Found:
     operation: str | None = None
     equation: str | None = None
     largest: dict[str, float] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
 
     def where(self) -> str:
         layer = "" if self.layer is None else f" of layer {self.layer}"
-        name = f"'{self.memory}'{layer}" if self.memory else f"a value{layer}" if layer else ""
+        names = ", ".join(f"'{name}'" for name in (self.memory, *self.others) if name)
+        name = f"{names}{layer}" if names else f"a value{layer}" if layer else ""
         if self.what == "weight":
             return f"weight '{self.weight}'"
         if self.what == "state":
@@ -166,6 +168,8 @@ def forward(step: Step) -> Found | None:
     line = origin.line if origin else None
     place = place_of(step, line, bad)
     row = min([*rows, *(b.row for b in bad)], default=None)
+    running = dict.fromkeys(b.place for b in bad if is_running(b.part))
+    shared = [p for p in running if p != place and line is not None and line.mentions(short(p))]
     found = Found(
         "memory" if place else "value" if line and line.layer is not None else "loss",
         layer=line.layer if line else None,
@@ -173,6 +177,7 @@ def forward(step: Step) -> Found | None:
         tokens=(n - 1, n - 1),
         operation=origin.operation if origin else None,
         equation=line.equation or None if line else None,
+        others=tuple(short(p) for p in shared if layer_number(p) == layer_number(place)) if place else (),
     )
     return sized(named(found, place, step), step, n)
 
@@ -316,7 +321,8 @@ def forward_line(step: Step, weights: dict[str, nn.Parameter], taught: Tensor, l
     calls = [line.strip() for w in said for line in str(w.message).splitlines() if f'File "{code.file}", line ' in line]
     if not calls:
         return None
-    _, number, function = calls[-1].removeprefix(f'File "{code.file}"').split(", ", 2)
+    inside = [call for call in calls if call.endswith(", in forward") or ", in write_" in call]
+    _, number, function = (inside or calls)[-1].removeprefix(f'File "{code.file}"').split(", ", 2)
     return code.at(int(number.removeprefix("line ")), function.removeprefix("in "), layer)
 
 

@@ -12,7 +12,7 @@ gradients and what rules remember are float32.  float16 is treated alike.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -50,10 +50,12 @@ def full(function: F) -> F:
 
     @wraps(function)
     def call(*arguments: Any, **options: Any) -> Any:
-        kind = next((k for k in DEVICES if torch.is_autocast_enabled(k)), None)
-        if kind is None:
+        kinds = [kind for kind in DEVICES if torch.is_autocast_enabled(kind)]
+        if not kinds:
             return function(*arguments, **options)
-        with torch.autocast(kind, enabled=False):
+        with ExitStack() as off:
+            for kind in kinds:
+                off.enter_context(torch.autocast(kind, enabled=False))
             return function(*widened(arguments), **widened(options))
 
     return call  # type: ignore[return-value]

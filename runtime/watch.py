@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import linecache
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 MEANT = {"masked_fill", "masked_fill_", "where", "full", "full_like", "new_full", "fill_", "tensor", "pad"}
+SAID = re.compile(r"\s*# .*\S:\d+$")  # a comment that ends with the place in the spec
 UNWRITTEN = {"empty", "empty_like", "new_empty", "new_empty_strided", "empty_strided"}
 
 
@@ -112,18 +114,22 @@ class Code:
         self.layers = {id(block): i for i, block in enumerate(getattr(model, "blocks", ()))}
 
     def line(self, frame: FrameType | None) -> Line | None:
-        """The innermost statement of the model that a frame is called from."""
-        while frame is not None and frame.f_code.co_filename != self.file:
+        """The statement of the model that a frame is called from: the innermost of a layer's, or of any."""
+        found: FrameType | None = None
+        while frame is not None:
+            if frame.f_code.co_filename == self.file:
+                layer = self.layers.get(id(frame.f_locals.get("self")))
+                if layer is not None:
+                    return self.at(frame.f_lineno, frame.f_code.co_name, layer)
+                found = found or frame
             frame = frame.f_back
-        if frame is None:
-            return None
-        return self.at(frame.f_lineno, frame.f_code.co_name, self.layers.get(id(frame.f_locals.get("self"))))
+        return None if found is None else self.at(found.f_lineno, found.f_code.co_name, None)
 
     def at(self, number: int, function: str, layer: int | None) -> Line:
         lines = linecache.getlines(self.file)
         first, last = statement(tuple(lines), number)
         text = " ".join(line.strip() for line in lines[first - 1 : last])
-        above = next((x.strip() for x in reversed(lines[: first - 1]) if " = " in x and x.strip().startswith("# ")), "")
+        above = next((x.strip() for x in reversed(lines[: first - 1]) if SAID.match(x)), "")
         return Line(layer, function, number, text, " ".join(above.removeprefix("# ").split()))
 
 

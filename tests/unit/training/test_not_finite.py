@@ -108,6 +108,30 @@ def test_a_self_referential_matrix_is_named(
     assert found.tokens == (31, 31) and found.sequence == 1 and found.what == "memory"
 
 
+def test_a_key_that_all_share_is_named_with_all_that_it_writes(
+    plant: Callable[[str], Planted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Token 20 is in the middle of a chunk, where no state is formed in the run that fails."""
+    planted = plant("hope")
+    whole = planted.module.shared_product
+
+    def spoilt(flow: Any, *more: Any, **options: Any) -> Any:
+        at = 20 - planted.clock
+
+        def bad(reads: Any, extras: Any, weights: Any) -> Any:
+            k, *rest = flow(reads, extras, weights)
+            here = torch.arange(k.shape[1]) == at if planted.here else torch.zeros(k.shape[1], dtype=torch.bool)
+            return k.masked_fill(here[None, :, None, None], torch.nan), *rest
+
+        return whole(bad if planted.here else flow, *more, **options)
+
+    monkeypatch.setattr(planted.module, "shared_product", spoilt)
+    found = first(planted.model)
+    assert (found.memory, found.level, found.layer, found.tokens) == ("titans.key", "titans", LAYER, (20, 20))
+    assert found.others == ("titans.value", "titans.eta", "titans.alpha", "titans.memory")
+    assert found.equation is not None and found.equation.startswith("level titans: every 1 token, chunk 16")
+
+
 @pytest.mark.parametrize("token", [0, 20, 63])
 def test_a_deep_memory_is_named_within_its_chunk(
     plant: Callable[[str], Planted], monkeypatch: pytest.MonkeyPatch, token: int
