@@ -79,6 +79,13 @@ def test_conv_streams_as_the_whole(taps):
     assert torch.equal(history, last)
 
 
+@pytest.mark.parametrize("taps", [1, 3])
+def test_conv_has_two_derivatives(taps):
+    x, w, history = normal(2, 5, 2, 3), normal(taps, 3), normal(2, taps - 1, 2, 3)
+    assert gradcheck(basic.causal_conv, (x, w, history))
+    assert gradgradcheck(basic.causal_conv, (x, w, history))
+
+
 def test_conv_own_error_passes_the_last_tap_only():
     x, w = normal(1, 5, 3), normal(3, 3)
     y, _ = basic.causal_conv(x, w, torch.zeros(1, 2, 3, dtype=torch.float64))
