@@ -146,13 +146,28 @@ def sweep(folder: Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def random_state() -> str:
-    """torch's random number generator, as text."""
-    return base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode()
+def random_state(device: str = "cpu") -> str:
+    """torch's random number generator of a device, as text."""
+    state = torch.get_rng_state() if device == "cpu" else torch.cuda.get_rng_state(device)
+    return base64.b64encode(state.numpy().tobytes()).decode()
 
 
-def restore_random_state(text: str) -> None:
-    torch.set_rng_state(torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8))
+def restore_random_state(text: str, device: str = "cpu") -> None:
+    state = torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
+    torch.set_rng_state(state) if device == "cpu" else torch.cuda.set_rng_state(state, device)
+
+
+def random_states(device: torch.device) -> dict[str, str]:
+    """Those that a step on this device draws from."""
+    on_device = {"random_cuda": random_state(str(device))} if device.type == "cuda" else {}
+    return {"random": random_state(), **on_device}
+
+
+def restore_random_states(scalars: Mapping[str, Any], device: torch.device) -> None:
+    """The inverse; numbers drawn on another kind of device than before are others."""
+    restore_random_state(scalars["random"])
+    if device.type == "cuda" and "random_cuda" in scalars:
+        restore_random_state(scalars["random_cuda"], str(device))
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ runs/<name>/
     metrics.jsonl    one row a line                          (runtime.metrics)
     loss.png         loss against tokens                     (runtime.plot)
     checkpoints/     step-000100/ ... and latest             (runtime.checkpoint)
-    diverged/        weights and batch at hand when a number was no longer finite
+    diverged/        the step at which a number was no longer finite       (runtime.replay)
 """
 
 from __future__ import annotations

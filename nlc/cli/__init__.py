@@ -21,6 +21,7 @@ GROUPS = {  # module: its commands, as `nlc --help` lists them
     "starting": ("init", "diff"),
     "programs": ("compile", "verify"),
     "runs": ("train", "eval"),
+    "replay": ("replay",),
     "tokenizer": ("tokenizer",),
     "doctor": ("doctor",),
     "demo": ("demo",),

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from nlc.cli.common import JsonOption, SetOption, SpecArgument, Status, Stop, calm_threads, say, say_json, settings
+from nlc.cli.common import (
+    JsonOption,
+    SetOption,
+    SpecArgument,
+    Status,
+    Stop,
+    calm_threads,
+    device_there,
+    say,
+    say_json,
+    settings,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -45,6 +56,9 @@ def verify(
     chunk: Annotated[
         list[int] | None, typer.Option("--chunk", min=1, help="Chunk lengths to verify at; 16, 1 and 64 otherwise.")
     ] = None,
+    device: Annotated[
+        str, typer.Option("--device", metavar="DEVICE", help="Where the compiled program runs: cpu, cuda or cuda:N.")
+    ] = "cpu",
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> int:
@@ -61,9 +75,10 @@ def verify(
     from nlc.verify import verify
     from nlc.verify.small import CHUNKS
 
+    place = device_there(device)
     chosen, reports = settings(set_), []
     for spec in shipped() if all_ else specs or ():
-        reports.append(verify(spec, chosen, chunks=chunk or CHUNKS))
+        reports.append(verify(spec, chosen, chunks=chunk or CHUNKS, device=place))
         if not json_:
             say("\n".join(reports[-1].lines()))
     passed = all(report.passed for report in reports)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from runtime import checkpoint, data, program
+from runtime.device import choose
 from runtime.directory import RunDirectory
 from runtime.errors import USAGE, RunError
 from runtime.evaluate.loss import Result, evaluate
@@ -19,6 +20,7 @@ def evaluate_run(
     field: str | None = None,
     tokens: int = 0,
     learn: bool = True,
+    device: str = "auto",
     warn: Callable[[str], None] = lambda message: None,
 ) -> Result:
     """Evaluate a run's newest whole checkpoint, or the checkpoint given, on the data it was trained with or on `text`.
@@ -34,7 +36,7 @@ def evaluate_run(
     lock = directory.read_lock()
     place = path if one else checkpoint.newest(directory.checkpoints, warn)
     train = program.load(directory.code)
-    model = train.build(seed=0)
+    model = train.build(seed=0).to(choose(device))
     model.load_state_dict(checkpoint.read(place).weights)
     learned = lock.get("data", {})
     found = data.again(learned, text, field=field, run=directory.path, note=warn)
@@ -45,5 +47,11 @@ def evaluate_run(
     data.check(found, settings.context, settings.vocab)
     with subnormals_flushed():
         return evaluate(
-            model, found.validation, batch=settings.batch, context=settings.context, tokens=tokens, learn=learn
+            model,
+            found.validation,
+            batch=settings.batch,
+            context=settings.context,
+            tokens=tokens,
+            learn=learn,
+            precision=settings.precision,
         )

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from runtime.ops.history import Past, past
+from runtime.precision import exact, full, wide
 
 EPS = 1e-5  # added to the biased variance by rmsnorm and layernorm
 QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -68,18 +69,19 @@ def linear(x: Tensor, W: Tensor, bias: Tensor | None = None) -> Tensor:
     x (B, T, *leading, in); W (*leading, out, in); bias (*leading, out).  Returns (B, T, *leading, out).
     """
     if W.dim() == 2:
-        return F.linear(x, W, bias)
+        return wide(F.linear(x, W, bias))
     if W.shape[-2] == 1:
         y = (x * W[..., 0, :]).sum(-1, keepdim=True)
     else:
-        flat = torch.einsum("bthi,hoi->btho", x.flatten(2, -2), W.flatten(0, -3))
+        flat = wide(torch.einsum("bthi,hoi->btho", x.flatten(2, -2), W.flatten(0, -3)))
         y = flat.unflatten(2, W.shape[:-2])
     return y if bias is None else y + bias
 
 
 def readout(x: Tensor, W: Tensor, bias: Tensor | None = None) -> Tensor:
     """`linear(x, out=1)`: the axis of width 1 is dropped.  W (*leading, 1, in), bias (*leading)."""
-    y = linear(x, W).squeeze(-1)
+    with exact(x):  # a rate or a retention, more often than not, and no work to speak of
+        y = linear(x, W).squeeze(-1)
     return y if bias is None else y + bias
 
 
@@ -174,7 +176,7 @@ def outer(a: Tensor, b: Tensor) -> Tensor:
 
 def apply_matrix(A: Tensor, b: Tensor) -> Tensor:
     """A @ b of the language where b is a vector: [.., n, m], [.., m] -> [.., n]."""
-    return (A @ b.unsqueeze(-1)).squeeze(-1)
+    return wide(A @ b.unsqueeze(-1)).squeeze(-1)
 
 
 def trace(x: Tensor) -> Tensor:
@@ -187,6 +189,7 @@ def norm(x: Tensor, p: float = 2.0) -> Tensor:
     return torch.linalg.vector_norm(x, p, dim=-1)
 
 
+@full
 def newton_schulz(G: Tensor, steps: int = 5, coefficients: tuple[float, float, float] = QUINTIC) -> Tensor:
     """Push the singular values of a matrix towards 1: X <- a X + (b A + c A^2) X with A = X X^T, X_0 = G / (|G|_F +
     1e-7).

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from runtime.ops.basic import gelu_slope, l2norm, layernorm, rmsnorm, silu_slope
 from runtime.ops.history import Past, past
+from runtime.precision import wide
 
 Weights = Mapping[str, Tensor]
 Tap = tuple[Tensor, Tensor]  # a layer's input, a layer's output
@@ -53,12 +54,12 @@ def product(W: Tensor, a: Tensor) -> Tensor:
     """W a for every token.  a (B, T, H, I); W (H, O, I) or (B, H, O, I); returns (B, T, H, O).  Without heads: no
     axis H."""
     if a.dim() == 3:
-        return F.linear(a, W) if W.dim() == 2 else a @ W.mT
+        return wide(F.linear(a, W) if W.dim() == 2 else a @ W.mT)
     if W.dim() == 3 and W.shape[0] == 1:
-        return F.linear(a, W[0])
+        return wide(F.linear(a, W[0]))
     if W.shape[-3] == 1:
-        return (a.squeeze(2) @ W.squeeze(1).mT).unsqueeze(2)
-    return (a.transpose(1, 2) @ W.mT).transpose(1, 2)
+        return wide(a.squeeze(2) @ W.squeeze(1).mT).unsqueeze(2)
+    return wide(a.transpose(1, 2) @ W.mT).transpose(1, 2)
 
 
 def bias_of(b: Tensor, z: Tensor) -> Tensor:
@@ -69,7 +70,7 @@ def bias_of(b: Tensor, z: Tensor) -> Tensor:
 
 def across(e: Tensor, a: Tensor) -> Tensor:
     """sum_t e_t a_t^T: (B, T, H, O), (B, T, H, I) -> (B, H, O, I); likewise without heads."""
-    return e.mT @ a if e.dim() == 3 else e.transpose(1, 2).mT @ a.transpose(1, 2)
+    return wide(e.mT @ a if e.dim() == 3 else e.transpose(1, 2).mT @ a.transpose(1, 2))
 
 
 class Form:
@@ -277,7 +278,8 @@ class Lean(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, form: Form, x: Tensor, *parts: Tensor) -> Tensor:
         y, taps = form.read(dict(zip(form.parts, parts, strict=True)), x)
-        ctx.form = form
+        device = x.device.type
+        ctx.form, ctx.cast = form, (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
         ctx.save_for_backward(x, *parts, *(z for _, z in taps[:-1]))
         return y
 
@@ -292,7 +294,8 @@ class Lean(torch.autograd.Function):
             y, _ = form.read(W, x)
             found = dict(zip(wanted, torch.autograd.grad(y, leaves, g, create_graph=True), strict=True))
             return (None, *(found.get(i) for i in range(count + 1)))
-        gx, gW = pulled(form, W, x, rest[count:], g, Past.closed)
+        with torch.autocast(*ctx.cast):  # products in the type that the forward pass took them in
+            gx, gW = pulled(form, W, x, rest[count:], g, Past.closed)
         return (None, gx, *(gW.get(name) for name in form.parts))
 
 

@@ -29,6 +29,7 @@ from runtime.ops.product import Kind, advance, chunk_of
 from runtime.ops.recurrence import Rows, Solved, State, pace
 from runtime.ops.shared_gradient import Backward, own_gradient
 from runtime.ops.stack import Flow, Layout, Tensors, by_chunk, by_token, cut, flat, read, read_gradient
+from runtime.precision import exact
 
 Queries = Sequence[tuple[Tensor, Sequence[str]]]
 
@@ -50,7 +51,8 @@ class Shared:
         if q.dim() == 3:  # no heads
             return self.read(box, q.unsqueeze(2)).squeeze(2)
         parts = q.split([count * length for count, length in (piece.size for piece in self.pieces)], 1)
-        return along(1, [piece.read(box, part) for piece, part in zip(self.pieces, parts, strict=True)])
+        with exact(q):
+            return along(1, [piece.read(box, part) for piece, part in zip(self.pieces, parts, strict=True)])
 
 
 def shared_product(
@@ -93,8 +95,8 @@ def shared_product(
     final: nobody but a later call reads the states returned.  Boxes that began from their start go on as what it is
         multiplied by, {"product": (B, H, K, K), "held.product": ...}, the same for all
 
-    Gradients are of first order; a token's own error (`own_errors`) can be differentiated again.  Raises RuntimeError
-    where any other second derivative is asked for.
+    Everything is in the type of the states, float32 under autocast.  Gradients are of first order; a token's own error
+    (`own_errors`) can be differentiated again.  Raises RuntimeError where any other second derivative is asked for.
     """
     if headless.is_headless(next(iter(states.values()))):
         more = {
@@ -109,34 +111,35 @@ def shared_product(
             "final": final,
         }
         return headless.call_shared(shared_product, flow, states, queries, extras, weights, start, **more)
-    phase, kind = phase % chunk, Kind(erase, objective == "l2", kept, start is not None)
-    boxes = Running.from_start(states, start, phase) or Running.from_states(states, start, phase)
-    asked, readouts = [asked for _, asked in queries], readouts or {}
-    layout = Layout(flow, kind, tuple(boxes.rows(names, readouts) for names in asked), len(extras))
-    T = queries[0][0].shape[1]
+    with exact(queries[0][0]):
+        phase, kind = phase % chunk, Kind(erase, objective == "l2", kept, start is not None)
+        boxes = Running.from_start(states, start, phase) or Running.from_states(states, start, phase)
+        asked, readouts = [asked for _, asked in queries], readouts or {}
+        layout = Layout(flow, kind, tuple(boxes.rows(names, readouts) for names in asked), len(extras))
+        T = queries[0][0].shape[1]
 
-    pieces: list[Piece] = []
-    t = 0
-    for count, length in cut(T, chunk, phase):
-        tokens = slice(t, t + count * length)
-        xs, more = [x[:, tokens] for x, _ in queries], [x[:, tokens] for x in extras]
-        inside = bool(phase) and t == 0
-        if not inside:
+        pieces: list[Piece] = []
+        t = 0
+        for count, length in cut(T, chunk, phase):
+            tokens = slice(t, t + count * length)
+            xs, more = [x[:, tokens] for x, _ in queries], [x[:, tokens] for x in extras]
+            inside = bool(phase) and t == 0
+            if not inside:
+                boxes = boxes.held_now()
+            call = Call(layout, boxes, asked, readouts, xs, more, tuple(weights), (count, length), outputs)
+            by_row = inside or not learn or (count == 1 and boxes.few(length))
+            piece = call.plain(learn) if by_row else call.products()
+            boxes = piece.after
+            pieces.append(piece)
+            t += count * length
+        if (phase + T) % chunk == 0:
             boxes = boxes.held_now()
-        call = Call(layout, boxes, asked, readouts, xs, more, tuple(weights), (count, length), outputs)
-        by_row = inside or not learn or (count == 1 and boxes.few(length))
-        piece = call.plain(learn) if by_row else call.products()
-        boxes = piece.after
-        pieces.append(piece)
-        t += count * length
-    if (phase + T) % chunk == 0:
-        boxes = boxes.held_now()
-    streams = [[piece.outs[i] for piece in pieces] for i in range(4)]
-    return Shared(
-        pieces,
-        *(None if x[0] is None else along(1, x) for x in streams),
-        boxes.registers(list(states), chunk > 1, final),
-    )
+        streams = [[piece.outs[i] for piece in pieces] for i in range(4)]
+        return Shared(
+            pieces,
+            *(None if x[0] is None else along(1, x) for x in streams),
+            boxes.registers(list(states), chunk > 1, final),
+        )
 
 
 def along(dim: int, parts: list[Tensor]) -> Tensor:
@@ -321,11 +324,12 @@ class Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         first, *inputs = ctx.saved_tensors
-        if Past.closed:
-            return (None,) * 4 + tuple(own_gradient(ctx.layout, ctx.size, first, inputs, grads[:4]))
-        if torch.is_grad_enabled():
-            raise RuntimeError("shared_product has no second derivative outside own_errors; use memory() for one")
-        return (None, None, None, *Backward(ctx.layout, ctx.size, ctx.identity, first, inputs, grads).run())
+        with exact(first):
+            if Past.closed:
+                return (None,) * 4 + tuple(own_gradient(ctx.layout, ctx.size, first, inputs, grads[:4]))
+            if torch.is_grad_enabled():
+                raise RuntimeError("shared_product has no second derivative outside own_errors; use memory() for one")
+            return (None, None, None, *Backward(ctx.layout, ctx.size, ctx.identity, first, inputs, grads).run())
 
 
 class ReadChunks(torch.autograd.Function):
@@ -340,7 +344,11 @@ class ReadChunks(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         """Of any order: ordinary operations."""
-        q, P, W = ctx.saved_tensors
+        with exact(g):
+            return ReadChunks.pulled(g, *ctx.saved_tensors)
+
+    @staticmethod
+    def pulled(g: Tensor, q: Tensor, P: Tensor, W: Tensor) -> Any:
         if Past.closed:  # a token's own error ends here at the state
             return torch.stack([read(dy, W.mT) @ Pc for dy, Pc in zip(g, P, strict=True)]), None, None
         dq, dP, dW = [], [], torch.zeros_like(W)

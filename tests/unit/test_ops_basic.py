@@ -234,6 +234,18 @@ def second(value, leaves, u):
     return torch.autograd.grad(sum(g.square().sum() for g in first), leaves)
 
 
+def test_a_form_that_is_called_multiplies_in_bfloat16_both_ways():
+    form, x = FORMS["mlp-norm-bias"], torch.randn(2, 3, 4, requires_grad=True)
+    W = {n: w[0, 0].detach().float().requires_grad_() for n, w in weights(form, 1, 4, 5).items()}
+    leaves = [x, *W.values()]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, (z, _) = form(W, x), form.read(W, x)
+    assert torch.equal(y, z) and y.dtype == torch.float32
+    for got, want in zip(torch.autograd.grad(y.sum(), leaves), torch.autograd.grad(z.sum(), leaves), strict=True):
+        assert got.dtype == torch.float32
+        assert (got - want).norm() <= 1e-2 * want.norm()
+
+
 def test_a_form_that_is_called_keeps_its_input_and_its_layers_outputs():
     form, x, kept = FORMS["mlp-norm-bias"], normal(2, 3, 4), []
     W = {n: w[0, 0].detach().requires_grad_() for n, w in weights(form, 1, 4, 5).items()}
