@@ -278,7 +278,8 @@ class Lean(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, form: Form, x: Tensor, *parts: Tensor) -> Tensor:
         y, taps = form.read(dict(zip(form.parts, parts, strict=True)), x)
-        ctx.form = form
+        device = x.device.type
+        ctx.form, ctx.cast = form, (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
         ctx.save_for_backward(x, *parts, *(z for _, z in taps[:-1]))
         return y
 
@@ -293,7 +294,8 @@ class Lean(torch.autograd.Function):
             y, _ = form.read(W, x)
             found = dict(zip(wanted, torch.autograd.grad(y, leaves, g, create_graph=True), strict=True))
             return (None, *(found.get(i) for i in range(count + 1)))
-        gx, gW = pulled(form, W, x, rest[count:], g, Past.closed)
+        with torch.autocast(*ctx.cast):  # products in the type that the forward pass took them in
+            gx, gW = pulled(form, W, x, rest[count:], g, Past.closed)
         return (None, gx, *(gW.get(name) for name in form.parts))
 
 
