@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from runtime import checkpoint, data, program
-from runtime.directory import RunDirectory
-from runtime.errors import USAGE, RunError
+from runtime import data
 from runtime.evaluate.loss import Result, evaluate
 from runtime.numerics import flush_subnormals
+from runtime.trained import of_run
 
 
 def evaluate_run(
@@ -26,17 +25,11 @@ def evaluate_run(
     tokens: about how many to read; 0 is the whole validation part.  Raises RunError (DataError, CheckpointError).
     """
     flush_subnormals()
-    path = Path(path)
-    if not path.is_dir():
-        raise RunError(f"no such run directory: '{path}'", USAGE)
-    one = path.name.startswith("step-") and path.parent.name == "checkpoints"
-    directory = RunDirectory(path.parent.parent if one else path)
-    lock = directory.read_lock()
-    place = path if one else checkpoint.newest(directory.checkpoints, warn)
-    train = program.load(directory.code)
-    model = train.build(seed=0)
-    model.load_state_dict(checkpoint.read(place).weights)
-    found = data.again(lock.get("data", {}), text, field=field, run=directory.path, note=warn)
-    settings = train.settings
+    trained = of_run(path, warn=warn)
+    run = trained.package.parent
+    found = data.again(trained.facts.get("data", {}), text, field=field, run=run, note=warn)
+    settings = trained.settings
     data.check(found, settings.context, settings.vocab)
-    return evaluate(model, found.validation, batch=settings.batch, context=settings.context, tokens=tokens, learn=learn)
+    return evaluate(
+        trained.model, found.validation, batch=settings.batch, context=settings.context, tokens=tokens, learn=learn
+    )
