@@ -27,12 +27,13 @@ from runtime.errors import USAGE, CheckpointError, RunError
 from runtime.model import State
 from runtime.resume import Difference
 from runtime.session.memories import running, started
+from runtime.state import short
 from runtime.trained import Trained
 
 SESSION = "session.json"
 TENSORS = "state.safetensors"
 FORMAT = 1
-MISFITS = 5  # memories that are named where a state fits none of them
+MISFITS = 8  # parts of memories that are named where a state does not fit
 NEEDED = ("model", "tokens", "border", "learn", "surprise", "last", "memories", "random")
 
 
@@ -98,12 +99,13 @@ def differences(found: Saved, trained: Trained) -> list[Difference]:
 def misfits(theirs: State, mine: State) -> list[Difference]:
     """Running states of memories that are there in one, or have another shape in the other."""
     shapes = [
-        {f"{place}/{part}": tuple(x.shape[1:]) for place, r in state.items() for part, x in running(r).items()}
+        {f"{short(place)} {part}": tuple(x.shape[1:]) for place, r in state.items() for part, x in running(r).items()}
         for state in (theirs, mine)
     ]
     names = dict.fromkeys(name for one in shapes for name in one)
     wrong = [n for n in names if shapes[0].get(n) != shapes[1].get(n)]
-    return [Difference(f"state of {n}", shapes[0].get(n), shapes[1].get(n)) for n in wrong[:MISFITS]]
+    named = sorted(wrong, key=lambda n: n.endswith(("W_out", "b_in", "b_out")))  # one part a memory first
+    return [Difference(f"memory {n}", shapes[0].get(n), shapes[1].get(n)) for n in named[:MISFITS]]
 
 
 def refuse(place: Path, found: Saved, trained: Trained, allow: bool = False) -> None:

@@ -113,16 +113,20 @@ class Session:
             wrong = low if low < 0 else high
             raise RunError(f"token {wrong} is outside the vocabulary of {self.model.vocab}", USAGE)
         stream = self.stream
-        starts = None
-        if stream.border and stream.state is not None:
-            starts = torch.zeros(1, len(ids_T), dtype=torch.bool)
-            starts[0, 0] = True
-        device = next(self.model.parameters()).device
-        logits_BTV, state = self.model(ids_T[None].to(device), stream.state, starts=starts, learn=self.learn)
+        logits_BTV, state = self._read(ids_T[None].to(next(self.model.parameters()).device))
         found = self._surprise(ids_T, logits_BTV[0])
         self.before, self.fed, self.found = stream.state, len(ids_T), found
         self.stream = Stream(state, logits_BTV[0, -1], stream.tokens + len(ids_T), stream.surprise + found)
         return logits_BTV[0]
+
+    def _read(self, tokens_BT: Tensor) -> tuple[Tensor, State]:
+        if self.stream.border and self.stream.state is not None:
+            starts_BT = torch.zeros_like(tokens_BT, dtype=torch.bool)
+            starts_BT[:, 0] = True
+            return self.model(tokens_BT, self.stream.state, starts=starts_BT, learn=self.learn)
+        if not self.learn:
+            return self.model.unlearning(tokens_BT, self.stream.state)
+        return self.model(tokens_BT, self.stream.state, learn=self.learn)
 
     def _surprise(self, ids_T: Tensor, logits_TV: Tensor) -> Surprise:
         """Of the tokens that had one before them in their document."""
