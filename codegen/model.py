@@ -333,8 +333,9 @@ def _fields(graph: Graph) -> tuple[str, ...]:
         lines += fit(f"inputs = {{{axes}}}")
     lines += fit(f"writing = {tuple_([quoted(w) for w in writing])}")
     seen = {graph[r.memory].level for r in graph.of(Read) if r.when is When.AFTER and in_sequence(graph[r.memory])}
-    if at_once := [level.name for level in graph.levels if level.id in seen]:
-        lines += fit(f"at_once = {tuple_([quoted(w) for w in at_once])}")
+    if writing and not graph.bare:
+        at_once = [quoted(level.name) for level in graph.levels if level.id in seen]
+        lines += fit(f"at_once = {tuple_(at_once) if at_once else '()'}")
     if streams:
         lines += fit(f"streams = {tuple_([quoted(s) for s in streams])}")
     if tails:

@@ -71,7 +71,7 @@ class Sequenced(Weights):
     """What language models and bare programs share: levels that write, and clocks."""
 
     writing: tuple[str, ...] = ()  # names of the levels that write inside a sequence, fastest first
-    at_once: tuple[str, ...] = ()  # those of them whose writes the same token's reads see
+    at_once: tuple[str, ...] | None = None  # those of them whose writes the same token's reads see; None: any may be
     streams: tuple[str, ...] = ()  # places (without the layer) whose state survives a document border
     tails: Mapping[str, tuple[str, str]] = MappingProxyType(
         {}
@@ -190,7 +190,8 @@ class LanguageModel(Sequenced):
 
     def peek(self, tokens: Tensor, state: State, clock: Clock, learn: frozenset[str]) -> Tensor:
         """Only what the token's own reads see is written: the state is dropped."""
-        return self.run(tokens, torch.full_like(tokens, IGNORED), state, clock, True, learn & set(self.at_once))[0]
+        seen = learn if self.at_once is None else learn.intersection(self.at_once)
+        return self.run(tokens, torch.full_like(tokens, IGNORED), state, clock, True, seen)[0]
 
     def forward(
         self,
