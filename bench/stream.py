@@ -39,7 +39,7 @@ SMALL = {
     "sizes.layers": "2",
     "levels.cms.retain": "0.999",
     "levels.cms.retain_to": "start",
-    "run.warmup": "20",
+    "run.warmup": "30",
 }
 FIRST = 10_000  # tokens after which everything has been allocated once
 FLAT = 0.02  # the share by which resident memory may grow after that
