@@ -77,25 +77,24 @@ def pieces(text: Tensor, draw: torch.Generator) -> Iterator[Tensor]:
 
 
 def stream(session: Session, text: Tensor, tokens: int, every: int, generated: int) -> list[dict[str, Any]]:
-    """Read and generate until `tokens` have gone through; a row at the first, at FIRST and every `every` tokens."""
-    draw, rows, marks = torch.Generator().manual_seed(0), [], [1, FIRST, *range(every, tokens, every), tokens]
+    """Read and generate until `tokens` have gone through; a row after 1,000, after FIRST and every `every`."""
+    draw, rows, marks = torch.Generator().manual_seed(0), [], [1_000, FIRST, *range(every, tokens, every), tokens]
     source, began = pieces(text, draw), time.perf_counter()
     for mark in sorted({mark for mark in marks if mark <= tokens}):
-        found, step = Surprise(), 0.0
+        found = Surprise()
         while session.tokens < mark - generated:
             found += session.read(next(source)[: mark - generated - session.tokens], piece=1024)
-        if mark > generated:
-            start = time.perf_counter()
-            for _ in session.generate(mark - session.tokens):
-                pass
-            step = (time.perf_counter() - start) / generated
+        start = time.perf_counter()
+        for _ in session.generate(mark - session.tokens):
+            pass
+        step = (time.perf_counter() - start) / generated
         assert session.stream.state is not None
         rows.append({
             "tokens": session.tokens,
             "seconds": round(time.perf_counter() - began, 1),
             "resident_bytes": resident(),
             "bits_per_token": found.bits,
-            "ms_a_generated_token": 1e3 * step or None,
+            "ms_a_generated_token": 1e3 * step,
             "norms": norms(session.stream.state),
         })  # fmt: skip
         print(told(rows[-1]), file=sys.stderr, flush=True)
@@ -103,10 +102,9 @@ def stream(session: Session, text: Tensor, tokens: int, every: int, generated: i
 
 
 def told(row: Mapping[str, Any]) -> str:
-    bits = "" if row["bits_per_token"] is None else f"  {row['bits_per_token']:.3f} bits"
-    step = "" if row["ms_a_generated_token"] is None else f"  {row['ms_a_generated_token']:.1f} ms"
     held = "  ".join(f"{name} {norm:.3g}" for name, norm in row["norms"].items())
-    return f"{row['tokens']:>9,}  {row['resident_bytes'] / 2**20:.1f} MiB{bits}{step}  {held}"
+    memory, bits = f"{row['resident_bytes'] / 2**20:.1f} MiB", f"{row['bits_per_token']:.3f} bits"
+    return f"{row['tokens']:>9,}  {memory}  {bits}  {row['ms_a_generated_token']:.1f} ms  {held}"
 
 
 def judged(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -141,7 +139,7 @@ def run(given: argparse.Namespace) -> tuple[str, bool]:
         "parameters": sum(p.numel() for p in trained.model.parameters()),
         "state_bytes": sum(x.numel() * x.element_size() for parts in state.values() for x in parts.values()),
         "threads": given.threads,
-        "generated_tokens": given.generated * sum(row["ms_a_generated_token"] is not None for row in rows),
+        "generated_tokens": given.generated * len(rows),
         **judged(rows),
         "rows": rows,
     }
@@ -156,8 +154,8 @@ def rendered(record: Mapping[str, Any]) -> str:
     shown += [] if shown[-1] is rows[-1] else [rows[-1]]
     names = list(rows[-1]["norms"])
     lines = [
-        [f"{row['tokens']:,}", f"{row['resident_bytes'] / 2**20:.1f}", number(row["ms_a_generated_token"], ".1f"),
-         number(row["bits_per_token"], ".3f"), *(number(row["norms"].get(name), ".4g") for name in names)]
+        [f"{row['tokens']:,}", f"{row['resident_bytes'] / 2**20:.1f}", f"{row['ms_a_generated_token']:.1f}",
+         f"{row['bits_per_token']:.3f}", *(f"{row['norms'][name]:.4g}" for name in names)]
         for row in shown
     ]  # fmt: skip
     columns = ["tokens", "resident, MiB", "ms a generated token", "bits a token", *(f"norm of {n}" for n in names)]
@@ -179,10 +177,6 @@ def rendered(record: Mapping[str, Any]) -> str:
     )
 
 
-def number(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, help="a run directory (a small hope is trained for --steps)")
@@ -196,8 +190,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.tokens < 2 * FIRST:
         parser.error(f"--tokens {given.tokens}: at least {2 * FIRST:,}, to compare with the first {FIRST:,}")
-    if not 0 < given.generated < given.every:
-        parser.error(f"--generated {given.generated}: between 1 and --every {given.every}")
+    if not 0 < given.generated < min(given.every, 900):
+        parser.error(f"--generated {given.generated}: at least 1, below 900 and below --every")
     try:
         with facts.alone(given.work):
             markdown, held = run(given)

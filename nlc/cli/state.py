@@ -12,7 +12,6 @@ from nlc.cli.generate import (
     AllowOption,
     LearnOption,
     RunArgument,
-    StateOption,
     TokenizerOption,
     WeightsOption,
     opened,
@@ -83,9 +82,10 @@ def load(
         session = opened(run, place, learn, weights=weights, tokenizer=tokenizer, allow=allow)
         if text is not None:
             return go_on(session, text, out, json_)
-    facts = {"state": str(place), "run": str(run), "fits": True, "tokens": session.tokens, "learn": learning(session)}
-    levels = ", ".join(facts["learn"]) or "nothing"
-    say_json(facts) if json_ else say(f"{place} fits {run}: {session.tokens:,} tokens read; learns: {levels}")
+    levels = learning(session)
+    facts = {"state": str(place), "run": str(run), "fits": True, "tokens": session.tokens, "learn": levels}
+    said = f"{place} fits {run}: {session.tokens:,} tokens read; learns: {', '.join(levels) or 'nothing'}"
+    say_json(facts) if json_ else say(said)
     return Status.DONE
 
 
@@ -164,7 +164,7 @@ def go_on(session: Session, text: Path, out: Path | None, json_: bool) -> int:
         say_json(facts)
     else:
         surprise = "" if read.bits is None else f", {read.bits:.4f} bits a token"
-        levels = ", ".join(facts["learn"]) or "nothing"
+        levels = ", ".join(learning(session)) or "nothing"
         say(f"{name}: {facts['read']:,} tokens read{surprise}; learns: {levels}")
         say(f"{session.tokens:,} tokens in all" + (f"; state in {out}" if out is not None else ""))
     return 128 + stop.asked if stop.asked else Status.DONE
@@ -230,8 +230,8 @@ def compared(before: Path, after: Path) -> dict[str, Any]:
 
     one, other = read(before), read(after)
     if one.model.get("graph") != other.model.get("graph"):
-        graphs = f"{one.model['name']} (graph {one.model['graph']}), {other.model['name']} (graph {other.model['graph']})"
-        raise Stop(Status.USAGE, f"'{before}' and '{after}' are states of two programs: {graphs}")
+        graphs = [f"{found.model['name']} (graph {found.model['graph']})" for found in (one, other)]
+        raise Stop(Status.USAGE, f"'{before}' and '{after}' are states of two programs: {', '.join(graphs)}")
     layers = changes(one.state, other.state)
     return {
         "before": {"state": str(before), "tokens": one.facts["tokens"]},

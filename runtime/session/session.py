@@ -233,9 +233,7 @@ class Session:
         device = next(session.model.parameters()).device
         state = {place: {n: x.to(device) for n, x in parts.items()} for place, parts in found.state.items()}
         surprise = Surprise(found.facts["surprise"]["nats"], found.facts["surprise"]["tokens"])
-        session.stream = Stream(
-            state, found.logits.to(device), found.facts["tokens"], surprise, found.facts["border"]
-        )
+        session.stream = Stream(state, found.logits.to(device), found.facts["tokens"], surprise, found.facts["border"])
         return session
 
 

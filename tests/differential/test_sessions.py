@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,7 @@ def test_processes_that_hand_on_a_state_equal_the_whole(
 ) -> None:
     made, one, logits = whole(name)
     cuts = [0, 211, 409, LENGTH]  # in the middle of chunks and of both periods
-    for a, b in zip(cuts, cuts[1:], strict=False):
+    for a, b in pairwise(cuts):
         arguments = [*map(str, (tmp_path, *made, a, b))]
         subprocess.run(
             [sys.executable, "-c", PROGRAM, *arguments], check=True, timeout=120, cwd=tmp_path,

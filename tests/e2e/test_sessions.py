@@ -57,7 +57,7 @@ def test_generate_says_everything_as_json(nlc: Run, first: str) -> None:
 
 
 def test_a_prompt_comes_from_a_file_or_standard_input(nlc: Run, process: Run, first: str, tmp_path: Path) -> None:
-    (tmp_path / "prompt.txt").write_bytes("what is".encode())
+    (tmp_path / "prompt.txt").write_bytes(b"what is")
     said = nlc("generate", first, "what is", *QUICK).out
     assert nlc("generate", first, "--prompt-file", "prompt.txt", *QUICK).out == said
     assert process("generate", first, "-", *QUICK, stdin="what is").out == said
@@ -153,7 +153,8 @@ def test_a_state_of_another_model_is_refused(nlc: Run, first: str, runs: Path) -
 
 
 def test_the_reader_may_leave(first: str, tmp_path: Path) -> None:
-    command = f"'{sys.executable}' -m nlc generate '{first}' x --tokens 2000 --save-state s | head -c 3; echo ${{PIPESTATUS[0]}}"
+    generate = f"'{sys.executable}' -m nlc generate '{first}' x --tokens 2000 --save-state s"
+    command = f"{generate} | head -c 3; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment(), capture_output=True, timeout=240)
     assert done.stdout[-2:] == b"0\n" and b"Traceback" not in done.stderr
     assert (tmp_path / "s" / "session.json").is_file()

@@ -131,9 +131,7 @@ def test_a_missing_file_is_named(session: Session, tmp_path: Path) -> None:
         Session.load(place, session.trained)
 
 
-def test_other_weights_are_refused_unless_allowed(
-    session: Session, made: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_other_weights_are_refused_unless_allowed(session: Session, made: tuple[Path, Path], tmp_path: Path) -> None:
     place, other = session.save(tmp_path / "state"), other_weights(made, tmp_path)
     with pytest.raises(RunError, match=r"another model(.|\n)*weights: \w{16} -> \w{16}(.|\n)*--allow") as refused:
         Session.load(place, other)
@@ -181,7 +179,8 @@ def test_a_state_names_nothing_of_the_machine(session: Session, made: tuple[Path
 
 
 @pytest.mark.parametrize(
-    ("tokens", "said"), [([], "at least one"), ([300], "token 300 is outside the vocabulary of 256"), ([-1], "token -1")]
+    ("tokens", "said"),
+    [([], "at least one"), ([300], "token 300 is outside the vocabulary of 256"), ([-1], "token -1")],
 )
 def test_tokens_that_cannot_be_read_are_refused(session: Session, tokens: list[int], said: str) -> None:
     with pytest.raises(RunError, match=said):
