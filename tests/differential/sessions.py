@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nlc.compile import compile
+from nlc.compile import Program, compile
 from nlc.spec import load
 from nlc.verify.judge import perturbed
 from runtime.session import Session, Trained, find
@@ -26,11 +26,16 @@ SPECS: dict[str, dict[str, str]] = {
 
 
 def package(name: str, folder: Path) -> tuple[Path, Path]:
-    """A compiled package and a file of weights, off their special starts so that every memory matters."""
+    """A compiled package, and a file of weights off their special starts so that every memory matters."""
     program = compile(load(name, {**TINY, **SPECS[name]}), folder / name)
-    weights = perturbed(program.model(seed=1, dtype=torch.float64), 1).state_dict()
-    save_file({n: w.contiguous() for n, w in weights.items()}, folder / f"{name}.safetensors")
-    return folder / name, folder / f"{name}.safetensors"
+    return folder / name, weights_of(program, folder / f"{name}.safetensors")
+
+
+def weights_of(program: Program, file: Path, perturb: bool = True) -> Path:
+    model = program.model(seed=1, dtype=torch.float64)
+    made = perturbed(model, 1) if perturb else model
+    save_file({name: w.contiguous() for name, w in made.state_dict().items()}, file)
+    return file
 
 
 def trained(made: tuple[Path, Path]) -> Trained:
