@@ -75,14 +75,16 @@ def generate(
         raise Stop(Status.USAGE, "PROMPT and --prompt-file both say what to go on with: give one")
     calm_threads()
     with told():
-        from runtime.session import Sampling
+        from runtime.session import Sampling, saved
 
+        if save_state is not None:
+            saved.keep_others(save_state)
         sampling = Sampling(temperature, top_k, top_p)
         text, name = prompt_text(prompt, prompt_file)
         session = opened(run, state, learn, seed, weights, tokenizer, allow)
         ids = session.ids(text, name)
         status, facts = written(session, ids, tokens, sampling, show=not json_)
-        if save_state is not None:
+        if save_state is not None and (session.tokens or not facts["stopped_by"]):
             facts["state"] = str(session.save(save_state))
     if json_:
         say_json(facts)

@@ -140,8 +140,11 @@ def diff(
 
 def go_on(session: Session, text: Path, out: Path | None, json_: bool) -> int:
     """Read a text, keep the state, say how unexpected the text was.  A signal ends it between two pieces."""
+    from runtime.session import saved
     from runtime.signals import Stop as Signals
 
+    if out is not None:
+        saved.keep_others(out)
     first = session.tokens
     written, name = prompt_text(None, text)
     ids = session.ids(written, name)

@@ -49,11 +49,16 @@ class Saved:
 
 def write(place: Path, found: Saved) -> Path:
     """Raises RunError where it cannot be written, or something else than a state is there."""
-    if place.exists() and not (place / SESSION).is_file():
-        raise RunError(f"'{place}' is there and is no saved state: give another name", USAGE)
+    keep_others(place)
     tensors = checkpoint.flat({**found.state, "next": {"logits": found.logits}})
     facts = {"format": FORMAT, "model": found.model, **found.facts}
     return checkpoint.write_folder(place, {Path(TENSORS).stem: tensors}, {Path(SESSION).stem: facts})
+
+
+def keep_others(place: Path) -> None:
+    """Raises RunError where something else than a state is in the place of one that is to be written."""
+    if place.exists() and not (place / SESSION).is_file():
+        raise RunError(f"'{place}' is there and is no saved state: give another name", USAGE)
 
 
 def read(place: Path) -> Saved:

@@ -15,10 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from nlc.compile import compile
 from runtime.session import Session
-from tests.differential.sessions import LENGTH, SPECS, TOLERANCE, apart, assert_same, package, text, trained
+from tests.differential.sessions import LENGTH, SPECS, TOLERANCE, apart, assert_same, package, text, trained, weights_of
 
 ROOT = Path(__file__).parents[2]
+PROGRAMS = ROOT / "tests" / "specs"
 Made = tuple[Path, Path]
 Whole = tuple[Made, Session, Tensor]
 
@@ -118,3 +120,18 @@ def test_a_split_equals_the_whole_whatever_learns(
     found.append(other.feed(text(130)[71:]))
     assert apart(torch.cat(found), logits) <= TOLERANCE
     assert_same(other, one)
+
+
+SEQUENCES = sorted(path.stem for path in PROGRAMS.glob("*.yaml") if "inputs:" not in path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_every_kind_of_state_comes_back_from_a_file(name: str, tmp_path: Path) -> None:
+    program = compile(PROGRAMS / f"{name}.yaml", tmp_path / name)
+    made = tmp_path / name, weights_of(program, tmp_path / "weights.safetensors")
+    words = text(13) % program.graph.sizes["vocab"]
+    one = Session(trained(made))
+    one.feed(words[:7])
+    other = Session.load(one.save(tmp_path / "state"), trained(made))
+    assert torch.equal(one.feed(words[7:]), other.feed(words[7:]))
+    assert_same(other, one, exactly=True)
