@@ -235,7 +235,8 @@ def compared(before: Path, after: Path) -> dict[str, Any]:
     if one.model.get("graph") != other.model.get("graph"):
         graphs = [f"{found.model['name']} (graph {found.model['graph']})" for found in (one, other)]
         raise Stop(Status.USAGE, f"'{before}' and '{after}' are states of two programs: {', '.join(graphs)}")
-    layers = changes(one.state, other.state)
+    changed = changes(one.state, other.state)
+    layers = {place: changed[place] for place in one.facts["memories"] if place in changed}  # in the order of the block
     return {
         "before": {"state": str(before), "tokens": one.facts["tokens"]},
         "after": {"state": str(after), "tokens": other.facts["tokens"]},
