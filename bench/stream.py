@@ -31,7 +31,7 @@ from torch import Tensor
 from runtime import data as texts
 from runtime.errors import RunError
 from runtime.metrics import norms
-from runtime.numerics import flush_subnormals
+from runtime.numerics import subnormals_flushed
 from runtime.session import Session, Surprise, find
 
 SPEC = "hope"
@@ -125,12 +125,12 @@ def judged(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def run(given: argparse.Namespace) -> tuple[str, bool]:
     torch.set_num_threads(given.threads)
-    flush_subnormals()
     folder = given.run or small(given.work, given.steps)
     trained = find(folder)
     text = texts.again(trained.facts.get("data", {}), run=trained.package.parent)
     session = Session(trained)
-    rows = stream(session, text.train.tokens, given.tokens, given.every, given.generated)
+    with subnormals_flushed():
+        rows = stream(session, text.train.tokens, given.tokens, given.every, given.generated)
     state = session.stream.state
     assert state is not None
     record = {

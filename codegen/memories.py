@@ -43,7 +43,7 @@ def frozen(emitter: Emitter, recurrence: Recurrence, read: Read) -> None:
     out = emitter.variable(read.name or memory.name, read.id)
     constant, parts = class_constant(memory.id), start_parts(emitter.graph, memory, emitter.scope.like)
     if recurrence.lowering == "weights":
-        emitter.say(f"{out}, _ = {constant}.read({parts}, {query})")
+        emitter.say(f"{out} = {constant}({parts}, {query})")
     else:
         name = taps_name(emitter, memory, read)
         register = f's.get("{place_of(emitter.graph, memory)}")'

@@ -56,13 +56,13 @@ class TrainView:
     variables: str  # of the levels, fastest first
     unpacked: str  # the same, as a target
     loop: str
-    loss: str
+    loss: tuple[str, ...]
 
 
 def train(graph: Graph, *, header: Sequence[str], digest: str) -> str:
     """The text of train.py.  `header`: the comment that opens the file; `digest`: the graph's hash.
 
-    Raises SpecError for a rule or a precision that training does not support yet.
+    Raises SpecError for a rule that training does not support yet.
     """
     return render("train.py.j2", view(graph, header=header, digest=digest))
 
@@ -102,7 +102,7 @@ def view(graph: Graph, *, header: Sequence[str], digest: str) -> TrainView:
         variables=order,
         unpacked=order if len(outer) > 1 else f"[{order}]",
         loop=loop(graph, outer, order),
-        loss=margin(f"            loss, state = model.loss({arguments})", ticks(graph)),
+        loss=loss(graph, arguments),
     )
 
 
@@ -175,6 +175,7 @@ def settings(graph: Graph, digest: str) -> tuple[str, ...]:
         ("steps", run.steps, ""),
         ("warmup", run.warmup, "steps"),
         ("clip", run.clip, "largest norm of a level's gradient"),
+        *([("precision", run.precision, "")] if run.precision != "float32" else []),
         ("seed", run.seed, ""),
         ("log_every", 10, "steps"),
         ("validate_every", even(run.steps / 8), "steps"),
@@ -192,13 +193,15 @@ def even(steps: float) -> int:
 
 
 def dtype(graph: Graph) -> str:
-    match graph.run.precision:
-        case "float32":
-            return ""
-        case "float64":
-            return ".to(torch.float64)"
-    message = f"run.precision: training in {graph.run.precision} is not supported yet"
-    raise SpecError([Diagnostic("NLC1001", Position(graph.file, 0, 0), message, hint="float32 or float64")])
+    """Of the weights: bfloat16 is a precision of products only."""
+    return ".to(torch.float64)" if graph.run.precision == "float64" else ""
+
+
+def loss(graph: Graph, arguments: str) -> tuple[str, ...]:
+    """The forward pass, under autocast where the spec asks for bfloat16."""
+    half = graph.run.precision == "bfloat16"
+    code = margin(f"{'    ' * (3 + half)}loss, state = model.loss({arguments})", ticks(graph))
+    return ("            with run.autocast():  # matrix products in bfloat16", code) if half else (code,)
 
 
 def rule_of(level: Level) -> Rule:

@@ -157,7 +157,7 @@ class _Walker:
                 self.say(f's["{place}"] = cache')
         elif self.outer.recurrences[memory.id].lowering == "weights":
             parts = start_parts(self.graph, memory, self.scope.like)
-            self.say(f"{out}, _ = {class_constant(memory.id)}.read({parts}, {pair(self.scope, read.query)})")
+            self.say(f"{out} = {class_constant(memory.id)}({parts}, {pair(self.scope, read.query)})")
         else:
             parts, name = start_parts(self.graph, memory, self.scope.like), taps_name(self.outer, memory, read)
             before = ", before=True" if holds(memory) and read.when is When.BEFORE else ""

@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from runtime.errors import CheckpointError, RunError
+from runtime.errors import CheckpointError, Unsaved
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -71,9 +71,10 @@ def write_folder(
 ) -> Path:
     """A folder of <name>.safetensors and <name>.json, with a manifest: it appears whole, replacing one that is there.
 
-    Raises RunError where it cannot be written; what was there is then as it was.
+    Raises Unsaved where it cannot be written; what was there is then as it was.
     """
     making = place.with_name(f".{place.name}.{os.getpid()}")
+    old = place.with_name(f".{place.name}.{os.getpid()}.old")
     try:
         shutil.rmtree(making, ignore_errors=True)
         making.mkdir(parents=True)
@@ -85,16 +86,16 @@ def write_folder(
         put_text(making / MANIFEST, json.dumps({"format": FORMAT, "files": files}, indent=1) + "\n")
         sync(making)
         if place.exists():
-            old = place.with_name(f".{place.name}.{os.getpid()}.old")
             place.rename(old)
-            making.rename(place)
-            shutil.rmtree(old)
-        else:
-            making.rename(place)
+        making.rename(place)
         sync(place.parent)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(making, ignore_errors=True)
-        raise RunError(f"cannot save '{place}': {getattr(error, 'strerror', None) or error}") from None
+        if old.exists() and not place.exists():
+            old.rename(place)
+        raise Unsaved(f"cannot save '{place}': {getattr(error, 'strerror', None) or error}") from None
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
     return place
 
 
@@ -120,6 +121,8 @@ def damage(place: Path) -> str:
         return "is not there"
     try:
         manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT:
+            return f"is of format {manifest['format']}: this version reads {FORMAT}"
         for name, record in manifest["files"].items():
             path = place / name
             if not path.is_file():
@@ -154,13 +157,28 @@ def sweep(folder: Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def random_state() -> str:
-    """torch's random number generator, as text."""
-    return base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode()
+def random_state(device: str = "cpu") -> str:
+    """torch's random number generator of a device, as text."""
+    state = torch.get_rng_state() if device == "cpu" else torch.cuda.get_rng_state(device)
+    return base64.b64encode(state.numpy().tobytes()).decode()
 
 
-def restore_random_state(text: str) -> None:
-    torch.set_rng_state(torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8))
+def restore_random_state(text: str, device: str = "cpu") -> None:
+    state = torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
+    torch.set_rng_state(state) if device == "cpu" else torch.cuda.set_rng_state(state, device)
+
+
+def random_states(device: torch.device) -> dict[str, str]:
+    """Those that a step on this device draws from."""
+    on_device = {"random_cuda": random_state(str(device))} if device.type == "cuda" else {}
+    return {"random": random_state(), **on_device}
+
+
+def restore_random_states(scalars: Mapping[str, Any], device: torch.device) -> None:
+    """The inverse; numbers drawn on another kind of device than before are others."""
+    restore_random_state(scalars["random"])
+    if device.type == "cuda" and "random_cuda" in scalars:
+        restore_random_state(scalars["random_cuda"], str(device))
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------
@@ -191,8 +209,11 @@ def put_text(path: Path, text: str) -> None:
 def replace_text(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old text or the new, never less."""
     making = path.with_name(f".{path.name}.{os.getpid()}")
-    put_text(making, text)
-    making.replace(path)
+    try:
+        put_text(making, text)
+        making.replace(path)
+    finally:
+        making.unlink(missing_ok=True)
     sync(path.parent)
 
 

@@ -8,11 +8,12 @@ runs/<name>/
     metrics.jsonl    one row a line                          (runtime.metrics)
     loss.png         loss against tokens                     (runtime.plot)
     checkpoints/     step-000100/ ... and latest             (runtime.checkpoint)
-    diverged/        weights and batch at hand when a number was no longer finite
+    diverged/        the step at which a number was no longer finite       (runtime.replay)
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
@@ -26,7 +27,7 @@ from typing import Any
 import torch
 
 from runtime.checkpoint import replace_text
-from runtime.errors import DATA_MISSING, USAGE, RunError
+from runtime.errors import USAGE, RunError, Unsaved
 
 LOCK = "spec.lock.yaml"  # in the package: the spec with everything filled in
 PACKAGE = ("model.py", "train.py", LOCK, "graph.json")
@@ -53,16 +54,15 @@ class RunDirectory:
         """Whether a run has already written here; compiling into `code` is not yet a run."""
         return self.metrics.exists() or self.lock.exists() or self.checkpoints.exists()
 
-    def begin(self, package: Path, again: bool = False) -> None:
-        """Make the folders and keep a copy of the package that runs.  Raises RunError when it cannot be done.
+    def begin(self, package: Path) -> None:
+        """Keep a copy of the package that runs.  Raises RunError when it cannot be done.
 
-        again: a run that was killed before it had begun is there.
+        What it makes does not yet count as a run: that begins with its lock.
         """
-        if self.used and not again:
+        if self.used:
             raise RunError(f"'{self.path}' already holds a run: give another folder", USAGE)
         try:
-            self.checkpoints.mkdir(parents=True, exist_ok=again)
-            self.code.mkdir(exist_ok=True)
+            self.code.mkdir(parents=True, exist_ok=True)
             for name in PACKAGE:
                 here, there = package / name, self.code / name
                 if here.exists() and not (there.exists() and there.samefile(here)):
@@ -71,9 +71,26 @@ class RunDirectory:
                 if not path.exists() and (self.code / LOCK).exists():
                     shutil.copyfile(self.code / LOCK, path)
         except OSError as error:
-            raise RunError(
-                f"cannot make the run directory '{self.path}': {error.strerror or error}", DATA_MISSING
-            ) from None
+            raise Unsaved(f"cannot make the run directory '{self.path}': {error.strerror or error}") from None
+
+    def claim(self) -> int:
+        """An open handle: while it is, and at most as long as this process lives, nobody else trains in this folder.
+
+        Raises RunError where another process does.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise Unsaved(f"cannot make the run directory '{self.path}': {error.strerror or error}") from None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise RunError(f"another process trains in '{self.path}'", USAGE) from None
+        except OSError:  # a file system that cannot tell
+            pass
+        return handle
 
     def write_lock(self, facts: Mapping[str, Any], resumed: Sequence[Mapping[str, Any]] = ()) -> None:
         """`facts` of the run, and those of the machine it runs on; what it was when it was resumed with others."""

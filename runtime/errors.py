@@ -30,8 +30,22 @@ class CheckpointError(RunError):
         super().__init__(message, status)
 
 
+class Unsaved(RunError):
+    """What a run must keep cannot be written: the disk is full, or the folder read-only."""
+
+    def __init__(self, message: str, status: int = DATA_MISSING) -> None:
+        super().__init__(message, status)
+
+
 class Diverged(RunError):
-    """A loss, gradient or state is no longer finite.  Raised before any weight has taken it in."""
+    """A loss, gradient or state is no longer finite.  Raised before any weight has taken it in.
+
+    `rank`: of the process that saw it.
+    """
+
+    def __init__(self, message: str, rank: int = 0) -> None:
+        super().__init__(message)
+        self.rank = rank
 
 
 class Lost(RunError):
@@ -50,3 +64,9 @@ class Interrupted(RunError):
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message, 128 + signal)
+
+
+def short_of_memory(error: BaseException) -> bool:
+    """Whether torch or Python could not get the memory they asked for."""
+    words = ("not enough memory", "out of memory", "can't allocate memory", "size calculation overflowed")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)

@@ -68,12 +68,14 @@ class Level:
         """Begin an update: (weight, grad, state, decays) of every weight with a gradient; then the gradients are gone.
 
         grad is the sum over the period and the mean over the processes, scaled so that the norm of all the level's
-        gradients is at most `clip` (0 is any).  Raises Diverged, before any weight has changed, if that norm is not
-        finite.
+        gradients is at most `clip` (0 is any).  Without any gradient there is no update.  Raises Diverged, before any
+        weight has changed, if that norm is not finite.
         """
         owned = [weight for weight in self.weights if weight.value.grad is not None]
         grads = [weight.value.grad for weight in owned]
         self.processes.mean([grad for grad in grads if grad is not None])
+        if not owned:  # every step of the period was skipped
+            return
         self.norm = torch.nn.utils.get_total_norm([grad for grad in grads if grad is not None])
         if self.norm.device.type == "cpu" and not math.isfinite(self.norm):
             raise Diverged(f"level {self.name}: the gradient of {first_not_finite(owned)} is not finite")
@@ -85,13 +87,34 @@ class Level:
             yield weight.value, grad.to(at_least_float32(grad.dtype)), weight.state, weight.decays
             weight.value.grad = None
 
+    def gradients(self) -> list[Tensor]:
+        """What has been added up so far."""
+        return [weight.value.grad for weight in self.weights if weight.value.grad is not None]
+
+    def put_aside(self) -> list[Tensor | None]:
+        """The gradients added up so far, weight by weight; then they are gone from the weights."""
+        grads = [weight.value.grad for weight in self.weights]
+        for weight in self.weights:
+            weight.value.grad = None
+        return grads
+
+    def put_back(self, grads: Sequence[Tensor | None]) -> None:
+        """Add gradients that were put aside to those that are there."""
+        for weight, grad in zip(self.weights, grads, strict=True):
+            if grad is not None:
+                weight.value.grad = grad if weight.value.grad is None else weight.value.grad.add_(grad)
+
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint keeps of the level: every rule state, and the gradients of a period not yet full.
 
         Those are made the same in all processes first, so that any number of them can go on from here.
         """
+        self.processes.mean(self.gradients())
+        return self.own_tensors()
+
+    def own_tensors(self) -> dict[str, Tensor]:
+        """`tensors` of this process, the others not asked."""
         found = {}
-        self.processes.mean([weight.value.grad for weight in self.weights if weight.value.grad is not None])
         for weight in self.weights:
             found |= {f"{self.name}/{part}/{weight.name}": value for part, value in weight.state.items()}
             if weight.value.grad is not None:
@@ -105,7 +128,7 @@ class Level:
             for part, value in weight.state.items():
                 value.copy_(tensors[f"{self.name}/{part}/{weight.name}"])
             grad = tensors.get(f"{self.name}/grad/{weight.name}")
-            weight.value.grad = None if grad is None else grad.clone()
+            weight.value.grad = None if grad is None else grad.to(weight.value.device, weight.value.dtype, copy=True)
 
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:

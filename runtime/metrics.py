@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -16,24 +17,27 @@ from typing import IO, Any
 from torch import Tensor
 
 from runtime.checkpoint import replace_text
-from runtime.errors import USAGE, RunError
+from runtime.errors import USAGE, RunError, Unsaved
 
 
 class Metrics:
     """Appends rows; each is on disk before the call returns, so a killed run keeps every row it wrote."""
 
-    def __init__(self, path: Path, rows: int = 0) -> None:
-        """`rows`: how many that are there already stay; those after them are dropped."""
+    def __init__(self, path: Path, rows: int = 0, lenient: bool = False) -> None:
+        """`rows`: how many that are there already stay; those after them are dropped.
+
+        Raises RunError where there are fewer, unless `lenient`."""
         self.path = path
-        self.rows: list[dict[str, Any]] = list(islice(read(path), rows)) if rows else []
+        self.rows: list[dict[str, Any]] = list(islice(read(path), rows)) if path.exists() else []
         try:
-            if len(self.rows) < rows:
-                raise RunError(f"'{path}' has lost rows: {len(self.rows)} of {rows} are left", USAGE)
+            if len(self.rows) < rows and not lenient:
+                left = f"{len(self.rows)} of {rows} are left"
+                raise RunError(f"'{path}' has lost rows: {left}; --allow goes on without them", USAGE)
             if path.exists():
                 replace_text(path, "".join(json.dumps(row) + "\n" for row in self.rows))
             self.file: IO[str] = path.open("a", encoding="utf-8")
         except OSError as error:
-            raise RunError(f"cannot write '{path}': {error.strerror}") from None
+            raise Unsaved(f"cannot write '{path}': {error.strerror}") from None
 
     def write(self, step: int, tokens: int, seconds: float, values: Mapping[str, float]) -> None:
         row = {"step": step, "tokens": tokens, "seconds": round(seconds, 3)}
@@ -41,6 +45,10 @@ class Metrics:
         self.rows.append(row)
         self.file.write(json.dumps(row) + "\n")
         self.file.flush()
+
+    def sync(self) -> None:
+        """What was written is on the disk: a checkpoint that is made after this counts the rows."""
+        os.fsync(self.file.fileno())
 
     def close(self) -> None:
         self.file.close()

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from runtime.precision import in_float32
 from runtime.state import (
     Clock,
     State,
@@ -63,7 +64,7 @@ class Row:
     lane: int
     tokens: Tensor  # (n,)
     targets: Tensor  # (n,) IGNORED where nothing is taught
-    places: Tensor  # (n,) where in the lane's output each token's result goes; -1 for a token fed again
+    places: Tensor  # (n,), on the host: where in the lane's output each token's result goes; -1 for a token fed again
     fresh: bool  # begins at a document border
 
 
@@ -103,7 +104,8 @@ class Sequenced(Weights):
         return all(bool((ticks == ticks[0]).all()) for ticks in state["clock"].values())
 
     def fresh_clock(self, B: int) -> dict[str, Tensor]:
-        return {name: torch.zeros(B, dtype=torch.long) for name in ("sequence", "stream")}
+        """Clocks live on the host, whatever the device: what a run computes follows from them."""
+        return {name: torch.zeros(B, dtype=torch.long, device="cpu") for name in ("sequence", "stream")}
 
     def opened(self, state: State) -> State:
         """With a clock for each memory whose tail no call outlives: tokens since the `origin` in its register."""
@@ -224,7 +226,7 @@ class LanguageModel(Sequenced):
             return logits, state | {"unlearned": {"token": fed[:, -1].clone()}}
         rows = self._rows(tokens, None, starts, mask, held)
         logits, _, state, waiting = self._scatter(rows, state, tokens.shape, allowed, False, peeking=True)
-        waiting = torch.where(waiting == NOTHING, held, waiting)
+        waiting = torch.where(waiting == NOTHING, held.to(waiting.device), waiting)
         return logits, self._all_closed(state, allowed) | {"unlearned": {"token": waiting}}
 
     def unlearning(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
@@ -256,7 +258,7 @@ class LanguageModel(Sequenced):
         `final`: nobody wants the state.  What only it would show is not computed, and None is in its place.
         """
         nats, state = self.nats(tokens, targets, state, starts, mask, final, learn)
-        taught = targets != IGNORED if mask is None else (targets != IGNORED) & mask
+        taught = targets != IGNORED if mask is None else (targets != IGNORED) & mask.to(targets.device)
         return nats.sum() / taught.sum().clamp(min=1), state
 
     def nats(
@@ -301,9 +303,10 @@ class LanguageModel(Sequenced):
 
     def _resumed(self, tokens: Tensor, state: State | None) -> tuple[State, Tensor]:
         if state is None:
-            state = self.start(len(tokens)) | {"clock": self.fresh_clock(len(tokens))}
+            with torch.enable_grad():  # a memory that has not moved is known by being its start, gradient and all
+                state = self.start(len(tokens)) | {"clock": self.fresh_clock(len(tokens))}
         held = state.get("unlearned", {}).get("token")
-        nothing = torch.full((len(tokens),), NOTHING, dtype=tokens.dtype, device=tokens.device)
+        nothing = torch.full((len(tokens),), NOTHING, dtype=tokens.dtype, device="cpu")  # a look at it waits for nobody
         state = self.opened({p: r for p, r in state.items() if p != "unlearned"})
         return state, nothing if held is None else held
 
@@ -314,10 +317,11 @@ class LanguageModel(Sequenced):
     def _rows(
         self, tokens: Tensor, targets: Tensor | None, starts: Tensor | None, mask: Tensor | None, held: Tensor
     ) -> list[list[Row]]:
-        """The documents of each lane, padding removed, the waiting token fed first."""
-        lanes = []
+        """The documents of each lane, padding removed, the waiting token fed first.  Laid out on the host."""
+        lanes, device = [], tokens.device
+        starts, mask = (x if x is None else x.cpu() for x in (starts, mask))
         for b in range(len(tokens)):
-            keep = torch.arange(tokens.shape[1], device=tokens.device)
+            keep = torch.arange(tokens.shape[1], device="cpu")
             keep = keep if mask is None else keep[mask[b].bool()]
             ids = tokens[b, keep]
             begins = torch.zeros_like(keep, dtype=torch.bool) if starts is None else starts[b, keep].bool()
@@ -325,9 +329,10 @@ class LanguageModel(Sequenced):
                 taught = targets[b, keep]
             else:  # the next token, unless it belongs to another document
                 following = torch.cat((ids[1:], ids.new_full((1,), IGNORED)))[: len(ids)]
-                taught = torch.where(torch.cat((begins[1:], begins.new_zeros(1)))[: len(ids)], IGNORED, following)
+                ends = torch.cat((begins[1:], begins.new_zeros(1)))[: len(ids)]
+                taught = torch.where(ends.to(device), IGNORED, following)
             if int(held[b]) != NOTHING and len(ids):
-                first = torch.where(begins[:1], torch.full_like(ids[:1], IGNORED), ids[:1])
+                first = torch.where(begins[:1].to(device), torch.full_like(ids[:1], IGNORED), ids[:1])
                 ids, taught = torch.cat((held[b : b + 1], ids)), torch.cat((first, taught))
                 begins, keep = torch.cat((begins.new_zeros(1), begins)), torch.cat((keep.new_full((1,), -1), keep))
             borders = [0, *(i for i in begins.nonzero().flatten().tolist() if i), len(ids)]
@@ -348,7 +353,7 @@ class LanguageModel(Sequenced):
     ) -> tuple[Tensor, Tensor, State, Tensor]:
         """Run every document, put logits and nats back at their tokens; the state of each lane's last document."""
         B, T = shape
-        lane_states = [rows_of(state, torch.tensor([b])) for b in range(B)]
+        lane_states = [rows_of(state, torch.tensor([b], device="cpu")) for b in range(B)]
         device = next(iter(self.parameters())).device
         waiting = torch.full((B,), NOTHING, dtype=torch.long, device=device)
         logits_at: list[tuple[Tensor, Tensor]] = []
@@ -381,7 +386,9 @@ class LanguageModel(Sequenced):
         if not found:
             return out.view(shape)
         at, values = torch.cat([a for a, _ in found]), torch.cat([v for _, v in found])
-        return out.index_copy(0, at[at >= 0], values[at >= 0].to(out.dtype)).view(shape)
+        kept = (at >= 0).nonzero().flatten()  # known on the host
+        values = values.index_select(0, kept.to(out.device)).to(out.dtype)
+        return out.index_copy(0, at[kept].to(out.device), values).view(shape)
 
     def _reset(self, state: State) -> State:
         """The state at a document border: all but the streams begins again."""
@@ -427,7 +434,7 @@ class LanguageModel(Sequenced):
                         nats[j].append(each[j - i])
                     done = end
                 while i < len(rows) and length(rows[i]) == done:
-                    row, own = rows[i], rows_of(state, torch.tensor([0]))
+                    row, own = rows[i], rows_of(state, torch.tensor([0], device="cpu"))
                     left = row.tokens.new_tensor(NOTHING)
                     if length(row) < len(row.tokens):
                         left = row.tokens[-1]
@@ -436,19 +443,25 @@ class LanguageModel(Sequenced):
                     yield row, torch.cat(logits[i]), torch.cat(nats[i]), own, left
                     i += 1
                     if i < len(rows):
-                        state = rows_of(state, torch.arange(1, count(state)))
+                        state = rows_of(state, torch.arange(1, count(state), device="cpu"))
 
     def _all_closed(self, state: State, learn: frozenset[str]) -> State:
         """`closed` for rows whose clocks may differ."""
         if self.shared_clock(state):
             return self.closed(state, learn)
-        return self.joined([self.closed(rows_of(state, torch.tensor([b])), learn) for b in range(count(state))])
+        return self.joined(
+            [self.closed(rows_of(state, torch.tensor([b], device="cpu")), learn) for b in range(count(state))]
+        )
 
 
 class Layer(Sequenced):
     """A bare program: named streams of vectors in, named outputs and the state out.  A subclass gives forward."""
 
     inputs: Mapping[str, tuple[int, ...]]  # axes of each after batch and token
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_forward_pre_hook(in_float32, with_kwargs=True)
 
     def start(self, B: int, like: Tensor) -> State:
         raise NotImplementedError

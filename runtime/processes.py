@@ -27,19 +27,22 @@ class Processes:
 
     rank: int = 0
     count: int = 1
+    joined: bool = False  # a launcher started it
 
     @classmethod
-    def join(cls) -> Processes:
-        """The processes that a launcher (torchrun) started together, as the environment names them; else this one."""
-        count = int(os.environ.get("WORLD_SIZE", "1"))
-        if count == 1:
+    def join(cls, device: torch.device | str = "cpu") -> Processes:
+        """The processes that a launcher (torchrun) started together, as the environment names them; else this one.
+
+        What lies on a GPU goes by NCCL, the rest by gloo: what the processes ask one another makes no device wait.
+        """
+        if "WORLD_SIZE" not in os.environ:
             return cls()
         if not dist.is_initialized():
-            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-        return cls(dist.get_rank(), count)
+            dist.init_process_group("cpu:gloo,cuda:nccl" if torch.device(device).type == "cuda" else "gloo")
+        return cls(dist.get_rank(), dist.get_world_size(), True)
 
     def leave(self) -> None:
-        if self.count > 1 and dist.is_initialized():
+        if self.joined and dist.is_initialized():
             dist.destroy_process_group()
 
     @property
@@ -49,18 +52,18 @@ class Processes:
 
     def agree(self, text: str) -> str:
         """The first process's text, in all of them."""
-        if self.count == 1:
+        if not self.joined:
             return text
         box = [text]
         together(lambda: dist.broadcast_object_list(box))
         return box[0]
 
     def mean(self, tensors: Sequence[Tensor]) -> None:
-        """Replace every tensor by its mean over the processes, those of one type in one message."""
-        if self.count == 1:
+        """Replace every tensor by its mean over the processes, those of one type in one place in one message."""
+        if not self.joined:
             return
-        for dtype in dict.fromkeys(x.dtype for x in tensors):
-            some = [x for x in tensors if x.dtype == dtype]
+        for kind in dict.fromkeys((x.dtype, x.device) for x in tensors):
+            some = [x for x in tensors if (x.dtype, x.device) == kind]
             message = torch.cat([x.reshape(-1) for x in some])
             together(lambda message=message: dist.all_reduce(message))
             for x, y in zip(some, message.split([x.numel() for x in some]), strict=True):
@@ -68,7 +71,7 @@ class Processes:
 
     def largest(self, number: int) -> int:
         """The largest of the processes' numbers."""
-        if self.count == 1:
+        if not self.joined:
             return number
         message = torch.tensor(number)
         together(lambda: dist.all_reduce(message, dist.ReduceOp.MAX))
@@ -76,11 +79,11 @@ class Processes:
 
     def rows(self, state: State) -> State:
         """This process's rows of a state that holds those of all."""
-        return over(lambda x: x.chunk(self.count)[self.rank].clone(), state) if self.count > 1 else state
+        return over(lambda x: x.chunk(self.count)[self.rank].clone(), state) if self.joined else state
 
     def all_rows(self, state: State) -> State:
         """The state of all rows, in the order of the batch, from each process's own."""
-        return over(self._all_rows, state) if self.count > 1 else state
+        return over(self._all_rows, state) if self.joined else state
 
     def _all_rows(self, x: Tensor) -> Tensor:
         parts = [torch.empty_like(x) for _ in range(self.count)]

@@ -90,7 +90,7 @@ def restore(found: Checkpoint, place: Path, model: nn.Module, levels: Sequence[L
             raise CheckpointError(message, USAGE) from None
     counts: dict[str, int] = getattr(model, "fires", {})
     counts.update({name: n for name, n in found.scalars["fires"].items() if name in counts})
-    checkpoint.restore_random_state(found.scalars["random"])
+    checkpoint.restore_random_states(found.scalars, next(model.parameters()).device)
 
 
 def put_weights(model: nn.Module, weights: Mapping[str, Tensor], place: Path) -> None:

@@ -28,6 +28,7 @@ class Settings:
     log_every: int  # steps
     validate_every: int  # steps
     checkpoint_every: int  # steps
+    precision: str = "float32"  # of matrix products; see runtime.precision
     validation_tokens: int = 8_192  # read at each validation; sixteen times as many at the end
 
     @property
@@ -51,6 +52,8 @@ class Options:
     time_limit: float  # seconds after which the run is saved and ends; 0 is none
     quiet: bool
     json: bool
+    device: str = "auto"
+    on_nan: str = "stop"  # or skip, clip: see runtime.finite
 
 
 def read(settings: Settings, arguments: Sequence[str] | None = None) -> tuple[Settings, Options]:
@@ -75,6 +78,10 @@ def read(settings: Settings, arguments: Sequence[str] | None = None) -> tuple[Se
     parser.add_argument("--time-limit", type=duration, default=0.0, metavar="TIME",
                         help="save and end with status 75 after so long: 90, 90s, 15m, 2h30m")  # fmt: skip
     parser.add_argument("--keep", type=natural, default=0, help="keep only so many of the newest checkpoints (all)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto: a GPU where there is one)")
+    parser.add_argument("--on-nan", choices=("stop", "skip", "clip"), default="stop",
+                        help="a loss or gradient that is not finite: stop the run, skip the step, or clip: take "
+                             "what is not finite as 0 (stop)")  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--json", action="store_true", help="the result as JSON on standard output")
     given = parser.parse_args(arguments)
@@ -91,6 +98,8 @@ def read(settings: Settings, arguments: Sequence[str] | None = None) -> tuple[Se
         time_limit=given.time_limit,
         quiet=given.quiet,
         json=given.json,
+        device=given.device,
+        on_nan=given.on_nan,
     )
     return changed, options
 

@@ -5,6 +5,8 @@
         ...
         for step in run.steps(model, levels):
             ...
+            run.backward(loss)
+            ...
             run.report(loss, state)
     return run.status
 
@@ -16,11 +18,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,16 +31,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from runtime import checkpoint, diverge, metrics, plot, resume, settings, summary
+from runtime import checkpoint, device, metrics, plot, replay, resume, settings, summary
 from runtime import data as texts
 from runtime.batches import Batch, Crops, Lanes
 from runtime.checkpoint import Checkpoint
 from runtime.directory import PACKAGE, RunDirectory, environment, fresh
-from runtime.errors import DATA_MISSING, Diverged, Interrupted, Lost, Preempted, RunError
+from runtime.diverge import Step
+from runtime.errors import DATA_MISSING, Diverged, Interrupted, Lost, Preempted, RunError, Unsaved, short_of_memory
 from runtime.evaluate.loss import Result, evaluate
+from runtime.finite import Guard, not_finite
 from runtime.level import Level
 from runtime.model import State, over
-from runtime.numerics import flush_subnormals
+from runtime.numerics import subnormals_flushed
+from runtime.precision import autocast
 from runtime.processes import Processes
 from runtime.progress import Report, display
 from runtime.settings import Settings
@@ -55,15 +61,19 @@ class Run:
         """`file` is the generated train.py: the run directory keeps a copy of its package."""
         self.settings, self.options = settings.read(defaults, arguments)
         self.package = Path(file).resolve().parent
-        self.processes = Processes.join()
+        self.device = device.chosen(self.options.device)
+        self.processes = Processes.join(self.device)
+        self.guard = Guard(self.options.on_nan, self.processes)
         out = self.processes.agree(str(self.options.out or fresh(defaults.name)))
         self.directory = RunDirectory(out)
         self.display = display(self.settings.steps, self.options.quiet or not self.processes.first)
         self.stop = Stop()
+        self.flushed = subnormals_flushed()
         self.status = 0
         self.result: dict[str, Any] = {}
         self.batch: Batch | None = None  # the last one given out
         self.metrics: metrics.Metrics | None = None
+        self.claimed: int | None = None  # a handle of the directory, in the process that writes it
         self.state: Any = None  # what the last step left
         self.step = 0  # steps done
         self.running = 0  # the step that is running, from 1
@@ -78,8 +88,9 @@ class Run:
     def data(self) -> texts.Data:
         """The text to learn from, checked against the settings.  Raises DataError."""
         o, note = self.options, self.display.note
-        if o.resume and self.directory.lock.exists() and not (o.data or o.field or o.tokenizer or o.pack):
-            self.text = texts.again(self.directory.read_lock().get("data", {}), run=self.directory.path, note=note)
+        begun = self.directory.read_lock() if o.resume else {}
+        if begun and not (o.data or o.field or o.tokenizer or o.pack):
+            self.text = texts.again(begun.get("data", {}), run=self.directory.path, note=note)
         else:
             vocab = self.settings.vocab
             self.text = texts.load(o.data, field=o.field, tokenizer=o.tokenizer, pack=o.pack, vocab=vocab, note=note)
@@ -99,7 +110,7 @@ class Run:
         s, p = self.settings, self.processes
         source = kind(text, s.batch, s.context, s.seed, p.rank, p.count)
         while True:
-            self.batch = source.at(self.step)
+            self.batch = device.sent(source.at(self.step), self.device)
             yield self.batch
 
     def steps(self, model: nn.Module, levels: Sequence[Level]) -> Iterator[int]:
@@ -107,24 +118,26 @@ class Run:
         self._begin(model, levels)
         while self.step < self.settings.steps:
             self.running = self.step + 1
+            self.random = checkpoint.random_states(self.device)
             yield self.step
         self._finish()
 
     def _begin(self, model: nn.Module, levels: Sequence[Level]) -> None:
-        flush_subnormals()
         self.model, self.levels = model, list(levels)
         self.parameters = sum(p.numel() for p in model.parameters())
         for level in self.levels:
             level.processes = self.processes
-        going_on = self.processes.largest(int(self.options.resume and self.directory.lock.exists()))
-        scalars = self._resume() if going_on else {}
         if self.processes.first:
-            if not going_on:
-                self.directory.begin(self.package, again=self.options.resume)
+            self.claimed = self.directory.claim()
+        scalars = self._resume() if self.options.resume else {}
+        if self.processes.first:
+            if not self.options.resume:
+                self.directory.begin(self.package)
                 if self.text.tokenizer is not None:
                     self.text.tokenizer.keep(self.directory.path)
                 self.directory.write_lock(self._facts())
-            self.metrics = metrics.Metrics(self.directory.metrics, scalars.get("rows", 0))
+            rows = scalars.get("rows", 0)
+            self.metrics = metrics.Metrics(self.directory.metrics, rows, lenient=self.options.allow)
         size = f"{self.parameters:,} parameters, {self.settings.tokens:,} tokens a step"
         self.display.note(f"{self.settings.name}: {size}, in {self.directory.path}")
         if self.step:
@@ -145,10 +158,12 @@ class Run:
         resume.restore(found, place, self.model, self.levels)
         scalars = found.scalars
         self.step = self.saved = scalars["step"]
-        self.state = self.processes.rows(found.state) if found.state else None
-        self.losses = [torch.tensor(loss) for loss in scalars["losses"]]
+        self.state = device.moved(self.processes.rows(found.state), self.device) if found.state else None
+        self.guard.count = scalars.get("not_finite", 0)
+        self.losses = [torch.tensor(loss, device=self.device) for loss in scalars["losses"]]
         self.loss, self.training = scalars["loss"] or math.nan, scalars["training"]
-        if self.processes.first and (changed or lock.get("environment") != environment()):
+        elsewhere = (lock.get("environment"), lock.get("device")) != (environment(), facts["device"])
+        if self.processes.first and (changed or elsewhere):
             self.directory.write_lock(facts, [*lock.get("resumed", []), {"step": self.step, "before": lock}])
         return scalars
 
@@ -166,11 +181,22 @@ class Run:
             "steps": s.steps,
             "batch": s.batch,
             "context": s.context,
+            "device": device.name_of(self.device),
             "data": self.text.facts(),
             "code": {name: digest(self.package / name) for name in PACKAGE if (self.package / name).exists()},
         }
 
     # ---- at the end of every step -----------------------------------------------------------------------------------
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """What `run.precision` makes of a forward pass."""
+        return autocast(self.settings.precision, self.device)
+
+    def backward(self, loss: Tensor, state: Any = None) -> None:
+        """The gradients of a step, and what --on-nan says where one is not finite.  `state`: of streams."""
+        self.guard.backward(loss, self.levels, state)
+        if self.guard.bad:
+            self.display.note(f"step {self.running}: {self.guard.said}: {self.guard.policy}ped")  # skipped, clipped
 
     def report(self, loss: Tensor, state: Any = None) -> None:
         """Count the step; log, validate and save when it is time; stop if a signal asked for it.
@@ -179,8 +205,8 @@ class Run:
         """
         s = self.settings
         self.step += 1
-        self.state = state
-        self.losses.append(loss.detach())
+        self.state = self.state if self.guard.lost else state
+        self.losses += [] if self.guard.bad else [loss.detach()]
         last = self.step == s.steps
         if self._logs(self.step):
             self._log()
@@ -213,7 +239,9 @@ class Run:
         return step in (1, self.settings.steps) or due(step, self.settings.log_every)
 
     def _log(self) -> None:
-        """A row of metrics and the display, from the steps since the last row."""
+        """A row of metrics and the display, from the steps since the last row; none where no loss was finite."""
+        if not self.losses:
+            return
         mean = torch.stack(self.losses).mean()
         norms = metrics.norms(self.state or {})
         squares = torch.tensor(list(norms.values())).square()
@@ -228,6 +256,7 @@ class Run:
         values |= {f"grad/{level.name}/norm": float(level.norm) for level in self.levels if level.norm is not None}
         values |= {f"memory/{name}/norm": norm for name, norm in zip(norms, squares.sqrt().tolist(), strict=True)}
         values |= {f"level/{name}/fires": count for name, count in self.fires().items()}
+        values |= {f"train/{self.guard.policy}ped": self.guard.count} if self.guard.count else {}
         self._write(values)
         left = (self.settings.steps - self.step) * self.training / self.step
         self.display.update(Report(self.step, self.settings.steps, loss, speed, left))
@@ -245,7 +274,8 @@ class Run:
         if not self.processes.first:
             return None
         with self._pause():
-            result = evaluate(self.model, self.text.validation, batch=s.batch, context=s.context, tokens=tokens)
+            part, precision = self.text.validation, s.precision
+            result = evaluate(self.model, part, batch=s.batch, context=s.context, tokens=tokens, precision=precision)
             found = {"val/loss": result.loss, "val/bits_per_byte": result.bits_per_byte, "val/tokens": result.tokens}
             self._write(found)
         bits = result.bits_per_byte
@@ -259,7 +289,11 @@ class Run:
         if self.saved != self.step:
             with self._pause():
                 made = self._checkpoint()
+                if name := not_finite(made):
+                    raise Diverged(f"{name} is not finite after step {self.step}, and no checkpoint of it is made")
                 if self.processes.first:
+                    assert self.metrics is not None
+                    self.metrics.sync()
                     checkpoint.save(folder, self.step, made, self.options.keep)
             self.saved = self.step
         return folder / checkpoint.name_of(self.step)
@@ -272,9 +306,10 @@ class Run:
             "tokens": self.step * self.settings.tokens,
             "updates": {level.name: level.count for level in self.levels},
             "fires": dict(getattr(self.model, "fires", {})),
-            "random": checkpoint.random_state(),
+            **checkpoint.random_states(self.device),
             "losses": [float(loss) for loss in self.losses],
             "loss": self.loss if math.isfinite(self.loss) else None,
+            "not_finite": self.guard.count,
             "rows": len(self.metrics.rows) if self.metrics else 0,
             "training": self.training,
             "seconds": time.perf_counter() - self.began,
@@ -332,35 +367,37 @@ class Run:
             self.display.note("no loss.png: drawing it needs matplotlib")
 
     def _inspect(self, error: Diverged) -> str:
-        """Keep the weights and the batch at hand, and say where a number first stopped being finite."""
+        """Keep what the step was made of, and say where a number first stopped being finite."""
         lines = [f"step {self.running}: {error}"]
-        if self.batch is not None:
-            x_BT, y_BT, _ = self.batch
-            found = diverge.first_place(self.model, x_BT, y_BT)
-            lines += [f"first not finite: {found}"] if found else []
-            batch = {"batch": {"tokens": x_BT, "targets": y_BT}}
-            kept = Checkpoint(self.model.state_dict(), {}, batch, {"step": self.step, "found": found})
-            checkpoint.write(self.directory.diverged, kept)
-            lines.append(
-                f"weights and batch are kept in {self.directory.diverged}, metrics in {self.directory.metrics}"
-            )
+        if self.batch is not None and error.rank == self.processes.rank:
+            state = self.state if getattr(self.model, "streams", ()) else None
+            step = Step(self.model, self.batch, state, self.settings.precision, self.random)
+            kept = {"step": self.step, "updates": {level.name: level.count for level in self.levels}, **self.random}
+            lines += replay.keep(self.directory, step, self.levels, kept)
+            lines.append(f"metrics are in {self.directory.metrics}")
+        self.processes.largest(0)  # the others wait: a launcher ends all when one ends
         return "\n".join(lines)
 
     def __enter__(self) -> Run:
         self.stop.__enter__()
+        self.flushed.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         self.display.__exit__(kind, error, trace)
+        self.flushed.__exit__(None, None, None)
         message = "" if error is None else self._said(error)
-        if message and (self.processes.first or isinstance(error, Lost)):
+        if message and (self.processes.rank == getattr(error, "rank", 0) or isinstance(error, Lost)):
             print(f"error: {message}", file=sys.stderr, flush=True)
         if self.metrics is not None:
-            if error is not None:
-                self._draw()
-            self.metrics.close()
+            with suppress(OSError):  # of a disk that the message above speaks of
+                if error is not None:
+                    self._draw()
+                self.metrics.close()
+        if self.claimed is not None:
+            os.close(self.claimed)
         if error is None:
             self.processes.leave()
             if self.result:
@@ -371,7 +408,7 @@ class Run:
     def _said(self, error: BaseException) -> str:
         """What a user reads of an error that ends the run, its status set; "" of one that is a fault of ours."""
         match error:
-            case Lost():
+            case Lost() | Unsaved():
                 self.status = error.status
                 return f"{error}; {self._last()}"
             case RunError():
@@ -399,12 +436,6 @@ class Run:
 def detached(state: State) -> State:
     """The same state, without the graph that made it: what one step hands to the next."""
     return over(lambda x: x.detach(), state)
-
-
-def short_of_memory(error: BaseException) -> bool:
-    """Whether torch or Python could not get the memory they asked for."""
-    words = ("not enough memory", "out of memory", "can't allocate memory", "size calculation overflowed")
-    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
 def due(step: int, every: int) -> bool:

@@ -1,27 +1,33 @@
 """The command line: arguments in, exit status out.
 
-Each module here holds one group of commands; `main` runs one and turns every way it can end into a status and, at most,
-one clear message on stderr.  Importing this package imports neither torch nor the compiler.
+Each module here holds one group of commands; `main` imports that of the command it is given, runs it, and turns every
+way it can end into a status and, at most, one clear message on stderr.  Importing this package imports neither torch
+nor the compiler.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
-from nlc.cli import demo, doctor, generate, programs, runs, specs, starting, state, tokenizer
 from nlc.cli.common import Status, Stop, note, say, say_json
 
-app = typer.Typer(
-    name="nlc",
-    help="Compile nested-learning specs to PyTorch programs: check, look, compile, verify, train.",
-    context_settings={"help_option_names": ["-h", "--help"]},
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+GROUPS = {  # module: its commands, as `nlc --help` lists them
+    "specs": ("check", "show", "graph", "explain", "schema"),
+    "starting": ("init", "diff"),
+    "programs": ("compile", "verify"),
+    "runs": ("train", "eval"),
+    "generate": ("generate",),
+    "state": ("state",),
+    "replay": ("replay",),
+    "tokenizer": ("tokenizer",),
+    "doctor": ("doctor",),
+    "demo": ("demo",),
+}
 
 
 def print_version(wanted: bool) -> None:
@@ -32,7 +38,6 @@ def print_version(wanted: bool) -> None:
         raise typer.Exit(0)
 
 
-@app.callback()
 def options(
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=print_version)
@@ -41,8 +46,27 @@ def options(
     pass
 
 
-for group in (specs, starting, programs, runs, generate, state, tokenizer, doctor, demo):
-    group.register(app)
+def application(command: str = "") -> typer.Typer:
+    """`nlc` with this command alone, or with all of them where it is none: what is not asked for costs no time."""
+    app = typer.Typer(
+        name="nlc",
+        help="Compile nested-learning specs to PyTorch programs: check, look, compile, verify, train.\n\n"
+        "Example: nlc check hope",
+        context_settings={"help_option_names": ["-h", "--help"]},
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback()(options)
+    asked = [module for module, names in GROUPS.items() if command in names]
+    for module in asked or GROUPS:
+        import_module(f"nlc.cli.{module}").register(app)
+    if asked:
+        app.registered_commands = [info for info in app.registered_commands if named(info) == command]
+    return app
+
+
+def named(info: typer.models.CommandInfo) -> str:
+    return info.name or (info.callback.__name__ if info.callback else "")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -51,9 +75,9 @@ def main(arguments: Sequence[str]) -> int:
 
     try:
         if not arguments:
-            app(args=["--help"], prog_name="nlc", standalone_mode=False)
+            application()(args=["--help"], prog_name="nlc", standalone_mode=False)
             return Status.USAGE
-        status = app(args=list(arguments), prog_name="nlc", standalone_mode=False)
+        status = application(arguments[0])(args=list(arguments), prog_name="nlc", standalone_mode=False)
         return status if isinstance(status, int) else Status.DONE
     except SpecError as error:
         if "--json" in arguments:
@@ -74,9 +98,8 @@ def main(arguments: Sequence[str]) -> int:
         note("nlc: interrupted")
         return Status.INTERRUPTED
     except OSError as error:
-        if error.filename is None:
-            raise
-        note(f"nlc: {error.filename}: {error.strerror}")
+        where = f"{error.filename}: " if error.filename else ""  # unknown where a write fails
+        note(f"nlc: {where}{error.strerror or error}")
         return Status.MISSING
 
 

@@ -40,6 +40,9 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Set one value of the spec, e.g. sizes.width=64. Repeatable."),
 ]
+DeviceOption = Annotated[
+    str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N; auto is a GPU where there is one.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -61,6 +64,18 @@ def calm_threads() -> None:
 
     They spin otherwise, and on a machine that does something else as well a run is then ten times slower."""
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+
+def device_there(word: str) -> str:
+    """The device that --device names.  Ends the command where there is none."""
+    calm_threads()
+    from runtime.device import choose
+    from runtime.errors import RunError
+
+    try:
+        return str(choose(word))
+    except RunError as error:
+        raise Stop(error.status, str(error)) from None
 
 
 def say(text: str) -> None:

@@ -29,7 +29,10 @@ def demo(
     data: DataOption = None,
     set_: SetOption = None,
 ) -> int:
-    """Check, draw, compile and train hope in ten minutes."""
+    """Check, draw, compile and train hope in ten minutes.
+
+    Example: nlc demo --steps 100
+    """
     calm_threads()
     from nlc.cli.specs import Format, drawn
     from nlc.explain import explain

@@ -94,11 +94,13 @@ def generate(
 
 @contextmanager
 def told() -> Iterator[None]:
-    """An error of a run ends the command with its message and status."""
+    """An error of a run ends the command with its message and status.  Subnormal numbers count as 0 meanwhile."""
     from runtime.errors import RunError
+    from runtime.numerics import subnormals_flushed
 
     try:
-        yield
+        with subnormals_flushed():
+            yield
     except RunError as error:
         raise Stop(error.status, str(error)) from None
 
@@ -124,11 +126,9 @@ def opened(
     allow: bool = False,
 ) -> Session:
     """A session of a run, from the beginning or from a saved state."""
-    from runtime.numerics import flush_subnormals
     from runtime.session import Session, find
     from runtime.session.levels import read
 
-    flush_subnormals()
     chosen = None if learn is None else read(learn)
     trained = find(run, weights=weights, tokenizer=tokenizer, warn=note)
     if state is None:

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from nlc.cli.common import JsonOption, SetOption, SpecArgument, Status, Stop, calm_threads, say, say_json, settings
+from nlc.cli.common import (
+    JsonOption,
+    SetOption,
+    SpecArgument,
+    Status,
+    Stop,
+    calm_threads,
+    device_there,
+    say,
+    say_json,
+    settings,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +34,10 @@ def compile_(
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Compile a spec to a readable PyTorch package."""
+    """Compile a spec to a readable PyTorch package.
+
+    Example: nlc compile hope -o build/hope
+    """
     from nlc.compile import compile
     from nlc.spec import load
 
@@ -37,15 +51,21 @@ def compile_(
 
 
 def verify(
-    specs: Annotated[list[str] | None, typer.Argument(metavar="[SPEC...]", help="Paths or shipped names.")] = None,
+    specs: Annotated[list[str] | None, typer.Argument(metavar="SPEC", help="Paths or shipped names.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every shipped spec.")] = False,
     chunk: Annotated[
         list[int] | None, typer.Option("--chunk", min=1, help="Chunk lengths to verify at; 16, 1 and 64 otherwise.")
     ] = None,
+    device: Annotated[
+        str, typer.Option("--device", metavar="DEVICE", help="Where the compiled program runs: cpu, cuda or cuda:N.")
+    ] = "cpu",
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> int:
-    """Compare the compiled program with the interpreter."""
+    """Compare the compiled program with the interpreter.
+
+    Example: nlc verify linear_attention --chunk 16
+    """
     if bool(specs) is all_:
         raise Stop(Status.USAGE, "name the specs to verify, or say --all")
     if specs and "-" in specs:
@@ -55,9 +75,10 @@ def verify(
     from nlc.verify import verify
     from nlc.verify.small import CHUNKS
 
+    place = device_there(device)
     chosen, reports = settings(set_), []
     for spec in shipped() if all_ else specs or ():
-        reports.append(verify(spec, chosen, chunks=chunk or CHUNKS))
+        reports.append(verify(spec, chosen, chunks=chunk or CHUNKS, device=place))
         if not json_:
             say("\n".join(reports[-1].lines()))
     passed = all(report.passed for report in reports)

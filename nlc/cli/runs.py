@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nlc.cli.common import (
+    DeviceOption,
     JsonOption,
     SetOption,
     Status,
     Stop,
     calm_threads,
+    device_there,
     note,
     say,
     say_json,
@@ -48,6 +50,12 @@ PackOption = Annotated[
 ]
 
 
+class OnNan(StrEnum):
+    stop = "stop"
+    skip = "skip"
+    clip = "clip"
+
+
 class Learn(StrEnum):
     on = "on"
     off = "off"
@@ -61,7 +69,7 @@ def register(app: typer.Typer) -> None:
 def train(
     spec: Annotated[
         str | None,
-        typer.Argument(metavar="[SPEC]", help="A path, a shipped name (hope), or -; not needed with --resume."),
+        typer.Argument(metavar="SPEC", help="A path, a shipped name (hope), or -; not needed with --resume."),
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps; run.steps of the spec otherwise.")] = None,
     data: DataOption = None,
@@ -84,18 +92,24 @@ def train(
     processes: Annotated[
         int, typer.Option("--processes", min=1, help="Processes on this machine that share every batch.")
     ] = 1,
+    device: DeviceOption = "auto",
+    on_nan: Annotated[
+        OnNan, typer.Option("--on-nan", help="A step that is not finite stops the run, is skipped, or clipped (as 0).")
+    ] = OnNan.stop,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> int:
     """Compile a spec and train it; the run is kept in runs/NAME.
 
-    Example: nlc train hope --steps 600 --name first, and after an interruption nlc train --resume runs/first
+    Example: nlc train hope --steps 600 --name first
+
+    Example: nlc train --resume runs/first
     """
     from nlc.spec import load
 
     what = {"--data": data, "--field": field, "--tokenizer": tokenizer, "--pack": pack and pack.value}
-    how = HowToRun(what, keep, time_limit, processes, quiet, json_)
+    how = HowToRun(what, keep, time_limit, processes, device, on_nan, quiet, json_)
     if resume is not None:
         given = {"--name": name, "--out": out, "--steps": steps, "--seed": seed}
         if wrong := [option for option, value in given.items() if value is not None]:
@@ -126,11 +140,14 @@ class HowToRun:
     keep: int = 0
     time_limit: str | None = None
     processes: int = 1
+    device: str = "auto"
+    on_nan: str = "stop"
     quiet: bool = False
     json: bool = False
 
     def arguments(self) -> list[str]:
         given = {**self.data, "--keep": self.keep or None, "--time-limit": self.time_limit}
+        given |= {"--device": self.device, "--on-nan": self.on_nan}
         said = [str(word) for option, value in given.items() if value is not None for word in (option, value)]
         return said + ["--quiet"] * self.quiet + ["--json"] * self.json
 
@@ -142,6 +159,7 @@ def run(spec: Spec, folder: Path | None, how: HowToRun) -> int:
         raise Stop(Status.USAGE, f"{spec.source} is a bare program: it has no loss of its own to train on; {hint}")
     from runtime.directory import RunDirectory, fresh
 
+    device_there(how.device)
     directory = RunDirectory(folder or fresh(spec.model.name))
     if directory.used:
         message = f"{directory.path} already holds a run: give another --name or --out, or --resume it"
@@ -169,6 +187,7 @@ def go_on(folder: Path, spec: Spec | None, allow: bool, how: HowToRun) -> int:
     from runtime.directory import RunDirectory
     from runtime.errors import RunError
 
+    device_there(how.device)
     directory = RunDirectory(folder)
     try:
         directory.read_lock()
@@ -213,15 +232,20 @@ def evaluate(
     data: DataOption = None,
     field: FieldOption = None,
     tokens: Annotated[int, typer.Option("--tokens", min=0, help="About how many tokens to read; 0 is all.")] = 0,
+    device: DeviceOption = "auto",
     json_: JsonOption = False,
 ) -> None:
-    """Validation loss and bits per byte of a trained run."""
+    """Validation loss and bits per byte of a trained run.
+
+    Example: nlc eval runs/first --learn off
+    """
     calm_threads()
     from runtime.errors import RunError
     from runtime.evaluate import evaluate_run
 
     try:
-        result = evaluate_run(run, text=data, field=field, tokens=tokens, learn=learn is Learn.on, warn=note)
+        on = learn is Learn.on
+        result = evaluate_run(run, text=data, field=field, tokens=tokens, learn=on, device=device, warn=note)
     except RunError as error:
         raise Stop(error.status, str(error)) from None
     if json_:

@@ -48,11 +48,14 @@ def register(app: typer.Typer) -> None:
 
 
 def check(
-    specs: Annotated[list[str], typer.Argument(metavar="SPEC...", help="Paths, shipped names, or -.")],
+    specs: Annotated[list[str], typer.Argument(metavar="SPEC", help="Paths, shipped names, or -.")],
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> int:
-    """Check specs: spelling, shapes, clocks, causality, gradients."""
+    """Check specs: spelling, shapes, clocks, causality, gradients.
+
+    Example: nlc check hope --set sizes.width=96
+    """
     from nlc.diagnostics import SpecError
 
     chosen, results = settings(set_), []
@@ -82,7 +85,10 @@ def show(
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Show a spec: as written, resolved, or where one value came from."""
+    """Show a spec: as written, resolved, or where one value came from.
+
+    Example: nlc show hope --why levels.titans.rate
+    """
     from nlc import show as text
     from nlc.spec import load
 
@@ -105,7 +111,10 @@ def graph(
     after: AfterOption = None,
     set_: SetOption = None,
 ) -> None:
-    """Print or draw the graph of a spec."""
+    """Print or draw the graph of a spec.
+
+    Example: nlc graph hope --format svg -o build/hope.svg
+    """
     say_or_write(drawn(built(spec, settings(set_), after), format_), out)
 
 
@@ -115,7 +124,10 @@ def explain(
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Explain a spec (levels, recurrences, cost) or a code."""
+    """Explain a spec (levels, recurrences, cost) or a code.
+
+    Example: nlc explain hope
+    """
     if re.fullmatch(r"(?i)NLC\d+", what) and not Path(what).exists():
         explain_code(what.upper(), json_)
         return
@@ -139,7 +151,10 @@ def explain_code(code: str, json_: bool) -> None:
 
 
 def schema(out: OutFile = None) -> None:
-    """Print the JSON Schema of a spec, for editors."""
+    """Print the JSON Schema of a spec, for editors.
+
+    Example: nlc schema -o build/architecture.schema.json
+    """
     from nlc.spec import schema as json_schema
 
     say_or_write(json.dumps(json_schema(), indent=2), out)

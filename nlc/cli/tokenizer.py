@@ -14,7 +14,10 @@ from nlc.cli.runs import DataOption, FieldOption
 if TYPE_CHECKING:
     from runtime.data import Tokenizer
 
-tokenizer = typer.Typer(help="Train a byte-level BPE tokenizer, or look at a tokenizer.json.", rich_markup_mode=None)
+tokenizer = typer.Typer(
+    help="Train a byte-level BPE tokenizer, or look at a tokenizer.json.\n\nExample: nlc tokenizer train --vocab 1024",
+    rich_markup_mode=None,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -66,7 +69,7 @@ def inspect(
 ) -> None:
     """Show what a tokenizer.json is, and a text as its tokens.
 
-    Example: nlc tokenizer inspect build/tokenizer.json --text 'once upon a time'
+    Example: nlc tokenizer inspect build/tokenizer.json --text hello
     """
     from runtime.errors import RunError
 

@@ -93,14 +93,11 @@ def _names(spec: Spec, report: Reporter) -> None:
 
 
 def _run(spec: Spec, report: Reporter) -> None:
-    """A name that can be a folder's, and a precision that training has."""
+    """A name that can be a folder's."""
     name = spec.model.name
     if not name.isprintable() or name.strip() != name or set(name) & set("/\\:") or name.startswith("."):
         hint = "letters, digits, spaces, _ and -: a folder is called so"
         report.error("NLC0212", spec.at("name"), f"'{name}' cannot be the name of a spec", hint)
-    if spec.model.run.precision == "bfloat16" and not spec.model.inputs:
-        at = spec.at("run.precision")
-        report.error("NLC1001", at, "training in bfloat16 is not supported yet", "float32 or float64")
 
 
 def _programs(spec: Spec, report: Reporter) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -29,6 +29,12 @@ class Case:
     pieces: tuple[int, ...] = ()
     main: bool = False
     inputs: dict[str, Tensor] = field(default_factory=dict)
+
+    def on(self, device: str) -> Case:
+        """The same on a device."""
+        there = {name: x.to(device) for name in ("tokens", "targets", "starts", "mask")
+                 if (x := getattr(self, name)) is not None}  # fmt: skip
+        return replace(self, **there, inputs={name: x.to(device) for name, x in self.inputs.items()})
 
     @property
     def length(self) -> int:

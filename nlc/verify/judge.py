@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from time import perf_counter
 from typing import Any, cast
@@ -82,11 +83,12 @@ def verify(
     chunks: Iterable[int] = CHUNKS,
     seed: int = 0,
     full: bool = True,
+    device: str = "cpu",
 ) -> Report:
     """Verify a shipped name or a path at small sizes.  `set` overrides what is made small.
 
-    The first of `chunks` gets every case (with `full`), the others the main one.  Raises SpecError where the small spec
-    is not legal.
+    The first of `chunks` gets every case (with `full`), the others the main one.  The compiled program runs on
+    `device`, the interpreter on the processor.  Raises SpecError where the small spec is not legal.
     """
     began = perf_counter()
     given = dict(set or {})
@@ -101,31 +103,32 @@ def verify(
         seen.append(chosen)
         program = compile(load(spec, chosen))
         label = "as written" if chosen == settings else f"chunk {chunk}"
-        _judge(program, label, report, seed, full=full and i == 0)
+        _judge(program, label, report, seed, full and i == 0, device)
     report.seconds = perf_counter() - began
     return report
 
 
-def _judge(program: Program, label: str, report: Report, seed: int, full: bool) -> None:
+def _judge(program: Program, label: str, report: Report, seed: int, full: bool, device: str) -> None:
     model = perturbed(program.model(seed=seed, dtype=torch.float64), seed)
-    graph = program.graph
+    graph, there = program.graph, deepcopy(model).to(device)
     for case in streams(graph, seed, full) if graph.bare else cases(graph.sizes["vocab"], seed, full):
         name = f"{label}, {case.name}"
         expected = reference(program, model, case)
         if case.main:
             _check_alive(program, expected, label, report)
-        whole = observed(program, model, case, (case.length,))
+        given = case.on(device)
+        whole = observed(program, there, given, (case.length,))
         report.outcomes.append(compare(name, "whole", whole, expected, FLOAT64))
-        trained = observed(program, model, case, (case.length,), final=True)
+        trained = observed(program, there, given, (case.length,), final=True)
         report.outcomes.append(compare(name, "trained", trained, expected, FLOAT64))
         if len(case.pieces) > 1:
-            streamed = observed(program, model, case, case.pieces)
+            streamed = observed(program, there, given, case.pieces)
             again = reference_in_pieces(program, model, case) if cut_matters(program) else expected
             report.outcomes.append(compare(name, "streamed", streamed, again, FLOAT64))
         if case.main:
-            single = program.model(seed=seed)
+            single = program.model(seed=seed).to(device)
             single.load_state_dict(model.state_dict())
-            rounded = observed(program, single, case, (case.length,))
+            rounded = observed(program, single, given, (case.length,))
             report.outcomes.append(compare(name, "float32", rounded, expected, FLOAT32))
 
 
@@ -206,7 +209,7 @@ def summed(program: Program, case: Case, outputs: Mapping[str, Tensor]) -> Tenso
     """What gradients are of: the mean loss over taught tokens, or a bare program's outputs times fixed cotangents."""
     if program.graph.bare:
         pull = cotangents(program, outputs)
-        return torch.stack([(y * pull[name].to(y.dtype)).sum() for name, y in outputs.items()]).sum()
+        return torch.stack([(y * pull[name].to(y)).sum() for name, y in outputs.items()]).sum()
     taught = case.targets != -100 if case.mask is None else (case.targets != -100) & case.mask
     return outputs["nats"].sum() / taught.sum()
 
@@ -256,7 +259,7 @@ def compare(case: str, way: str, seen: Seen, expected: Result | Expected, tolera
     }
     worst, where = 0.0, ""
     for kind, rows in kinds.items():
-        rows = [(name, a.detach().double(), b.detach().double()) for name, a, b in rows]
+        rows = [(name, a.detach().double().cpu(), b.detach().double()) for name, a, b in rows]
         largest = max((float(b.norm()) for _, _, b in rows), default=0.0)
         for name, a, b in rows:
             if a.numel() != b.numel():
@@ -288,7 +291,7 @@ def _states(mine: State, right: State) -> Iterable[tuple[str, Tensor, Tensor]]:
             yield f"{place} {part} (missing)", torch.full_like(b, float("nan")), b
             continue
         if part == "kept":
-            a, b = a.exp(), b.exp()
+            a, b = a.cpu().exp(), b.exp()
             b = b.reshape(*b.shape, *(1,) * (a.dim() - b.dim())).expand_as(a) if a.dim() > b.dim() else b
         if part in ("k", "v"):
             n = min(a.shape[1], b.shape[1])

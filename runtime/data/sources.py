@@ -35,7 +35,9 @@ def named(path: str | Path | None, field: str | None) -> Source:
         return among(given, path.parent, [path.name], field, alone=True)
     if glob.has_magic(given):
         root = Path(*unmagical(path.parts))
-        names = (found for found in glob.glob(given, recursive=True) if os.path.isfile(found))
+        names = [found for found in glob.glob(given, recursive=True) if os.path.isfile(found)]
+        if not names:
+            raise DataError(f"no file matches '{given}'")
         return among(given, root, in_order([Path(name).relative_to(root).as_posix() for name in names]), field)
     if path.exists():
         raise DataError(f"'{path}' is a pipe or a device, which can be read only once: write it to a file")

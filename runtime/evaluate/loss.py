@@ -11,6 +11,8 @@ from torch import nn
 
 from runtime.batches import rows, spread
 from runtime.data import Text
+from runtime.device import sent
+from runtime.precision import autocast
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,16 @@ class Result:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, text: Text, *, batch: int, context: int, tokens: int = 0, learn: bool = True) -> Result:
+def evaluate(
+    model: nn.Module,
+    text: Text,
+    *,
+    batch: int,
+    context: int,
+    tokens: int = 0,
+    learn: bool = True,
+    precision: str = "float32",
+) -> Result:
     """The loss on about `tokens` tokens of `text` (0 is all of it that whole sequences cover).
 
     With `learn` the levels inside a sequence go on writing while they read, as in training; without it they never do.
@@ -42,12 +53,14 @@ def evaluate(model: nn.Module, text: Text, *, batch: int, context: int, tokens: 
     firsts = spread(text, count, context)
     fires: dict[str, int] = getattr(model, "fires", {})
     before, mode = dict(fires), model.training
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     model.eval()
     total, seen, size = 0.0, 0, 0
     try:
         for i in range(0, len(firsts), batch):
-            x_BT, y_BT, starts_BT = rows(text, firsts[i : i + batch], context)
-            loss, _ = model.loss(x_BT, y_BT, starts=starts_BT, final=True, learn=learn)
+            x_BT, y_BT, starts_BT = sent(rows(text, firsts[i : i + batch], context), device)
+            with autocast(precision, device):
+                loss, _ = model.loss(x_BT, y_BT, starts=starts_BT, final=True, learn=learn)
             total += float(loss) * y_BT.numel()
             seen += y_BT.numel()
             size += sum(text.bytes_of(first + 1, first + context + 1) for first in firsts[i : i + batch])

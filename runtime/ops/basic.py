@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from runtime.ops.history import past
+from runtime.precision import exact, full, wide
 
 EPS = 1e-5  # added to the biased variance by rmsnorm and layernorm
 QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -34,29 +35,32 @@ def layernorm(x: Tensor, gain: Tensor | None = None, bias: Tensor | None = None)
 
 
 class L2norm(torch.autograd.Function):
-    """x / max(|x|, eps) in four passes backward; a second derivative goes through ordinary operations."""
+    """y = x scale and scale = 1 / max(|x|, eps), from which alone every derivative follows: nothing else is kept."""
 
     eps = 1e-6
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(L2norm.eps).reciprocal_()
         y = x * scale
-        ctx.save_for_backward(x, y, scale)
-        return y
+        ctx.save_for_backward(y, scale)
+        ctx.set_materialize_grads(False)
+        return y, scale
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        x, y, scale = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the scale, again as a function of x
-            scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(L2norm.eps).reciprocal()
-        along = (y * g).sum(-1, keepdim=True) * (scale < 1 / L2norm.eps)
-        return torch.addcmul(g, y, along, value=-1) * scale
+    def backward(ctx: Any, g: Tensor | None, g_scale: Tensor | None) -> Tensor | None:
+        y, scale = ctx.saved_tensors
+        if g is None:
+            return None if g_scale is None else y * (-g_scale * scale.square() * (scale < 1 / L2norm.eps))
+        along = (y * g).sum(-1, keepdim=True)
+        if g_scale is not None:
+            along = along + g_scale * scale
+        return torch.addcmul(g, y, along * (scale < 1 / L2norm.eps), value=-1) * scale
 
 
 def l2norm(x: Tensor) -> Tensor:
     """x / max(|x|, 1e-6) over the last axis."""
-    return L2norm.apply(x)
+    return L2norm.apply(x)[0]
 
 
 def linear(x: Tensor, W: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -65,18 +69,19 @@ def linear(x: Tensor, W: Tensor, bias: Tensor | None = None) -> Tensor:
     x (B, T, *leading, in); W (*leading, out, in); bias (*leading, out).  Returns (B, T, *leading, out).
     """
     if W.dim() == 2:
-        return F.linear(x, W, bias)
+        return wide(F.linear(x, W, bias))
     if W.shape[-2] == 1:
         y = (x * W[..., 0, :]).sum(-1, keepdim=True)
     else:
-        flat = torch.einsum("bthi,hoi->btho", x.flatten(2, -2), W.flatten(0, -3))
+        flat = wide(torch.einsum("bthi,hoi->btho", x.flatten(2, -2), W.flatten(0, -3)))
         y = flat.unflatten(2, W.shape[:-2])
     return y if bias is None else y + bias
 
 
 def readout(x: Tensor, W: Tensor, bias: Tensor | None = None) -> Tensor:
     """`linear(x, out=1)`: the axis of width 1 is dropped.  W (*leading, 1, in), bias (*leading)."""
-    y = linear(x, W).squeeze(-1)
+    with exact(x):  # a rate or a retention, more often than not, and no work to speak of
+        y = linear(x, W).squeeze(-1)
     return y if bias is None else y + bias
 
 
@@ -103,7 +108,7 @@ def causal_conv(x: Tensor, w: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
     """
     taps, T = w.shape[0], x.shape[1]
     seen = torch.cat((history, x), 1)
-    own = w[-1] * x
+    own = w[-1] * seen[:, taps - 1 :]  # of `seen`, which is kept anyway
     if taps == 1:
         return own, history
     earlier = w[0] * seen[:, :T]
@@ -148,7 +153,7 @@ def outer(a: Tensor, b: Tensor) -> Tensor:
 
 def apply_matrix(A: Tensor, b: Tensor) -> Tensor:
     """A @ b of the language where b is a vector: [.., n, m], [.., m] -> [.., n]."""
-    return (A @ b.unsqueeze(-1)).squeeze(-1)
+    return wide(A @ b.unsqueeze(-1)).squeeze(-1)
 
 
 def trace(x: Tensor) -> Tensor:
@@ -161,6 +166,7 @@ def norm(x: Tensor, p: float = 2.0) -> Tensor:
     return torch.linalg.vector_norm(x, p, dim=-1)
 
 
+@full
 def newton_schulz(G: Tensor, steps: int = 5, coefficients: tuple[float, float, float] = QUINTIC) -> Tensor:
     """Push the singular values of a matrix towards 1: X <- a X + (b A + c A^2) X with A = X X^T, X_0 = G / (|G|_F +
     1e-7).

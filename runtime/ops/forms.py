@@ -3,7 +3,8 @@
 A form says how a layer's outputs follow from its inputs (`run`) and how an error at the form's output comes back to
 every layer's output (`pull`), by hand-written factors: gradients of a write are then sums of error input^T.  Both
 take the layer's product as a function, so that the same lines serve shared weights, weights per sequence, states
-mixed with their start and states in the middle of a chunk.  `read`, `errors` and `sums` are those for plain weights.
+mixed with their start and states in the middle of a chunk.  `read`, `errors` and `sums` are those for plain weights;
+a form that is called reads weights that nothing writes, and keeps little for its gradient.
 
     B batch, T tokens, H heads, I width in, O width out.   x (B, T, H, I); a weight (H, O, I), or (B, H, O, I) per
     sequence; a bias (H, O) or (B, H, O); W is a dict of them by part name.
@@ -13,13 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from runtime.ops.basic import gelu_slope, l2norm, layernorm, rmsnorm, silu_slope
-from runtime.ops.history import past
+from runtime.ops.history import Past, past
+from runtime.precision import wide
 
 Weights = Mapping[str, Tensor]
 Tap = tuple[Tensor, Tensor]  # a layer's input, a layer's output
@@ -51,12 +54,12 @@ def product(W: Tensor, a: Tensor) -> Tensor:
     """W a for every token.  a (B, T, H, I); W (H, O, I) or (B, H, O, I); returns (B, T, H, O).  Without heads: no
     axis H."""
     if a.dim() == 3:
-        return F.linear(a, W) if W.dim() == 2 else a @ W.mT
+        return wide(F.linear(a, W) if W.dim() == 2 else a @ W.mT)
     if W.dim() == 3 and W.shape[0] == 1:
-        return F.linear(a, W[0])
+        return wide(F.linear(a, W[0]))
     if W.shape[-3] == 1:
-        return (a.squeeze(2) @ W.squeeze(1).mT).unsqueeze(2)
-    return (a.transpose(1, 2) @ W.mT).transpose(1, 2)
+        return wide(a.squeeze(2) @ W.squeeze(1).mT).unsqueeze(2)
+    return wide(a.transpose(1, 2) @ W.mT).transpose(1, 2)
 
 
 def bias_of(b: Tensor, z: Tensor) -> Tensor:
@@ -67,7 +70,7 @@ def bias_of(b: Tensor, z: Tensor) -> Tensor:
 
 def across(e: Tensor, a: Tensor) -> Tensor:
     """sum_t e_t a_t^T: (B, T, H, O), (B, T, H, I) -> (B, H, O, I); likewise without heads."""
-    return e.mT @ a if e.dim() == 3 else e.transpose(1, 2).mT @ a.transpose(1, 2)
+    return wide(e.mT @ a if e.dim() == 3 else e.transpose(1, 2).mT @ a.transpose(1, 2))
 
 
 class Form:
@@ -95,6 +98,10 @@ class Form:
             return z + bias_of(W[part.bias], z) if part.bias else z
 
         return self.run(layer, x)
+
+    def __call__(self, W: Weights, x: Tensor) -> Tensor:
+        """M(x) at weights that all sequences share, as `read` has it, for one who needs no taps."""
+        return Lean.apply(self, x, *(W[name] for name in self.parts))
 
     def errors(self, W: Weights, taps: Sequence[Tap], u: Tensor) -> tuple[Tensor, ...]:
         """d L / d output of every layer, from u = d L / d M(x), by hand-written factors; differentiable like any
@@ -234,6 +241,9 @@ class Vector(Form):
         y = bias_of(W["m"], x) * x
         return y, ((x, y),)
 
+    def __call__(self, W: Weights, x: Tensor) -> Tensor:
+        return self.read(W, x)[0]
+
     def sums(
         self,
         taps: Sequence[Tap],
@@ -259,3 +269,63 @@ def l2norm_pull(x: Tensor, d: Tensor) -> Tensor:
 def read(form: Form, W: Weights, x: Tensor) -> Tensor:
     """M(x) at a state made by earlier tokens: a token's own error passes to x, not to the state."""
     return form.read({name: past(w) for name, w in W.items()}, x)[0]
+
+
+class Lean(torch.autograd.Function):
+    """M(x), keeping x and the output of every layer but the last, where autograd keeps every layer's input and what
+    lies between as well.  What is pointwise is computed again; no product is.  apply(form, x, *its parts) -> y."""
+
+    @staticmethod
+    def forward(ctx: Any, form: Form, x: Tensor, *parts: Tensor) -> Tensor:
+        y, taps = form.read(dict(zip(form.parts, parts, strict=True)), x)
+        ctx.form = form
+        ctx.save_for_backward(x, *parts, *(z for _, z in taps[:-1]))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        form, count = ctx.form, len(ctx.form.parts)
+        x, *rest = ctx.saved_tensors
+        W = dict(zip(form.parts, rest[:count], strict=True))
+        if torch.is_grad_enabled():  # a gradient that is itself differentiated: by ordinary operations
+            wanted = [i for i, needed in enumerate(ctx.needs_input_grad[1:]) if needed]
+            leaves = [(x, *W.values())[i] for i in wanted]
+            y, _ = form.read(W, x)
+            found = dict(zip(wanted, torch.autograd.grad(y, leaves, g, create_graph=True), strict=True))
+            return (None, *(found.get(i) for i in range(count + 1)))
+        gx, gW = pulled(form, W, x, rest[count:], g, Past.closed)
+        return (None, gx, *(gW.get(name) for name in form.parts))
+
+
+def pulled(
+    form: Form, W: Weights, x: Tensor, outputs: Sequence[Tensor], g: Tensor, only_x: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Gradients at x and at every part from g at M(x): layers, whose outputs are known, are leaves in between."""
+    with torch.enable_grad():
+        leaves = [z.detach().requires_grad_() for z in (x, *outputs, g)]  # the last output's value does not matter
+        given = dict(zip(form.layers, leaves[1:], strict=True))
+        y, taps = form.run(lambda part, a: given[part], leaves[0])
+    found: list[Tensor | None] = list(torch.autograd.grad(y, leaves, g, allow_unused=True))
+    grads: dict[str, Tensor] = {}
+    for i, part in reversed(list(enumerate(form.layers, 1))):
+        a, e = taps[i - 1][0], found[i]
+        assert e is not None
+        if not only_x:
+            grads[part.weight] = across(as_one(e), as_one(a.detach()))[0].sum_to_size(W[part.weight].shape)
+            if part.bias:
+                grads[part.bias] = as_one(e).sum(1)[0].sum_to_size(W[part.bias].shape)
+        back = product(W[part.weight].mT, e)
+        if a is leaves[0]:
+            more: Sequence[Tensor | None] = [back]
+        else:
+            more = torch.autograd.grad(a, leaves[:i], back, allow_unused=True, retain_graph=True)
+        for j, d in enumerate(more):
+            before = found[j]
+            found[j] = d if before is None else before if d is None else before + d
+    assert found[0] is not None
+    return found[0], grads
+
+
+def as_one(x: Tensor) -> Tensor:
+    """The tokens of all sequences as those of one."""
+    return x.flatten(0, 1).unsqueeze(0)

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from runtime.precision import exact
+
 
 class Past(torch.autograd.Function):
     """The identity: open to the outer gradient, closed while `own_errors` runs."""
@@ -47,7 +49,8 @@ def own_errors(loss: Tensor, outputs: Sequence[Tensor], create_graph: bool = Fal
     wanted = [x for x in outputs if x.requires_grad]
     Past.closed = True
     try:
-        found = torch.autograd.grad(loss, wanted, retain_graph=True, create_graph=create_graph, allow_unused=True)
+        with exact(loss):  # every step backward in the type of its step forward
+            found = torch.autograd.grad(loss, wanted, retain_graph=True, create_graph=create_graph, allow_unused=True)
     finally:
         Past.closed = False
     errors = iter(found)

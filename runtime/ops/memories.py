@@ -22,6 +22,7 @@ from runtime.ops.forms import Form, Layer, Matrix, Tap, Vector
 from runtime.ops.history import past
 from runtime.ops.naive import Write
 from runtime.ops.recurrence import Block, Pace, Rows, Solved, State, log_share, pace, plan
+from runtime.precision import full
 
 __all__ = ["Write", "memory"]
 
@@ -30,6 +31,7 @@ Reads = tuple[Tensor, ...]
 Weights = Mapping[str, Tensor]
 
 
+@full
 def memory(
     write: Write,
     state: Weights,

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from runtime.ops.forms import Form, Tap
+from runtime.precision import full
 
 Register = dict[str, Tensor]
 Parts = Mapping[str, Tensor]
@@ -90,6 +91,7 @@ class Learner:
             out["kept"] = out["kept"] + kept if "kept" in out else kept
         return out
 
+    @full
     def write(self, register: Register, start: Parts, *, lr: Tensor | float = 1.0) -> Register:
         """Apply what a period has gathered:  W <- retain W [+ (1 - retain) start] + delta, delta from the rule.
 

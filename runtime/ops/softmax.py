@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from runtime.ops.history import past
+from runtime.precision import wide
 
 
 def attention(
@@ -43,10 +44,10 @@ def attention(
     Raises ValueError where the key heads do not divide the query heads.
     """
     if q.dim() == 3:  # no heads
-        wide = {name: x.unsqueeze(2) for name, x in cache.items()}
+        headed = {name: x.unsqueeze(2) for name, x in cache.items()}
         pairs = persistent and (persistent[0].unsqueeze(1), persistent[1].unsqueeze(1))
         options = {"window": window, "segment": segment, "persistent": pairs, "position": position, "own": own}
-        y, after = attention(q.unsqueeze(2), k.unsqueeze(2), v.unsqueeze(2), wide, **options)
+        y, after = attention(q.unsqueeze(2), k.unsqueeze(2), v.unsqueeze(2), headed, **options)
         return y.squeeze(2), {name: x.squeeze(2) for name, x in after.items()}
     cache = cache or {"k": k[:, :0], "v": v[:, :0]}
     H, G = q.shape[2], k.shape[2]
@@ -71,7 +72,7 @@ def attention(
             vs = torch.cat((pv.expand(len(q), -1, -1, -1), vs), 2)
             sees = F.pad(sees, (pk.shape[1], 0), value=True)
         y = F.scaled_dot_product_attention(q, ks, vs, attn_mask=None if plain_causal else sees, is_causal=plain_causal)
-    return y.transpose(1, 2), after
+    return wide(y).transpose(1, 2), after
 
 
 def visible(T: int, seen: int, window: int, segment: int, position: int, device: torch.device) -> Tensor:
@@ -103,9 +104,9 @@ def own_pair(
     T, seen = sees.shape
     scale = q.shape[-1] ** -0.5
     earlier = sees.tril(seen - T - 1)
-    scores = [(q @ past(ks).mT).masked_fill(~earlier, -torch.inf), (q * k).sum(-1, keepdim=True)]
+    scores = [wide(q @ past(ks).mT).masked_fill(~earlier, -torch.inf), (q * k).sum(-1, keepdim=True)]
     if pk is not None:
-        scores.append(q @ pk.mT)
+        scores.append(wide(q @ pk.mT))
     weights = (torch.cat(scores, -1) * scale).softmax(-1)
-    y = weights[..., :seen] @ past(vs) + weights[..., seen : seen + 1] * v
-    return y if pv is None else y + weights[..., seen + 1 :] @ pv
+    y = wide(weights[..., :seen] @ past(vs)) + weights[..., seen : seen + 1] * v
+    return y if pv is None else y + wide(weights[..., seen + 1 :] @ pv)

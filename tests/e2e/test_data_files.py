@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -61,6 +63,35 @@ def test_what_is_broken_is_named_before_training(
     ended = nlc(*TRAIN, "--data", name)
     assert (ended.status, ended.out) == (4, "") and message in ended.err and "Traceback" not in ended.err
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_eval_says_that_the_text_has_changed(nlc: Run, tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("once upon a time " * 40)
+    assert nlc(*TRAIN, "--data", "one.txt").status == 0
+    assert "another text" not in nlc("eval", "run").err
+    (tmp_path / "one.txt").write_text("twice upon a time " * 40)
+    ended = nlc("eval", "run")
+    assert ended.status == 0 and "one.txt is another text than when the run began: digest " in ended.err
+    assert "another text" not in nlc("eval", "run", "--data", "one.txt").err
+
+
+@pytest.mark.parametrize("gzipped", [False, True])
+def test_a_field_that_is_missing_far_down_is_named_by_its_line(nlc: Run, gzipped: bool, tmp_path: Path) -> None:
+    lines = [json.dumps({"text": f"line {i}"}) for i in range(1, 40_400)]
+    lines[40_311] = json.dumps({"texts": "line 40312"})
+    written = ("\n".join(lines) + "\n").encode()
+    name = "far.jsonl.gz" if gzipped else "far.jsonl"
+    (tmp_path / name).write_bytes(gzip.compress(written) if gzipped else written)
+    ended = nlc(*TRAIN, "--data", name)
+    assert (ended.status, ended.out) == (4, "")
+    assert f"{name}:40312: no field 'text'; did you mean 'texts'?" in ended.err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
+def test_a_file_that_may_not_be_read_is_named(nlc: Run, tmp_path: Path) -> None:
+    (tmp_path / "many" / "7.txt").chmod(0)
+    ended = nlc(*TRAIN, "--data", "many")
+    assert (ended.status, ended.out) == (4, "") and "cannot read 'many/7.txt': Permission denied" in ended.err
 
 
 class TestTokenizer:

@@ -86,20 +86,23 @@ def ranks(run: Path) -> dict[int, int]:
 
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the processes in /proc")
-def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(tmp_path: Path, text: Path) -> None:
+@pytest.mark.parametrize(("began", "ends"), [(2, 1), (4, 2)])
+def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(
+    tmp_path: Path, text: Path, began: int, ends: int
+) -> None:
     run, steps = tmp_path / "run", 240
-    process = command("hope", "--data", text, "--out", run, "--processes", 2, "--steps", steps, "--quiet", **SMALL)
+    process = command("hope", "--data", text, "--out", run, "--processes", began, "--steps", steps, "--quiet", **SMALL)
     while not (run / "checkpoints/latest").exists():
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.05)
-    os.kill(ranks(run)[1], signal.SIGKILL)
+    os.kill(ranks(run)[began - 1], signal.SIGKILL)
     began = time.monotonic()
     _, err = process.communicate(timeout=90)
     assert process.returncode == 1 and time.monotonic() - began < 60
     assert "error: another process of this run has ended" in err and "the newest checkpoint is" in err
     assert "Traceback" not in err
     assert not ranks(run)
-    ended(command("--resume", run, "--quiet"))
+    ended(command("--resume", run, "--processes", ends, "--quiet"))
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     logged = [row["step"] for row in rows if "train/loss" in row]
     assert logged == sorted(set(logged)) and logged[-1] == steps

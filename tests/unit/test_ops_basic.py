@@ -35,6 +35,13 @@ def test_norms_match_equations():
     assert torch.allclose(basic.l2norm(x), x / x.norm(dim=-1, keepdim=True))
 
 
+def test_l2norm_keeps_its_value_and_one_number_a_vector():
+    x, kept = normal(2, 3, 5), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
+        basic.l2norm(x)
+    assert kept == [(2, 3, 5), (2, 3, 1)]
+
+
 def test_l2norm_of_a_tiny_vector_divides_by_the_floor():
     x = torch.full((1, 4), 1e-8, dtype=torch.float64, requires_grad=True)
     (g,) = torch.autograd.grad(basic.l2norm(x).sum(), x)
@@ -195,6 +202,45 @@ def test_form_reads_shared_weights(name):
     assert torch.allclose(form.read(shared, x)[0], form.read(copies, x)[0])
     one = {n: w[:1] for n, w in shared.items()}
     assert torch.allclose(form.read(one, x[:, :, :1])[0], form.read(shared, x)[0][:, :, :1])
+
+
+@pytest.mark.parametrize("heads", [0, 1, 2], ids=["no heads", "one for all heads", "heads"])
+@pytest.mark.parametrize("name", FORMS)
+def test_a_form_that_is_called_is_read(name, heads):
+    """Value, gradients and gradients of gradients."""
+    form = FORMS[name]
+    W = {n: w[0].detach() for n, w in weights(form, max(heads, 1), 4, 5).items()}
+    W = {n: (w if heads else w[0]).requires_grad_() for n, w in W.items()}
+    x = normal(2, 3, 2, 4) if heads else normal(2, 3, 4)
+    y, (z, _) = form(W, x), form.read(W, x)
+    u, leaves = torch.randn_like(y), [x, *W.values()]
+    assert torch.equal(y, z)
+    for got, want in zip(torch.autograd.grad(y, leaves, u), torch.autograd.grad(z, leaves, u), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+    twice = [second(lambda: form(W, x), leaves, u), second(lambda: form.read(W, x)[0], leaves, u)]
+    for got, want in zip(*twice, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
+
+
+def second(value, leaves, u):
+    first = torch.autograd.grad(value().square(), leaves, u, create_graph=True)
+    return torch.autograd.grad(sum(g.square().sum() for g in first), leaves)
+
+
+def test_a_form_that_is_called_keeps_its_input_and_its_layers_outputs():
+    form, x, kept = FORMS["mlp-norm-bias"], normal(2, 3, 4), []
+    W = {n: w[0, 0].detach().requires_grad_() for n, w in weights(form, 1, 4, 5).items()}
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        form(W, x)
+    assert [t.shape for t in kept if not any(t is w for w in W.values())] == [x.shape, (2, 3, 5)]
+
+
+def test_a_token_s_own_error_passes_a_called_form_to_its_input_only():
+    form, x = FORMS["mlp"], normal(2, 3, 4)
+    W = {n: w[0, 0].detach().requires_grad_() for n, w in weights(form, 1, 4, 5).items()}
+    (own,) = own_errors(form(W, x).square().sum(), [x])
+    (whole,) = torch.autograd.grad(form.read(W, x)[0].square().sum(), x)
+    assert torch.allclose(own, whole)
 
 
 def test_mlp_matches_its_equation():

@@ -205,7 +205,7 @@ class TestSet:
             ("sizes.width", "[1", ("NLC0106", 1, 13)),
             ("run.seed", str(2**63), ("NLC0205", 1, 10)),
             ("run.clip", ".inf", ("NLC0205", 1, 10)),
-            ("run.precision", "bfloat16", ("NLC1001", 1, 15)),
+            ("run.precision", "float16", ("NLC0204", 1, 15)),
             ("name", "../x", ("NLC0212", 1, 6)),
             ("name", ".x", ("NLC0212", 1, 6)),
         ],

@@ -9,7 +9,7 @@ import torch
 
 from runtime import checkpoint
 from runtime.checkpoint import Checkpoint
-from runtime.errors import CheckpointError
+from runtime.errors import CheckpointError, RunError
 
 
 def made(step: int = 1) -> Checkpoint:
@@ -98,6 +98,43 @@ def test_damage_is_named_and_passed_over_for_the_newest_whole_one(
     said: list[str] = []
     assert checkpoint.newest(tmp_path, said.append) == whole
     assert len(said) == 1 and "step-000002" in said[0] and reason in said[0]
+
+
+FILES = ["model.safetensors", "optimiser.safetensors", "state.safetensors", "training.json", "manifest.json"]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_any_file_that_is_cut_or_gone_or_has_a_flipped_bit_is_named(tmp_path: Path, file: str) -> None:
+    path = checkpoint.save(tmp_path, 1, made()) / file
+    content = path.read_bytes()
+    assert not checkpoint.damage(path.parent)
+    for n in range(0, len(content), max(1, len(content) // 40)):
+        path.write_bytes(content[:n])
+        assert "altered" in checkpoint.damage(path.parent) and file in checkpoint.damage(path.parent)
+    for n in range(len(content) if file == "manifest.json" else 40):
+        at = n if file == "manifest.json" else n * len(content) // 40
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1 << n % 8]) + content[at + 1 :])
+        assert checkpoint.damage(path.parent)
+    path.unlink()
+    assert checkpoint.damage(path.parent) == f"is torn: {file} is missing"
+
+
+def test_a_save_that_cannot_take_its_place_leaves_the_one_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, rename = checkpoint.save(tmp_path, 1, made(1)), Path.rename
+
+    def refused(path: Path, to: Path) -> Path:
+        if path.name.endswith(".old") or to.name.endswith(".old"):
+            return rename(path, to)
+        raise OSError(30, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refused)
+        with pytest.raises(RunError, match="Read-only file system"):
+            checkpoint.save(tmp_path, 1, made(2))
+    assert checkpoint.read(place).scalars["step"] == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-000001"]
 
 
 def test_a_save_that_fails_leaves_the_old_one_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,10 +15,12 @@ import pytest
 from nlc.graph.graph import Graph
 from nlc.graph.nodes import Carry, Period, Unit
 from runtime import checkpoint, program
+from runtime.directory import RunDirectory
 from runtime.metrics import read
 
 from . import tiny
 from .graphs import memory, two_levels
+from .test_checkpoint import FILES
 
 ROOT = Path(__file__).resolve().parents[3]
 SOURCE = Path(tiny.__file__).read_text(encoding="utf-8")
@@ -91,53 +92,60 @@ def test_stopped_by_a_signal_and_resumed(
     assert whole == cut and rows(tmp_path / "whole") == rows(tmp_path / "cut")
 
 
-KILLED = """
-import os, signal, sys, time
+KILLER = """
+import json, os, random, shutil, signal, sys
+from pathlib import Path
 from runtime import checkpoint, program, trainer
 
-folder, what, n = sys.argv[1], sys.argv[2], int(sys.argv[3])
-left = [n]
+folder, cut, text = sys.argv[1:]
+left, doomed = 0, ""
 
-def count():
-    left[0] -= 1
-    if left[0] == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-def before(function, when):
+def dying(owner, name, when, torn=lambda *arguments, **options: None):
+    function = getattr(owner, name)
     def counted(*arguments, **options):
-        if when == what:
-            count()
+        global left
+        left -= when == doomed
+        if left == 0 and when == doomed:
+            torn(*arguments, **options)
+            os.kill(os.getpid(), signal.SIGKILL)
         return function(*arguments, **options)
-    return counted
+    setattr(owner, name, counted)
 
-checkpoint.sync = before(checkpoint.sync, "sync")
-trainer.Run.report = before(trainer.Run.report, "step")
-sys.exit(program.load(folder).main(sys.argv[4:]))
+write = Path.write_text
+dying(trainer.Run, "report", "step")
+dying(checkpoint, "save_file", "write", lambda tensors, path: Path(path).write_bytes(b"torn"))
+dying(Path, "write_text", "write", lambda path, text, **more: write(path, text[: len(text) // 2], **more))
+for owner, name in ((os, "fsync"), (Path, "mkdir"), (Path, "rename"), (Path, "replace"), (shutil, "rmtree")):
+    dying(owner, name, "write")
+
+draw, statuses = random.Random(0), []
+while not statuses or statuses[-1] == -9:
+    killed = len(statuses)
+    doomed, left = ("write", draw.randint(1, 30)) if killed % 2 else ("step", draw.randint(1, 4))
+    doomed = doomed if killed < 20 else ""  # then it is left alone
+    place = ["--resume", cut] if Path(cut, "lock.json").exists() else ["--out", cut, "--data", text]
+    if (process := os.fork()) == 0:
+        os._exit(program.load(folder).main([*place, "--keep", "2", "--quiet"]))
+    statuses.append(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+print(json.dumps(statuses))
 """
 
 
 @pytest.mark.timeout(600)
 def test_killed_twenty_times_and_resumed_each_time(package: Package, text: Path, tmp_path: Path) -> None:
-    """kill -9 between steps and, as often, between the files of a checkpoint, where its parts are synced."""
+    """kill -9 at the end of a step and, as often, at any write, some of them half done: of files, to the disk, of
+    names, when an old checkpoint is removed."""
     folder = package(streaming(), model=STREAM)
     source = (folder / "train.py").read_text(encoding="utf-8")
     (folder / "train.py").write_text(source.replace("checkpoint_every=10", "checkpoint_every=3"), encoding="utf-8")
     assert run(folder, "--out", tmp_path / "whole", "--data", text) == 0
-    cut, draw, killed = tmp_path / "cut", random.Random(0), 0
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    while True:
-        what, n = ("sync", draw.randint(1, 14)) if killed % 2 else ("step", draw.randint(1, 5))
-        place = ["--resume", cut] if cut.exists() else ["--out", cut, "--data", text]
-        count = 0 if killed >= 20 else n  # then it is left alone
-        command = [sys.executable, "-c", KILLED, folder, what, count, *place, "--quiet"]
-        done = subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True)
-        if done.returncode == 0:
-            break
-        assert done.returncode == -9, done.stderr
-        killed += 1
-    assert killed == 20
-    same(tmp_path / "whole", cut)
-    assert not list((cut / "checkpoints").glob(".*"))
+    command = [sys.executable, "-c", KILLER, str(folder), str(tmp_path / "cut"), str(text)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == json.dumps([-9] * 20 + [0]), done.stderr
+    same(tmp_path / "whole", tmp_path / "cut")
+    assert len(checkpoint.steps(tmp_path / "cut/checkpoints")) == 2
+    assert not list((tmp_path / "cut/checkpoints").glob(".*"))
 
 
 def test_a_run_is_not_resumed_as_another(
@@ -180,11 +188,11 @@ def test_time_limit(package: Package, text: Path, tmp_path: Path, capsys: pytest
         run(folder, "--out", tmp_path / "no", "--time-limit", "soon")
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "optimiser.safetensors", "training.json", "manifest.json"])
+@pytest.mark.parametrize("file", FILES)
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     package: Package, text: Path, tmp_path: Path, file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, out = package(model=stopping(SOURCE, 25)), tmp_path / "cut"
+    folder, out = package(streaming(), model=stopping(STREAM, 25)), tmp_path / "cut"
     assert run(folder, "--out", out, "--data", text) == 143
     path = out / "checkpoints/step-000025" / file
     content = bytearray(path.read_bytes())
@@ -192,7 +200,46 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     path.write_bytes(content)
     assert program.load(folder).main(["--resume", str(out)]) == 0
     err = capsys.readouterr().err
-    assert f"step-000025' is altered: {file}" in err and "passed over" in err and "going on after step 20" in err
-    (folder / "model.py").write_text(SOURCE, encoding="utf-8")
+    assert "step-000025' is " in err and "passed over" in err and "going on after step 20" in err
+    assert f"altered: {file}" in err or file == "manifest.json"  # which names the file that it lies about
+    (folder / "model.py").write_text(STREAM, encoding="utf-8")
     assert run(folder, "--out", tmp_path / "whole", "--data", text) == 0
     assert kept(tmp_path / "whole") == kept(out) and rows(tmp_path / "whole") == rows(out)
+
+
+def test_a_run_without_a_whole_checkpoint_is_not_begun_anew(
+    package: Package, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = package(model=stopping(SOURCE, 5)), tmp_path / "cut"
+    assert run(folder, "--out", out, "--data", text) == 143
+    (out / "checkpoints/step-000005/manifest.json").unlink()
+    assert run(folder, "--resume", out) == 4
+    err = capsys.readouterr().err
+    assert "step-000005' is torn: manifest.json is missing" in err and "no whole checkpoint in" in err
+    assert run(folder, "--resume", tmp_path / "nothing") == 2
+    assert "is not a run directory: it has no lock.json" in capsys.readouterr().err
+
+
+def test_lost_rows_of_metrics_are_said(
+    package: Package, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = package(model=stopping(SOURCE, 12)), tmp_path / "cut"
+    assert run(folder, "--out", out, "--data", text) == 143
+    whole = (out / "metrics.jsonl").read_text(encoding="utf-8")
+    (out / "metrics.jsonl").write_text(whole[: len(whole) // 2], encoding="utf-8")
+    assert run(folder, "--resume", out) == 2
+    assert "has lost rows: " in capsys.readouterr().err
+    assert run(folder, "--resume", out, "--allow") == 0
+    assert [row["step"] for row in rows(out)][-1] == 30
+
+
+def test_one_process_at_a_time_trains_in_a_folder(
+    package: Package, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = package(model=stopping(SOURCE, 5)), tmp_path / "cut"
+    assert run(folder, "--out", out, "--data", text) == 143
+    handle = RunDirectory(out).claim()  # as another process would: flock tells open files apart
+    assert run(folder, "--resume", out) == 2
+    assert f"another process trains in '{out}'" in capsys.readouterr().err
+    os.close(handle)
+    assert run(folder, "--resume", out) == 0

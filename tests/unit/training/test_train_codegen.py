@@ -188,9 +188,12 @@ def test_what_needs_a_layers_inputs_is_refused_at_the_rule() -> None:
     assert found.code == "NLC1001" and found.at == at(12) and "reads 'gram'" in found.message
 
 
-def test_a_precision_that_is_not_there_yet_is_refused() -> None:
-    with pytest.raises(SpecError, match="bfloat16"):
-        text_of(two_levels(precision="bfloat16"))
+def test_bfloat16_is_an_autocast_around_the_forward_pass_and_no_more() -> None:
+    plain, half = text_of(two_levels()).splitlines(), text_of(two_levels(precision="bfloat16")).splitlines()
+    assert [line for line in half if line.strip() not in {x.strip() for x in plain}] == [
+        '    precision="bfloat16",',
+        "            with run.autocast():  # matrix products in bfloat16",
+    ]
 
 
 def test_weights_that_count_tasks_are_refused() -> None:

@@ -41,6 +41,10 @@ class Tiny(nn.Module):
         )
 
     def loss(self, tokens, targets, state=None, starts=None, mask=None, final=False, learn=True):
+        nats, after = self.nats(tokens, targets, state, starts, mask, final, learn)
+        return nats.mean(), after
+
+    def nats(self, tokens, targets, state=None, starts=None, mask=None, final=False, learn=True):
         x_BTD = F.embedding(tokens, self.embedding)
         after = {"clock": {"sequence": torch.full((len(tokens),), tokens.shape[1])}}
         for i, block in enumerate(self.blocks):
@@ -51,4 +55,4 @@ class Tiny(nn.Module):
         if learn:
             self.fires["titans"] += tokens.shape[1]
         logits_BTV = F.rms_norm(x_BTD, x_BTD.shape[-1:], self.rmsnorm) @ self.embedding.mT
-        return F.cross_entropy(logits_BTV.mT, targets), after
+        return F.cross_entropy(logits_BTV.mT, targets, reduction="none"), after
