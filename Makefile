@@ -24,6 +24,7 @@ long: .venv/.dev
 	OMP_NUM_THREADS=1 .venv/bin/python bench/text.py --out bench/results/text --seconds 840
 	OMP_NUM_THREADS=1 .venv/bin/python bench/text.py --out bench/results/text --tokens 819200
 	.venv/bin/python bench/long.py --minutes 90
+	.venv/bin/python bench/stream.py
 
 check: .venv/.dev
 	.venv/bin/ruff check .

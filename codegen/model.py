@@ -24,7 +24,7 @@ from codegen.views import BlockView, ModelView
 from nlc.graph.flow import self_query
 from nlc.graph.graph import Graph
 from nlc.graph.linearity import linear
-from nlc.graph.nodes import Carry, Init, Input, Memory, Op, Output, Read, Recurrence, Rule, Shape, Weight
+from nlc.graph.nodes import Carry, Init, Input, Memory, Op, Output, Read, Recurrence, Rule, Shape, Weight, When
 
 FROM_MODEL = (
     "LanguageModel",
@@ -341,6 +341,10 @@ def _fields(graph: Graph) -> tuple[str, ...]:
         axes = ", ".join(f'"{argument(n.name)}": {tuple_([str(d) for d in n.shape])}' for n in graph.of(Input, kind))
         lines += fit(f"inputs = {{{axes}}}")
     lines += fit(f"writing = {tuple_([quoted(w) for w in writing])}")
+    seen = {graph[r.memory].level for r in graph.of(Read) if r.when is When.AFTER and in_sequence(graph[r.memory])}
+    if writing and not graph.bare:
+        at_once = [quoted(level.name) for level in graph.levels if level.id in seen]
+        lines += fit(f"at_once = {tuple_(at_once) if at_once else '()'}")
     if streams:
         lines += fit(f"streams = {tuple_([quoted(s) for s in streams])}")
     if tails:

@@ -118,15 +118,14 @@ def _segmented(graph: Graph, head: str, final: bool) -> list[str]:
         "        T, wanted = tokens_BT.shape[1], torch.is_grad_enabled()",
         "        logits, nats = [], []",
         f"        for a, b in segments(T, {cuts}):",
-        "            with torch.enable_grad():  # a token's own error needs a graph, whatever the caller wants",
+        "            awaited = {",
+        *(f"                {w}" for w in _awaited(graph, levels)),
+        "            }",
+        "            # a token's own error needs a graph, whatever the caller wants",
+        "            with torch.set_grad_enabled(wanted or any(awaited.values())):",
         "                at = {name: ticks + a for name, ticks in clock.items()}",
         f"                part_BTV, state, calls = self.read(tokens_BT[:, a:b], state, at, learn{unread})",
         "                part_BT = nats_of(part_BTV, targets_BT[:, a:b])",
-    ]
-    lines += [
-        "                awaited = {",
-        *(f"                    {w}" for w in _awaited(graph, levels)),
-        "                }",
     ]
     given = f", targets_BT[:, a:b] != {IGNORED}" if any(erases(m) for m in memories) else ""
     lines.append(f"                state = self.learn(part_BT, calls, state, awaited{given})")

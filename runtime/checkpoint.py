@@ -60,17 +60,28 @@ def save(folder: Path, step: int, checkpoint: Checkpoint, keep: int = 0) -> Path
 
 
 def write(place: Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint at `place`, replacing one that is there.  Raises Unsaved, with that one as it was."""
+    """Write a checkpoint at `place`, replacing one that is there."""
+    tensors = {"model": checkpoint.weights, "optimiser": checkpoint.optimiser}
+    tensors |= {"state": flat(checkpoint.state)} if checkpoint.state else {}
+    return write_folder(place, tensors, {"training": checkpoint.scalars})
+
+
+def write_folder(
+    place: Path, tensors: Mapping[str, Mapping[str, Tensor]], scalars: Mapping[str, Mapping[str, Any]]
+) -> Path:
+    """A folder of <name>.safetensors and <name>.json, with a manifest: it appears whole, replacing one that is there.
+
+    Raises Unsaved where it cannot be written; what was there is then as it was.
+    """
     making = place.with_name(f".{place.name}.{os.getpid()}")
     old = place.with_name(f".{place.name}.{os.getpid()}.old")
     try:
         shutil.rmtree(making, ignore_errors=True)
         making.mkdir(parents=True)
-        put_tensors(making / "model.safetensors", checkpoint.weights)
-        put_tensors(making / "optimiser.safetensors", checkpoint.optimiser)
-        if checkpoint.state:
-            put_tensors(making / "state.safetensors", flat(checkpoint.state))
-        put_text(making / "training.json", json.dumps(checkpoint.scalars, indent=1) + "\n")
+        for name, values in tensors.items():
+            put_tensors(making / f"{name}.safetensors", values)
+        for name, facts in scalars.items():
+            put_text(making / f"{name}.json", json.dumps(facts, indent=1) + "\n")
         files = {path.name: {"bytes": path.stat().st_size, "sha256": digest(path)} for path in sorted(making.iterdir())}
         put_text(making / MANIFEST, json.dumps({"format": FORMAT, "files": files}, indent=1) + "\n")
         sync(making)

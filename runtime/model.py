@@ -72,6 +72,7 @@ class Sequenced(Weights):
     """What language models and bare programs share: levels that write, and clocks."""
 
     writing: tuple[str, ...] = ()  # names of the levels that write inside a sequence, fastest first
+    at_once: tuple[str, ...] | None = None  # those of them whose writes the same token's reads see; None: any may be
     streams: tuple[str, ...] = ()  # places (without the layer) whose state survives a document border
     tails: Mapping[str, tuple[str, str]] = MappingProxyType(
         {}
@@ -190,7 +191,9 @@ class LanguageModel(Sequenced):
         raise NotImplementedError
 
     def peek(self, tokens: Tensor, state: State, clock: Clock, learn: frozenset[str]) -> Tensor:
-        return self.run(tokens, torch.full_like(tokens, IGNORED), state, clock, True, learn)[0]
+        """Only what the token's own reads see is written: the state is dropped."""
+        seen = learn if self.at_once is None else learn.intersection(self.at_once)
+        return self.run(tokens, torch.full_like(tokens, IGNORED), state, clock, True, seen)[0]
 
     def forward(
         self,
@@ -225,6 +228,20 @@ class LanguageModel(Sequenced):
         logits, _, state, waiting = self._scatter(rows, state, tokens.shape, allowed, False, peeking=True)
         waiting = torch.where(waiting == NOTHING, held.to(waiting.device), waiting)
         return logits, self._all_closed(state, allowed) | {"unlearned": {"token": waiting}}
+
+    def unlearning(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Logits and the state after all of `tokens`, of which nothing is learned: so none waits for its target.
+
+        Raises ValueError where the sequences of the state have fallen out of step.
+        """
+        self._check(tokens, None, None, None, state)
+        state, held = self._resumed(tokens, state)
+        if not self._uniform(state, held):
+            raise ValueError("state: its sequences have different lengths; read them one group at a time")
+        fed = torch.cat((held[:, None], tokens), 1) if int(held[0]) != NOTHING else tokens
+        ignored, nobody = torch.full_like(fed, IGNORED), frozenset[str]()
+        logits, _, state = self.run(fed, ignored, state, self.clock(state), False, nobody)
+        return logits[:, -tokens.shape[1] :], self.closed(self.advanced(state, fed.shape[1]), nobody)
 
     def loss(
         self,

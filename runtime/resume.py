@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from runtime import checkpoint
 from runtime.checkpoint import Checkpoint
@@ -81,15 +81,7 @@ def newest(directory: RunDirectory, warn: Callable[[str], None]) -> tuple[Path, 
 
 def restore(found: Checkpoint, place: Path, model: nn.Module, levels: Sequence[Level]) -> None:
     """Weights, levels and counters of a model as they were.  Raises CheckpointError where they do not fit."""
-    mine = {name: tuple(x.shape) for name, x in model.state_dict().items()}
-    theirs = {name: tuple(x.shape) for name, x in found.weights.items()}
-    if mine != theirs:
-        wrong = [Difference(n, theirs.get(n), mine.get(n)) for n in dict.fromkeys([*mine, *theirs])
-                 if theirs.get(n) != mine.get(n)]  # fmt: skip
-        more = f"\n  and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        lines = "\n".join(f"  weight {difference}" for difference in wrong[:5])
-        raise CheckpointError(f"'{place}' does not fit this model:\n{lines}{more}", USAGE)
-    model.load_state_dict(found.weights)
+    put_weights(model, found.weights, place)
     for level in levels:
         try:
             level.restore(found.scalars["updates"][level.name], found.optimiser)
@@ -99,6 +91,19 @@ def restore(found: Checkpoint, place: Path, model: nn.Module, levels: Sequence[L
     counts: dict[str, int] = getattr(model, "fires", {})
     counts.update({name: n for name, n in found.scalars["fires"].items() if name in counts})
     checkpoint.restore_random_states(found.scalars, next(model.parameters()).device)
+
+
+def put_weights(model: nn.Module, weights: Mapping[str, Tensor], place: Path) -> None:
+    """The weights that `place` holds into the model.  Raises CheckpointError that names those that do not fit."""
+    mine = {name: tuple(x.shape) for name, x in model.state_dict().items()}
+    theirs = {name: tuple(x.shape) for name, x in weights.items()}
+    if mine != theirs:
+        wrong = [Difference(n, theirs.get(n), mine.get(n)) for n in dict.fromkeys([*mine, *theirs])
+                 if theirs.get(n) != mine.get(n)]  # fmt: skip
+        more = f"\n  and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        lines = "\n".join(f"  weight {difference}" for difference in wrong[:5])
+        raise CheckpointError(f"'{place}' does not fit this model:\n{lines}{more}", USAGE)
+    model.load_state_dict(weights)
 
 
 def finite(values: Sequence[float]) -> list[float]:

@@ -21,6 +21,8 @@ GROUPS = {  # module: its commands, as `nlc --help` lists them
     "starting": ("init", "diff"),
     "programs": ("compile", "verify"),
     "runs": ("train", "eval"),
+    "generate": ("generate",),
+    "state": ("state",),
     "replay": ("replay",),
     "tokenizer": ("tokenizer",),
     "doctor": ("doctor",),

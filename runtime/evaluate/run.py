@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from runtime import checkpoint, data, program
+from runtime import data
 from runtime.device import choose
-from runtime.directory import RunDirectory
-from runtime.errors import USAGE, RunError
 from runtime.evaluate.loss import Result, evaluate
 from runtime.numerics import subnormals_flushed
+from runtime.trained import of_run
 
 
 def evaluate_run(
@@ -28,26 +27,16 @@ def evaluate_run(
     tokens: about how many to read; 0 is the whole validation part.  Says so to `warn` where that data has changed.
     Raises RunError (DataError, CheckpointError).
     """
-    path = Path(path)
-    if not path.is_dir():
-        raise RunError(f"no such run directory: '{path}'", USAGE)
-    one = path.name.startswith("step-") and path.parent.name == "checkpoints"
-    directory = RunDirectory(path.parent.parent if one else path)
-    lock = directory.read_lock()
-    place = path if one else checkpoint.newest(directory.checkpoints, warn)
-    train = program.load(directory.code)
-    model = train.build(seed=0).to(choose(device))
-    model.load_state_dict(checkpoint.read(place).weights)
-    learned = lock.get("data", {})
-    found = data.again(learned, text, field=field, run=directory.path, note=warn)
+    trained = of_run(path, warn=warn)
+    learned, settings = trained.facts.get("data", {}), trained.settings
+    found = data.again(learned, text, field=field, run=trained.package.parent, note=warn)
     if text is None and found.digest != learned.get("sha256"):
         now, then = found.digest[:16], str(learned.get("sha256"))[:16]
         warn(f"{found.source} is another text than when the run began: digest {then} -> {now}")
-    settings = train.settings
     data.check(found, settings.context, settings.vocab)
     with subnormals_flushed():
         return evaluate(
-            model,
+            trained.model.to(choose(device)),
             found.validation,
             batch=settings.batch,
             context=settings.context,

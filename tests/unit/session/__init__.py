@@ -1,0 +1,1 @@
+"""Sessions: what is drawn, what is shown, what is kept."""
