@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from runtime import checkpoint, diverge, metrics, plot, resume, settings, summary
+from runtime import checkpoint, diverge, metrics, plot, probe, resume, settings, summary
 from runtime import data as texts
 from runtime.batches import Batch, Crops, Lanes
 from runtime.checkpoint import Checkpoint
@@ -42,6 +42,7 @@ from runtime.processes import Processes
 from runtime.progress import Report, display
 from runtime.settings import Settings
 from runtime.signals import Stop
+from runtime.trends import Trends
 
 FINAL = 16  # times the tokens of a validation on the way are read at the end
 INTERRUPTED = 130
@@ -64,6 +65,7 @@ class Run:
         self.result: dict[str, Any] = {}
         self.batch: Batch | None = None  # the last one given out
         self.metrics: metrics.Metrics | None = None
+        self.trends = Trends()
         self.state: Any = None  # what the last step left
         self.step = 0  # steps done
         self.running = 0  # the step that is running, from 1
@@ -107,6 +109,8 @@ class Run:
         self._begin(model, levels)
         while self.step < self.settings.steps:
             self.running = self.step + 1
+            for level in self.levels:
+                level.watched |= self._logs(self.running)
             yield self.step
         self._finish()
 
@@ -125,6 +129,8 @@ class Run:
                     self.text.tokenizer.keep(self.directory.path)
                 self.directory.write_lock(self._facts())
             self.metrics = metrics.Metrics(self.directory.metrics, scalars.get("rows", 0))
+            for row in self.metrics.rows:
+                self.trends.see(row)
         size = f"{self.parameters:,} parameters, {self.settings.tokens:,} tokens a step"
         self.display.note(f"{self.settings.name}: {size}, in {self.directory.path}")
         if self.step:
@@ -179,11 +185,11 @@ class Run:
         """
         s = self.settings
         self.step += 1
-        self.state = state
+        before, self.state = self.state, state
         self.losses.append(loss.detach())
         last = self.step == s.steps
         if self._logs(self.step):
-            self._log()
+            self._log(self._probe(before))
         if last:  # `steps` does the rest
             return
         if due(self.step, s.validate_every):
@@ -212,8 +218,15 @@ class Run:
     def _logs(self, step: int) -> bool:
         return step in (1, self.settings.steps) or due(step, self.settings.log_every)
 
-    def _log(self) -> None:
-        """A row of metrics and the display, from the steps since the last row."""
+    def _probe(self, state: Any) -> dict[str, float]:
+        """What the levels inside a sequence do; `state` is what the step's sequences went on from, in a stream."""
+        if not self.processes.first or self.batch is None:
+            return {}
+        with self._pause():
+            return probe.probe(self.model, *self.batch, state if getattr(self.model, "streams", ()) else None)
+
+    def _log(self, inside: dict[str, float]) -> None:
+        """A row of metrics and the display, from the steps since the last row; `inside`: what a look inside found."""
         mean = torch.stack(self.losses).mean()
         norms = metrics.norms(self.state or {})
         squares = torch.tensor(list(norms.values())).square()
@@ -225,14 +238,21 @@ class Run:
         speed = (self.step - self.clocked) * self.settings.tokens / (now - self.clock)
         self.training += now - self.clock
         values: dict[str, float] = {"train/loss": loss, "perf/tokens_per_s": speed}
-        values |= {f"grad/{level.name}/norm": float(level.norm) for level in self.levels if level.norm is not None}
+        for level in self.levels:
+            values |= level.seen()
         values |= {f"memory/{name}/norm": norm for name, norm in zip(norms, squares.sqrt().tolist(), strict=True)}
         values |= {f"level/{name}/fires": count for name, count in self.fires().items()}
-        self._write(values)
+        self._write(values | inside)
+        self._warn_of_memories()
         left = (self.settings.steps - self.step) * self.training / self.step
         self.display.update(Report(self.step, self.settings.steps, loss, speed, left))
         self.losses, self.loss = [], loss
         self.clock, self.clocked = time.perf_counter(), self.step
+
+    def _warn_of_memories(self) -> None:
+        """A line for every memory that is about to vanish or explode since the last row."""
+        for memory, words in self.trends.see(self.metrics.rows[-1]).items() if self.metrics else ():
+            self._warn(f"warning: step {self.step}: memory {memory} {words}; look at its rate and retention")
 
     def fires(self) -> dict[str, int]:
         """Updates of every level so far, as the model and the levels count them."""
@@ -272,6 +292,7 @@ class Run:
             "tokens": self.step * self.settings.tokens,
             "updates": {level.name: level.count for level in self.levels},
             "fires": dict(getattr(self.model, "fires", {})),
+            "levels": {level.name: level.last() for level in self.levels},
             "random": checkpoint.random_state(),
             "losses": [float(loss) for loss in self.losses],
             "loss": self.loss if math.isfinite(self.loss) else None,

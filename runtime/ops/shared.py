@@ -42,6 +42,7 @@ from runtime.ops.stack import (
     split,
     unfolded,
 )
+from runtime.ops.watch import Watch, Watched, squared
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def shared_product(
     learn: bool = True,
     outputs: bool = True,
     final: bool = False,
+    name: str = "",
 ) -> Shared:
     """Write and read self-generated matrix memories that share keys, rates and retention.
 
@@ -96,6 +98,7 @@ def shared_product(
     outputs=False: k, v, rate and keep are not returned
     final: nobody but a later call with the same readouts reads the states returned.  A box read through one goes on
         as its rows {"rows": w S, "held.rows": ...}, (B, H, n, K), and is neither advanced nor among the bounds
+    name: what the boxes belong to, for who watches: a box is the memory <name>.<box>
 
     Gradients are of first order; a token's own error (`own_errors`) can be differentiated again.  Raises RuntimeError
     where any other second derivative is asked for.
@@ -111,9 +114,10 @@ def shared_product(
             "learn": learn,
             "outputs": outputs,
             "final": final,
+            "name": name,
         }
         return headless.call_shared(shared_product, flow, states, queries, extras, weights, start, **more)
-    phase = phase % chunk
+    phase, outputs = phase % chunk, outputs or Watched.by is not None
     if readouts:
         states, start, queries = fold(states, start, queries, readouts, final)
     kind = Kind(erase, objective == "l2", kept, start is not None)
@@ -139,7 +143,10 @@ def shared_product(
         pieces.append(piece)
         t += count * length
     held = now if (phase + T) % chunk == 0 else held
-    return gather(layout, pieces, now, held, chunk)
+    made = gather(layout, pieces, now, held, chunk)
+    if Watched.by and name and learn:
+        observe(Watched.by, name, made, layout, S0, chunk, phase)
+    return made
 
 
 class Piece:
@@ -163,6 +170,21 @@ def gather(layout: Layout, pieces: list[Piece], now: Tensor, held: Tensor, chunk
     state = {box: {"M": running[box]} | ({"held.M": frozen[box]} if chunk > 1 else {}) for box in layout.rows}
     streams = [[getattr(p, name) for p in pieces] for name in ("k", "v", "rate", "keep")]
     return Shared(bounds, *(None if x[0] is None else along(1, x) for x in streams), unfolded(state))
+
+
+def observe(by: Watch, name: str, made: Shared, layout: Layout, S0: Tensor | None, chunk: int, phase: int) -> None:
+    """The surprise of every box: |M_{t'} (c k - v) + (1 - c) M_0 k| |k|, c as in product.py; rates and retention."""
+    k, v, kind = made.k, made.v, layout.kind
+    assert k is not None and v is not None
+    c = made.keep.exp().unsqueeze(-1) if kind.kept and made.keep is not None else 1.0
+    asked = (c * k if kind.l2 else 0.0) - v
+    starts = None if S0 is None or not (kind.kept and kind.l2) else unstacked(layout, S0)
+    for box, bounds in made.bounds.items():
+        error = read_chunks(bounds, asked, chunk, phase)
+        if starts is not None:
+            error = error + (1 - c) * torch.einsum("bhok,bthk->btho", starts[box], k)
+        by.add(f"{name}.{box}", "surprise", (squared(error) * squared(k)).sum(), k.shape[0] * k.shape[1])
+        by.speed(f"{name}.{box}", made.rate, made.keep)
 
 
 def unstacked(layout: Layout, stack: Tensor) -> dict[str, Tensor]:
