@@ -49,6 +49,7 @@ class Options:
     resume: bool  # go on with the run that `out` holds
     allow: bool  # even where something else than before would be trained
     time_limit: float  # seconds after which the run is saved and ends; 0 is none
+    tensorboard: bool  # mirror the metrics
     quiet: bool
     json: bool
 
@@ -75,6 +76,9 @@ def read(settings: Settings, arguments: Sequence[str] | None = None) -> tuple[Se
     parser.add_argument("--time-limit", type=duration, default=0.0, metavar="TIME",
                         help="save and end with status 75 after so long: 90, 90s, 15m, 2h30m")  # fmt: skip
     parser.add_argument("--keep", type=natural, default=0, help="keep only so many of the newest checkpoints (all)")
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="mirror the metrics for TensorBoard, below the run directory"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--json", action="store_true", help="the result as JSON on standard output")
     given = parser.parse_args(arguments)
@@ -89,6 +93,7 @@ def read(settings: Settings, arguments: Sequence[str] | None = None) -> tuple[Se
         resume=given.resume is not None,
         allow=given.allow,
         time_limit=given.time_limit,
+        tensorboard=given.tensorboard,
         quiet=given.quiet,
         json=given.json,
     )

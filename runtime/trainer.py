@@ -36,6 +36,7 @@ from runtime.directory import PACKAGE, RunDirectory, environment, fresh
 from runtime.errors import DATA_MISSING, Diverged, Interrupted, Lost, Preempted, RunError
 from runtime.evaluate.loss import Result, evaluate
 from runtime.level import Level
+from runtime.mirror import Mirror
 from runtime.model import State, over
 from runtime.numerics import flush_subnormals
 from runtime.processes import Processes
@@ -65,6 +66,7 @@ class Run:
         self.result: dict[str, Any] = {}
         self.batch: Batch | None = None  # the last one given out
         self.metrics: metrics.Metrics | None = None
+        self.mirror: Mirror | None = None
         self.trends = Trends()
         self.state: Any = None  # what the last step left
         self.step = 0  # steps done
@@ -123,6 +125,8 @@ class Run:
         going_on = self.processes.largest(int(self.options.resume and self.directory.lock.exists()))
         scalars = self._resume() if going_on else {}
         if self.processes.first:
+            if self.options.tensorboard:
+                self.mirror = Mirror(self.directory.path, self.step * self.settings.tokens)
             if not going_on:
                 self.directory.begin(self.package, again=self.options.resume)
                 if self.text.tokenizer is not None:
@@ -307,6 +311,8 @@ class Run:
         if self.metrics is not None:
             tokens = self.step * self.settings.tokens
             self.metrics.write(self.step, tokens, time.perf_counter() - self.began, values)
+            if self.mirror is not None:
+                self.mirror.write(self.metrics.rows[-1])
 
     @contextmanager
     def _pause(self) -> Iterator[None]:
@@ -382,6 +388,8 @@ class Run:
             if error is not None:
                 self._draw()
             self.metrics.close()
+        if self.mirror is not None:
+            self.mirror.close()
         if error is None:
             self.processes.leave()
             if self.result:

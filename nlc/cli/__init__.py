@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from nlc.cli import demo, doctor, programs, runs, specs, starting, tokenizer
+from nlc.cli import demo, doctor, programs, reporting, runs, specs, starting, tokenizer
 from nlc.cli.common import Status, Stop, note, say, say_json
 
 app = typer.Typer(
@@ -41,7 +41,7 @@ def options(
     pass
 
 
-for group in (specs, starting, programs, runs, tokenizer, doctor, demo):
+for group in (specs, starting, programs, runs, reporting, tokenizer, doctor, demo):
     group.register(app)
 
 

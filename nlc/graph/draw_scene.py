@@ -25,10 +25,12 @@ COLOURS: dict[str, tuple[str, str]] = {
     "value": ("#c26a00", "#f2a93b"), "rate": ("#9333ea", "#c58bff"), "retain": ("#3f8f1f", "#84d35f"),
     "rule": ("#be185d", "#f783b8"), "objective": ("#0e7490", "#5cc8e6"), "write": ("#475569", "#a9b6cf"),
     "error": ("#dc2626", "#ff7b7b"), "initialises": ("#94a3b8", "#65738f"),
+    "plain": ("#475569", "#a9b6cf"), "through": ("#0068b0", "#5cb4f2"), "first": ("#b85400", "#f2a14a"),
+    "stopped": ("#8a8f9c", "#7d8597"),
 }  # fmt: skip
 SANS = "Inter, system-ui, Segoe UI, Helvetica, Arial, sans-serif"
 MONO = "ui-monospace, SFMono-Regular, Menlo, Consolas, monospace"
-DASHES = {"error": "7 4", "initialises": "2 4"}
+DASHES = {"error": "7 4", "initialises": "2 4", "first": "8 4", "stopped": "2 4"}
 
 
 def width_of(text: str, size: float) -> float:
@@ -121,18 +123,18 @@ class Scene:
 
     # ---- as SVG -----------------------------------------------------------------------------------------------
 
-    def svg(self, title: str, description: str = "", margin: float = 24) -> str:
-        """The picture.  Colours follow the reader's light or dark scheme."""
+    def svg(self, title: str, description: str = "", margin: float = 24, top: float = 0) -> str:
+        """The picture, from `top` on.  Colours follow the reader's light or dark scheme."""
         right, bottom = self.size()
-        width, height = right + margin, bottom + margin
+        size, down = (_n(right + margin), _n(bottom + margin - top)), f'y="{_n(top)}" ' if top else ""
         parts = [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_n(width)} {_n(height)}" width="{_n(width)}"'
-            f' height="{_n(height)}" role="img" font-family="{SANS}">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 {_n(top)} {size[0]} {size[1]}" width="{size[0]}"'
+            f' height="{size[1]}" role="img" font-family="{SANS}">',
             f"<title>{escape(title)}</title>",
             *([f"<desc>{escape(description)}</desc>"] if description else []),
             f"<style>{_style()}</style>",
             f"<defs>{''.join(_arrowhead(c) for c in sorted({x.colour for x in self.lines if x.arrow}))}</defs>",
-            f'<rect class="f-paper" width="{_n(width)}" height="{_n(height)}"/>',
+            f'<rect class="f-paper" {down}width="{size[0]}" height="{size[1]}"/>',
             *map(_box, self.boxes), *map(_line, self.lines), *map(_box, self.chips), *map(_text, self.texts),
             "</svg>",
         ]  # fmt: skip
