@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories; several are compared.")],
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="FILE", help="Where to write; else RUN/report.html, compared.html.")
+        Path | None, typer.Option("-o", "--out", metavar="FILE", help="Where to write; RUN/report.html otherwise.")
     ] = None,
     samples: Annotated[
         bool, typer.Option("--samples/--no-samples", help="Whether each run's checkpoint writes some text.")

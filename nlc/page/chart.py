@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, quoteattr
 from zlib import crc32
 
 from nlc.graph.draw_scene import shortened, width_of
@@ -70,7 +70,7 @@ def svg(panel: Panel, width: float, height: float, about: int = 4) -> str:
         parts += _last(panel.series[0], x, y)
     words = f"{panel.title}, {panel.unit}, against tokens"
     return (
-        f'<svg class="plot" viewBox="0 0 {_n(width)} {_n(height)}" role="img" aria-label="{escape(words)}"'
+        f'<svg class="plot" viewBox="0 0 {_n(width)} {_n(height)}" role="img" aria-label={quoteattr(words)}'
         f' style="--w:{_n(width)}px">{"".join(parts)}</svg>'
     )
 

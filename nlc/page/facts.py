@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from nlc.explain import Explanation
@@ -23,7 +25,7 @@ class Sample:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Facts:
     """One run.  Where something is missing its field is empty, and `missing` says why, in words."""
 
@@ -39,12 +41,12 @@ class Facts:
     checkpoint: str = ""  # the newest whole one
     samples: Sequence[Sample] = ()
     warnings: Sequence[str] = ()
-    missing: Mapping[str, str] = ()  # type: ignore[assignment]  # "spec", "samples", "metrics" -> why it is not there
+    missing: Mapping[str, str] = field(default_factory=dict)  # "spec", "samples", "metrics" -> why it is not there
 
     def points(self, metric: str, unit: float = 1.0) -> Points:
         """(tokens, value) of every row that has the metric; None where the value was not finite."""
-        found = [(row.get("tokens"), row[metric]) for row in self.rows if metric in row]
-        return [(x, y / unit if isinstance(y, int | float) else None) for x, y in found if isinstance(x, int | float)]
+        found = self._columns.get(metric, [])
+        return found if unit == 1 else [(x, None if y is None else y / unit) for x, y in found]
 
     def last(self, metric: str) -> float | None:
         """The metric's last finite value."""
@@ -74,5 +76,18 @@ class Facts:
     @property
     def metrics(self) -> list[str]:
         """Names of all metrics, in the order they appear."""
-        names = dict.fromkeys(name for row in self.rows for name in row)
-        return [name for name in names if "/" in name]
+        return list(self._columns)
+
+    @cached_property
+    def _columns(self) -> dict[str, Points]:
+        """Every metric against tokens."""
+        found: dict[str, Points] = {}
+        for row in self.rows:
+            x = row.get("tokens")
+            if not isinstance(x, int | float):
+                continue
+            for name, y in row.items():
+                if "/" in name:
+                    value = float(y) if isinstance(y, int | float) and math.isfinite(y) else None
+                    found.setdefault(name, []).append((x, value))
+        return found

@@ -121,7 +121,7 @@ def _data(run: Facts) -> dict[str, Any]:
         "warnings": list(run.warnings),
         "samples": [asdict(sample) for sample in run.samples],
         "spec": run.spec.resolved() if run.spec else None,
-        "origins": {value.strip(): origin for value, origin in tables.spec_lines(run.resolved) if origin},
+        "origins": [list(line) for line in tables.spec_lines(run.resolved) if line[1]],
         "explained": asdict(run.explained) if run.explained else None,
         "lock": dict(run.lock),
         "missing": dict(run.missing),

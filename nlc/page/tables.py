@@ -101,7 +101,8 @@ def level_of(key: str) -> str:
 
 
 def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value).strip()
+    text = str(value).lower() if isinstance(value, bool) else str(value).strip()
+    return re.sub(r" {2,}#", "  #", text)  # comments of a program are aligned for a wide page
 
 
 def spec_lines(resolved: str) -> Iterator[tuple[str, str]]:

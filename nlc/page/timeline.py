@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, quoteattr
 
 from nlc.explain import is_attention
 from nlc.graph.draw_levels import said_period
@@ -86,7 +86,7 @@ def _svg(graph: Graph, beats: list[Beat], x: Scale, what: str, width: float, ste
     title = "one sequence" if what == "token" else f"{int(x.high)} steps"
     return (
         f'<svg class="plot" viewBox="0 0 {_n(width)} {_n(bottom + 24)}" role="img" style="--w:{_n(width)}px"'
-        f' aria-label="{escape(f"When each level of {graph.name} is updated, in {title}")}">{"".join(parts)}</svg>'
+        f" aria-label={quoteattr(f'When each level of {graph.name} is updated, in {title}')}>{''.join(parts)}</svg>"
     )
 
 
