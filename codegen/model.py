@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import math
 import re
 from dataclasses import replace
 
@@ -103,7 +104,7 @@ def _imports(text: str, bare: bool) -> tuple[str, ...]:
 OPS = frozenset(
     "Call Learner Matrix Mlp Swiglu Vector Write apply_matrix attention causal_conv ended heads held l2norm layernorm "
     "linear log_share memory merge newton_schulz norm now outer own_errors past periodic poly previous read "
-    "read_chunks readout rmsnorm rope segments shared_product trace".split()
+    "readout rmsnorm rope segments shared_product trace".split()
 )
 
 
@@ -243,12 +244,20 @@ def _equations(emitter: Emitter) -> tuple[str, ...]:
     return tuple(lines)
 
 
+def _constant(value: float) -> str:
+    """The number; math.log(0.05) where that is the same and shorter to read."""
+    written = number(value)
+    if len(written) > 12 and math.log(short := float(f"{math.exp(value):.9g}")) == value:
+        return f"math.log({number(short)})"
+    return written
+
+
 def _put(weight: Weight) -> str:
     shape = ", ".join(map(str, weight.shape or ()))
     scale = 1.0 if weight.scale is None else weight.scale
     match weight.init:
         case Init.CONSTANT:
-            value = f"constant({number(scale)}{', ' if shape else ''}{shape})"
+            value = f"constant({_constant(scale)}{', ' if shape else ''}{shape})"
         case Init.IDENTITY:
             *leading, _, n = weight.shape or (0, 0)
             value = f"{number(scale)} * torch.eye({n}).repeat({', '.join(map(str, [*leading, 1, 1]))})"

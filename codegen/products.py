@@ -34,12 +34,8 @@ def shared_product(emitter: Emitter, recurrence: Recurrence, read: Read | None) 
         return
     memory: Memory = emitter.graph[read.memory]
     emitter.need(read.query)
-    emitter.scope.runtime.add("read_chunks")
     out = emitter.variable(read.name or memory.name, read.id)
-    at = phase(clock_of(memory, "t"), memory.chunk)
-    emitter.say(
-        f'{out} = read_chunks({name}.bounds["{memory.name}"], {spread(emitter, read.query)}, {memory.chunk}, {at})'
-    )
+    emitter.say(f'{out} = {name}.read("{memory.name}", {spread(emitter, read.query)})')
     emitter.define(read.id, out)
 
 
@@ -101,9 +97,7 @@ def _shared_call(emitter: Emitter, recurrence: Recurrence, name: str) -> None:
         arguments.append(f'objective="{first.objective.kind}"')
     outside = set().union(*(emitter.uses.get(id, set()) for id in results)) - {recurrence.id, *recurrence.inside}
     arguments += [f'learn="{graph[first.level].name}" in learn'] + ["outputs=False"] * (not outside)
-    rowwise = {read.memory for read in maps.values()}
-    elsewhere = {r.memory for r in graph.of(Read, emitter.block) if r.id not in inside | emitter.targets}
-    if rowwise and not rowwise & elsewhere:
+    if first.retain_to_start:
         arguments.append("final=final")
         emitter.final = True
     emitter.scope.runtime.add("shared_product")

@@ -108,6 +108,7 @@ def _segmented(graph: Graph, head: str, final: bool) -> list[str]:
     }
     cuts = ", ".join(f"({_at(t)}, {n})" for t, n in sorted(ticks, key=lambda c: (c[1], c[0])))
     said = ", ".join(f"{graph[level].name} ({graph[level].period})" for level in levels)
+    unread = ", final or b < T" * final  # by anybody but the next segment
     lines = [
         "    def run(self, tokens_BT, targets_BT, state, clock, final, learn):",
         f'        """Segment by segment: none crosses a tick of {said}.',
@@ -120,7 +121,7 @@ def _segmented(graph: Graph, head: str, final: bool) -> list[str]:
         f"        for a, b in segments(T, {cuts}):",
         "            with torch.enable_grad():  # a token's own error needs a graph, whatever the caller wants",
         "                at = {name: ticks + a for name, ticks in clock.items()}",
-        f"                part_BTV, state, calls = self.read(tokens_BT[:, a:b], state, at, learn{', final' * final})",
+        f"                part_BTV, state, calls = self.read(tokens_BT[:, a:b], state, at, learn{unread})",
         "                part_BT = nats_of(part_BTV, targets_BT[:, a:b])",
     ]
     lines += [

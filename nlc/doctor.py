@@ -73,7 +73,9 @@ def threads() -> Iterator[Finding]:
     capability = torch.backends.cpu.get_cpu_capability()
     plain = capability in ("DEFAULT", "NO AVX")
     yield Finding("processor", capability, *(("slow", "no vector instructions that torch can use") if plain else ()))
-    if not torch.set_flush_denormal(True):
+    flushes = torch.set_flush_denormal(True)
+    torch.set_flush_denormal(False)
+    if not flushes:
         yield Finding("subnormal numbers", "kept", "slow", "a trained model slows down by half over them")
 
 

@@ -284,7 +284,8 @@ class LanguageModel(Sequenced):
 
     def _resumed(self, tokens: Tensor, state: State | None) -> tuple[State, Tensor]:
         if state is None:
-            state = self.start(len(tokens)) | {"clock": self.fresh_clock(len(tokens))}
+            with torch.enable_grad():  # a memory that has not moved is known by being its start, gradient and all
+                state = self.start(len(tokens)) | {"clock": self.fresh_clock(len(tokens))}
         held = state.get("unlearned", {}).get("token")
         nothing = torch.full((len(tokens),), NOTHING, dtype=tokens.dtype, device=tokens.device)
         state = self.opened({p: r for p, r in state.items() if p != "unlearned"})

@@ -38,7 +38,7 @@ from runtime.evaluate.loss import Result, evaluate
 from runtime.level import Level
 from runtime.mirror import Mirror
 from runtime.model import State, over
-from runtime.numerics import flush_subnormals
+from runtime.numerics import subnormals_flushed
 from runtime.processes import Processes
 from runtime.progress import Report, display
 from runtime.settings import Settings
@@ -62,6 +62,7 @@ class Run:
         self.directory = RunDirectory(out)
         self.display = display(self.settings.steps, self.options.quiet or not self.processes.first)
         self.stop = Stop()
+        self.flushed = subnormals_flushed()
         self.status = 0
         self.result: dict[str, Any] = {}
         self.batch: Batch | None = None  # the last one given out
@@ -117,7 +118,6 @@ class Run:
         self._finish()
 
     def _begin(self, model: nn.Module, levels: Sequence[Level]) -> None:
-        flush_subnormals()
         self.model, self.levels = model, list(levels)
         self.parameters = sum(p.numel() for p in model.parameters())
         for level in self.levels:
@@ -375,12 +375,14 @@ class Run:
 
     def __enter__(self) -> Run:
         self.stop.__enter__()
+        self.flushed.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         self.display.__exit__(kind, error, trace)
+        self.flushed.__exit__(None, None, None)
         message = "" if error is None else self._said(error)
         if message and (self.processes.first or isinstance(error, Lost)):
             print(f"error: {message}", file=sys.stderr, flush=True)

@@ -135,9 +135,17 @@ def _memory(graph: Graph, memory: Memory) -> Count:
     grams = sum(prod(s[:-2]) * s[-1] ** 2 for s in matrices) if uses(memory.rule, "gram") else 0
     kept = 1 + (memory.chunk > 1) + sum(len(level.state) for level in memory.rule.levels)
     state = size * kept + (size + grams if token and memory.period.count > 1 else 0)
-    return Count(
-        state=state, flops=_write(memory, size, bool(grams)), saved=size // memory.chunk if memory.chunk > 1 else 0
+    return Count(state=state, flops=_write(memory, size, bool(grams)), saved=_boundaries(graph, memory, size))
+
+
+def _boundaries(graph: Graph, memory: Memory, size: int) -> int:
+    """Numbers kept at every chunk's first token, for one token: a state, or one product for all that share it."""
+    shared = next(
+        (r.members for r in graph.of(Recurrence) if r.lowering == "shared_product" and memory.id in r.members), ()
     )
+    if shared:
+        size = prod(memory.heads) * memory.inner**2 if memory.id == shared[0] else 0
+    return size // memory.chunk if memory.chunk > 1 or shared else 0
 
 
 def _write(memory: Memory, size: int, erases: bool) -> int:

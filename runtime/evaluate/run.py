@@ -9,7 +9,7 @@ from runtime import checkpoint, data, program
 from runtime.directory import RunDirectory
 from runtime.errors import USAGE, RunError
 from runtime.evaluate.loss import Result, evaluate
-from runtime.numerics import flush_subnormals
+from runtime.numerics import subnormals_flushed
 
 
 def evaluate_run(
@@ -25,7 +25,6 @@ def evaluate_run(
 
     tokens: about how many to read; 0 is the whole validation part.  Raises RunError (DataError, CheckpointError).
     """
-    flush_subnormals()
     path = Path(path)
     if not path.is_dir():
         raise RunError(f"no such run directory: '{path}'", USAGE)
@@ -39,4 +38,7 @@ def evaluate_run(
     found = data.again(lock.get("data", {}), text, field=field, run=directory.path, note=warn)
     settings = train.settings
     data.check(found, settings.context, settings.vocab)
-    return evaluate(model, found.validation, batch=settings.batch, context=settings.context, tokens=tokens, learn=learn)
+    with subnormals_flushed():
+        return evaluate(
+            model, found.validation, batch=settings.batch, context=settings.context, tokens=tokens, learn=learn
+        )

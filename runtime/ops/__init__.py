@@ -25,7 +25,7 @@ from runtime.ops.memories import Write, memory
 from runtime.ops.periods import ended, periodic
 from runtime.ops.recurrence import log_share
 from runtime.ops.segment import Call, Learner, held, now, segments
-from runtime.ops.shared import read_chunks, shared_product
+from runtime.ops.shared import shared_product
 from runtime.ops.softmax import attention
 
 __all__ = [
@@ -59,7 +59,6 @@ __all__ = [
     "poly",
     "previous",
     "read",
-    "read_chunks",
     "readout",
     "rmsnorm",
     "rope",

@@ -6,6 +6,7 @@ token values (B, T, I) <-> (B, T, 1, I)        states and starts (B, O, I) <-> (
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -88,10 +89,7 @@ def call_shared(
         tuple((x.unsqueeze(2), boxes) for x, boxes in queries),
         extras,
         weights,
-        start=None if start is None else {b: one_start({"M": x}, states[b])["M"] for b, x in start.items()}, **more,
+        start=None if start is None else {b: x.unsqueeze(1 if x.dim() == 3 else 0) for b, x in start.items()}, **more,
     )  # fmt: skip
-    return type(out)(
-        out.bounds,
-        *(x if x is None else x.squeeze(2) for x in (out.k, out.v, out.rate, out.keep)),
-        {box: narrow(s) for box, s in out.state.items()},
-    )
+    streams = {name: x.squeeze(2) for name in ("k", "v", "rate", "keep") if (x := getattr(out, name)) is not None}
+    return replace(out, state={box: narrow(s) for box, s in out.state.items()}, **streams)

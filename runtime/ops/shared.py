@@ -1,15 +1,16 @@
 """`shared_product`: many self-generated matrix memories with one transition, a chunk at a time.
 
 Where every box writes towards its own value M(v), under one rate, retention and key, a chunk multiplies all of them by
-the same matrices (see product.py): S' = S Phi [+ S_0 Psi].  Keys, values, rates and retention are read from the boxes
-themselves at the chunk's first state, so chunks follow one another; within a chunk everything is parallel.
+the same matrices (product.py).  So at the first token of every chunk S = W P, with W fixed and P one small product for
+all boxes of a head (basis.py).  Keys, values, rates and retention are read from the boxes themselves at the chunk's
+first state, so chunks follow one another; within a chunk everything is parallel.
 
-The gradient is explicit and keeps the inputs and the first state of every chunk only:
+The gradient is explicit and keeps the inputs and the P of every chunk only:
     1. chunks in parallel: reads and the flow again, U, Phi
-    2. last chunk to first: gradient of the products, of the flow, of the chunk's first state
-    3. chunks in parallel: gradients of what was read with
+    2. last chunk to first: gradient of the products, of the flow, of the chunk's P
+    3. chunks in parallel: gradients of what was read with, and of W
 
-    B batch, T tokens, H heads, K width, R rows of all boxes together, N chunks, C tokens of a chunk
+    B batch, T tokens, H heads, K width, N chunks, C tokens of a chunk
 """
 
 from __future__ import annotations
@@ -22,40 +23,35 @@ import torch
 from torch import Tensor
 
 from runtime.ops import headless
+from runtime.ops.basis import PRODUCT, Boxes, Spanned, Stacked, anchored, begins, heads_first, stacked
 from runtime.ops.history import Past, past
-from runtime.ops.product import Kind, transition
+from runtime.ops.product import Kind, advance, chunk_of
 from runtime.ops.recurrence import Rows, Solved, State, pace
 from runtime.ops.shared_gradient import Backward, own_gradient
-from runtime.ops.stack import (
-    FOLDED,
-    Flow,
-    Layout,
-    Queries,
-    boxes_of,
-    by_chunk,
-    by_token,
-    call_flow,
-    cut,
-    flat,
-    fold,
-    lay,
-    split,
-    unfolded,
-)
+from runtime.ops.stack import Flow, Layout, Tensors, by_chunk, by_token, cut, flat, read, read_gradient
 from runtime.ops.watch import Watch, Watched, squared
+
+Queries = Sequence[tuple[Tensor, Sequence[str]]]
 
 
 @dataclass(frozen=True)
 class Shared:
-    """What a call leaves.  bounds: {box: (N, B, H, rows, K)}, the first state of every chunk touched; k, v (B, T, H,
-    K), rate, keep (B, T, H), or None; state: {box: {"M": ..., "held.M": ...}} after the last token."""
+    """What a call leaves.  k, v (B, T, H, K), rate, keep (B, T, H), or None; state: {box: {"M": ..., "held.M": ...}}
+    after the last token."""
 
-    bounds: dict[str, Tensor]
+    pieces: Sequence[Piece]
     k: Tensor | None
     v: Tensor | None
     rate: Tensor | None
     keep: Tensor | None
     state: dict[str, dict[str, Tensor]]
+
+    def read(self, box: str, q: Tensor) -> Tensor:
+        """S_{t'} q_t of one box: q (B, T, H, K) to (B, T, H, rows)."""
+        if q.dim() == 3:  # no heads
+            return self.read(box, q.unsqueeze(2)).squeeze(2)
+        parts = q.split([count * length for count, length in (piece.size for piece in self.pieces)], 1)
+        return along(1, [piece.read(box, part) for piece, part in zip(self.pieces, parts, strict=True)])
 
 
 def shared_product(
@@ -93,11 +89,11 @@ def shared_product(
     phase: tokens already in the running chunk
     start: {box: (H, rows, K) or (B, H, rows, K)} where retention leads back to it
     readouts: {box: w (H, n, rows)}: in the loop this box is read as w S x, n rows wide.  w S obeys the product that S
-        does, so only those rows are carried along; S itself costs nothing backward where its state is not used
+        does, so only those rows are read
     learn=False: nothing is written or forgotten, yet chunks go on
     outputs=False: k, v, rate and keep are not returned
-    final: nobody but a later call with the same readouts reads the states returned.  A box read through one goes on
-        as its rows {"rows": w S, "held.rows": ...}, (B, H, n, K), and is neither advanced nor among the bounds
+    final: nobody but a later call reads the states returned.  Boxes that began from their start go on as what it is
+        multiplied by, {"product": (B, H, K, K), "held.product": ...}, the same for all
     name: what the boxes belong to, for who watches: a box is the memory <name>.<box>
 
     Gradients are of first order; a token's own error (`own_errors`) can be differentiated again.  Raises RuntimeError
@@ -117,181 +113,264 @@ def shared_product(
             "name": name,
         }
         return headless.call_shared(shared_product, flow, states, queries, extras, weights, start, **more)
-    phase, outputs = phase % chunk, outputs or Watched.by is not None
-    if readouts:
-        states, start, queries = fold(states, start, queries, readouts, final)
-    kind = Kind(erase, objective == "l2", kept, start is not None)
-    layout = lay(flow, kind, states, queries, len(extras))
-    now = torch.cat([states[box]["M"] for box in layout.rows], -2)
-    held = torch.cat([states[box]["held.M"] for box in layout.rows], -2) if phase else now
-    S0 = None if start is None else torch.cat([start[box].expand_as(states[box]["M"]) for box in layout.rows], -2)
-    xs = tuple(x for x, _ in queries)
-    T = xs[0].shape[1]
+    phase, kind = phase % chunk, Kind(erase, objective == "l2", kept, start is not None)
+    outputs = outputs or Watched.by is not None
+    boxes = Running.from_start(states, start, phase) or Running.from_states(states, start, phase)
+    asked, readouts = [asked for _, asked in queries], readouts or {}
+    layout = Layout(flow, kind, tuple(boxes.rows(names, readouts) for names in asked), len(extras))
+    T = queries[0][0].shape[1]
 
     pieces: list[Piece] = []
     t = 0
     for count, length in cut(T, chunk, phase):
         tokens = slice(t, t + count * length)
-        inputs = [x[:, tokens] for x in (*xs, *extras)]
+        xs, more = [x[:, tokens] for x, _ in queries], [x[:, tokens] for x in extras]
         inside = bool(phase) and t == 0
-        held = held if inside else now
-        if inside or not learn:
-            piece = plain(layout, inputs, tuple(weights), held, now, S0, (count, length), learn, outputs)
-        else:
-            piece = Piece(*Product.apply(layout, (count, length), outputs, now, S0, *inputs, *weights))
-        now = piece.now
+        if not inside:
+            boxes = boxes.held_now()
+        call = Call(layout, boxes, asked, readouts, xs, more, tuple(weights), (count, length), outputs)
+        by_row = inside or not learn or (count == 1 and boxes.few(length))
+        piece = call.plain(learn) if by_row else call.products()
+        boxes = piece.after
         pieces.append(piece)
         t += count * length
-    held = now if (phase + T) % chunk == 0 else held
-    made = gather(layout, pieces, now, held, chunk)
+    if (phase + T) % chunk == 0:
+        boxes = boxes.held_now()
+    streams = [[piece.outs[i] for piece in pieces] for i in range(4)]
+    made = Shared(
+        pieces,
+        *(None if x[0] is None else along(1, x) for x in streams),
+        boxes.registers(list(states), chunk > 1, final),
+    )
     if Watched.by and name and learn:
-        observe(Watched.by, name, made, layout, S0, chunk, phase)
+        observe(Watched.by, name, made, kind, start)
     return made
 
 
-class Piece:
-    """Some chunks of equal length: k, v (B, T, H, K), rate, keep (B, T, H), the state after them, first states by
-    box."""
-
-    def __init__(
-        self, k: Tensor | None, v: Tensor | None, rate: Tensor | None, keep: Tensor | None, now: Tensor, *bounds: Tensor
-    ) -> None:
-        self.k, self.v, self.rate, self.keep, self.now, self.bounds = k, v, rate, keep, now, bounds
+def along(dim: int, parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
-def gather(layout: Layout, pieces: list[Piece], now: Tensor, held: Tensor, chunk: int) -> Shared:
-    def along(dim: int, parts: list[Tensor]) -> Tensor:
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
-
-    named = {box: i for i, box in enumerate(layout.rows) if not box.endswith(FOLDED)}
-    bounds = {box: along(0, [p.bounds[i] for p in pieces]) for box, i in named.items()}
-    running = unstacked(layout, now)
-    frozen = running if held is now else unstacked(layout, held)
-    state = {box: {"M": running[box]} | ({"held.M": frozen[box]} if chunk > 1 else {}) for box in layout.rows}
-    streams = [[getattr(p, name) for p in pieces] for name in ("k", "v", "rate", "keep")]
-    return Shared(bounds, *(None if x[0] is None else along(1, x) for x in streams), unfolded(state))
-
-
-def observe(by: Watch, name: str, made: Shared, layout: Layout, S0: Tensor | None, chunk: int, phase: int) -> None:
-    """The surprise of every box: |M_{t'} (c k - v) + (1 - c) M_0 k| |k|, c as in product.py; rates and retention."""
-    k, v, kind = made.k, made.v, layout.kind
+def observe(by: Watch, name: str, made: Shared, kind: Kind, start: Boxes | None) -> None:
+    """The surprise of every box: |S_{t'} (c k - v) + (1 - c) S_0 k| |k|, c as in product.py; rates and retention."""
+    k, v = made.k, made.v
     assert k is not None and v is not None
-    c = made.keep.exp().unsqueeze(-1) if kind.kept and made.keep is not None else 1.0
-    asked = (c * k if kind.l2 else 0.0) - v
-    starts = None if S0 is None or not (kind.kept and kind.l2) else unstacked(layout, S0)
-    for box, bounds in made.bounds.items():
-        error = read_chunks(bounds, asked, chunk, phase)
-        if starts is not None:
-            error = error + (1 - c) * torch.einsum("bhok,bthk->btho", starts[box], k)
+    kept = kind.kept and kind.l2 and made.keep is not None
+    c = made.keep.exp().unsqueeze(-1) if kept and made.keep is not None else 1.0
+    for box in made.state:
+        error = made.read(box, c * k - v if kind.l2 else -v)
+        if kept and start is not None:
+            error = error + (1 - c) * torch.einsum(
+                "bhok,bthk->btho", start[box].expand(len(k), *start[box].shape[-3:]), k
+            )
         by.add(f"{name}.{box}", "surprise", (squared(error) * squared(k)).sum(), k.shape[0] * k.shape[1])
         by.speed(f"{name}.{box}", made.rate, made.keep)
 
 
-def unstacked(layout: Layout, stack: Tensor) -> dict[str, Tensor]:
-    """The rows of each box.  (One split: the gradients come back in one piece.)"""
-    return dict(zip(layout.rows, stack.split([b - a for a, b in layout.rows.values()], -2), strict=True))
+# ---- the boxes, as a call goes on
 
 
-def read_chunks(bounds: Tensor, q: Tensor, chunk: int, phase: int = 0) -> Tensor:
-    """Reads of one box at each chunk's first state: bounds (N, B, H, rows, K), q (B, T, H, K) to (B, T, H, rows)."""
-    if q.dim() == 3:  # no heads
-        return read_chunks(bounds, q.unsqueeze(2), chunk, phase).squeeze(2)
-    S, answers, t, first = past(bounds), [], 0, 0
-    for count, length in cut(q.shape[1], chunk, phase % chunk):
-        part = by_chunk(q[:, t : t + count * length], (count, length))
-        answers.append(by_token(part @ S[first : first + count].mT))
-        t, first = t + count * length, first + count
-    return answers[0] if len(answers) == 1 else torch.cat(answers, 1)
+@dataclass(frozen=True)
+class Running:
+    """All boxes between two pieces of a call: now, and at the first token of the running chunk, in some basis.
+
+    start: where retention leads, in the same basis.  fresh: `now` is the identity.
+    """
+
+    basis: Spanned | Stacked
+    now: Tensor
+    held: Tensor
+    start: Tensor | None
+    fresh: bool = False
+
+    @classmethod
+    def from_start(cls, states: Mapping[str, Boxes], start: Boxes | None, phase: int) -> Running | None:
+        """Boxes that are their start times one product, (H, B, K, K); None where they are not."""
+        if start is None or not all(begins(states[box], start[box], phase) for box in states):
+            return None
+        W = {box: heads_first(start[box]) for box in states}
+        register, like = next(iter(states.values())), next(iter(W.values()))
+        identity = torch.eye(like.shape[-1], dtype=like.dtype, device=like.device).expand(*like.shape[:1], 1, -1, -1)
+        if PRODUCT not in register:
+            now = identity.expand(-1, len(register["M"]), -1, -1)
+            return cls(Spanned(W), now, now, identity, fresh=True)
+        now = heads_first(register[PRODUCT])
+        return cls(Spanned(W), now, heads_first(register[f"held.{PRODUCT}"]) if phase else now, identity)
+
+    @classmethod
+    def from_states(cls, states: Mapping[str, Boxes], start: Boxes | None, phase: int) -> Running:
+        """Boxes as they are, their rows stacked."""
+        basis, now = stacked({box: heads_first(register["M"]) for box, register in states.items()})
+        held = stacked({box: heads_first(r["held.M"]) for box, r in states.items()})[1] if phase else now
+        S0 = start and stacked({box: heads_first(start[box]).expand_as(basis.of(now, box)) for box in states})[1]
+        return cls(basis, now, held, S0)
+
+    def rows(self, boxes: Sequence[str], readouts: Boxes) -> tuple[int, ...]:
+        """How many rows a read of each box has."""
+        return tuple(readouts[box].shape[1] if box in readouts else self.basis.height(box) for box in boxes)
+
+    def held_now(self) -> Running:
+        return Running(self.basis, self.now, self.now, self.start, self.fresh)
+
+    def few(self, tokens: int) -> bool:
+        """Whether writing the rows themselves is less work than forming products and multiplying the rows by them."""
+        return isinstance(self.basis, Stacked) and 4 * tokens < self.now.shape[-1]
+
+    def registers(self, boxes: Sequence[str], hold: bool, final: bool) -> dict[str, dict[str, Tensor]]:
+        if final and isinstance(self.basis, Spanned):
+            parts = {PRODUCT: self.now} | ({f"held.{PRODUCT}": self.held} if hold else {})
+            shared = {part: P.transpose(0, 1) for part, P in parts.items()}
+            return {box: dict(shared) for box in boxes}
+        found = {}
+        for box in boxes:
+            M = self.basis.of(self.now, box).transpose(0, 1)
+            held = M if self.held is self.now else self.basis.of(self.held, box).transpose(0, 1)
+            found[box] = {"M": M} | ({"held.M": held} if hold else {})
+        return found
+
+
+@dataclass(frozen=True)
+class Piece:
+    """(N, C): so many chunks of equal length.  k, v (B, T, H, K), rate, keep (B, T, H); the boxes after them, the basis
+    and what is in it at the first token of every chunk, (N, H, B, ...), or at that of all of them, (H, B, ...)."""
+
+    size: tuple[int, int]
+    outs: Sequence[Tensor | None]
+    after: Running
+    basis: Spanned | Stacked
+    first: Tensor
+
+    def read(self, box: str, q: Tensor) -> Tensor:
+        if isinstance(self.basis, Spanned) and self.first.dim() == 5:
+            return by_token(ReadChunks.apply(by_chunk(q, self.size), past(self.first), past(self.basis.W[box])))
+        y = self.basis.reads(q.permute(2, 0, 1, 3), past(self.first), [box], {})
+        return y.movedim(0, 2)
 
 
 # ---- pieces
 
 
-def plain(
-    layout: Layout,
-    inputs: list[Tensor],
-    weights: tuple[Tensor, ...],
-    held: Tensor,
-    now: Tensor,
-    S0: Tensor | None,
-    size: tuple[int, int],
-    learn: bool,
-    outputs: bool,
-) -> Piece:
-    """The rest of a running chunk, or tokens that write nothing, by ordinary differentiable operations."""
-    xs, extras = inputs[: layout.queries], tuple(inputs[layout.queries :])
-    mark = past(held)
-    zs = [xs[i].transpose(1, 2) @ mark[..., a:b, :].mT for i, a, b, _ in layout.reads]
-    k, v, rate, keep = call_flow(layout, boxes_of(layout, zs), extras, weights)
-    kind, after = layout.kind, now
-    if learn:
-        speed = pace((torch.zeros_like(rate) if keep is None else keep).unsqueeze(2), None)
-        k5, v5 = k.unsqueeze(2), v.unsqueeze(2)
-        h, g = -v5, None
-        if kind.l2:
-            a = speed.keep.exp().unsqueeze(-1)
-            h = (a * k5 if kind.kept else k5) - v5
-            if kind.kept and S0 is not None:
-                g = (1 - a) * (k5 @ S0.unsqueeze(2).mT)
-        rows = Rows(k5, rate.unsqueeze(2), j=k5 if kind.erase else None, h=h, g=g)
-        after = Solved(rows, speed, State(now, held, None, S0), size[1], True).now
-    bounds = [held[..., a:b, :].expand(size[0], -1, -1, -1, -1) for a, b in layout.rows.values()]
-    out = [x if x is None or not outputs else x.transpose(1, 2) for x in (k, v, rate, keep)]
-    return Piece(*(out if outputs else [None] * 4), after, *bounds)
+@dataclass(frozen=True)
+class Call:
+    """One piece's work."""
 
+    layout: Layout
+    boxes: Running
+    asked: Sequence[Sequence[str]]
+    readouts: Boxes
+    xs: list[Tensor]
+    extras: list[Tensor]
+    weights: Tensors
+    size: tuple[int, int]
+    outputs: bool
 
-# ---- whole chunks, with an explicit gradient
+    def products(self) -> Piece:
+        """Whole chunks, or the beginning of one, with an explicit gradient."""
+        boxes, stack = self.boxes, self.boxes.basis
+        if isinstance(stack, Spanned):
+            span, first = stack, None if boxes.fresh else boxes.now
+        else:
+            span, first = anchored(stack, boxes.now, boxes.start), None
+        W = [span.rows(names, self.readouts) for names in self.asked]
+        *outs, Ps, P = Product.apply(
+            self.layout, self.size, self.outputs, first, *W, *self.xs, *self.extras, *self.weights
+        )
+        if span is stack:
+            after = Running(span, P, boxes.held, boxes.start)
+        else:
+            after = Running(stack, torch.cat([span.of(P, box) for box in stack.at], -2), boxes.held, boxes.start)
+        return Piece(self.size, outs, after, span, Ps)
+
+    def plain(self, learn: bool) -> Piece:
+        """The rest of a running chunk, or tokens that write nothing, by ordinary differentiable operations."""
+        layout, boxes, kind = self.layout, self.boxes, self.layout.kind
+        mark = past(boxes.held)
+        zs = [
+            boxes.basis.reads(x.permute(2, 0, 1, 3), mark, names, self.readouts)
+            for x, names in zip(self.xs, self.asked, strict=True)
+        ]
+        k, v, rate, keep = layout.flowing(zs, tuple(self.extras), self.weights)
+        now = boxes.now
+        if learn:
+            speed = pace((torch.zeros_like(rate) if keep is None else keep).unsqueeze(2), None)
+            k5, v5 = k.unsqueeze(2), v.unsqueeze(2)
+            h, g = -v5, None
+            if kind.l2:
+                a = speed.keep.exp().unsqueeze(-1)
+                h = (a * k5 if kind.kept else k5) - v5
+                if kind.kept and boxes.start is not None:
+                    g = (1 - a) * (k5 @ boxes.start.unsqueeze(2).mT)
+            rows = Rows(k5, rate.unsqueeze(2), j=k5 if kind.erase else None, h=h, g=g)
+            now = Solved(rows, speed, State(now, boxes.held, None, boxes.start), self.size[1], True).now
+        outs = [x if x is None else x.movedim(0, 2) for x in (k, v, rate, keep)] if self.outputs else [None] * 4
+        after = Running(boxes.basis, now, boxes.held, boxes.start, boxes.fresh and not learn)
+        return Piece(self.size, outs, after, boxes.basis, boxes.held)
 
 
 class Product(torch.autograd.Function):
-    """Whole chunks.  apply(layout, (N, C), outputs, S (B, H, R, K), S_0 or None, *queries, *extras, *weights)
-    -> k, v (B, T, H, K), rate, keep (B, T, H) where `outputs`, the last state, the first states (N, B, H, rows, K) by
-    box."""
+    """Whole chunks.  apply(layout, (N, C), outputs, P (H, B, I, K) or None, *rows read, *queries, *extras, *weights)
+    -> k, v (B, T, H, K), rate, keep (B, T, H) where `outputs`; P at the first token of every chunk (N, H, B, I, K) and
+    after the last.  None: P is [identity, 0]."""
 
     @staticmethod
     def forward(
-        ctx: Any, layout: Layout, size: tuple[int, int], outputs: bool, S: Tensor, S0: Tensor | None, *inputs: Tensor
+        ctx: Any, layout: Layout, size: tuple[int, int], outputs: bool, P: Tensor | None, *inputs: Tensor
     ) -> Any:
-        xs, extras, weights = split(layout, inputs)
-        N, C = size
+        W, xs, extras, weights = layout.split(inputs)
+        (N, C), K = size, xs[0].shape[-1]
         Xs = [by_chunk(x, size) for x in xs]
-        bounds = S.new_empty(N + 1, *S.shape)
-        bounds[0] = S
-        start = None if S0 is None else flat(S0)
+        H, B = Xs[0].shape[1:3]
+        Ps = W[0].new_empty(N + 1, H, B, W[0].shape[-1], K)
+        if P is None:
+            Ps[0] = torch.eye(W[0].shape[-1], K, dtype=Ps.dtype, device=Ps.device)
+        else:
+            Ps[0] = P
         kept = []
         for c in range(N):
-            zs = [Xs[i][c] @ bounds[c, ..., a:b, :].mT for i, a, b, _ in layout.reads]
-            k, v, rate, keep = call_flow(
-                layout, boxes_of(layout, zs), tuple(x[:, c * C : (c + 1) * C] for x in extras), weights
-            )
-            t = transition(
-                layout.kind, flat(k), flat(v), rate.reshape(-1, C), None if keep is None else keep.reshape(-1, C)
-            )
-            after = flat(bounds[c + 1])
-            if start is None or t.Psi is None:
-                torch.bmm(flat(bounds[c]), t.Phi, out=after)
-            else:
-                torch.bmm(start, t.Psi, out=after)
-                after.baddbmm_(flat(bounds[c]), t.Phi)
+            identity = P is None and c == 0
+            zs = [read(X[c], w[..., :K]) if identity else read(X[c] @ Ps[c].mT, w) for X, w in zip(Xs, W, strict=True)]
+            tokens = slice(c * C, (c + 1) * C)
+            k, v, rate, keep = layout.flowing(zs, tuple(x[:, tokens] for x in extras), weights)
+            keep_GC = None if keep is None else keep.reshape(-1, C)
+            advance(chunk_of(layout.kind, flat(k), flat(v), rate.reshape(-1, C), keep_GC), flat(Ps[c]), flat(Ps[c + 1]))
             if outputs:
                 kept.append((k, v, rate, keep))
-        outs = (
-            [None if x[0] is None else by_token(torch.stack(x)) for x in zip(*kept, strict=True)]
-            if outputs
-            else [None] * 4
-        )
-        boxes = [bounds[:N, ..., a:b, :] for a, b in layout.rows.values()]
-        ctx.layout, ctx.size = layout, size
+        outs = [None if x[0] is None else by_token(torch.stack(x)) for x in zip(*kept, strict=True)] or [None] * 4
+        first = Ps[:N]
+        ctx.layout, ctx.size, ctx.identity = layout, size, P is None
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(S0, bounds, *boxes, *inputs)
-        return (*outs, bounds[N].clone(), *boxes)
+        ctx.save_for_backward(first, *inputs)
+        return (*outs, first, Ps[N].clone())
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        S0, bounds, *rest = ctx.saved_tensors
-        boxes, inputs = rest[: len(ctx.layout.rows)], rest[len(ctx.layout.rows) :]
+        first, *inputs = ctx.saved_tensors
         if Past.closed:
-            return (None,) * 5 + tuple(own_gradient(ctx.layout, ctx.size, boxes, inputs, grads[:4]))
+            return (None,) * 4 + tuple(own_gradient(ctx.layout, ctx.size, first, inputs, grads[:4]))
         if torch.is_grad_enabled():
             raise RuntimeError("shared_product has no second derivative outside own_errors; use memory() for one")
-        return (None, None, None, *Backward(ctx.layout, ctx.size, S0, bounds, inputs, grads).run())
+        return (None, None, None, *Backward(ctx.layout, ctx.size, ctx.identity, first, inputs, grads).run())
+
+
+class ReadChunks(torch.autograd.Function):
+    """Reads of one box at every chunk's first state:  y = W P_c q,  q (N, H, B, C, K), P (N, H, B, I, K), W (H, 1 or B,
+    rows, I) to (N, H, B, C, rows).  A chunk at a time: what one needs stays in a processor's cache."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, P: Tensor, W: Tensor) -> Tensor:
+        ctx.save_for_backward(q, P, W)
+        return torch.stack([read(x @ Pc.mT, W) for x, Pc in zip(q, P, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        """Of any order: ordinary operations."""
+        q, P, W = ctx.saved_tensors
+        if Past.closed:  # a token's own error ends here at the state
+            return torch.stack([read(dy, W.mT) @ Pc for dy, Pc in zip(g, P, strict=True)]), None, None
+        dq, dP, dW = [], [], torch.zeros_like(W)
+        for dy, x, Pc in zip(g, q, P, strict=True):
+            dY, more = read_gradient(dy, x @ Pc.mT, W)
+            dq.append(dY @ Pc)
+            dP.append(dY.mT @ x)
+            dW = dW + more
+        return torch.stack(dq), torch.stack(dP), dW

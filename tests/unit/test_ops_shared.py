@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from itertools import pairwise
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch.autograd import gradcheck
 
 from runtime.ops.basic import l2norm
 from runtime.ops.history import own_errors, past
-from runtime.ops.shared import Shared, read_chunks, shared_product
+from runtime.ops.shared import Running, Shared, shared_product
 from runtime.ops.shared_gradient import Backward
 
 B, H, K = 2, 2, 4
@@ -46,8 +47,19 @@ class Case:
     """Inputs of one call; box `memory` is read from outside, box `aside` not at all."""
 
     def __init__(
-        self, T: int, chunk: int, *, flow="read", to_start=True, two=False, seed=0, dtype=torch.float64, **options
+        self,
+        T: int,
+        chunk: int,
+        *,
+        flow="read",
+        to_start=True,
+        fresh=False,
+        two=False,
+        seed=0,
+        dtype=torch.float64,
+        **options,
     ):
+        """fresh: every box is at its start."""
         g = torch.Generator().manual_seed(seed)
         normal = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64).to(dtype)
         self.flow, read = FLOWS[flow]
@@ -57,10 +69,14 @@ class Case:
         self.start = {box: x[0].clone() for box, x in start.items()} if to_start else None
         self.x, self.x2, self.q, self.extra = (normal(B, T, H, K) for _ in range(4))
         self.weight = normal(H)
-        self.leaves = [*self.now.values(), *self.held.values(), *(self.start or {}).values()]
+        self.leaves = [*(self.start or {}).values()]
+        self.leaves += [] if fresh else [*self.now.values(), *self.held.values()]
         self.leaves += [self.x, self.x2, self.q, self.extra, self.weight]
         for leaf in self.leaves:
             leaf.requires_grad_()
+        if fresh:
+            self.now = {box: x.expand(B, *x.shape) for box, x in self.start.items()}
+            self.held = self.now
         self.boxes, self.chunk, self.two, self.options, self.T = list(read), chunk, two, options, T
 
     def states(self) -> dict[str, dict[str, Tensor]]:
@@ -74,11 +90,10 @@ class Case:
 
     def fast(self, part: slice = slice(None), states=None, **more) -> tuple[Shared, Tensor]:
         options = self.options | more
-        phase = options.get("phase", 0)
         states = self.states() if states is None else states
         options |= {"chunk": self.chunk, "start": self.start}
         s = shared_product(self.flow, states, self.queries(part), (self.extra[:, part],), (self.weight,), **options)
-        return s, read_chunks(s.bounds["memory"], self.q[:, part], self.chunk, phase)
+        return s, s.read("memory", self.q[:, part])
 
     def values(self) -> list[Tensor]:
         s, y = self.fast()
@@ -140,14 +155,17 @@ def same(got, want, tolerance: float) -> None:
 def drawn(seed: int) -> Case:
     r = random.Random(seed)
     chunk = r.choice([1, 2, 4, 8, 16])
+    to_start = r.random() < 0.6
+    fresh = to_start and r.random() < 0.5
     return Case(
         r.choice([1, 3, 8, 16, 19]),
         chunk,
         flow=r.choice(["read", "read", "fixed"]),
-        to_start=r.random() < 0.6,
+        to_start=to_start,
+        fresh=fresh,
         two=r.random() < 0.4,
         seed=seed,
-        phase=r.randrange(chunk),
+        phase=0 if fresh else r.randrange(chunk),
         erase=r.random() < 0.7,
         objective=r.choice(["l2", "l2", "dot"]),
         kept=r.random() < 0.3,
@@ -232,7 +250,7 @@ def test_a_readout_is_the_read_of_the_whole_box(phase):
     for flow, weights, readouts in ((inside, (case.weight, w), None), (fixed_rates, (case.weight,), {"aside": w})):
         options = {"chunk": 8, "phase": phase, "start": case.start, "readouts": readouts}
         s = shared_product(flow, case.states(), case.queries(), (case.extra,), weights, **options)
-        y = read_chunks(s.bounds["memory"], case.q, 8, phase)
+        y = s.read("memory", case.q)
         state = [s.state[box]["M"] for box in case.rows]
         for used in ([y], [y, *state]):
             found.append(
@@ -242,22 +260,39 @@ def test_a_readout_is_the_read_of_the_whole_box(phase):
     same(found[3], found[1], 1e-9)
 
 
-@pytest.mark.parametrize("split", [0, 5, 8, 12])
-def test_a_final_state_keeps_the_rows_of_a_readout_alone(split):
-    """Where nobody reads the states, a box read through a read-out is carried as its rows, the same to every read."""
-    case = Case(19, 8, flow="fixed")
-    w = torch.randn(H, K, 3, dtype=torch.float64, requires_grad=True)
-    case.boxes, case.options = ["key", "aside"], {"readouts": {"aside": w}}
+@pytest.mark.parametrize("splits", [(), (5,), (8,), (8, 16), (3, 5, 18)], ids=str)
+@pytest.mark.parametrize("learn", [True, False])
+def test_a_final_state_that_began_from_its_start_goes_on_as_one_product(splits, learn):
+    """Where nobody reads the states: the same to every read, in any pieces, and to whoever asks for them after all."""
+    case = Case(19, 8, fresh=True, learn=learn)
+    w = torch.randn(H, 1, K, dtype=torch.float64, requires_grad=True)
+    case.options["readouts"] = {"eta": w}
+    case.start["eta"] = (0.9 * case.start["key"]).detach().requires_grad_()
+    case.now["eta"] = case.held["eta"] = case.start["eta"].expand(B, H, K, K)
     found = []
     for final in (False, True):
-        states, phase, parts = case.states(), 3, []
-        for piece in (slice(0, split), slice(split, None)) if split else (slice(None),):
-            shared, y = case.fast(piece, states, phase=phase, final=final)
-            states, phase, parts = shared.state, phase + split, [*parts, y]
-        assert set(shared.state["aside"]) == ({"rows", "held.rows"} if final else {"M", "held.M"})
-        ys = [torch.cat(parts, 1), shared.state["memory"]["M"]]
+        states, parts = case.states(), []
+        for a, b in pairwise((0, *splits, 19)):
+            shared, y = case.fast(slice(a, b), states, phase=a % 8, final=final or (a > 0 and b < 19))
+            states, parts = shared.state, [*parts, y]
+            assert set(states["memory"]) == ({"product", "held.product"} if final else {"M", "held.M"}) or b < 19
+        if final:
+            shared, _ = case.fast(slice(0, 1), states, phase=3, learn=False)  # and now somebody does
+        ys = [torch.cat(parts, 1), shared.state["memory"]["M"], shared.state["eta"]["M"]]
         found.append([*ys, *torch.autograd.grad(probe(ys), [*case.leaves, w], allow_unused=True)])
     same(found[1], found[0], 1e-12)
+
+
+@pytest.mark.parametrize("T, chunk", [(3, 8), (19, 8), (3, 1)])
+def test_a_few_tokens_are_written_row_by_row(T, chunk, monkeypatch):
+    """As in generation; the same values and gradients as by products."""
+    case = Case(T, chunk)
+    by_products = case.values()
+    gradients = torch.autograd.grad(probe(by_products), case.leaves, allow_unused=True)
+    monkeypatch.setattr(Running, "few", lambda self, tokens: tokens < 8)
+    by_rows = case.values()
+    same(by_rows, by_products, 1e-12)
+    same(torch.autograd.grad(probe(by_rows), case.leaves, allow_unused=True), gradients, 1e-10)
 
 
 def test_identical_tokens_in_float32():
@@ -269,8 +304,8 @@ def test_identical_tokens_in_float32():
 
 
 def test_only_boundaries_are_saved():
-    """Bytes kept for backward, per token: the inputs and one state per chunk, nothing per token pair."""
-    case = Case(64, 16)
+    """Bytes kept for backward, per token: the inputs and one product per chunk, nothing per token pair."""
+    case = Case(64, 16, fresh=True)
     saved: dict[int, int] = {}
 
     def pack(x: Tensor) -> Tensor:
@@ -279,9 +314,10 @@ def test_only_boundaries_are_saved():
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         case.fast(outputs=False)
-    state = sum(x.nbytes for x in case.now.values())
+    start = sum(x.nbytes for x in case.start.values())
+    product = B * H * K * K * case.x.element_size()  # also the size of the box that is read from outside
     tokens = sum(x.nbytes for x in (case.x, case.extra, case.q))
-    assert sum(saved.values()) < (64 // 16 + 4) * state + 2 * tokens
+    assert sum(saved.values()) < 2 * start + 2 * (64 // 16 + 1) * product + 2 * tokens
 
 
 def test_outputs_may_be_left_out():
