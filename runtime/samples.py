@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from runtime import checkpoint, data, program
 from runtime.directory import RunDirectory
-from runtime.errors import DataError
-from runtime.numerics import flush_subnormals
+from runtime.errors import RunError
+from runtime.numerics import subnormals_flushed
 
 PROMPT = 64  # tokens
 
@@ -44,17 +44,21 @@ def write_samples(
 ) -> tuple[Path, str, list[str]]:
     """A run's newest whole checkpoint, the prompt, and what it writes after it.  Raises RunError."""
     place = checkpoint.newest(directory.checkpoints, warn)
-    flush_subnormals()
-    train = program.load(directory.code)
-    model = train.build(seed=0)
-    if not callable(getattr(model, "run", None)):
-        raise DataError("the model of this run does not give logits")
-    model.load_state_dict(checkpoint.read(place).weights)
     text = data.again(lock.get("data", {}), run=directory.path, note=lambda message: None)
-    prompt_P = text.validation.tokens[: min(PROMPT, train.settings.context)].long()
-    made = samples(model.eval(), prompt_P, count, temperatures)
-    written = [words(text, row.tolist()) for row in made]
-    return place, words(text, prompt_P.tolist()), written
+    weights = checkpoint.read(place).weights
+    try:
+        train = program.load(directory.code)
+        model = train.build(seed=0)
+        model.load_state_dict(weights)
+        prompt_P = text.validation.tokens[: min(PROMPT, train.settings.context)].long()
+        with subnormals_flushed():
+            made = samples(model.eval(), prompt_P, count, temperatures)
+    except RunError:
+        raise
+    except Exception as error:  # the program of a run may be of another version, or edited
+        message = f"the program of this run does not go with this nlc: {type(error).__name__}: {error}"
+        raise RunError(message) from None
+    return place, words(text, prompt_P.tolist()), [words(text, row.tolist()) for row in made]
 
 
 def words(text: data.Data, ids: list[int]) -> str:

@@ -34,7 +34,8 @@ class Trends:
         for metric, norm in row.items():
             kind, _, rest = metric.partition("/")
             memory, _, what = rest.rpartition("/")
-            if kind == "memory" and what == "norm" and norm and (words := self._words(memory, norm)):
+            said = kind == "memory" and what == "norm" and isinstance(norm, int | float) and norm > 0
+            if said and (words := self._words(memory, norm)):
                 found[memory] = words
         self.said |= found.keys()
         return found

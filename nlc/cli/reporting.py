@@ -91,8 +91,6 @@ def facts(path: Path, samples: bool) -> Facts:
         checkpoint, written = sampled(directory, lock) if samples else ("", [])
     except RunError as error:
         missing["samples"] = str(error)
-    except (ImportError, AttributeError, KeyError, TypeError, RuntimeError) as error:  # a program of another version
-        missing["samples"] = f"the program of this run does not go with this nlc: {type(error).__name__}: {error}"
     if not samples:
         missing["samples"] = f"not asked for: `nlc report {path}` lets the newest checkpoint write"
     return Facts(

@@ -25,12 +25,10 @@ COLOURS: dict[str, tuple[str, str]] = {
     "value": ("#c26a00", "#f2a93b"), "rate": ("#9333ea", "#c58bff"), "retain": ("#3f8f1f", "#84d35f"),
     "rule": ("#be185d", "#f783b8"), "objective": ("#0e7490", "#5cc8e6"), "write": ("#475569", "#a9b6cf"),
     "error": ("#dc2626", "#ff7b7b"), "initialises": ("#94a3b8", "#65738f"),
-    "plain": ("#475569", "#a9b6cf"), "through": ("#0068b0", "#5cb4f2"), "first": ("#b85400", "#f2a14a"),
-    "stopped": ("#8a8f9c", "#7d8597"),
 }  # fmt: skip
 SANS = "Inter, system-ui, Segoe UI, Helvetica, Arial, sans-serif"
 MONO = "ui-monospace, SFMono-Regular, Menlo, Consolas, monospace"
-DASHES = {"error": "7 4", "initialises": "2 4", "first": "8 4", "stopped": "2 4"}
+DASHES = {"error": "7 4", "initialises": "2 4"}
 
 
 def width_of(text: str, size: float) -> float:
