@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 import nlc
+from runtime import program
 from runtime.probe import probe
 
 SMALL = {"sizes.width": 16, "sizes.heads": 2, "sizes.layers": 2, "sizes.context": 24, "sizes.vocab": 32}
@@ -85,3 +88,26 @@ def test_borders_of_documents_and_single_tokens_do_not_matter() -> None:
     starts[:, -1] = True  # the last token begins a document: what it changed is not an update
     assert "level/titans/update" not in probe(model, x, y, starts)
     assert probe(model, x[:, :1], y[:, :1])["memory/titans.key/surprise"] > 0
+
+
+def test_a_run_learns_to_the_bit_what_it_learns_unwatched(
+    tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nlc.compile(
+        nlc.load("hope", set=SMALL | HOPE | {"sizes.vocab": 256, "run.batch": 2, "run.warmup": 2}), tmp_path / "code"
+    )
+
+    def weights(name: str) -> dict[str, bytes]:
+        run = ["--out", str(tmp_path / name), "--data", str(text), "--steps", "20", "--quiet"]
+        assert program.load(tmp_path / "code").main(run) == 0
+        place = tmp_path / name / "checkpoints/step-000020"
+        return {file: (place / file).read_bytes() for file in ("model.safetensors", "optimiser.safetensors")}
+
+    watched = weights("watched")
+    monkeypatch.setattr("runtime.probe.probe", lambda *given: {})
+    monkeypatch.setattr(
+        "runtime.level.Level.watched", property(lambda self: False, lambda self, value: None), raising=False
+    )
+    assert weights("unwatched") == watched
+    said = (tmp_path / "unwatched/metrics.jsonl").read_text()
+    assert "level/train/update" not in said and "surprise" not in said
