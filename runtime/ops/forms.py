@@ -22,6 +22,7 @@ from torch import Tensor
 
 from runtime.ops.basic import gelu_slope, l2norm, layernorm, rmsnorm, silu_slope
 from runtime.ops.history import Past, past
+from runtime.ops.watch import squared
 from runtime.precision import wide
 
 Weights = Mapping[str, Tensor]
@@ -135,6 +136,16 @@ class Form:
             if part.bias:
                 grads[part.bias] = e.sum(1)
         return grads, grams
+
+    def surprise(self, inputs: Sequence[Tensor], errors: Sequence[Tensor]) -> Tensor:
+        """Squared norm of each token's gradient, from every layer's input and the error at its output.
+
+        |g|^2 = sum_layers |error|^2 (|input|^2 [+ 1, of a bias]); the last axis goes.
+        """
+        terms = [
+            squared(e) * (squared(a) + bool(part.bias)) for part, a, e in zip(self.layers, inputs, errors, strict=True)
+        ]
+        return sum(terms[1:], terms[0])
 
 
 @dataclass(frozen=True)
@@ -256,6 +267,10 @@ class Vector(Form):
         ((a, _),), (e,) = taps, errors
         terms = (e * a).detach() if first_order else e * a
         return {"m": (terms if weights is None else weights.unsqueeze(-1) * terms).sum(1)}, {}
+
+    def surprise(self, inputs: Sequence[Tensor], errors: Sequence[Tensor]) -> Tensor:
+        """|error * input|^2, entry by entry."""
+        return squared(inputs[0] * errors[0])
 
 
 def l2norm_pull(x: Tensor, d: Tensor) -> Tensor:
