@@ -31,7 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from runtime import checkpoint, device, metrics, plot, probe, replay, resume, settings, summary
+from runtime import checkpoint, device, metrics, mirror, plot, probe, replay, resume, settings, summary
 from runtime import data as texts
 from runtime.batches import Batch, Crops, Lanes
 from runtime.checkpoint import Checkpoint
@@ -41,7 +41,6 @@ from runtime.errors import DATA_MISSING, Diverged, Interrupted, Lost, Preempted,
 from runtime.evaluate.loss import Result, evaluate
 from runtime.finite import Guard, not_finite
 from runtime.level import Level
-from runtime.mirror import Mirror
 from runtime.model import State, over
 from runtime.numerics import subnormals_flushed
 from runtime.precision import autocast
@@ -76,7 +75,7 @@ class Run:
         self.batch: Batch | None = None  # the last one given out
         self.metrics: metrics.Metrics | None = None
         self.claimed: int | None = None  # a handle of the directory, in the process that writes it
-        self.mirror: Mirror | None = None
+        self.mirror: mirror.Mirror | None = None
         self.trends = Trends()
         self.state: Any = None  # what the last step left
         self.step = 0  # steps done
@@ -134,11 +133,13 @@ class Run:
         for level in self.levels:
             level.processes = self.processes
         if self.processes.first:
+            if self.options.tensorboard:
+                mirror.library()  # or an end before anything is written
             self.claimed = self.directory.claim()
         scalars = self._resume() if self.options.resume else {}
         if self.processes.first:
             if self.options.tensorboard:
-                self.mirror = Mirror(self.directory.path, self.step * self.settings.tokens)
+                self.mirror = mirror.Mirror(self.directory.path, self.step * self.settings.tokens)
             if not self.options.resume:
                 self.directory.begin(self.package)
                 if self.text.tokenizer is not None:
