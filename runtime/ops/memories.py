@@ -275,6 +275,7 @@ def run(
     return Ran(pieces, close_registers(call, registers), errors)
 
 
+@torch.no_grad()
 def observe(by: Watch, write: Write, rows: dict[str, Rows], errors: dict[str, Tensor]) -> None:
     """The surprise of a block's tokens: the rows' keys are the layers' inputs."""
     inputs = [rows[part.weight].k for part in write.form.layers]

@@ -151,6 +151,7 @@ def along(dim: int, parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
+@torch.no_grad()
 def observe(by: Watch, name: str, made: Shared, kind: Kind, start: Boxes | None) -> None:
     """The surprise of every box: |S_{t'} (c k - v) + (1 - c) S_0 k| |k|, c as in product.py; rates and retention."""
     k, v = made.k, made.v

@@ -41,6 +41,7 @@ class Watch:
             total = total.detach() if isinstance(total, Tensor) else total
             self.found.setdefault(memory, {}).setdefault(quantity, []).append((total, count))
 
+    @torch.no_grad()
     def speed(self, memory: str, rate: Tensor | None, keep: Tensor | None) -> None:
         """Rates and log retentions of tokens."""
         if rate is not None:
@@ -79,6 +80,18 @@ def watch() -> Iterator[Watch]:
         Watched.by = before
 
 
+def begin() -> None:
+    """Watch from here on, until `end`."""
+    Watched.by = Watch()
+
+
+def end() -> Watch:
+    """What was seen since `begin`: nothing, where nobody watched."""
+    seen, Watched.by = Watched.by or Watch(), None
+    return seen
+
+
 def squared(x: Tensor) -> Tensor:
     """Of vectors along the last axis; in float32 at least."""
-    return x.detach().to(torch.promote_types(x.dtype, torch.float32)).square().sum(-1)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return torch.linalg.vector_norm(x.detach(), dim=-1, dtype=dtype).square()
