@@ -5,7 +5,7 @@ takes one more reading of a few tokens, without gradients and without a trace.
 
     memory/<name>/surprise    root mean square of |g_t|, the gradient that token t gives the memory, all parts and heads
                               together: of its objective at the state it is taken at, or of the token's own loss
-                              (`objective: loss`); over the tokens of the step, as the first process reads them
+                              (`objective: loss`); over the first sequence of the step
     level/<name>/update       norm of what an update changed in all memories of the level: root mean square over the
                               writes of a level that is written once in n > 1 tokens; |M_t - M_{t-1}|, t the last of the
                               first FEW tokens of the first sequence, of one that every token writes

@@ -4,7 +4,8 @@
         model.loss(x_BT, y_BT)
     seen.means()    {"titans.memory": {"surprise": 0.81, "rate": 0.3, "retain": 0.98}, ...}
 
-Outside of such a block the operators compute nothing of this.  Quantities, of every token, sequence and layer:
+Outside of such a block the operators compute nothing of this.  Quantities, of every token and layer; surprise and
+update of the batch's first sequence alone, which is enough to see them and costs little:
 
     surprise   |g_t|, the norm of the gradient of the memory's objective at the state in force, all parts and heads
                together; a layer's part of g_t is error input^T, so |g_t|^2 = sum_layers |error_t|^2 (|input_t|^2 [+ 1])
