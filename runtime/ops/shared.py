@@ -16,7 +16,7 @@ The gradient is explicit and keeps the inputs and the P of every chunk only:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -154,17 +154,18 @@ def along(dim: int, parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
+@torch.no_grad()
 def observe(by: Watch, name: str, made: Shared, kind: Kind, start: Boxes | None) -> None:
     """The surprise of every box: |S_{t'} (c k - v) + (1 - c) S_0 k| |k|, c as in product.py; rates and retention."""
-    k, v = made.k, made.v
-    assert k is not None and v is not None
-    kept = kind.kept and kind.l2 and made.keep is not None
-    c = made.keep.exp().unsqueeze(-1) if kept and made.keep is not None else 1.0
+    assert made.k is not None and made.v is not None
+    k, v, kept = made.k[:1], made.v[:1], kind.kept and kind.l2 and made.keep is not None
+    c = made.keep[:1].exp().unsqueeze(-1) if kept and made.keep is not None else 1.0
+    first = replace(made, pieces=[piece.first_sequence() for piece in made.pieces])
     for box in made.state:
-        error = made.read(box, c * k - v if kind.l2 else -v)
+        error = first.read(box, c * k - v if kind.l2 else -v)
         if kept and start is not None:
             error = error + (1 - c) * torch.einsum(
-                "bhok,bthk->btho", start[box].expand(len(k), *start[box].shape[-3:]), k
+                "hok,bthk->btho", start[box] if start[box].dim() == 3 else start[box][0], k
             )
         by.add(f"{name}.{box}", "surprise", (squared(error) * squared(k)).sum(), k.shape[0] * k.shape[1])
         by.speed(f"{name}.{box}", made.rate, made.keep)
@@ -242,6 +243,13 @@ class Piece:
     after: Running
     basis: Spanned | Stacked
     first: Tensor
+
+    def first_sequence(self) -> Piece:
+        """The same of the batch's first sequence alone, for reads."""
+        basis = self.basis
+        if isinstance(basis, Spanned):
+            basis = Spanned({box: W[:, :1] for box, W in basis.W.items()})
+        return replace(self, basis=basis, first=self.first[..., :1, :, :])
 
     def read(self, box: str, q: Tensor) -> Tensor:
         if isinstance(self.basis, Spanned) and self.first.dim() == 5:
