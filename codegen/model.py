@@ -174,6 +174,7 @@ def _write(graph: Graph, memory: Memory, names: dict[Rule, str]) -> str:
             options.append(f"rule_state={tuple_(states)}")
     elif shape.state:
         options.append("momentum=True")
+    options.append(f"name={quoted(place_of(graph, memory))}")
     return f"Write({', '.join(options)})"
 
 

@@ -92,6 +92,7 @@ def _shared_call(emitter: Emitter, recurrence: Recurrence, name: str) -> None:
         arguments.append(f"start={starts(graph, members, name, emitter.scope.like)}")
     if not (shape and shape.erase):
         arguments.append("erase=False")
+    arguments.append(f'name="{level}"')
     if first.objective.kind != "l2":
         arguments.append(f'objective="{first.objective.kind}"')
     outside = set().union(*(emitter.uses.get(id, set()) for id in results)) - {recurrence.id, *recurrence.inside}

@@ -7,6 +7,8 @@ runs/<name>/
     code/            the generated package that ran
     metrics.jsonl    one row a line                          (runtime.metrics)
     loss.png         loss against tokens                     (runtime.plot)
+    report.html      the run as one page                     (nlc report)
+    tensorboard/     the metrics again, where asked for      (runtime.mirror)
     checkpoints/     step-000100/ ... and latest             (runtime.checkpoint)
     diverged/        the step at which a number was no longer finite       (runtime.replay)
 """

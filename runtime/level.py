@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,18 +59,24 @@ class Level:
         self.name, self.weights = name, list(weights)
         self.count = 0  # updates so far
         self.norm: Tensor | None = None  # of the last update's gradient, before clipping
+        self.watched = False  # the next update is to be measured
+        self.change: Tensor | None = None  # |W_after - W_before|, over all it owns, of the last one measured
+        self.rate: float | None = None  # of the last update: the rule's lr, schedule included
         self.processes = Processes()  # that add up their gradients
         for weight in self.weights:
             for part in state:
                 first = weight.value.detach().to(at_least_float32(weight.value.dtype), copy=True)
                 weight.state[part] = first if part == "start" else torch.zeros_like(first)
 
-    def gathered(self, clip: float = 0.0) -> Iterator[tuple[Tensor, Tensor, dict[str, Tensor], bool]]:
+    def gathered(
+        self, clip: float = 0.0, rate: float | None = None
+    ) -> Iterator[tuple[Tensor, Tensor, dict[str, Tensor], bool]]:
         """Begin an update: (weight, grad, state, decays) of every weight with a gradient; then the gradients are gone.
 
         grad is the sum over the period and the mean over the processes, scaled so that the norm of all the level's
-        gradients is at most `clip` (0 is any).  Without any gradient there is no update.  Raises Diverged, before any
-        weight has changed, if that norm is not finite.
+        gradients is at most `clip` (0 is any).  Without any gradient there is no update.  `rate` is the one the rule is
+        about to use; it is only remembered.  Raises Diverged, before any weight has changed, if that norm is not
+        finite.
         """
         owned = [weight for weight in self.weights if weight.value.grad is not None]
         grads = [weight.value.grad for weight in owned]
@@ -82,10 +89,30 @@ class Level:
         if clip:
             torch.nn.utils.clip_grads_with_norm_([weight.value for weight in owned], clip, self.norm)
         self.count += 1
+        self.rate, measured, moved = rate, self.watched, []
         for weight, grad in zip(owned, grads, strict=True):
             assert grad is not None
+            before = weight.value.detach().clone() if measured else None
             yield weight.value, grad.to(at_least_float32(grad.dtype)), weight.state, weight.decays
             weight.value.grad = None
+            if before is not None:
+                moved.append(weight.value.detach() - before)
+        if measured and moved:
+            self.change, self.watched = torch.nn.utils.get_total_norm(moved), False
+
+    def seen(self) -> dict[str, float]:
+        """Metrics of the last update: norm of its gradient, of the change it made where that was measured, its rate."""
+        found = {f"grad/{self.name}/norm": self.norm, f"level/{self.name}/update": self.change}
+        found |= {f"level/{self.name}/rate": self.rate}
+        return {name: float(value) for name, value in found.items() if value is not None}
+
+    def last(self) -> dict[str, Any]:
+        """The same for a checkpoint: a row after it says what one without it would."""
+        norms = {"norm": self.norm, "change": self.change}
+        return {name: None if x is None else float(x) for name, x in norms.items()} | {
+            "rate": self.rate,
+            "watched": self.watched,
+        }
 
     def gradients(self) -> list[Tensor]:
         """What has been added up so far."""
@@ -121,9 +148,12 @@ class Level:
                 found[f"{self.name}/grad/{weight.name}"] = weight.value.grad
         return found
 
-    def restore(self, count: int, tensors: dict[str, Tensor]) -> None:
-        """The inverse of `tensors`, which must hold every rule state of this level."""
-        self.count = count
+    def restore(self, count: int, tensors: dict[str, Tensor], last: Mapping[str, Any] | None = None) -> None:
+        """The inverse of `tensors`, which must hold every rule state of this level, and of `last`."""
+        self.count, last = count, last or {}
+        norms = (None if last.get(name) is None else torch.tensor(last[name]) for name in ("norm", "change"))
+        self.norm, self.change = norms
+        self.rate, self.watched = last.get("rate"), bool(last.get("watched"))
         for weight in self.weights:
             for part, value in weight.state.items():
                 value.copy_(tensors[f"{self.name}/{part}/{weight.name}"])

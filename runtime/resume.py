@@ -84,7 +84,8 @@ def restore(found: Checkpoint, place: Path, model: nn.Module, levels: Sequence[L
     put_weights(model, found.weights, place)
     for level in levels:
         try:
-            level.restore(found.scalars["updates"][level.name], found.optimiser)
+            last = found.scalars.get("levels", {}).get(level.name)
+            level.restore(found.scalars["updates"][level.name], found.optimiser, last)
         except KeyError as error:
             message = f"'{place}' holds nothing of {error.args[0]!r}, which level '{level.name}' needs"
             raise CheckpointError(message, USAGE) from None

@@ -50,6 +50,7 @@ class Options:
     resume: bool  # go on with the run that `out` holds
     allow: bool  # even where something else than before would be trained
     time_limit: float  # seconds after which the run is saved and ends; 0 is none
+    tensorboard: bool  # mirror the metrics
     quiet: bool
     json: bool
     device: str = "auto"
@@ -82,6 +83,9 @@ def read(settings: Settings, arguments: Sequence[str] | None = None) -> tuple[Se
     parser.add_argument("--on-nan", choices=("stop", "skip", "clip"), default="stop",
                         help="a loss or gradient that is not finite: stop the run, skip the step, or clip: take "
                              "what is not finite as 0 (stop)")  # fmt: skip
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="mirror the metrics for TensorBoard, below the run directory"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--json", action="store_true", help="the result as JSON on standard output")
     given = parser.parse_args(arguments)
@@ -96,6 +100,7 @@ def read(settings: Settings, arguments: Sequence[str] | None = None) -> tuple[Se
         resume=given.resume is not None,
         allow=given.allow,
         time_limit=given.time_limit,
+        tensorboard=given.tensorboard,
         quiet=given.quiet,
         json=given.json,
         device=given.device,

@@ -31,7 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from runtime import checkpoint, device, metrics, plot, replay, resume, settings, summary
+from runtime import checkpoint, device, metrics, plot, probe, replay, resume, settings, summary
 from runtime import data as texts
 from runtime.batches import Batch, Crops, Lanes
 from runtime.checkpoint import Checkpoint
@@ -41,6 +41,7 @@ from runtime.errors import DATA_MISSING, Diverged, Interrupted, Lost, Preempted,
 from runtime.evaluate.loss import Result, evaluate
 from runtime.finite import Guard, not_finite
 from runtime.level import Level
+from runtime.mirror import Mirror
 from runtime.model import State, over
 from runtime.numerics import subnormals_flushed
 from runtime.precision import autocast
@@ -48,6 +49,7 @@ from runtime.processes import Processes
 from runtime.progress import Report, display
 from runtime.settings import Settings
 from runtime.signals import Stop
+from runtime.trends import Trends
 
 FINAL = 16  # times the tokens of a validation on the way are read at the end
 INTERRUPTED = 130
@@ -74,6 +76,8 @@ class Run:
         self.batch: Batch | None = None  # the last one given out
         self.metrics: metrics.Metrics | None = None
         self.claimed: int | None = None  # a handle of the directory, in the process that writes it
+        self.mirror: Mirror | None = None
+        self.trends = Trends()
         self.state: Any = None  # what the last step left
         self.step = 0  # steps done
         self.running = 0  # the step that is running, from 1
@@ -119,6 +123,8 @@ class Run:
         while self.step < self.settings.steps:
             self.running = self.step + 1
             self.random = checkpoint.random_states(self.device)
+            for level in self.levels:
+                level.watched |= self._logs(self.running)
             yield self.step
         self._finish()
 
@@ -131,6 +137,8 @@ class Run:
             self.claimed = self.directory.claim()
         scalars = self._resume() if self.options.resume else {}
         if self.processes.first:
+            if self.options.tensorboard:
+                self.mirror = Mirror(self.directory.path, self.step * self.settings.tokens)
             if not self.options.resume:
                 self.directory.begin(self.package)
                 if self.text.tokenizer is not None:
@@ -138,6 +146,8 @@ class Run:
                 self.directory.write_lock(self._facts())
             rows = scalars.get("rows", 0)
             self.metrics = metrics.Metrics(self.directory.metrics, rows, lenient=self.options.allow)
+            for row in self.metrics.rows:
+                self.trends.see(row)
         size = f"{self.parameters:,} parameters, {self.settings.tokens:,} tokens a step"
         self.display.note(f"{self.settings.name}: {size}, in {self.directory.path}")
         if self.step:
@@ -205,11 +215,11 @@ class Run:
         """
         s = self.settings
         self.step += 1
-        self.state = self.state if self.guard.lost else state
+        before, self.state = self.state, self.state if self.guard.lost else state
         self.losses += [] if self.guard.bad else [loss.detach()]
         last = self.step == s.steps
         if self._logs(self.step):
-            self._log()
+            self._log(self._probe(before))
         if last:  # `steps` does the rest
             return
         if due(self.step, s.validate_every):
@@ -238,8 +248,16 @@ class Run:
     def _logs(self, step: int) -> bool:
         return step in (1, self.settings.steps) or due(step, self.settings.log_every)
 
-    def _log(self) -> None:
-        """A row of metrics and the display, from the steps since the last row; none where no loss was finite."""
+    def _probe(self, state: Any) -> dict[str, float]:
+        """What the levels inside a sequence do; `state` is what the step's sequences went on from, in a stream."""
+        if not self.processes.first or self.batch is None:
+            return {}
+        with self._pause():
+            return probe.probe(self.model, *self.batch, state if getattr(self.model, "streams", ()) else None)
+
+    def _log(self, inside: dict[str, float]) -> None:
+        """A row of metrics and the display, from the steps since the last row, none where no loss was finite; `inside`:
+        what a look inside found."""
         if not self.losses:
             return
         mean = torch.stack(self.losses).mean()
@@ -253,15 +271,22 @@ class Run:
         speed = (self.step - self.clocked) * self.settings.tokens / (now - self.clock)
         self.training += now - self.clock
         values: dict[str, float] = {"train/loss": loss, "perf/tokens_per_s": speed}
-        values |= {f"grad/{level.name}/norm": float(level.norm) for level in self.levels if level.norm is not None}
+        for level in self.levels:
+            values |= level.seen()
         values |= {f"memory/{name}/norm": norm for name, norm in zip(norms, squares.sqrt().tolist(), strict=True)}
         values |= {f"level/{name}/fires": count for name, count in self.fires().items()}
         values |= {f"train/{self.guard.policy}ped": self.guard.count} if self.guard.count else {}
-        self._write(values)
+        self._write(values | inside)
+        self._warn_of_memories()
         left = (self.settings.steps - self.step) * self.training / self.step
         self.display.update(Report(self.step, self.settings.steps, loss, speed, left))
         self.losses, self.loss = [], loss
         self.clock, self.clocked = time.perf_counter(), self.step
+
+    def _warn_of_memories(self) -> None:
+        """A line for every memory that is about to vanish or explode since the last row."""
+        for memory, words in self.trends.see(self.metrics.rows[-1]).items() if self.metrics else ():
+            self._warn(f"warning: step {self.step}: memory {memory} {words}; look at its rate and retention")
 
     def fires(self) -> dict[str, int]:
         """Updates of every level so far, as the model and the levels count them."""
@@ -306,6 +331,7 @@ class Run:
             "tokens": self.step * self.settings.tokens,
             "updates": {level.name: level.count for level in self.levels},
             "fires": dict(getattr(self.model, "fires", {})),
+            "levels": {level.name: level.last() for level in self.levels},
             **checkpoint.random_states(self.device),
             "losses": [float(loss) for loss in self.losses],
             "loss": self.loss if math.isfinite(self.loss) else None,
@@ -321,6 +347,8 @@ class Run:
         if self.metrics is not None:
             tokens = self.step * self.settings.tokens
             self.metrics.write(self.step, tokens, time.perf_counter() - self.began, values)
+            if self.mirror is not None:
+                self.mirror.write(self.metrics.rows[-1])
 
     @contextmanager
     def _pause(self) -> Iterator[None]:
@@ -396,6 +424,8 @@ class Run:
                 if error is not None:
                     self._draw()
                 self.metrics.close()
+        if self.mirror is not None:
+            self.mirror.close()
         if self.claimed is not None:
             os.close(self.claimed)
         if error is None:

@@ -24,6 +24,7 @@ GROUPS = {  # module: its commands, as `nlc --help` lists them
     "generate": ("generate",),
     "state": ("state",),
     "replay": ("replay",),
+    "reporting": ("report",),
     "tokenizer": ("tokenizer",),
     "doctor": ("doctor",),
     "demo": ("demo",),

@@ -100,6 +100,12 @@ def say_or_write(text: str, out: Path | None) -> None:
     if out is None:
         say(text.removesuffix("\n"))
         return
+    write_whole(text, out)
+    note(f"wrote {out}")
+
+
+def write_whole(text: str, out: Path) -> None:
+    """The text in a file, whole or not at all."""
     part = out.with_name(out.name + ".part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +113,6 @@ def say_or_write(text: str, out: Path | None) -> None:
         part.replace(out)
     except OSError as error:
         raise Stop(Status.MISSING, f"{out}: {error.strerror}") from None
-    note(f"wrote {out}")
 
 
 def choose(word: str, choices: Iterable[str], what: str) -> str:

@@ -96,6 +96,9 @@ def train(
     on_nan: Annotated[
         OnNan, typer.Option("--on-nan", help="A step that is not finite stops the run, is skipped, or clipped (as 0).")
     ] = OnNan.stop,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Mirror the metrics for TensorBoard, in RUN/tensorboard.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
     set_: SetOption = None,
     json_: JsonOption = False,
@@ -109,7 +112,7 @@ def train(
     from nlc.spec import load
 
     what = {"--data": data, "--field": field, "--tokenizer": tokenizer, "--pack": pack and pack.value}
-    how = HowToRun(what, keep, time_limit, processes, device, on_nan, quiet, json_)
+    how = HowToRun(what, keep, time_limit, processes, device, on_nan, tensorboard, quiet, json_)
     if resume is not None:
         given = {"--name": name, "--out": out, "--steps": steps, "--seed": seed}
         if wrong := [option for option, value in given.items() if value is not None]:
@@ -142,6 +145,7 @@ class HowToRun:
     processes: int = 1
     device: str = "auto"
     on_nan: str = "stop"
+    tensorboard: bool = False
     quiet: bool = False
     json: bool = False
 
@@ -149,7 +153,8 @@ class HowToRun:
         given = {**self.data, "--keep": self.keep or None, "--time-limit": self.time_limit}
         given |= {"--device": self.device, "--on-nan": self.on_nan}
         said = [str(word) for option, value in given.items() if value is not None for word in (option, value)]
-        return said + ["--quiet"] * self.quiet + ["--json"] * self.json
+        flags = {"--tensorboard": self.tensorboard, "--quiet": self.quiet, "--json": self.json}
+        return said + [flag for flag, wanted in flags.items() if wanted]
 
 
 def run(spec: Spec, folder: Path | None, how: HowToRun) -> int:
@@ -168,7 +173,7 @@ def run(spec: Spec, folder: Path | None, how: HowToRun) -> int:
     if told.warmup >= told.steps and not how.quiet:
         note(f"run.warmup is {told.warmup} and run.steps {told.steps}: the rate never reaches its full value")
     write(spec, directory)
-    return start(directory, ["--out", str(directory.path), *how.arguments()], how.processes)
+    return reported(directory, start(directory, ["--out", str(directory.path), *how.arguments()], how.processes), how)
 
 
 def write(spec: Spec, directory: RunDirectory) -> None:
@@ -200,7 +205,22 @@ def go_on(folder: Path, spec: Spec | None, allow: bool, how: HowToRun) -> int:
             raise Stop(Status.USAGE, f"{message}\nnothing was changed; --allow goes on all the same")
         write(spec, directory)
     arguments = ["--resume", str(folder), *["--allow"] * allow, *how.arguments()]
-    return start(directory, arguments, how.processes)
+    return reported(directory, start(directory, arguments, how.processes), how)
+
+
+def reported(directory: RunDirectory, status: int, how: HowToRun) -> int:
+    """The page of a run that has ended, however it did; the status of the run stays what it is."""
+    if directory.lock.exists() and directory.metrics.exists():
+        from nlc.cli.reporting import write_page
+
+        try:
+            place = write_page(directory.path)
+        except (Stop, OSError) as error:
+            note(f"no report.html: {error}")
+        else:
+            if not how.quiet:
+                note(f"{place}: open it in a browser; nlc report {directory.path} adds text that the model writes")
+    return status
 
 
 def changes(directory: RunDirectory, spec: Spec) -> list[str]:

@@ -65,6 +65,8 @@ class Layout:
     left: float = GUTTER + 40
     right: float = 0.0
     used: set[str] = field(default_factory=set)  # kinds of line that occur, for the legend
+    at: Band | None = None  # the band whose memories are being drawn
+    words: dict[str, str] = field(default_factory=lambda: LEGEND)  # of the legend
 
     # ---- places -----------------------------------------------------------------------------------------------
 
@@ -137,6 +139,7 @@ class Layout:
         for band in self.bands:
             self.band(band)
         for band in self.bands:
+            self.at = band
             for memory in band.memories:
                 self.memory(band, memory)
             if band.bar:
@@ -144,6 +147,7 @@ class Layout:
             if band.level.id in self.weight_x:
                 self.weights(band)
         self.errors()
+        self.at = None
         self.rail()
         self.legend()
         return self.scene
@@ -200,14 +204,16 @@ class Layout:
         if queries:
             self.line([(x + LEFT, RAIL), (x + LEFT, y)], "query", arrow=True)
             label = next((q.label for q in queries if q.label), "")
-            scene.text(x + LEFT + 6, y - 9, shortened(label, 11, RIGHT - LEFT - 14), "query", size=11, mono=True)
+            colour, room = self.colour("query"), RIGHT - LEFT - 14
+            scene.text(x + LEFT + 6, y - 9, shortened(label, 11, room), colour, size=11, mono=True)
         leaves = [f for f in self.seen.out_of(memory.id, "output", "query") if f.target != memory.id]
         if leaves:
             self.line([(x + RIGHT, y), (x + RIGHT, RAIL)], "output", arrow=True)
             label = next(
                 (f.label for f in leaves if f.target == OUT and graph.bare), self.seen.outputs.get(memory.id, "")
             )
-            scene.text(x + RIGHT + 6, y - 9, shortened(label, 11, COLUMN - RIGHT - 10), "output", size=11, mono=True)
+            colour, room = self.colour("output"), COLUMN - RIGHT - 10
+            scene.text(x + RIGHT + 6, y - 9, shortened(label, 11, room), colour, size=11, mono=True)
         scene.box(x, y, BOX, BOX_HEIGHT)
         scene.text(x + BOX / 2, y + 22, shortened(memory.name, 14, BOX - 12), size=14, anchor="middle", bold=True)
         for i, line in enumerate(_form(memory)):
@@ -241,7 +247,7 @@ class Layout:
         middle = x + 8
         for link in band.feeds:
             width = width_of(link.label or link.role, 11) + 14
-            self.scene.chip(middle + width / 2, y, link.label or link.role, link.role)
+            self.scene.chip(middle + width / 2, y, link.label or link.role, self.colour(link.role))
             self.line([(middle + width / 2, RAIL), (middle + width / 2, y - 9)], link.role, arrow=True)
             middle += width + 8
 
@@ -254,8 +260,8 @@ class Layout:
             at = y if i == 0 else y - 22
             if i == 0:
                 self.line([(x, source.boxes + BOX_HEIGHT), (x, at - 9)], link.role, arrow=True)
-            self.scene.chip(x + 2, at, label, link.role)
-            self.used.add(link.role)
+            self.scene.chip(x + 2, at, label, self.colour(link.role))
+            self.used.add(self.colour(link.role))
 
     def own(self, x: float, y: float) -> None:
         """A small loop: the memory generates its own value."""
@@ -302,6 +308,7 @@ class Layout:
         links = [f for f in self.seen.links if f.role == "error"]
         edge = self.right + 34
         for band in self.bands:
+            self.at = band
             ends = [self.x[m.id] + BOX for m in band.memories if any(f.target in (m.id, band.level.id) for f in links)]
             if band.level.id in self.weight_x and any(f.target == band.level.id for f in links):
                 ends.append(self.weight_x[band.level.id][1])
@@ -309,6 +316,7 @@ class Layout:
                 y = band.boxes + 46
                 self.line([(edge, y), (max(ends), y)], "error", arrow=True)
                 self.lowest = y
+        self.at = None
         if links:
             self.line([(edge, RAIL + 17), (edge, self.lowest)], "error")
 
@@ -329,7 +337,7 @@ class Layout:
     def legend(self) -> None:
         end = self.bands[-1].top + self.bands[-1].height if self.bands else RAIL
         x, y = 44.0, end + 28
-        for role, label in LEGEND.items():
+        for role, label in self.words.items():
             if role not in self.used:
                 continue
             if role == "value" and self.seen.own_values:
@@ -341,9 +349,13 @@ class Layout:
             self.scene.text(x + 33, y, label, "faint", size=11)
             x += wide
 
+    def colour(self, role: str) -> str:
+        """How a flow of this kind is drawn; a flow of the band at hand where there is one."""
+        return role
+
     def line(self, points: list[tuple[float, float]], role: str, arrow: bool = False, thickness: float = 1.6) -> None:
-        self.used.add(role)
-        self.scene.line(points, role, arrow, thickness)
+        self.used.add(self.colour(role))
+        self.scene.line(points, self.colour(role), arrow, thickness)
 
 
 def scene_of(graph: Graph) -> Scene:

@@ -121,18 +121,18 @@ class Scene:
 
     # ---- as SVG -----------------------------------------------------------------------------------------------
 
-    def svg(self, title: str, description: str = "", margin: float = 24) -> str:
-        """The picture.  Colours follow the reader's light or dark scheme."""
+    def svg(self, title: str, description: str = "", margin: float = 24, top: float = 0) -> str:
+        """The picture, from `top` on.  Colours follow the reader's light or dark scheme."""
         right, bottom = self.size()
-        width, height = right + margin, bottom + margin
+        size, down = (_n(right + margin), _n(bottom + margin - top)), f'y="{_n(top)}" ' if top else ""
         parts = [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_n(width)} {_n(height)}" width="{_n(width)}"'
-            f' height="{_n(height)}" role="img" font-family="{SANS}">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 {_n(top)} {size[0]} {size[1]}" width="{size[0]}"'
+            f' height="{size[1]}" role="img" font-family="{SANS}">',
             f"<title>{escape(title)}</title>",
             *([f"<desc>{escape(description)}</desc>"] if description else []),
             f"<style>{_style()}</style>",
             f"<defs>{''.join(_arrowhead(c) for c in sorted({x.colour for x in self.lines if x.arrow}))}</defs>",
-            f'<rect class="f-paper" width="{_n(width)}" height="{_n(height)}"/>',
+            f'<rect class="f-paper" {down}width="{size[0]}" height="{size[1]}"/>',
             *map(_box, self.boxes), *map(_line, self.lines), *map(_box, self.chips), *map(_text, self.texts),
             "</svg>",
         ]  # fmt: skip

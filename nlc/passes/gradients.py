@@ -88,11 +88,24 @@ def _outer(graph: Graph, node: Op | Read | Memory) -> Iterable[str]:
         case Memory() if node.meta is Meta.FULL:
             return (*write_needs(node), *node.weights)
         case Memory():
+            given = open_roles(node)
             needed = [v for v in (node.rate, node.retain) if v] + [p.value for p in node.rule.params if p.value]
-            needed += [k for k, _ in node.pairs if uses(node.rule, "gram", "k")] + [
-                v for _, v in node.pairs if uses(node.rule, "v")
-            ]
+            needed += [k for k, _ in node.pairs if "key" in given] + [v for _, v in node.pairs if "value" in given]
             return (*needed, *node.weights)
+
+
+def open_roles(memory: Memory) -> frozenset[str]:
+    """The kinds of flow into a memory that its write passes the slower levels' gradient on to.
+
+    Under `meta: first_order` the gradient that the rule receives is a constant, whatever else the rule reads is not.
+    """
+    if memory.meta is Meta.NONE:
+        return frozenset()
+    found = {"rate", "retain", "rule", "initialises"}
+    if memory.meta is Meta.FULL:
+        return frozenset({*found, "key", "value", "objective", "write", "error"})
+    found |= {"key"} if uses(memory.rule, "gram", "k") else set()
+    return frozenset(found | ({"value"} if uses(memory.rule, "v") else set()))
 
 
 def _own(graph: Graph, node: Op | Read | Memory) -> Iterable[str]:

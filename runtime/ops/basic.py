@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from runtime.ops.history import past
+from runtime.ops.history import Past, past
 from runtime.precision import exact, full, wide
 
 EPS = 1e-5  # added to the biased variance by rmsnorm and layernorm
@@ -106,15 +106,38 @@ def causal_conv(x: Tensor, w: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
     x (B, T, *axes); w (C, D), tap C - 1 meets the current token; history (B, C - 1, *axes), zeros when fresh.
     Returns y and the history for the next call.  A token's own error passes the last tap only.
     """
-    taps, T = w.shape[0], x.shape[1]
     seen = torch.cat((history, x), 1)
-    own = w[-1] * seen[:, taps - 1 :]  # of `seen`, which is kept anyway
-    if taps == 1:
-        return own, history
-    earlier = w[0] * seen[:, :T]
-    for j in range(1, taps - 1):
-        earlier = torch.addcmul(earlier, w[j], seen[:, j : j + T])
-    return own + past(earlier), seen[:, T:]
+    return CausalConv.apply(seen, w), seen[:, x.shape[1] :]
+
+
+class CausalConv(torch.autograd.Function):
+    """y_t = sum_j w_j seen_{t + j}, in one pass a tap either way.  apply(seen (B, C - 1 + T, *axes), w) -> y."""
+
+    @staticmethod
+    def forward(ctx: Any, seen: Tensor, w: Tensor) -> Tensor:
+        T = seen.shape[1] - len(w) + 1
+        y = w[0] * seen[:, :T]
+        for j in range(1, len(w)):
+            y.addcmul_(w[j], seen[:, j : j + T])
+        ctx.save_for_backward(seen, w)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor | None]:
+        seen, w = ctx.saved_tensors
+        last, T = len(w) - 1, g.shape[1]
+        taps = range(last if Past.closed else 0, len(w))
+        if torch.is_grad_enabled():  # to be differentiated again: nothing in place
+            along = [(0, 0)] * (g.dim() - 2)
+            padded = [F.pad(g * w[j], [n for pair in (*along, (j, last - j)) for n in pair]) for j in taps]
+            to_seen = torch.stack(padded).sum(0)
+        else:
+            to_seen = torch.zeros_like(seen)
+            for j in taps:
+                to_seen[:, j : j + T].addcmul_(g, w[j])
+        if Past.closed:  # a token's own error wants no gradient of a weight
+            return to_seen, None
+        return to_seen, torch.stack([(g * seen[:, j : j + T]).sum_to_size(w[j].shape) for j in taps])
 
 
 def previous(x: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:

@@ -98,8 +98,8 @@ def anchored(stack: Stacked, now: Tensor, start: Tensor | None) -> Spanned:
 def begins(register: Register, start: Tensor, phase: int) -> bool:
     """Whether a box is at its start, or carried as a product of it.
 
-    The start itself, seen by all sequences, is told from an equal copy: then the gradient too is the same whichever is
-    used.
+    The start itself, seen by all sequences, is told from an equal copy and from a state of somebody's own that lies on
+    the same numbers: so the gradient too is the same whichever is used.
     """
     if PRODUCT in register:
         return True
@@ -107,9 +107,15 @@ def begins(register: Register, start: Tensor, phase: int) -> bool:
     return (
         phase == 0
         and start.dim() == S.dim() - 1
+        and viewed(S) is viewed(start)
         and S.data_ptr() == start.data_ptr()
         and S.shape[1:] == start.shape
         and S.stride()[1:] == start.stride()
         and (len(S) == 1 or S.stride(0) == 0)
         and S.requires_grad == start.requires_grad
     )
+
+
+def viewed(x: Tensor) -> Tensor:
+    """The tensor that `x` is a differentiable view of."""
+    return x if x._base is None else x._base

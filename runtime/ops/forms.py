@@ -22,6 +22,7 @@ from torch import Tensor
 
 from runtime.ops.basic import gelu_slope, l2norm, layernorm, rmsnorm, silu_slope
 from runtime.ops.history import Past, past
+from runtime.ops.watch import squared
 from runtime.precision import wide
 
 Weights = Mapping[str, Tensor]
@@ -135,6 +136,16 @@ class Form:
             if part.bias:
                 grads[part.bias] = e.sum(1)
         return grads, grams
+
+    def surprise(self, inputs: Sequence[Tensor], errors: Sequence[Tensor]) -> Tensor:
+        """Squared norm of each token's gradient, from every layer's input and the error at its output.
+
+        |g|^2 = sum_layers |error|^2 (|input|^2 [+ 1, of a bias]); the last axis goes.
+        """
+        terms = [
+            squared(e) * (squared(a) + bool(part.bias)) for part, a, e in zip(self.layers, inputs, errors, strict=True)
+        ]
+        return sum(terms[1:], terms[0])
 
 
 @dataclass(frozen=True)
@@ -257,6 +268,10 @@ class Vector(Form):
         terms = (e * a).detach() if first_order else e * a
         return {"m": (terms if weights is None else weights.unsqueeze(-1) * terms).sum(1)}, {}
 
+    def surprise(self, inputs: Sequence[Tensor], errors: Sequence[Tensor]) -> Tensor:
+        """|error * input|^2, entry by entry."""
+        return squared(inputs[0] * errors[0])
+
 
 def l2norm_pull(x: Tensor, d: Tensor) -> Tensor:
     """Error at x from the error d at l2norm(x): (d - y (y . d)) / |x| where |x| > 1e-6, d / 1e-6 elsewhere."""
@@ -278,7 +293,8 @@ class Lean(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, form: Form, x: Tensor, *parts: Tensor) -> Tensor:
         y, taps = form.read(dict(zip(form.parts, parts, strict=True)), x)
-        ctx.form = form
+        device = x.device.type
+        ctx.form, ctx.cast = form, (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
         ctx.save_for_backward(x, *parts, *(z for _, z in taps[:-1]))
         return y
 
@@ -293,7 +309,8 @@ class Lean(torch.autograd.Function):
             y, _ = form.read(W, x)
             found = dict(zip(wanted, torch.autograd.grad(y, leaves, g, create_graph=True), strict=True))
             return (None, *(found.get(i) for i in range(count + 1)))
-        gx, gW = pulled(form, W, x, rest[count:], g, Past.closed)
+        with torch.autocast(*ctx.cast):  # products in the type that the forward pass took them in
+            gx, gW = pulled(form, W, x, rest[count:], g, Past.closed)
         return (None, gx, *(gW.get(name) for name in form.parts))
 
 

@@ -22,6 +22,7 @@ from runtime.ops.forms import Form, Layer, Matrix, Tap, Vector
 from runtime.ops.history import past
 from runtime.ops.naive import Write
 from runtime.ops.recurrence import Block, Pace, Rows, Solved, State, log_share, pace, plan
+from runtime.ops.watch import Watch, Watched
 from runtime.precision import full
 
 __all__ = ["Write", "memory"]
@@ -101,6 +102,8 @@ def memory(
     )
     if not learn:
         return naive.idle(call, state)
+    if Watched.by:
+        Watched.by.speed(write.name, call.rate, call.keep)
     channels = keep is not None and keep.dim() == 4
     if channels and isinstance(write.form, Vector) and write.rule is None and k.dim() == 4 and block:
         return by_entries(call, state, block)
@@ -263,6 +266,8 @@ def run(
         solved = {p: Solved(r, speed, registers[p], chunk, at.outside, mark) for p, r in rows.items()}
         pieces.append(Piece(at, solved, rows if reading else {}))
         errors.append(found(solved) if callable(found) else found)
+        if Watched.by and known is None:
+            observe(Watched.by, write, rows, errors[-1])
         registers = {
             p: replace(
                 registers[p], now=s.now, momentum=s.momentum, held=registers[p].held if at.outside else s.last_first
@@ -270,6 +275,15 @@ def run(
             for p, s in solved.items()
         }
     return Ran(pieces, close_registers(call, registers), errors)
+
+
+def observe(by: Watch, write: Write, rows: dict[str, Rows], errors: dict[str, Tensor]) -> None:
+    """The surprise of a block's tokens: the rows' keys are the layers' inputs."""
+    inputs = [rows[part.weight].k for part in write.form.layers]
+    found = [errors[part.weight] for part in write.form.layers]  # perhaps without the axis of blocks
+    found = [e.reshape(*x.shape[:-1], -1) for e, x in zip(found, inputs, strict=True)]
+    squares = write.form.surprise(inputs, found)
+    by.add(write.name, "surprise", squares.sum(), squares[:, 0].numel())
 
 
 class Tokens:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from runtime.ops.forms import Form, Matrix
 from runtime.ops.history import past
+from runtime.ops.watch import Watched, squared
 
 Weights = Mapping[str, Tensor]
 Slope = Callable[..., Tensor]
@@ -34,6 +35,7 @@ class Write:
     rule: None, or rule(grad=, weight=, start=, lr=, retain=, gram=, count=, state=) -> (delta, state) of one part,
         for a rule without a closed form; `rule_state` names its state, and the state's "rule.count" (B,) its updates if
         it asks.  lr and retain have the part's axes, of size 1 after the heads.
+    name: of the memory, for who watches.
     """
 
     form: Form = field(default_factory=Matrix)
@@ -46,6 +48,7 @@ class Write:
     momentum: bool = False
     rule: Callable[..., tuple[Tensor, dict[str, Tensor]]] | None = None
     rule_state: tuple[str, ...] = ()
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -183,6 +186,8 @@ def step(call: Call, now: Weights, held: Weights, rule: Weights, t: int) -> tupl
         grads, grams = write.form.sums(
             taps, write.form.errors(point, taps, u), gram=True, first_order=write.meta == "first_order"
         )
+        if Watched.by:
+            Watched.by.add(write.name, "surprise", sum(squared(g).sum() for g in grads.values()), len(k))
         share = keep if i == 0 else None
         if "rule.count" in rule:
             rule["rule.count"] = rule["rule.count"].to(k.dtype) + 1

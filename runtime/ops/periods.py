@@ -101,7 +101,7 @@ def learner_of(write: Write, state: Register, start: Parts | None, gram: bool, h
         raise ValueError("a memory written once in a period needs its rule")
     return Learner(
         "", write.form, write.rule, gram, first_order=write.meta != "full", to_start=start is not None, hold=hold,
-        counts="rule.count" in state,
+        counts="rule.count" in state, name=write.name,
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from runtime.ops.forms import Form, Tap
+from runtime.ops.watch import ONCE, Watched, squared
 from runtime.precision import full
 
 Register = dict[str, Tensor]
@@ -36,7 +37,7 @@ class Learner:
     gram: the rule looks at the layer inputs' second moment (dgd).  first_order: the gradients it gets are constants.
     constant: no gradient reaches the writes through a read (meta: none).  to_start: retention leads back to the start.
     hold: reads see the state of the last chunk border, older than the last write.
-    counts: the rule asks for its updates.
+    counts: the rule asks for its updates.  name: of the memory, for who watches.
     """
 
     level: str
@@ -48,6 +49,7 @@ class Learner:
     to_start: bool = False
     hold: bool = False
     counts: bool = False
+    name: str = ""
 
     def read(
         self, register: Register | None, start: Parts, x: Tensor, before: bool = False
@@ -80,11 +82,17 @@ class Learner:
             own = [errors[at + i * count : at + (i + 1) * count] for i in range(len(pieces))]
             at += len(pieces) * count
             taps, own = _joined(pieces, own)
+            if Watched.by:
+                inputs = [a for a, _ in taps]
+                tokens = inputs[0].shape[0] * inputs[0].shape[1]
+                Watched.by.add(self.name, "surprise", self.form.surprise(inputs, own).sum(), tokens)
             grads, grams = self.form.sums(taps, own, rate, self.gram, self.first_order)
             for kind, found in (("sum", grads), ("gram", grams)):
                 for part, g in found.items():
                     name = f"{kind}.{part}"
                     out[name] = out[name] + g if name in out else g
+        if Watched.by:
+            Watched.by.speed(self.name, call.rate, call.keep)
         out |= {f"param.{name}": x[:, -1] for name, x in call.params.items()}
         if call.keep is not None:
             kept = call.keep.sum(1)
@@ -109,6 +117,11 @@ class Learner:
             out |= {f"rule.{name}.{part}": x for name, x in states.items()}
             if self.hold:
                 out[f"held.{part}"] = register.get(f"held.{part}", start[part]).expand_as(out[part])
+        if Watched.by:
+            changes = [out[part] - register.get(part, start[part]) for part in self.form.parts]
+            Watched.by.add(self.name, "update", sum(squared(x).sum() for x in changes), len(changes[0]))
+            at = lr if isinstance(lr, Tensor) else torch.tensor(float(lr))
+            Watched.by.add(self.name, ONCE, at.sum(), at.numel())
         return out
 
     def released(self, register: Register) -> Register:

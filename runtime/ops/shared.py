@@ -29,6 +29,7 @@ from runtime.ops.product import Kind, advance, chunk_of
 from runtime.ops.recurrence import Rows, Solved, State, pace
 from runtime.ops.shared_gradient import Backward, own_gradient
 from runtime.ops.stack import Flow, Layout, Tensors, by_chunk, by_token, cut, flat, read, read_gradient
+from runtime.ops.watch import Watch, Watched, squared
 from runtime.precision import exact
 
 Queries = Sequence[tuple[Tensor, Sequence[str]]]
@@ -72,6 +73,7 @@ def shared_product(
     learn: bool = True,
     outputs: bool = True,
     final: bool = False,
+    name: str = "",
 ) -> Shared:
     """Write and read self-generated matrix memories that share keys, rates and retention.
 
@@ -94,6 +96,7 @@ def shared_product(
     outputs=False: k, v, rate and keep are not returned
     final: nobody but a later call reads the states returned.  Boxes that began from their start go on as what it is
         multiplied by, {"product": (B, H, K, K), "held.product": ...}, the same for all
+    name: what the boxes belong to, for who watches: a box is the memory <name>.<box>
 
     Everything is in the type of the states, float32 under autocast.  Gradients are of first order; a token's own error
     (`own_errors`) can be differentiated again.  Raises RuntimeError where any other second derivative is asked for.
@@ -109,10 +112,12 @@ def shared_product(
             "learn": learn,
             "outputs": outputs,
             "final": final,
+            "name": name,
         }
         return headless.call_shared(shared_product, flow, states, queries, extras, weights, start, **more)
     with exact(queries[0][0]):
         phase, kind = phase % chunk, Kind(erase, objective == "l2", kept, start is not None)
+        outputs = outputs or Watched.by is not None
         boxes = Running.from_start(states, start, phase) or Running.from_states(states, start, phase)
         asked, readouts = [asked for _, asked in queries], readouts or {}
         layout = Layout(flow, kind, tuple(boxes.rows(names, readouts) for names in asked), len(extras))
@@ -135,15 +140,34 @@ def shared_product(
         if (phase + T) % chunk == 0:
             boxes = boxes.held_now()
         streams = [[piece.outs[i] for piece in pieces] for i in range(4)]
-        return Shared(
+        made = Shared(
             pieces,
             *(None if x[0] is None else along(1, x) for x in streams),
             boxes.registers(list(states), chunk > 1, final),
         )
+        if Watched.by and name and learn:
+            observe(Watched.by, name, made, kind, start)
+        return made
 
 
 def along(dim: int, parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+
+
+def observe(by: Watch, name: str, made: Shared, kind: Kind, start: Boxes | None) -> None:
+    """The surprise of every box: |S_{t'} (c k - v) + (1 - c) S_0 k| |k|, c as in product.py; rates and retention."""
+    k, v = made.k, made.v
+    assert k is not None and v is not None
+    kept = kind.kept and kind.l2 and made.keep is not None
+    c = made.keep.exp().unsqueeze(-1) if kept and made.keep is not None else 1.0
+    for box in made.state:
+        error = made.read(box, c * k - v if kind.l2 else -v)
+        if kept and start is not None:
+            error = error + (1 - c) * torch.einsum(
+                "bhok,bthk->btho", start[box].expand(len(k), *start[box].shape[-3:]), k
+            )
+        by.add(f"{name}.{box}", "surprise", (squared(error) * squared(k)).sum(), k.shape[0] * k.shape[1])
+        by.speed(f"{name}.{box}", made.rate, made.keep)
 
 
 # ---- the boxes, as a call goes on

@@ -195,6 +195,13 @@ def test_a_closed_pipe_is_no_error(process: Run) -> None:
     assert process(python=("-c", command)).out.strip() == "b'' 0"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_a_full_disk_below_standard_output_is_status_4(process: Run) -> None:
+    command = "import subprocess, sys; done = subprocess.run([sys.executable, '-m', 'nlc', 'check', 'hope'], "
+    command += "stdout=open('/dev/full', 'w'), stderr=subprocess.PIPE, text=True); print(done.returncode, done.stderr)"
+    assert process(python=("-c", command)).out.strip() == "4 nlc: No space left on device"
+
+
 # ---- light on its feet --------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ def test_a_continuum_that_is_never_written_keeps_five_widths_a_memory() -> None:
     assert kept[f"{B}x{T}x{4 * D}"] == 3 * B * T * 4 * D * 4  # floats, of three memories
 
 
-def test_hope_at_never_keeps_little_more_than_a_transformer() -> None:
-    found = SCRIPT["measure"](batch=1, context=512, width=128, heads=2)
-    ratios = found["times the transformer"]
-    assert ratios["hope at never"] <= LIMIT < ratios["hope"]
+def test_hope_at_never_keeps_at_most_a_third_more_than_a_transformer() -> None:
+    """Of equal width, 512 tokens: 1.3 times as much at most."""
+    hope, transformer = (sum(SCRIPT["of_layer"](name, batch=2).values()) for name in ("hope at never", "transformer"))
+    assert hope <= 1.3 * transformer

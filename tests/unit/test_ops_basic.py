@@ -79,6 +79,13 @@ def test_conv_streams_as_the_whole(taps):
     assert torch.equal(history, last)
 
 
+@pytest.mark.parametrize("taps", [1, 3])
+def test_conv_has_two_derivatives(taps):
+    x, w, history = normal(2, 5, 2, 3), normal(taps, 3), normal(2, taps - 1, 2, 3)
+    assert gradcheck(basic.causal_conv, (x, w, history))
+    assert gradgradcheck(basic.causal_conv, (x, w, history))
+
+
 def test_conv_own_error_passes_the_last_tap_only():
     x, w = normal(1, 5, 3), normal(3, 3)
     y, _ = basic.causal_conv(x, w, torch.zeros(1, 2, 3, dtype=torch.float64))
@@ -225,6 +232,18 @@ def test_a_form_that_is_called_is_read(name, heads):
 def second(value, leaves, u):
     first = torch.autograd.grad(value().square(), leaves, u, create_graph=True)
     return torch.autograd.grad(sum(g.square().sum() for g in first), leaves)
+
+
+def test_a_form_that_is_called_multiplies_in_bfloat16_both_ways():
+    form, x = FORMS["mlp-norm-bias"], torch.randn(2, 3, 4, requires_grad=True)
+    W = {n: w[0, 0].detach().float().requires_grad_() for n, w in weights(form, 1, 4, 5).items()}
+    leaves = [x, *W.values()]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, (z, _) = form(W, x), form.read(W, x)
+    assert torch.equal(y, z) and y.dtype == torch.float32
+    for got, want in zip(torch.autograd.grad(y.sum(), leaves), torch.autograd.grad(z.sum(), leaves), strict=True):
+        assert got.dtype == torch.float32
+        assert (got - want).norm() <= 1e-2 * want.norm()
 
 
 def test_a_form_that_is_called_keeps_its_input_and_its_layers_outputs():

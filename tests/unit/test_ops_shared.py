@@ -283,6 +283,17 @@ def test_a_final_state_that_began_from_its_start_goes_on_as_one_product(splits, 
     same(found[1], found[0], 1e-12)
 
 
+@pytest.mark.parametrize("own", [lambda x: x.detach().clone(), lambda x: x.detach()], ids=["copied", "on the start"])
+def test_a_state_of_ones_own_gets_its_gradient(own):
+    """Whatever memory its numbers lie in."""
+    case = Case(11, 4, fresh=True)
+    mine = {box: own(x).requires_grad_() for box, x in case.now.items()}
+    case.now = case.held = mine
+    got, want = case.values(), case.naive()
+    leaves = [*case.leaves, *mine.values()]
+    same(*(torch.autograd.grad(probe(x), leaves, allow_unused=True) for x in (got, want)), 1e-9)
+
+
 @pytest.mark.parametrize("T, chunk", [(3, 8), (19, 8), (3, 1)])
 def test_a_few_tokens_are_written_row_by_row(T, chunk, monkeypatch):
     """As in generation; the same values and gradients as by products."""

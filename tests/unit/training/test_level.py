@@ -86,3 +86,28 @@ def test_what_a_checkpoint_keeps_restores_a_level_in_the_middle_of_a_period() ->
     other, (v,) = level_of(1.0)
     other.restore(5, kept)
     assert other.count == 5 and float(v.grad) == 4 and float(other.weights[0].state["start"]) == 2
+
+
+def test_a_watched_update_is_measured_once() -> None:
+    level, (w,) = level_of(2.0)
+    for rate in (0.5, 0.25):
+        level.watched = rate == 0.5
+        (w**2).sum().backward()
+        with torch.no_grad():
+            for weight, grad, _, _ in level.gathered(rate=rate):
+                weight -= rate * grad
+    assert level.seen() == {"grad/train/norm": 0.0, "level/train/update": 2.0, "level/train/rate": 0.25}
+
+
+def test_a_row_after_resuming_says_what_one_without_would() -> None:
+    level, (w,) = level_of(2.0)
+    level.watched = True
+    (w**2).sum().backward()
+    with torch.no_grad():
+        for weight, grad, _, _ in level.gathered(rate=0.1):
+            weight -= 0.1 * grad
+    other, _ = level_of(1.0)
+    other.restore(level.count, level.tensors(), level.last())
+    assert other.seen() == level.seen() and not other.watched
+    other.restore(level.count, level.tensors())  # of a checkpoint that does not say
+    assert other.seen() == {}

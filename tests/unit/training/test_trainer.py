@@ -86,6 +86,8 @@ class TestARun:
             "step", "tokens", "seconds", "perf/tokens_per_s",
             "train/loss", "val/loss", "val/bits_per_byte", "val/tokens",
             "level/titans/fires", "level/train/fires", "level/cms.slow/fires", "grad/train/norm", "grad/cms.slow/norm",
+            "level/titans/update", "level/train/update", "level/cms.slow/update", "level/train/rate",
+            "level/cms.slow/rate",
             "memory/titans.key/norm",
         }  # fmt: skip
 

@@ -1,0 +1,155 @@
+"""`nlc report`: a run, or several, as one HTML page.  Torch is imported for the samples."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nlc.cli.common import JsonOption, Status, Stop, calm_threads, note, say, say_or_write, write_whole
+
+if TYPE_CHECKING:
+    from nlc.page import Facts, Sample
+    from runtime.directory import RunDirectory
+
+WRITTEN = 240  # tokens of a sample
+TEMPERATURES = (0.0, 0.7, 1.0)
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(report)
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories; several are compared.")],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="FILE", help="Where to write; RUN/report.html otherwise.")
+    ] = None,
+    samples: Annotated[
+        bool, typer.Option("--samples/--no-samples", help="Whether each run's checkpoint writes some text.")
+    ] = True,
+    json_: JsonOption = False,
+) -> None:
+    """One page of a run, or of several side by side: curves, levels, gradients, samples, spec, cost, versions.
+
+    Example: nlc report runs/first, or nlc report runs/first runs/second -o compared.html
+    """
+    calm_threads()
+    from nlc.page import page
+    from nlc.page.page import data_text
+
+    if json_:
+        say(data_text(distinct([facts(path, samples) for path in runs])))
+        return
+    name = "report.html" if len(runs) == 1 else "compared.html"
+    say_or_write(page(distinct([facts(path, samples) for path in runs])), out or runs[0] / name)
+
+
+def write_page(folder: Path) -> Path:
+    """The page of a run that has just ended, without samples, which take longer than all else."""
+    from nlc.page import page
+
+    place = folder / "report.html"
+    write_whole(page([facts(folder, samples=False)]), place)
+    return place
+
+
+# ---- a run directory as facts ---------------------------------------------------------------------------------------
+
+
+def facts(path: Path, samples: bool) -> Facts:
+    """What a page knows of the run in a folder.  Raises Stop where there is none."""
+    from nlc.page import Facts
+    from runtime import metrics
+    from runtime.directory import RunDirectory
+    from runtime.errors import RunError
+    from runtime.trends import Trends
+
+    if not path.is_dir():
+        raise Stop(Status.USAGE, f"no such run directory: '{path}'")
+    directory, missing = RunDirectory(path), dict[str, str]()
+    try:
+        lock = directory.read_lock()
+    except RunError as error:
+        raise Stop(error.status, str(error)) from None
+    rows: list[dict[str, Any]] = []
+    try:
+        rows = [row for row in metrics.read(directory.metrics) if isinstance(row, dict)]
+    except (OSError, UnicodeDecodeError) as error:
+        missing["metrics"] = f"metrics.jsonl cannot be read: {getattr(error, 'strerror', None) or error}"
+    if not rows:
+        missing.setdefault("metrics", "the run ended before its first row of metrics")
+    trends = Trends()
+    warned = [
+        f"step {row.get('step')}: memory {name} {words}" for row in rows for name, words in trends.see(row).items()
+    ]
+    spec = program(directory, missing)
+    checkpoint, written = "", list[Any]()
+    try:
+        checkpoint, written = sampled(directory, lock) if samples else ("", [])
+    except RunError as error:
+        missing["samples"] = str(error)
+    if not samples:
+        missing["samples"] = f"not asked for: `nlc report {path}` lets the newest checkpoint write"
+    return Facts(
+        name=path.resolve().name,
+        path=str(path),
+        rows=rows,
+        lock=lock,
+        diverged=diverged(directory),
+        checkpoint=checkpoint,
+        samples=written,
+        warnings=warned,
+        missing=missing,
+        **spec,
+    )
+
+
+def program(directory: RunDirectory, missing: dict[str, str]) -> dict[str, Any]:
+    """The resolved spec, its graph and what can be said of it; why not, where it cannot be read."""
+    from nlc.diagnostics import SpecError
+    from nlc.explain import explain
+    from nlc.passes import build
+    from nlc.spec import load
+
+    try:
+        text = directory.resolved.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        missing["spec"] = "the run holds no resolved.yaml"
+        return {}
+    try:
+        spec = load(str(directory.resolved))
+        graph = build(spec)
+    except SpecError as error:
+        missing["spec"] = f"resolved.yaml is not a legal spec: {error.diagnostics[0].message}"
+        return {"resolved": text}
+    return {"resolved": text, "spec": spec, "graph": graph, "explained": explain(graph)}
+
+
+def diverged(directory: RunDirectory) -> str:
+    """Where a number first stopped being finite, if the run ended so."""
+    try:
+        kept = json.loads((directory.diverged / "training.json").read_text(encoding="utf-8"))
+        return str(kept.get("found") or "a loss or gradient")
+    except (OSError, ValueError, AttributeError):
+        return "a loss or gradient" if directory.diverged.exists() else ""
+
+
+def sampled(directory: RunDirectory, lock: dict[str, Any]) -> tuple[str, list[Sample]]:
+    """The newest whole checkpoint, and what it writes.  Raises RunError."""
+    from nlc.page import Sample
+    from runtime.samples import write_samples
+
+    place, prompt, texts = write_samples(directory, lock, WRITTEN, TEMPERATURES, warn=note)
+    how = ["greedy" if t == 0 else f"temperature {t:g}" for t in TEMPERATURES]
+    return place.name, [Sample(h, prompt.lstrip("\n"), text) for h, text in zip(how, texts, strict=True)]
+
+
+def distinct(found: list[Facts]) -> list[Facts]:
+    """Runs of one name are told apart by their paths."""
+    from dataclasses import replace
+
+    names = [run.name for run in found]
+    return [replace(run, name=run.path) if names.count(run.name) > 1 else run for run in found]
