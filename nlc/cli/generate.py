@@ -69,7 +69,7 @@ def generate(
 ) -> int:
     """Go on with a text, token by token, learning from what is read and written.
 
-    Example: nlc generate runs/first 'def main(' --tokens 100 --temperature 0.8 --save-state build/state
+    Example: nlc generate runs/first 'def main(' --tokens 100
     """
     if prompt is not None and prompt_file is not None:
         raise Stop(Status.USAGE, "PROMPT and --prompt-file both say what to go on with: give one")

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from runtime.session.saved import Saved
 
 state = typer.Typer(
-    help="What a model's memories learned from a stream: save it, go on from it, look at it.", rich_markup_mode=None
+    help="What a model's memories learned from a stream: save it, go on from it, look at it.\n\n"
+    "Example: nlc state save runs/first --text text.txt -o build/state",
+    rich_markup_mode=None,
 )
 
 StateArgument = Annotated[Path, typer.Argument(metavar="STATE", help="A saved state.")]
@@ -73,7 +75,7 @@ def load(
 ) -> int:
     """Check that a state fits a model, and go on from it with a text.
 
-    Example: nlc state load build/state runs/first --text text.txt -o build/later
+    Example: nlc state load build/state runs/first --text text.txt
     """
     if out is not None and text is None:
         raise Stop(Status.USAGE, "--out keeps the state after a text: say which --text")
@@ -127,7 +129,7 @@ def diff(
 ) -> None:
     """Show what changed from one state to another, memory by memory.
 
-    Example: nlc state diff build/state build/later
+    Example: nlc state diff build/state build/other
     """
     calm_threads()
     with told():
