@@ -1,6 +1,6 @@
 """A generated training program, driven in blocks: a budget of steps or of seconds, interrupted and resumed at will.
 
-    job = Job(folder, spec, Budget(seconds=840))
+    job = Job(folder, spec, Budget(seconds=600))
     while not job.finished:
         job.block(20)                  # twenty more seconds of training, then everything is on disk
 
