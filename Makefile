@@ -21,7 +21,7 @@ test: .venv/.dev
 long: .venv/.dev
 	OMP_NUM_THREADS=1 .venv/bin/python bench/cell.py
 	OMP_NUM_THREADS=1 .venv/bin/python bench/activations.py
-	OMP_NUM_THREADS=1 .venv/bin/python bench/text.py --out bench/results/text --seconds 840
+	OMP_NUM_THREADS=1 .venv/bin/python bench/text.py --out bench/results/text --seconds 600
 	OMP_NUM_THREADS=1 .venv/bin/python bench/text.py --out bench/results/text --tokens 819200
 	.venv/bin/python bench/long.py --minutes 90
 	.venv/bin/python bench/stream.py

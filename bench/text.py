@@ -1,14 +1,14 @@
 """Language models of several specs on the same text: at equal wall time, or at equal tokens.
 
-    python bench/text.py --out bench/results/text --seconds 840
-    python bench/text.py --out bench/results/text --tokens 1228800 --systems hope,hope_off,transformer
+    python bench/text.py --out bench/results/text --seconds 600
+    python bench/text.py --out bench/results/text --tokens 819200 --systems hope,hope_off,transformer
 
 One thread.  First every system tries the same grid of learning rates, each for the same tokens; then each trains with
 the rate that reached the fewest bits per byte, for the same seconds of its own process time or for the same tokens.
 Runs alternate in short blocks, so that whatever slows the machine slows all alike.  The command may be killed at any
 moment: given again, it goes on with what is not finished.
 
-Writes OUT/seconds-840.json (everything) and OUT/seconds-840.md (the table).
+Writes OUT/seconds-600.json (everything) and OUT/seconds-600.md (the table).
 """
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ def row(plan: Plan, name: str, jobs: Mapping[str, Job], rates: Mapping[str, str]
         "rate": rates[of],
         **found,
         "curve": one.curve(),
-        "folder": str(one.folder),
+        "folder": str(one.folder.relative_to(plan.work)),  # below --work
     }
 
 
@@ -277,10 +277,10 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Plan, Path, float]:
     )
     parser.add_argument("--work", type=Path, default=Path("build/bench/text"), help="folder of the runs (%(default)s)")
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--seconds", type=float, default=0.0, help="process time of each system (840)")
+    length.add_argument("--seconds", type=float, default=0.0, help="process time of each system (600)")
     length.add_argument("--tokens", type=int, default=0, help="tokens of each system")
     parser.add_argument("--systems", default=",".join(USUAL), help=f"of {', '.join(SYSTEMS)} (%(default)s)")
-    parser.add_argument("--rates", default="1e-3,2e-3,4e-3,8e-3", help="learning rates that are tried (%(default)s)")
+    parser.add_argument("--rates", default="1e-3,2e-3,4e-3,8e-3,1.6e-2", help="learning rates that are tried (%(default)s)")
     parser.add_argument("--tune-tokens", type=int, default=307_200, help="tokens a rate is tried for (%(default)s)")
     parser.add_argument("--validation-tokens", type=int, default=262_144, help="0 is all (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
@@ -297,7 +297,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Plan, Path, float]:
         systems=systems,
         rates=tuple(given.rates.split(",")),
         tune_tokens=given.tune_tokens,
-        seconds=0.0 if given.tokens else given.seconds or 840.0,
+        seconds=0.0 if given.tokens else given.seconds or 600.0,
         tokens=given.tokens,
         seed=given.seed,
         set=dict(pair.split("=", 1) for pair in given.set),

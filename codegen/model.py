@@ -98,6 +98,8 @@ def _imports(text: str, bare: bool) -> tuple[str, ...]:
     if ops:
         line = f"from runtime.ops import {', '.join(ops)}"
         lines += [line] if len(line) <= 120 else ["from runtime.ops import (", *(f"    {n}," for n in ops), ")"]
+    if "Gates" in called:
+        lines.insert(lines.index("from torch import nn") + 2, "from runtime.kernels import Gates")
     return tuple(lines)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from codegen.equations import number
 from codegen.expressions import Scope, attribute
 from codegen.layout import fit
 from codegen.memories import (
@@ -18,6 +19,7 @@ from codegen.memories import (
 )
 from codegen.names import function_name, local
 from nlc.graph.flow import self_query, sources
+from nlc.graph.gates import Gates, gates_of
 from nlc.graph.graph import Graph
 from nlc.graph.linearity import linear
 from nlc.graph.nodes import Memory, Op, Output, Read, Recurrence
@@ -100,6 +102,9 @@ def _shared_call(emitter: Emitter, recurrence: Recurrence, name: str) -> None:
     if first.retain_to_start:
         arguments.append("final=final")
         emitter.final = True
+    if recurrence.kernel:
+        arguments.append(f"gates={name.upper()}_GATES")
+        emitter.functions += [*fit(f"{name.upper()}_GATES = {gates(gates_of(graph, recurrence))}"), "", ""]
     emitter.scope.runtime.add("shared_product")
     emitter.say(f"{name} = shared_product({', '.join(arguments)})")
     emitter.say(f's |= {{f"{level}.{{name}}": register for name, register in {name}.state.items()}}')
@@ -108,6 +113,18 @@ def _shared_call(emitter: Emitter, recurrence: Recurrence, name: str) -> None:
             emitter.scope.names.setdefault(id, f"{name}.{field}")
     if first.retain and first.retain in inside:
         emitter.scope.logs[first.retain] = f"{name}.keep"
+
+
+def gates(found: Gates) -> str:
+    """The flow as a kernel knows it, beside the function that says the same."""
+    said = [f'key="{found.key}"', f'value="{found.value}"']
+    said += [] if found.unit_value else ["unit_value=False"]
+    for role, gate in (("rate", found.rate), ("keep", found.keep)):
+        said += [f'{role}="{gate.box}"'] if gate.box else []
+        said.append(f'{role}_form="{gate.form}"')
+        said += [f"{role}_scale={number(gate.scale)}"] if gate.scale != 1 else []
+        said += [f"{role}_shift={number(gate.shift)}"] if gate.shift else []
+    return f"Gates({', '.join(said)})"
 
 
 def _readouts(emitter: Emitter, reads: list[Read]) -> dict[str, Read]:

@@ -24,6 +24,7 @@ from nlc.graph.graph import Graph
 from nlc.graph.hash import graph_hash
 from nlc.passes import build
 from nlc.spec import Spec, load
+from nlc.target import Target
 
 if TYPE_CHECKING:
     import torch
@@ -33,15 +34,19 @@ DEPTH = 20_000  # calls within calls that writing a program may take
 
 
 def compile(
-    spec: Spec | str | Path, out: str | Path | None = None, set: Mapping[str, str | object] | None = None
+    spec: Spec | str | Path,
+    out: str | Path | None = None,
+    set: Mapping[str, str | object] | None = None,
+    target: Target | str = Target.CPU,
 ) -> Program:
     """Compile a spec; with `out`, also write the package there.
 
-    `spec`: a Spec, a path or a shipped name; `set`: values that replace some of a path's or name's.
+    `spec`: a Spec, a path or a shipped name; `set`: values that replace some of a path's or name's;
+    `target`: whose kernels the program may call.  A program for cuda runs on a cpu too, without them.
     Raises SpecError with every diagnostic.
     """
     loaded = spec if isinstance(spec, Spec) else load(spec, set)
-    graph = build(loaded)
+    graph = build(loaded, target=Target(target))
     with deeper():
         program = Program(spec=loaded, graph=graph, files=package(loaded, graph))
     if out is not None:

@@ -64,6 +64,7 @@ class RecurrenceFacts:
     chunk: int
     block_length: int
     reason: str
+    placed: str  # on a target with kernels: which one, or why none
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ def explain(graph: Graph) -> Explanation:
         levels=tuple(_level(graph, level) for level in graph.levels),
         memories=tuple(_memory(graph, memory) for memory in graph.of(Memory)),
         recurrences=tuple(
-            RecurrenceFacts(r.block, r.lowering, _names(graph, r.members), r.chunk, r.block_length, r.reason)
+            RecurrenceFacts(r.block, r.lowering, _names(graph, r.members), r.chunk, r.block_length, r.reason, r.placed)
             for r in graph.of(Recurrence)
         ),
         notes=tuple(dict.fromkeys(_notes(graph))),

@@ -7,27 +7,24 @@ has (sequences that go on from a state, documents packed in one row, padding) in
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from runtime.precision import in_float32
+from runtime.layer import Layer
+from runtime.sequenced import Sequenced
 from runtime.state import (
     Clock,
     State,
     begin,
     count,
-    held_parts,
-    joined,
     layer_of,
     over,
     rows_of,
-    short,
     with_layer,
 )
 from runtime.weights import Weights, constant, identity, normal
@@ -66,109 +63,6 @@ class Row:
     targets: Tensor  # (n,) IGNORED where nothing is taught
     places: Tensor  # (n,), on the host: where in the lane's output each token's result goes; -1 for a token fed again
     fresh: bool  # begins at a document border
-
-
-class Sequenced(Weights):
-    """What language models and bare programs share: levels that write, and clocks."""
-
-    writing: tuple[str, ...] = ()  # names of the levels that write inside a sequence, fastest first
-    at_once: tuple[str, ...] | None = None  # those of them whose writes the same token's reads see; None: any may be
-    streams: tuple[str, ...] = ()  # places (without the layer) whose state survives a document border
-    tails: Mapping[str, tuple[str, str]] = MappingProxyType(
-        {}
-    )  # whose part chunk no call outlives: level, flush | drop
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fires: dict[str, int] = dict.fromkeys(self.writing, 0)
-
-    def learning(self, learn: bool | Collection[str]) -> frozenset[str]:
-        """The levels that write.  Raises ValueError for a name that is none of them."""
-        if isinstance(learn, bool):
-            return frozenset(self.writing if learn else ())
-        unknown = sorted(set(learn) - set(self.writing))
-        if unknown:
-            raise ValueError(
-                f"learn: no level {unknown[0]!r} writes inside a sequence; levels: {', '.join(self.writing)}"
-            )
-        return frozenset(learn)
-
-    def fired(self, level: str, times: int) -> None:
-        self.fires[level] = self.fires.get(level, 0) + times
-
-    def clock(self, state: State) -> Clock:
-        """The clocks of a state whose rows share them."""
-        return {name: int(ticks[0]) for name, ticks in state["clock"].items()}
-
-    def shared_clock(self, state: State) -> bool:
-        return all(bool((ticks == ticks[0]).all()) for ticks in state["clock"].values())
-
-    def fresh_clock(self, B: int) -> dict[str, Tensor]:
-        """Clocks live on the host, whatever the device: what a run computes follows from them."""
-        return {name: torch.zeros(B, dtype=torch.long, device="cpu") for name in ("sequence", "stream")}
-
-    def opened(self, state: State) -> State:
-        """With a clock for each memory whose tail no call outlives: tokens since the `origin` in its register."""
-        clock = dict(state["clock"])
-        for place in self.tails:
-            register = next((r for p, r in state.items() if short(p) == place), {})
-            base = clock["stream" if place in self.streams else "sequence"]
-            clock[place] = base - register.get("origin", 0)
-        return state | {"clock": clock}
-
-    def advanced(self, state: State, ticks: int) -> State:
-        return state | {"clock": {name: at + ticks for name, at in state["clock"].items()}}
-
-    def closed(self, state: State, learn: frozenset[str]) -> State:
-        """The state at the end of a call: part chunks handled as `tail:` says, streams detached."""
-        state = self.filled(state)
-        out, early = dict(state), set()
-        for place, register in state.items():
-            level, tail = self.tails.get(short(place), ("", ""))
-            if tail == "flush":
-                if level in learn and any(part.startswith("sum.") for part in register):
-                    register = self.written(place, register)
-                    early.add(level)
-                register = register | {f"held.{part}": register[part] for part in held_parts(register)}
-            elif tail == "drop":
-                register = register | {part: register[f"held.{part}"] for part in held_parts(register)}
-                register = {
-                    part: x for part, x in register.items() if not part.startswith(("sum.", "gram.", "kept", "param."))
-                }
-            if self.streaming(place):
-                register = {part: x.detach() for part, x in register.items()}
-            out[place] = register
-        for level in sorted(early):
-            self.fired(level, 1)
-        out["clock"] = {name: at for name, at in state["clock"].items() if name not in self.tails}
-        for place in [p for p in out if short(p) in self.tails]:
-            at = out["clock"]["stream" if self.streaming(place) else "sequence"]
-            out[place] = out[place] | {"origin": at}
-        return out
-
-    def written(self, place: str, register: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A register after the write of what its period has gathered: by the method write_<place> of its block."""
-        _, layer, short = place.split(".", 2)
-        write = getattr(self.blocks[int(layer)], "write_" + "".join(c if c.isalnum() else "_" for c in short))
-        return write(register)  # type: ignore[no-any-return]
-
-    def joined(self, states: list[State]) -> State:
-        """One state whose rows are those of all."""
-        parts = [{(place, part) for place, register in s.items() for part in register} for s in states]
-        return joined([self.filled(s) for s in states] if any(p != parts[0] for p in parts) else states)
-
-    def filled(self, state: State) -> State:
-        """With the registers of memories that no sequence has written yet, which runs leave out."""
-        like = next(
-            (x for place, r in state.items() if place != "clock" for x in r.values()), state["clock"]["sequence"]
-        )
-        for i, block in enumerate(self.blocks):
-            for place, register in block.unwritten(count(state), like).items():
-                state = state | {f"blocks.{i}.{place}": register | state.get(f"blocks.{i}.{place}", {})}
-        return state
-
-    def streaming(self, place: str) -> bool:
-        return short(place) in self.streams
 
 
 class LanguageModel(Sequenced):
@@ -452,50 +346,3 @@ class LanguageModel(Sequenced):
         return self.joined(
             [self.closed(rows_of(state, torch.tensor([b], device="cpu")), learn) for b in range(count(state))]
         )
-
-
-class Layer(Sequenced):
-    """A bare program: named streams of vectors in, named outputs and the state out.  A subclass gives forward."""
-
-    inputs: Mapping[str, tuple[int, ...]]  # axes of each after batch and token
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_forward_pre_hook(in_float32, with_kwargs=True)
-
-    def start(self, B: int, like: Tensor) -> State:
-        raise NotImplementedError
-
-    def begun(self, state: State | None, **inputs: Tensor) -> tuple[State, Clock]:
-        """The state to go on from, and its clocks.
-
-        Raises ValueError for inputs that do not fit the program or one another, and for a state whose rows are not
-        those of the inputs or have fallen out of step.
-        """
-        self._check(inputs)
-        like = next(iter(inputs.values()))
-        if state is None:
-            state = self.start(len(like), like) | {"clock": self.fresh_clock(len(like))}
-        if count(state) != len(like):
-            raise ValueError(f"state: it holds {count(state)} sequences, the batch has {len(like)}")
-        state = self.opened(state)
-        if not self.shared_clock(state):
-            raise ValueError(
-                "state: its sequences have different lengths; a bare program takes them one group at a time"
-            )
-        return state, self.clock(state)
-
-    def _check(self, inputs: Mapping[str, Tensor]) -> None:
-        first, like = next(iter(inputs.items()))
-        dtype = next((p.dtype for p in self.parameters()), like.dtype)
-        for name, x in inputs.items():
-            shape = self.inputs[name]
-            said = ", ".join(map(str, ("batch", "time >= 1", *shape)))
-            if x.dim() != 2 + len(shape) or tuple(x.shape[2:]) != shape or x.shape[1] < 1:
-                raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected ({said})")
-            if x.shape[:2] != like.shape[:2]:
-                raise ValueError(
-                    f"{name}: got shape {tuple(x.shape)}, but {first} has {tuple(like.shape[:2])} in front"
-                )
-            if x.dtype != dtype:
-                raise ValueError(f"{name}: got {x.dtype}, but the weights are {dtype}")

@@ -1,6 +1,16 @@
-"""A look inside, on steps that log: the levels that write in a sequence, as they read the first sequence of a batch.
+"""What the levels that write inside a sequence do, on steps that log.
 
-One pass without gradients and without a trace: weights, counters and random numbers are left as they were.
+The step itself is watched (runtime.ops.watch), which costs a few sums; the update of a level that every token writes
+takes one more reading of a few tokens, without gradients and without a trace.
+
+    memory/<name>/surprise    root mean square of |g_t|, the gradient that token t gives the memory, all parts and heads
+                              together: of its objective at the state it is taken at, or of the token's own loss
+                              (`objective: loss`); over the first sequence of the step
+    level/<name>/update       norm of what an update changed in all memories of the level: root mean square over the
+                              writes of a level that is written once in n > 1 tokens; |M_t - M_{t-1}|, t the last of the
+                              first FEW tokens of the first sequence, of one that every token writes
+    level/<name>/rate         mean rate of its memories
+    level/<name>/retain       mean share of the state that is kept, where the level has retention
 """
 
 from __future__ import annotations
@@ -12,59 +22,51 @@ import torch
 from torch import Tensor, nn
 
 from runtime.metrics import is_running
-from runtime.ops.watch import watch
+from runtime.ops.watch import Watch
 from runtime.state import State, rows_of, short
 
+FEW = 16  # tokens
 Means = Mapping[str, Mapping[str, float]]
 
 
-@torch.no_grad()
-def probe(
-    model: nn.Module, tokens_BT: Tensor, targets_BT: Tensor, starts_BT: Tensor | None = None, state: State | None = None
+def look(
+    seen: Watch,
+    model: nn.Module,
+    tokens_BT: Tensor,
+    targets_BT: Tensor,
+    starts_BT: Tensor | None = None,
+    state: State | None = None,
 ) -> dict[str, float]:
-    """Metrics of one sequence, at the weights in force.  Every number is taken over its tokens and the layers.
+    """The metrics above, from what was `seen` of a step.  state: what its sequences went on from, if they did."""
+    means = {memory: dict(kinds) for memory, kinds in seen.means().items()}
+    for memory, change in last_write(model, tokens_BT, targets_BT, starts_BT, state).items():
+        means.setdefault(memory, {}).setdefault("update", change)
+    surprise = {f"memory/{name}/surprise": found["surprise"] for name, found in means.items() if "surprise" in found}
+    return surprise | _by_level(means, getattr(model, "fires", {}))
 
-        memory/<name>/surprise    root mean square of |g_t|, the gradient that token t gives the memory, all parts and
-                                  heads together: of its objective at the state it is taken at, or of the token's own
-                                  loss (`objective: loss`)
-        level/<name>/update       norm of what an update changed in all memories of the level: root mean square over the
-                                  writes of a level that is written once in n > 1 tokens; |M_T - M_{T-1}|, the last
-                                  token's, of one that every token writes
-        level/<name>/rate         mean rate of its memories
-        level/<name>/retain       mean share of the state that is kept, where the level has retention
 
-    state: what the sequences of the batch go on from, if they do.
-    """
+@torch.no_grad()
+def last_write(
+    model: nn.Module, tokens_BT: Tensor, targets_BT: Tensor, starts_BT: Tensor | None, state: State | None
+) -> dict[str, float]:
+    """memory -> norm of what the last of a few tokens changed; nothing of this leaves a trace."""
+    x, y, starts = (None if x is None else x[:1, :FEW] for x in (tokens_BT, targets_BT, starts_BT))
+    last = x.shape[1] - 1
     fires: dict[str, int] = getattr(model, "fires", {})
     before, mode = dict(fires), model.training
-    x_1T, y_1T, starts_1T = (None if x is None else x[:1] for x in (tokens_BT, targets_BT, starts_BT))
-    state = None if state is None else rows_of(state, torch.tensor([0]))
+    if not fires or last == 0 or (starts is not None and bool(starts[0, last])):  # its memories begin anew
+        return {}
+    head, tail = (None, None) if starts is None else (starts[:, :last], starts[:, last:])
     model.eval()
     try:
-        with torch.random.fork_rng(devices=[]), watch() as seen:
-            changed = _read(model, x_1T, y_1T, starts_1T, state)
+        with torch.random.fork_rng(devices=[]):
+            state = None if state is None else rows_of(state, torch.tensor([0]))
+            _, early = model.loss(x[:, :last], y[:, :last], state, starts=head)
+            _, late = model.loss(x[:, last:], y[:, last:], early, starts=tail)
     finally:
         model.train(mode)
         fires.clear()
         fires.update(before)
-    means = seen.means()
-    for memory, change in changed.items():
-        means.setdefault(memory, {}).setdefault("update", change)
-    surprise = {f"memory/{name}/surprise": found["surprise"] for name, found in means.items() if "surprise" in found}
-    return surprise | _by_level(means, before)
-
-
-def _read(
-    model: nn.Module, x_1T: Tensor, y_1T: Tensor, starts_1T: Tensor | None, state: State | None
-) -> dict[str, float]:
-    """Read all tokens but one, then the last: what that one changed, by memory."""
-    last = x_1T.shape[1] - 1
-    if last == 0 or (starts_1T is not None and bool(starts_1T[0, last])):  # its memories begin anew
-        model.loss(x_1T, y_1T, state, starts=starts_1T)
-        return {}
-    head, tail = (None, None) if starts_1T is None else (starts_1T[:, :last], starts_1T[:, last:])
-    _, early = model.loss(x_1T[:, :last], y_1T[:, :last], state, starts=head)
-    _, late = model.loss(x_1T[:, last:], y_1T[:, last:], early, starts=tail)
     return changes(early, late)
 
 

@@ -31,7 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from runtime import checkpoint, device, metrics, plot, probe, replay, resume, settings, summary
+from runtime import checkpoint, device, metrics, mirror, plot, probe, replay, resume, settings, summary
 from runtime import data as texts
 from runtime.batches import Batch, Crops, Lanes
 from runtime.checkpoint import Checkpoint
@@ -41,9 +41,9 @@ from runtime.errors import DATA_MISSING, Diverged, Interrupted, Lost, Preempted,
 from runtime.evaluate.loss import Result, evaluate
 from runtime.finite import Guard, not_finite
 from runtime.level import Level
-from runtime.mirror import Mirror
 from runtime.model import State, over
 from runtime.numerics import subnormals_flushed
+from runtime.ops import watch
 from runtime.precision import autocast
 from runtime.processes import Processes
 from runtime.progress import Report, display
@@ -76,7 +76,7 @@ class Run:
         self.batch: Batch | None = None  # the last one given out
         self.metrics: metrics.Metrics | None = None
         self.claimed: int | None = None  # a handle of the directory, in the process that writes it
-        self.mirror: Mirror | None = None
+        self.mirror: mirror.Mirror | None = None
         self.trends = Trends()
         self.state: Any = None  # what the last step left
         self.step = 0  # steps done
@@ -123,8 +123,10 @@ class Run:
         while self.step < self.settings.steps:
             self.running = self.step + 1
             self.random = checkpoint.random_states(self.device)
-            for level in self.levels:
-                level.watched |= self._logs(self.running)
+            if self._logs(self.running):
+                watch.begin()
+                for level in self.levels:
+                    level.watched = True
             yield self.step
         self._finish()
 
@@ -134,11 +136,13 @@ class Run:
         for level in self.levels:
             level.processes = self.processes
         if self.processes.first:
+            if self.options.tensorboard:
+                mirror.library()  # or an end before anything is written
             self.claimed = self.directory.claim()
         scalars = self._resume() if self.options.resume else {}
         if self.processes.first:
             if self.options.tensorboard:
-                self.mirror = Mirror(self.directory.path, self.step * self.settings.tokens)
+                self.mirror = mirror.Mirror(self.directory.path, self.step * self.settings.tokens)
             if not self.options.resume:
                 self.directory.begin(self.package)
                 if self.text.tokenizer is not None:
@@ -215,11 +219,12 @@ class Run:
         """
         s = self.settings
         self.step += 1
+        seen = watch.end()
         before, self.state = self.state, self.state if self.guard.lost else state
         self.losses += [] if self.guard.bad else [loss.detach()]
         last = self.step == s.steps
         if self._logs(self.step):
-            self._log(self._probe(before))
+            self._log(self._inside(seen, before))
         if last:  # `steps` does the rest
             return
         if due(self.step, s.validate_every):
@@ -248,12 +253,12 @@ class Run:
     def _logs(self, step: int) -> bool:
         return step in (1, self.settings.steps) or due(step, self.settings.log_every)
 
-    def _probe(self, state: Any) -> dict[str, float]:
-        """What the levels inside a sequence do; `state` is what the step's sequences went on from, in a stream."""
+    def _inside(self, seen: watch.Watch, state: Any) -> dict[str, float]:
+        """What the levels inside a sequence did; `state` is what the step's sequences went on from, in a stream."""
         if not self.processes.first or self.batch is None:
             return {}
         with self._pause():
-            return probe.probe(self.model, *self.batch, state if getattr(self.model, "streams", ()) else None)
+            return probe.look(seen, self.model, *self.batch, state if getattr(self.model, "streams", ()) else None)
 
     def _log(self, inside: dict[str, float]) -> None:
         """A row of metrics and the display, from the steps since the last row, none where no loss was finite; `inside`:
@@ -416,6 +421,7 @@ class Run:
     ) -> bool:
         self.display.__exit__(kind, error, trace)
         self.flushed.__exit__(None, None, None)
+        watch.end()
         message = "" if error is None else self._said(error)
         if message and (self.processes.rank == getattr(error, "rank", 0) or isinstance(error, Lost)):
             print(f"error: {message}", file=sys.stderr, flush=True)

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from nlc.target import Target
+
 
 class Status(IntEnum):
     """Exit statuses of every command."""
@@ -40,6 +42,7 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Set one value of the spec, e.g. sizes.width=64. Repeatable."),
 ]
+TargetOption = Annotated[Target, typer.Option("--target", help="Whose kernels the program may call.")]
 DeviceOption = Annotated[
     str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N; auto is a GPU where there is one.")
 ]

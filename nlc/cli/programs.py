@@ -13,12 +13,14 @@ from nlc.cli.common import (
     SpecArgument,
     Status,
     Stop,
+    TargetOption,
     calm_threads,
     device_there,
     say,
     say_json,
     settings,
 )
+from nlc.target import Target
 
 
 def register(app: typer.Typer) -> None:
@@ -31,6 +33,7 @@ def compile_(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="DIR", help="Where to write; build/<name> otherwise.")
     ] = None,
+    target: TargetOption = Target.CPU,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -43,7 +46,7 @@ def compile_(
 
     loaded = load(spec, settings(set_))
     folder = out or Path("build") / loaded.model.name
-    program = compile(loaded, folder)
+    program = compile(loaded, folder, target=target)
     if json_:
         say_json({"name": program.graph.name, "out": str(folder), "files": list(program.files)})
     else:

@@ -17,6 +17,7 @@ from nlc.cli.common import (
     SpecArgument,
     Status,
     Stop,
+    TargetOption,
     choose,
     note,
     say,
@@ -24,6 +25,7 @@ from nlc.cli.common import (
     say_or_write,
     settings,
 )
+from nlc.target import Target
 
 if TYPE_CHECKING:
     from nlc.graph.graph import Graph
@@ -121,6 +123,7 @@ def graph(
 def explain(
     what: Annotated[str, typer.Argument(metavar="SPEC|CODE", help="A spec, or a diagnostic code such as NLC0301.")],
     after: AfterOption = None,
+    target: TargetOption = Target.CPU,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -137,7 +140,7 @@ def explain(
     from nlc.explain import explain as facts
     from nlc.report import report
 
-    found = facts(built(what, settings(set_)))
+    found = facts(built(what, settings(set_), target=target))
     say_json(asdict(found)) if json_ else say(report(found).removesuffix("\n"))
 
 
@@ -163,14 +166,14 @@ def schema(out: OutFile = None) -> None:
 # ---- steps the commands share -------------------------------------------------------------------------------------
 
 
-def built(spec: str, chosen: dict[str, str | object], after: str | None = None) -> Graph:
+def built(spec: str, chosen: dict[str, str | object], after: str | None = None, target: Target = Target.CPU) -> Graph:
     """The graph of a spec after all passes, or after one of them."""
     from nlc import passes
     from nlc.spec import load
 
     if after is not None:
         choose(after, [name for name, *_ in passes.PASSES], "pass")
-    return passes.build(load(spec, chosen), after=after or "")
+    return passes.build(load(spec, chosen), after=after or "", target=target)
 
 
 def drawn(graph: Graph, format_: Format) -> str:

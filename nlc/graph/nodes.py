@@ -290,6 +290,8 @@ class Recurrence(Node):
     block_length: int = 0  # tokens per closed-form block, the compiler's choice; 0 where there is none
     reason: str = ""
     facts: tuple[tuple[str, Any], ...] = ()  # what the lowering proved, for codegen
+    kernel: str = ""  # the kernel that computes it on the target; "": PyTorch
+    placed: str = ""  # why; "" on a target without kernels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

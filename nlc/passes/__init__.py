@@ -2,6 +2,7 @@
 
 build(spec) -> Graph                    Spec -> Graph -> every pass
 build(spec, after="clocks") -> Graph    the graph as it is after one of them
+build(spec, target="cuda") -> Graph     with kernels of that target, chosen by pass place, the last
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from nlc.passes.gradients import gradients
 from nlc.passes.levels import levels
 from nlc.passes.names import names
 from nlc.passes.owners import owners
+from nlc.passes.place import place
 from nlc.passes.shapes import shapes
 from nlc.passes.share import share
 from nlc.spec import Spec
+from nlc.target import Target
 
 PASSES: tuple[tuple[str, Callable[[Graph], Graph], tuple[str, ...]], ...] = (  # name, pass, the passes it needs
     ("names", names, ()),  # one name, one thing
@@ -38,7 +41,7 @@ PASSES: tuple[tuple[str, Callable[[Graph], Graph], tuple[str, ...]], ...] = (  #
 )
 
 
-def build(spec: Spec, check: bool = False, after: str = "") -> Graph:
+def build(spec: Spec, check: bool = False, after: str = "", target: Target = Target.CPU) -> Graph:
     """The graph after all passes, or after the one named.
 
     `check`: test the invariants of the graph after each pass.  Raises SpecError: what one pass refuses does not keep
@@ -59,4 +62,4 @@ def build(spec: Spec, check: bool = False, after: str = "") -> Graph:
         if name == after:
             break
     report.check()
-    return graph
+    return graph if after else place(graph, target)

@@ -277,10 +277,11 @@ def run(
     return Ran(pieces, close_registers(call, registers), errors)
 
 
+@torch.no_grad()
 def observe(by: Watch, write: Write, rows: dict[str, Rows], errors: dict[str, Tensor]) -> None:
     """The surprise of a block's tokens: the rows' keys are the layers' inputs."""
-    inputs = [rows[part.weight].k for part in write.form.layers]
-    found = [errors[part.weight] for part in write.form.layers]  # perhaps without the axis of blocks
+    inputs = [rows[part.weight].k[:1] for part in write.form.layers]
+    found = [errors[part.weight][:1] for part in write.form.layers]  # perhaps without the axis of blocks
     found = [e.reshape(*x.shape[:-1], -1) for e, x in zip(found, inputs, strict=True)]
     squares = write.form.surprise(inputs, found)
     by.add(write.name, "surprise", squares.sum(), squares[:, 0].numel())

@@ -187,7 +187,7 @@ def step(call: Call, now: Weights, held: Weights, rule: Weights, t: int) -> tupl
             taps, write.form.errors(point, taps, u), gram=True, first_order=write.meta == "first_order"
         )
         if Watched.by:
-            Watched.by.add(write.name, "surprise", sum(squared(g).sum() for g in grads.values()), len(k))
+            Watched.by.add(write.name, "surprise", sum(squared(g[:1]).sum() for g in grads.values()), 1)
         share = keep if i == 0 else None
         if "rule.count" in rule:
             rule["rule.count"] = rule["rule.count"].to(k.dtype) + 1

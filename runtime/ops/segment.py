@@ -83,9 +83,8 @@ class Learner:
             at += len(pieces) * count
             taps, own = _joined(pieces, own)
             if Watched.by:
-                inputs = [a for a, _ in taps]
-                tokens = inputs[0].shape[0] * inputs[0].shape[1]
-                Watched.by.add(self.name, "surprise", self.form.surprise(inputs, own).sum(), tokens)
+                squares = self.form.surprise([a[:1] for a, _ in taps], [e[:1] for e in own])
+                Watched.by.add(self.name, "surprise", squares.sum(), squares.shape[1])
             grads, grams = self.form.sums(taps, own, rate, self.gram, self.first_order)
             for kind, found in (("sum", grads), ("gram", grams)):
                 for part, g in found.items():
@@ -118,7 +117,7 @@ class Learner:
             if self.hold:
                 out[f"held.{part}"] = register.get(f"held.{part}", start[part]).expand_as(out[part])
         if Watched.by:
-            changes = [out[part] - register.get(part, start[part]) for part in self.form.parts]
+            changes = [(out[part] - register.get(part, start[part]))[:1] for part in self.form.parts]
             Watched.by.add(self.name, "update", sum(squared(x).sum() for x in changes), len(changes[0]))
             at = lr if isinstance(lr, Tensor) else torch.tensor(float(lr))
             Watched.by.add(self.name, ONCE, at.sum(), at.numel())

@@ -16,21 +16,24 @@ The gradient is explicit and keeps the inputs and the P of every chunk only:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from runtime.kernels.shared_product.choose import chosen, readable
+from runtime.kernels.shared_product.form import Form, Gates
 from runtime.ops import headless
 from runtime.ops.basis import PRODUCT, Boxes, Spanned, Stacked, anchored, begins, heads_first, stacked
+from runtime.ops.chunk_reads import ReadChunks, along, joint
 from runtime.ops.history import Past, past
 from runtime.ops.product import Kind, advance, chunk_of
 from runtime.ops.recurrence import Rows, Solved, State, pace
 from runtime.ops.shared_gradient import Backward, own_gradient
-from runtime.ops.stack import Flow, Layout, Tensors, by_chunk, by_token, cut, flat, read, read_gradient
+from runtime.ops.stack import Flow, Layout, Tensors, by_chunk, by_token, cut, flat, read
 from runtime.ops.watch import Watch, Watched, squared
-from runtime.precision import exact
+from runtime.precision import exact, mixed
 
 Queries = Sequence[tuple[Tensor, Sequence[str]]]
 
@@ -73,6 +76,7 @@ def shared_product(
     learn: bool = True,
     outputs: bool = True,
     final: bool = False,
+    gates: Gates | None = None,
     name: str = "",
 ) -> Shared:
     """Write and read self-generated matrix memories that share keys, rates and retention.
@@ -96,6 +100,7 @@ def shared_product(
     outputs=False: k, v, rate and keep are not returned
     final: nobody but a later call reads the states returned.  Boxes that began from their start go on as what it is
         multiplied by, {"product": (B, H, K, K), "held.product": ...}, the same for all
+    gates: what `flow` computes, where it is one that a kernel knows; on a GPU whole chunks are then the kernel's
     name: what the boxes belong to, for who watches: a box is the memory <name>.<box>
 
     Everything is in the type of the states, float32 under autocast.  Gradients are of first order; a token's own error
@@ -113,8 +118,10 @@ def shared_product(
             "outputs": outputs,
             "final": final,
             "name": name,
+            "gates": gates,
         }
         return headless.call_shared(shared_product, flow, states, queries, extras, weights, start, **more)
+    low = mixed(queries[0][0])
     with exact(queries[0][0]):
         phase, kind = phase % chunk, Kind(erase, objective == "l2", kept, start is not None)
         outputs = outputs or Watched.by is not None
@@ -131,9 +138,9 @@ def shared_product(
             inside = bool(phase) and t == 0
             if not inside:
                 boxes = boxes.held_now()
-            call = Call(layout, boxes, asked, readouts, xs, more, tuple(weights), (count, length), outputs)
+            call = Call(layout, boxes, asked, readouts, xs, more, tuple(weights), (count, length), outputs, low)
             by_row = inside or not learn or (count == 1 and boxes.few(length))
-            piece = call.plain(learn) if by_row else call.products()
+            piece = call.plain(learn) if by_row else call.products(gates, chunk)
             boxes = piece.after
             pieces.append(piece)
             t += count * length
@@ -150,21 +157,18 @@ def shared_product(
         return made
 
 
-def along(dim: int, parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
-
-
+@torch.no_grad()
 def observe(by: Watch, name: str, made: Shared, kind: Kind, start: Boxes | None) -> None:
     """The surprise of every box: |S_{t'} (c k - v) + (1 - c) S_0 k| |k|, c as in product.py; rates and retention."""
-    k, v = made.k, made.v
-    assert k is not None and v is not None
-    kept = kind.kept and kind.l2 and made.keep is not None
-    c = made.keep.exp().unsqueeze(-1) if kept and made.keep is not None else 1.0
+    assert made.k is not None and made.v is not None
+    k, v, kept = made.k[:1], made.v[:1], kind.kept and kind.l2 and made.keep is not None
+    c = made.keep[:1].exp().unsqueeze(-1) if kept and made.keep is not None else 1.0
+    first = replace(made, pieces=[piece.first_sequence() for piece in made.pieces])
     for box in made.state:
-        error = made.read(box, c * k - v if kind.l2 else -v)
+        error = first.read(box, c * k - v if kind.l2 else -v)
         if kept and start is not None:
             error = error + (1 - c) * torch.einsum(
-                "bhok,bthk->btho", start[box].expand(len(k), *start[box].shape[-3:]), k
+                "hok,bthk->btho", start[box] if start[box].dim() == 3 else start[box][0], k
             )
         by.add(f"{name}.{box}", "surprise", (squared(error) * squared(k)).sum(), k.shape[0] * k.shape[1])
         by.speed(f"{name}.{box}", made.rate, made.keep)
@@ -242,12 +246,29 @@ class Piece:
     after: Running
     basis: Spanned | Stacked
     first: Tensor
+    form: Form | None = None  # of the kernels that computed it
+    low: bool = False  # by products of bfloat16
+
+    def first_sequence(self) -> Piece:
+        """The same of the batch's first sequence alone, for reads."""
+        basis = self.basis
+        if isinstance(basis, Spanned):
+            basis = Spanned({box: W[:, :1] for box, W in basis.W.items()})
+        return replace(self, basis=basis, first=self.first[..., :1, :, :])
 
     def read(self, box: str, q: Tensor) -> Tensor:
         if isinstance(self.basis, Spanned) and self.first.dim() == 5:
-            return by_token(ReadChunks.apply(by_chunk(q, self.size), past(self.first), past(self.basis.W[box])))
+            P, W = past(self.first), past(self.basis.W[box])
+            if self.form and readable(W):
+                from runtime.kernels.shared_product.product import KernelRead
+
+                return KernelRead.apply(self.form.chunk, self.low, self.by_chunks, q, P, W)
+            return self.by_chunks(q, P, W)
         y = self.basis.reads(q.permute(2, 0, 1, 3), past(self.first), [box], {})
         return y.movedim(0, 2)
+
+    def by_chunks(self, q: Tensor, P: Tensor, W: Tensor) -> Tensor:
+        return by_token(ReadChunks.apply(by_chunk(q, self.size), P, W))
 
 
 # ---- pieces
@@ -266,23 +287,52 @@ class Call:
     weights: Tensors
     size: tuple[int, int]
     outputs: bool
+    low: bool
 
-    def products(self) -> Piece:
-        """Whole chunks, or the beginning of one, with an explicit gradient."""
+    def products(self, gates: Gates | None, chunk: int) -> Piece:
+        """Whole chunks, or the beginning of one, with an explicit gradient; by kernels where they can."""
         boxes, stack = self.boxes, self.boxes.basis
         if isinstance(stack, Spanned):
             span, first = stack, None if boxes.fresh else boxes.now
         else:
             span, first = anchored(stack, boxes.now, boxes.start), None
         W = [span.rows(names, self.readouts) for names in self.asked]
-        *outs, Ps, P = Product.apply(
-            self.layout, self.size, self.outputs, first, *W, *self.xs, *self.extras, *self.weights
-        )
+        form = chosen(gates, self.layout, chunk, self.asked, W[0], self.xs[0])
+        if form and gates:
+            *outs, Ps, P = self.launched(form, gates, first, W[0])
+        else:
+            *outs, Ps, P = Product.apply(
+                self.layout, self.size, self.outputs, first, *W, *self.xs, *self.extras, *self.weights
+            )
         if span is stack:
             after = Running(span, P, boxes.held, boxes.start)
         else:
             after = Running(stack, torch.cat([span.of(P, box) for box in stack.at], -2), boxes.held, boxes.start)
-        return Piece(self.size, outs, after, span, Ps)
+        return Piece(self.size, outs, after, span, Ps, form, self.low)
+
+    def launched(self, form: Form, gates: Gates, first: Tensor | None, W: Tensor) -> list[Tensor | None]:
+        """What `Product` returns, by kernels.
+
+        Gates that are given are what the flow says, whatever the reads; streams that somebody wants are made again.
+        """
+        from runtime.kernels.shared_product.product import KernelProduct
+
+        layout, (x,), given = self.layout, self.xs, list[Tensor | None]([None, None])
+        if gates.rate_form == "given" or gates.keep_form == "given":
+            blank = x.new_zeros(()).expand(x.shape[2], x.shape[0], x.shape[1], sum(layout.reads[0]))
+            _, _, *said = layout.flowing([blank], tuple(self.extras), self.weights)
+            forms = (gates.rate_form, gates.keep_form)
+            given = [
+                g.movedim(0, 2) if g is not None and f == "given" else None for g, f in zip(said, forms, strict=True)
+            ]
+        scales = [float(s) for s in (gates.rate_scale, gates.rate_shift, gates.keep_shift)]
+        Ps, P = KernelProduct.apply(form, scales, self.low, first, W, x, *given)
+        outs: list[Tensor | None] = [None] * 4
+        if self.outputs:
+            Y = by_chunk(x, self.size) @ past(Ps).mT
+            z = read(joint(Y), past(W))
+            outs = [y if y is None else y.movedim(0, 2) for y in layout.flowing([z], tuple(self.extras), self.weights)]
+        return [*outs, Ps, P]
 
     def plain(self, learn: bool) -> Piece:
         """The rest of a running chunk, or tokens that write nothing, by ordinary differentiable operations."""
@@ -354,31 +404,3 @@ class Product(torch.autograd.Function):
             if torch.is_grad_enabled():
                 raise RuntimeError("shared_product has no second derivative outside own_errors; use memory() for one")
             return (None, None, None, *Backward(ctx.layout, ctx.size, ctx.identity, first, inputs, grads).run())
-
-
-class ReadChunks(torch.autograd.Function):
-    """Reads of one box at every chunk's first state:  y = W P_c q,  q (N, H, B, C, K), P (N, H, B, I, K), W (H, 1 or B,
-    rows, I) to (N, H, B, C, rows).  A chunk at a time: what one needs stays in a processor's cache."""
-
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, P: Tensor, W: Tensor) -> Tensor:
-        ctx.save_for_backward(q, P, W)
-        return torch.stack([read(x @ Pc.mT, W) for x, Pc in zip(q, P, strict=True)])
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Any:
-        """Of any order: ordinary operations."""
-        with exact(g):
-            return ReadChunks.pulled(g, *ctx.saved_tensors)
-
-    @staticmethod
-    def pulled(g: Tensor, q: Tensor, P: Tensor, W: Tensor) -> Any:
-        if Past.closed:  # a token's own error ends here at the state
-            return torch.stack([read(dy, W.mT) @ Pc for dy, Pc in zip(g, P, strict=True)]), None, None
-        dq, dP, dW = [], [], torch.zeros_like(W)
-        for dy, x, Pc in zip(g, q, P, strict=True):
-            dY, more = read_gradient(dy, x @ Pc.mT, W)
-            dq.append(dY @ Pc)
-            dP.append(dY.mT @ x)
-            dW = dW + more
-        return torch.stack(dq), torch.stack(dP), dW

@@ -4,7 +4,8 @@
         model.loss(x_BT, y_BT)
     seen.means()    {"titans.memory": {"surprise": 0.81, "rate": 0.3, "retain": 0.98}, ...}
 
-Outside of such a block the operators compute nothing of this.  Quantities, of every token, sequence and layer:
+Outside of such a block the operators compute nothing of this.  Quantities, of every token and layer; surprise and
+update of the batch's first sequence alone, which is enough to see them and costs little:
 
     surprise   |g_t|, the norm of the gradient of the memory's objective at the state in force, all parts and heads
                together; a layer's part of g_t is error input^T, so |g_t|^2 = sum_layers |error_t|^2 (|input_t|^2 [+ 1])
@@ -41,6 +42,7 @@ class Watch:
             total = total.detach() if isinstance(total, Tensor) else total
             self.found.setdefault(memory, {}).setdefault(quantity, []).append((total, count))
 
+    @torch.no_grad()
     def speed(self, memory: str, rate: Tensor | None, keep: Tensor | None) -> None:
         """Rates and log retentions of tokens."""
         if rate is not None:
@@ -79,6 +81,18 @@ def watch() -> Iterator[Watch]:
         Watched.by = before
 
 
+def begin() -> None:
+    """Watch from here on, until `end`."""
+    Watched.by = Watch()
+
+
+def end() -> Watch:
+    """What was seen since `begin`: nothing, where nobody watched."""
+    seen, Watched.by = Watched.by or Watch(), None
+    return seen
+
+
 def squared(x: Tensor) -> Tensor:
     """Of vectors along the last axis; in float32 at least."""
-    return x.detach().to(torch.promote_types(x.dtype, torch.float32)).square().sum(-1)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return torch.linalg.vector_norm(x.detach(), dim=-1, dtype=dtype).square()

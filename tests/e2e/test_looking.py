@@ -94,6 +94,15 @@ def test_explain_after_a_pass_prints_the_graph(nlc: Run) -> None:
     assert wrong.status == 2 and "did you mean 'clocks'?" in wrong.err
 
 
+def test_explain_says_which_recurrences_a_kernel_computes(nlc: Run) -> None:
+    facts = json.loads(nlc("explain", "hope", "--target", "cuda", "--json").out)
+    placed = {r["lowering"]: r["placed"] for r in facts["recurrences"]}
+    assert placed["shared_product"].startswith("a kernel: the key is a read of key over its norm")
+    assert placed["segment"] == "PyTorch: 'segment' has no kernel"
+    wrong = nlc("explain", "hope", "--target", "gpu")
+    assert wrong.status == 2 and "gpu" in wrong.err
+
+
 def test_explain_documents_a_code(nlc: Run) -> None:
     ended = nlc("explain", "NLC0402")
     assert ended.status == 0 and ended.out.startswith("NLC0402: an unknown update rule")

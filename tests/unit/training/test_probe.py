@@ -10,7 +10,8 @@ from torch import nn
 
 import nlc
 from runtime import program
-from runtime.probe import probe
+from runtime.ops.watch import Watch, watch
+from runtime.probe import FEW, look
 
 SMALL = {"sizes.width": 16, "sizes.heads": 2, "sizes.layers": 2, "sizes.context": 24, "sizes.vocab": 32}
 
@@ -18,6 +19,13 @@ SMALL = {"sizes.width": 16, "sizes.heads": 2, "sizes.layers": 2, "sizes.context"
 def model_of(spec: str, **more: object) -> nn.Module:
     found: nn.Module = nlc.compile(nlc.load(spec, set=SMALL | more)).model(seed=0, dtype=torch.float64)
     return found
+
+
+def probe(model: nn.Module, x: torch.Tensor, y: torch.Tensor, starts: torch.Tensor | None = None) -> dict[str, float]:
+    """A step, watched, and a look at the last token of a few."""
+    with watch() as seen:
+        model.loss(x, y, starts=starts)
+    return look(seen, model, x, y, starts)
 
 
 def batch(B: int = 3, T: int = 24) -> tuple[torch.Tensor, torch.Tensor]:
@@ -56,8 +64,8 @@ def test_the_update_of_a_level_of_tokens_is_what_the_last_token_changed() -> Non
     model, (x, y) = model_of("linear_attention"), batch(B=1)
     found = probe(model, x, y)
     with torch.no_grad():
-        _, early = model.loss(x[:, :-1], y[:, :-1])
-        _, late = model.loss(x, y)
+        _, early = model.loss(x[:, : FEW - 1], y[:, : FEW - 1])
+        _, late = model.loss(x[:, :FEW], y[:, :FEW])
     places = [place for place in late if place.endswith("attention.memory")]
     squares = [float((late[p]["M"] - early[p]["M"]).square().sum()) for p in places]
     (level,) = model.writing
@@ -67,17 +75,19 @@ def test_the_update_of_a_level_of_tokens_is_what_the_last_token_changed() -> Non
 def test_it_leaves_no_trace() -> None:
     model, (x, y) = model_of("hope", **HOPE), batch()
     weights = {name: w.clone() for name, w in model.state_dict().items()}
+    with watch() as seen:
+        model.loss(x, y)
     random, fires = torch.get_rng_state(), dict(model.fires)
-    first = probe(model, x, y)
-    assert probe(model, x, y) == first
+    assert look(seen, model, x, y) == look(seen, model, x, y)
     assert all(torch.equal(w, weights[name]) for name, w in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random) and model.fires == fires and model.training
     assert all(w.grad is None for w in model.parameters())
 
 
-def test_it_looks_at_the_first_sequence_whatever_stands_beside_it() -> None:
-    model, (x, y) = model_of("hope", **HOPE), batch()
-    assert probe(model, x, y) == probe(model, x[:1], y[:1])
+def test_only_a_few_tokens_are_read_again() -> None:
+    model, (x, y) = model_of("linear_attention", **{"sizes.context": 2 * FEW}), batch(T=2 * FEW)
+    one, other = look(Watch(), model, x, y), look(Watch(), model, x[:1, :FEW], y[:1, :FEW])
+    assert one == other and list(one) == [f"level/{model.writing[0]}/update"]
 
 
 def test_borders_of_documents_and_single_tokens_do_not_matter() -> None:
@@ -85,7 +95,7 @@ def test_borders_of_documents_and_single_tokens_do_not_matter() -> None:
     starts = torch.zeros_like(x, dtype=torch.bool)
     starts[:, [0, 5]] = True
     assert probe(model, x, y, starts)["level/titans/update"] > 0
-    starts[:, -1] = True  # the last token begins a document: what it changed is not an update
+    starts[:, FEW - 1] = True  # that token begins a document: what it changed is not an update
     assert "level/titans/update" not in probe(model, x, y, starts)
     assert probe(model, x[:, :1], y[:, :1])["memory/titans.key/surprise"] > 0
 
@@ -104,7 +114,8 @@ def test_a_run_learns_to_the_bit_what_it_learns_unwatched(
         return {file: (place / file).read_bytes() for file in ("model.safetensors", "optimiser.safetensors")}
 
     watched = weights("watched")
-    monkeypatch.setattr("runtime.probe.probe", lambda *given: {})
+    monkeypatch.setattr("runtime.probe.look", lambda *given: {})
+    monkeypatch.setattr("runtime.ops.watch.begin", lambda: None)
     monkeypatch.setattr(
         "runtime.level.Level.watched", property(lambda self: False, lambda self, value: None), raising=False
     )

@@ -1,0 +1,232 @@
+"""Backward in three kernels: all chunks at once, then last chunk to first, then all chunks at once.
+
+`prepare_kernel` makes again what a chunk's gradient needs, from its P; `chain_kernel` carries the gradient of P to the
+beginning and leaves the gradients of the reads; `spread_kernel` takes those to the queries and the rows that are read.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from runtime.kernels.shared_product.chunk import (
+    decay_before,
+    factors,
+    identity,
+    load_row,
+    load_rows,
+    load_tokens,
+    product,
+    rate_gradient,
+    store_row,
+    store_rows,
+    unit_gradient,
+)
+from runtime.kernels.shared_product.forward import flow, written
+
+
+@triton.jit
+def prepare_kernel(
+    x_BTHK, W_HBRK, given_rate, given_keep, P_NHBKK,
+    k_GNCK, v_GNCK, Y_GNCK, L_GNCK, M_GNCK, gram_GNCC, scalars_GN4C,
+    T, N, H, B, per, rate_scale, rate_shift, keep_shift,
+    R: tl.constexpr, K: tl.constexpr, BK: tl.constexpr,
+    C: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr, RATE: tl.constexpr, KEEP: tl.constexpr,
+    ERASE: tl.constexpr, L2: tl.constexpr, KEPT: tl.constexpr, TO_START: tl.constexpr,
+    UNIT_VALUE: tl.constexpr, RATE_KIND: tl.constexpr, KEEP_KIND: tl.constexpr,
+    DT: tl.constexpr, IP: tl.constexpr, TP: tl.constexpr,
+):  # fmt: skip
+    """M = (I + N)^-T (-diag(r) K)."""
+    n = tl.program_id(0)
+    g = tl.program_id(1)
+    token = (g % B).to(tl.int64) * T * H + g // B + n.to(tl.int64) * C * H
+    count = T - n * C
+    P = load_rows(P_NHBKK + (n.to(tl.int64) * H * B + g) * (K * K), K, K, BK, BK)
+    Y = product(load_tokens(x_BTHK + token * K, count, H, K, C, BK), tl.trans(P), DT, IP)
+    k, v, e, l, k_scale, v_scale = flow(
+        Y, W_HBRK + (g // per).to(tl.int64) * (R * K), given_rate + token, given_keep + token, H, count,
+        rate_scale, rate_shift, keep_shift,
+        K, BK, C, KEY, VALUE, RATE, KEEP, UNIT_VALUE, RATE_KIND, KEEP_KIND, DT, IP,
+    )  # fmt: skip
+    chunk = g.to(tl.int64) * N + n
+    rows = chunk * (C * K)
+    store_rows(Y_GNCK + rows, Y, C, K, C, BK)
+    store_rows(k_GNCK + rows, k, C, K, C, BK)
+    store_rows(v_GNCK + rows, v, C, K, C, BK)
+    scalar = scalars_GN4C + chunk * (4 * C) + tl.arange(0, C)
+    tl.store(scalar, e)
+    tl.store(scalar + C, l)
+    tl.store(scalar + 2 * C, k_scale)
+    tl.store(scalar + 3 * C, v_scale)
+    L, M, inverse, gram, _ = written(P, k, v, e, l, C, ERASE, L2, KEPT, TO_START, DT, IP, TP)
+    if ERASE:
+        M = product(tl.trans(inverse), M, DT, IP)
+        s = tl.arange(0, C)
+        tl.store(gram_GNCC + chunk * (C * C) + s[:, None] * C + s[None, :], gram)
+    store_rows(L_GNCK + rows, L, C, K, C, BK)
+    store_rows(M_GNCK + rows, M, C, K, C, BK)
+
+
+@triton.jit
+def pull(
+    k_CK, v_CK, L_CK, M_CK, gram_CC, v_scale, e, l, P, dP,
+    C: tl.constexpr, K: tl.constexpr, BK: tl.constexpr,
+    ERASE: tl.constexpr, L2: tl.constexpr, KEPT: tl.constexpr, TO_START: tl.constexpr,
+    UNIT_VALUE: tl.constexpr, KEEPS: tl.constexpr, DT: tl.constexpr, IP: tl.constexpr,
+):  # fmt: skip
+    """k, its gradient, those of the value's read, of rate and log retention, and of P before, from that of P after.
+
+    runtime.ops.product.gradient, in an order that keeps few tiles alive: each is loaded where it is needed.
+    """
+    c = tl.cumsum(l, 0)
+    total = tl.sum(l, 0)
+    p = tl.exp(c - l)
+    r = tl.exp(total - c)
+    gamma = tl.exp(total)
+    at_state, at_start = factors(l, p, ERASE, L2, KEPT)
+    dgamma = 0.0
+    if KEEPS:
+        weighed = dP * (P - identity(K, BK)) if TO_START else dP * P
+        dgamma = tl.sum(tl.sum(weighed, 1), 0)
+    low = dP.to(DT)
+    Rt = product(load_rows(M_CK, C, K, C, BK), tl.trans(low), DT, IP)
+    dB = product(Rt, P, DT, IP)
+    v = load_rows(v_CK, C, K, C, BK).to(tl.float32)
+    along = tl.sum(dB * v, 1)
+    de = -along
+    if UNIT_VALUE:  # unit_gradient of -e dB, whose sum along v is there already
+        dB_across = dB - v * tl.where(v_scale < 1e6, along, 0.0)[:, None]
+        dz_value = (dB_across * (-e * v_scale)[:, None]).to(DT)
+    else:
+        dz_value = (dB * (-e)[:, None]).to(DT)
+    k = load_rows(k_CK, C, K, C, BK).to(tl.float32)
+    on_scale = tl.sum(dB * k, 1)
+    de += at_state * on_scale
+    dk = dB * (e * at_state)[:, None]
+    if TO_START:
+        on_start = tl.sum(Rt * k, 1)
+        de += at_start * on_start
+        on_scale -= on_start
+        dk += Rt * (e * at_start)[:, None]
+    dP = gamma * dP + product(tl.trans(Rt.to(DT)), e[:, None] * (at_state[:, None] * k - v), DT, IP)
+    L = load_rows(L_CK, C, K, C, BK)
+    dk_lost = product(L, low, DT, IP)
+    rho = -r * tl.sum(dk_lost * k, 1)
+    dk -= dk_lost * r[:, None]
+    later = tl.zeros_like(e)
+    earlier = tl.zeros_like(e)
+    s = tl.arange(0, C)
+    if ERASE:
+        minus_dN = product(Rt, tl.trans(L), DT, IP)
+        on_gram = minus_dN * tl.load(gram_CC + s[:, None] * C + s[None, :]).to(tl.float32)
+        by_row = tl.sum(on_gram, 1)
+        de -= by_row
+        later = e * by_row
+        earlier = tl.sum(on_gram * e[:, None], 0)
+        A = minus_dN * decay_before(c - l, c, C) * e[:, None]
+        dk -= product(A + tl.trans(A), k, DT, IP)
+    dl = tl.zeros_like(e)
+    if KEEPS:
+        on_scale *= e
+        dc = earlier - rho + tl.where(s == C - 1, tl.sum(rho, 0) + gamma * dgamma, 0.0)
+        db = p * on_scale - later if ERASE else tl.zeros_like(e)
+        dl = tl.sum(tl.where(s[:, None] <= s[None, :], (dc + db)[None, :], 0.0), 1) - db
+        if KEPT and L2:
+            dl += tl.exp(l) * on_scale
+    return k, dk, dz_value, de, dl, dP
+
+
+@triton.jit
+def chain_kernel(
+    x_BTHK, W_HBRK, P_NHBKK, k_GNCK, v_GNCK, L_GNCK, M_GNCK, gram_GNCC, scalars_GN4C, given_NHBKK,
+    dP_HBKK, dkey_GNCK, dvalue_GNCK, dY_GNCK, drate_BTH, dkeep_BTH,
+    T, N, H, B, per, rate_scale,
+    R: tl.constexpr, GIVEN: tl.constexpr, K: tl.constexpr, BK: tl.constexpr,
+    C: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr, RATE: tl.constexpr, KEEP: tl.constexpr,
+    ERASE: tl.constexpr, L2: tl.constexpr, KEPT: tl.constexpr, TO_START: tl.constexpr,
+    UNIT_VALUE: tl.constexpr, RATE_KIND: tl.constexpr, KEEP_KIND: tl.constexpr,
+    DT: tl.constexpr, IP: tl.constexpr,
+):  # fmt: skip
+    """dP_HBKK holds the gradient of the last P, and then that of the first.  GIVEN: a gradient of every P comes in."""
+    g = tl.program_id(0)
+    token = (g % B).to(tl.int64) * T * H + g // B + (N - 1).to(tl.int64) * C * H
+    W = W_HBRK + (g // per).to(tl.int64) * (R * K)
+    dP = load_rows(dP_HBKK + g.to(tl.int64) * (K * K), K, K, BK, BK)
+    s = tl.arange(0, C)
+    for back in range(N):
+        n = N - 1 - back
+        matrix = (n.to(tl.int64) * H * B + g) * (K * K)
+        chunk = g.to(tl.int64) * N + n
+        rows = chunk * (C * K)
+        scalar = scalars_GN4C + chunk * (4 * C) + s
+        e = tl.load(scalar)
+        l = tl.load(scalar + C)
+        k, dk, dz_value, de, dl, dP = pull(
+            k_GNCK + rows, v_GNCK + rows, L_GNCK + rows, M_GNCK + rows, gram_GNCC + chunk * (C * C),
+            tl.load(scalar + 3 * C), e, l, load_rows(P_NHBKK + matrix, K, K, BK, BK), dP,
+            C, K, BK, ERASE, L2, KEPT, TO_START, UNIT_VALUE, KEEP_KIND > 0, DT, IP,
+        )  # fmt: skip
+        dz_key = unit_gradient(dk, k, tl.load(scalar + 2 * C)).to(DT)
+        store_rows(dkey_GNCK + rows, dz_key, C, K, C, BK)
+        store_rows(dvalue_GNCK + rows, dz_value, C, K, C, BK)
+        dY = product(dz_key, load_rows(W + KEY * K, K, K, BK, BK), DT, IP)
+        dY += product(dz_value, load_rows(W + VALUE * K, K, K, BK, BK), DT, IP)
+        count = T - n * C
+        if RATE_KIND > 0:
+            de = rate_gradient(de, e, rate_scale, RATE_KIND)
+            dY += de[:, None] * load_row(W, RATE, K, BK).to(tl.float32)[None, :]
+        tl.store(drate_BTH + token + s * H, de, mask=s < count)
+        if KEEP_KIND == 2:
+            dl *= 1.0 - tl.exp(l)
+            dY += dl[:, None] * load_row(W, KEEP, K, BK).to(tl.float32)[None, :]
+        if KEEP_KIND > 0:
+            tl.store(dkeep_BTH + token + s * H, dl, mask=s < count)
+        store_rows(dY_GNCK + rows, dY, C, K, C, BK)
+        dP += product(tl.trans(dY.to(DT)), load_tokens(x_BTHK + token * K, count, H, K, C, BK), DT, IP)
+        if GIVEN:
+            dP += load_rows(given_NHBKK + matrix, K, K, BK, BK)
+        token -= C * H
+    store_rows(dP_HBKK + g.to(tl.int64) * (K * K), dP, K, K, BK, BK)
+
+
+@triton.jit
+def spread_kernel(
+    P_NHBKK, Y_GNCK, dkey_GNCK, dvalue_GNCK, dY_GNCK, drate_BTH, dkeep_BTH, dx_BTHK, dW_SHBRK,
+    T, N, H, B, share,
+    R: tl.constexpr, K: tl.constexpr, BK: tl.constexpr,
+    C: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr, RATE: tl.constexpr, KEEP: tl.constexpr,
+    RATE_KIND: tl.constexpr, KEEP_KIND: tl.constexpr, DT: tl.constexpr, IP: tl.constexpr,
+):  # fmt: skip
+    """share: chunks of one program, over which it sums the gradient of the rows that are read."""
+    part = tl.program_id(0)
+    g = tl.program_id(1)
+    s = tl.arange(0, C)
+    j = tl.arange(0, BK)[None, :]
+    dkey = tl.zeros([BK, BK], tl.float32)
+    dvalue = tl.zeros([BK, BK], tl.float32)
+    rate = tl.zeros([BK], tl.float32)
+    keep = tl.zeros([BK], tl.float32)
+    for i in range(tl.minimum(share, N - part * share)):
+        n = part * share + i
+        token = (g % B).to(tl.int64) * T * H + g // B + n.to(tl.int64) * C * H
+        rows = (g.to(tl.int64) * N + n) * (C * K)
+        there = s < T - n * C
+        P = load_rows(P_NHBKK + (n.to(tl.int64) * H * B + g) * (K * K), K, K, BK, BK)
+        dx = product(load_rows(dY_GNCK + rows, C, K, C, BK), P, DT, IP)
+        tl.store(dx_BTHK + token * K + s[:, None] * (H * K) + j, dx, mask=there[:, None] & (j < K))
+        Y = load_rows(Y_GNCK + rows, C, K, C, BK)
+        dkey += product(tl.trans(load_rows(dkey_GNCK + rows, C, K, C, BK)), Y, DT, IP)
+        dvalue += product(tl.trans(load_rows(dvalue_GNCK + rows, C, K, C, BK)), Y, DT, IP)
+        if RATE_KIND > 0:
+            de = tl.load(drate_BTH + token + s * H, mask=there, other=0.0)
+            rate += tl.sum(de[:, None] * Y.to(tl.float32), 0)
+        if KEEP_KIND == 2:
+            dl = tl.load(dkeep_BTH + token + s * H, mask=there, other=0.0)
+            keep += tl.sum(dl[:, None] * Y.to(tl.float32), 0)
+    dW = dW_SHBRK + (part.to(tl.int64) * H * B + g) * (R * K)
+    store_rows(dW + KEY * K, dkey, K, K, BK, BK)
+    store_rows(dW + VALUE * K, dvalue, K, K, BK, BK)
+    if RATE_KIND > 0:
+        store_row(dW, rate, RATE, K, BK)
+    if KEEP_KIND == 2:
+        store_row(dW, keep, KEEP, K, BK)

@@ -1,0 +1,56 @@
+"""What a box answers, y = W P_c q, for all chunks at once, and its gradient."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from runtime.kernels.shared_product.chunk import load_rows, load_tokens, product, store_rows
+
+
+@triton.jit
+def store_tokens(y, value, count, H, K: tl.constexpr, C: tl.constexpr, BK: tl.constexpr):
+    s = tl.arange(0, C)[:, None]
+    j = tl.arange(0, BK)[None, :]
+    tl.store(y + s * (H * K) + j, value, mask=(s < count) & (j < K))
+
+
+@triton.jit
+def read_kernel(
+    q_BTHK, W_HBRK, P_NHBKK, y_BTHR,
+    T, H, B, per,
+    R: tl.constexpr, BR: tl.constexpr, K: tl.constexpr, BK: tl.constexpr, C: tl.constexpr,
+    DT: tl.constexpr, IP: tl.constexpr,
+):  # fmt: skip
+    n = tl.program_id(0)
+    g = tl.program_id(1)
+    token = (g % B).to(tl.int64) * T * H + g // B + n.to(tl.int64) * C * H
+    count = T - n * C
+    P = load_rows(P_NHBKK + (n.to(tl.int64) * H * B + g) * (K * K), K, K, BK, BK)
+    W = load_rows(W_HBRK + (g // per).to(tl.int64) * (R * K), R, K, BR, BK)
+    Y = product(load_tokens(q_BTHK + token * K, count, H, K, C, BK), tl.trans(P), DT, IP)
+    store_tokens(y_BTHR + token * R, product(Y, tl.trans(W), DT, IP), count, H, R, C, BR)
+
+
+@triton.jit
+def read_gradient_kernel(
+    q_BTHK, W_HBRK, P_NHBKK, dy_BTHR, dq_BTHK, dP_NHBKK, dW_NHBRK,
+    T, H, B, per,
+    R: tl.constexpr, BR: tl.constexpr, K: tl.constexpr, BK: tl.constexpr, C: tl.constexpr,
+    DT: tl.constexpr, IP: tl.constexpr,
+):  # fmt: skip
+    """The gradient of W is that of one chunk alone."""
+    n = tl.program_id(0)
+    g = tl.program_id(1)
+    token = (g % B).to(tl.int64) * T * H + g // B + n.to(tl.int64) * C * H
+    count = T - n * C
+    chunk = n.to(tl.int64) * H * B + g
+    W = load_rows(W_HBRK + (g // per).to(tl.int64) * (R * K), R, K, BR, BK).to(DT)
+    P = load_rows(P_NHBKK + chunk * (K * K), K, K, BK, BK).to(DT)
+    q = load_tokens(q_BTHK + token * K, count, H, K, C, BK).to(DT)
+    dy = load_tokens(dy_BTHR + token * R, count, H, R, C, BR).to(DT)
+    dY = product(dy, W, DT, IP).to(DT)
+    store_tokens(dq_BTHK + token * K, product(dY, P, DT, IP), count, H, K, C, BK)
+    store_rows(dP_NHBKK + chunk * (K * K), product(tl.trans(dY), q, DT, IP), K, K, BK, BK)
+    dW = product(tl.trans(dy), product(q, tl.trans(P), DT, IP), DT, IP)
+    store_rows(dW_NHBRK + chunk * (R * K), dW, R, K, BR, BK)

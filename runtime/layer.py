@@ -1,0 +1,58 @@
+"""What a bare program is: a layer for somebody's own model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from runtime.precision import in_float32
+from runtime.sequenced import Sequenced
+from runtime.state import Clock, State, count
+
+
+class Layer(Sequenced):
+    """A bare program: named streams of vectors in, named outputs and the state out.  A subclass gives forward."""
+
+    inputs: Mapping[str, tuple[int, ...]]  # axes of each after batch and token
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_forward_pre_hook(in_float32, with_kwargs=True)
+
+    def start(self, B: int, like: Tensor) -> State:
+        raise NotImplementedError
+
+    def begun(self, state: State | None, **inputs: Tensor) -> tuple[State, Clock]:
+        """The state to go on from, and its clocks.
+
+        Raises ValueError for inputs that do not fit the program or one another, and for a state whose rows are not
+        those of the inputs or have fallen out of step.
+        """
+        self._check(inputs)
+        like = next(iter(inputs.values()))
+        if state is None:
+            state = self.start(len(like), like) | {"clock": self.fresh_clock(len(like))}
+        if count(state) != len(like):
+            raise ValueError(f"state: it holds {count(state)} sequences, the batch has {len(like)}")
+        state = self.opened(state)
+        if not self.shared_clock(state):
+            raise ValueError(
+                "state: its sequences have different lengths; a bare program takes them one group at a time"
+            )
+        return state, self.clock(state)
+
+    def _check(self, inputs: Mapping[str, Tensor]) -> None:
+        first, like = next(iter(inputs.items()))
+        dtype = next((p.dtype for p in self.parameters()), like.dtype)
+        for name, x in inputs.items():
+            shape = self.inputs[name]
+            said = ", ".join(map(str, ("batch", "time >= 1", *shape)))
+            if x.dim() != 2 + len(shape) or tuple(x.shape[2:]) != shape or x.shape[1] < 1:
+                raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected ({said})")
+            if x.shape[:2] != like.shape[:2]:
+                raise ValueError(
+                    f"{name}: got shape {tuple(x.shape)}, but {first} has {tuple(like.shape[:2])} in front"
+                )
+            if x.dtype != dtype:
+                raise ValueError(f"{name}: got {x.dtype}, but the weights are {dtype}")
