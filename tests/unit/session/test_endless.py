@@ -20,6 +20,7 @@ from tests.differential.sessions import TINY, weights_of
 # The product of a chunk is at most retain^C + 2 rate / (1 - retain), below 1; keys and values have unit norm.
 ENDLESS = {
     **TINY,
+    "sizes.width": "8",
     "levels.titans.rate": "0.04 * sigmoid(linear(eta(u), out=1))",
     "levels.titans.retain": "0.9 * sigmoid(linear(alpha(u), out=1) + 4)",
     "levels.cms.retain": "0.99",
