@@ -235,7 +235,7 @@ def test_a_run_that_diverges_is_an_outcome(tmp_path: Path, words: Path, monkeypa
 
     from runtime.errors import Diverged
 
-    def diverge(self: Timed) -> None:
+    def diverge(self: Timed, inside: dict[str, float]) -> None:
         raise Diverged("the loss is not finite")
 
     monkeypatch.setattr(Timed, "_log", diverge)
