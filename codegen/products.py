@@ -50,7 +50,7 @@ def _shared_call(emitter: Emitter, recurrence: Recurrence, name: str) -> None:
         queries.setdefault(r.query, []).append(r)
     target = self_query(graph, first)
     results = [first.pairs[0][0], target, first.rate, *([first.retain] if first.retain else [])]
-    extras = sorted(straight(graph, [*recurrence.inside, *results], inside) - set(queries), key=list(graph.nodes).index)
+    extras = sorted(straight(graph, [*recurrence.inside, *results], inside), key=list(graph.nodes).index)
     for id in (*queries, *extras):
         emitter.need(id)
     if recurrence.id in emitter.done:
