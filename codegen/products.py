@@ -52,7 +52,7 @@ def _shared_call(emitter: Emitter, recurrence: Recurrence, name: str) -> None:
         queries.setdefault(r.query, []).append(r)
     target = self_query(graph, first)
     results = [first.pairs[0][0], target, first.rate, *([first.retain] if first.retain else [])]
-    extras = sorted(straight(graph, [*recurrence.inside, *results], inside) - set(queries), key=list(graph.nodes).index)
+    extras = sorted(straight(graph, [*recurrence.inside, *results], inside), key=list(graph.nodes).index)
     for id in (*queries, *extras):
         emitter.need(id)
     if recurrence.id in emitter.done:
@@ -207,7 +207,7 @@ def _flow(
     for op, r in maps.items():
         scope.names[op] = scope.names[r.id] + (".squeeze(-1)" if dict(graph[op].options).get("out") == 1 else "")
     for e in extras:
-        scope.names[e] = emitter.scope.names.get(e, local(getattr(graph[e], "name", "") or "value"))
+        scope.names[e] = _parameter(emitter, e)
     words = weight_names([graph[w].path for w in weights])
     paths = {graph[w].path: word for w, word in zip(weights, words, strict=True)}
     scope.weight = lambda path: paths[path]
@@ -233,6 +233,12 @@ def _flow(
     lines += said
     lines.append(f"    return {scope.text(key)}, {scope.text(target)}, rate, keep")
     lines += ["", ""]
+
+
+def _parameter(emitter: Emitter, id: str) -> str:
+    """A value's own variable; a new one where it is part of another group's result, as `a.k` is."""
+    text = emitter.scope.names.get(id, "")
+    return text if text.isidentifier() else emitter.claim(getattr(emitter.graph[id], "name", "") or "value", id)
 
 
 def weight_names(paths: list[str]) -> list[str]:

@@ -41,7 +41,6 @@ def walk(emitter: Emitter, recurrence: Recurrence) -> None:
         emitter.need(id)
     if recurrence.id in emitter.done:
         return
-    emitter.done |= {recurrence.id, *recurrence.members}
     headline(emitter, recurrence)
     for attention in attended.values():
         keep_pairs(emitter, attention)
@@ -52,6 +51,7 @@ def walk(emitter: Emitter, recurrence: Recurrence) -> None:
             emitter.say(f"{taps_name(emitter, memory, read)} = []")
     inner = _Walker(emitter, recurrence)
     inner.emit()
+    emitter.done |= {recurrence.id, *recurrence.members}  # not before: the body's variables are in use until its writes
     kept = inner.kept()
     for id in kept:
         emitter.say(f"{inner.lists[id]} = []")
@@ -214,6 +214,8 @@ class _Walker:
         found = []
         for id in self.recurrence.inside:
             if id in self.scope.names and self.outer.uses.get(id, set()) - group:
-                self.lists[id] = f"{local(self.base(id))}_parts"
+                name = f"{local(self.base(id))}_parts"
+                taken = [t for t in self.lists.values() if t.startswith(name)]
+                self.lists[id] = name + (str(len(taken) + 1) if taken else "")
                 found.append(id)
         return found
