@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from runtime.progress import duration
+
+
+def say(result: Mapping[str, Any], as_json: bool = False) -> str:
+    """Print it; where that fails, what is wrong.  A reader that has left, as `| head` does, is no failure."""
+    try:
+        print(text(result, as_json), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        return f"standard output: {error.strerror or error}"
+    return ""
 
 
 def text(result: Mapping[str, Any], as_json: bool = False) -> str:

@@ -400,8 +400,9 @@ class Run:
             os.close(self.claimed)
         if error is None:
             self.processes.leave()
-            if self.result:
-                print(summary.text(self.result, as_json=self.options.json))
+            if self.result and (wrong := summary.say(self.result, self.options.json)):
+                print(f"error: {wrong}; the run is whole, in {self.directory.path}", file=sys.stderr, flush=True)
+                self.status = DATA_MISSING
         self.stop.__exit__(kind, error, trace)
         return error is None or bool(message)
 

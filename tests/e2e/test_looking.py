@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
 import resource
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -193,6 +196,30 @@ def test_a_closed_pipe_is_no_error(process: Run) -> None:
     command = "import subprocess, sys; p = subprocess.Popen([sys.executable, '-m', 'nlc', 'graph', 'hope'], "
     command += "stdout=subprocess.PIPE, stderr=subprocess.PIPE); p.stdout.close(); print(p.stderr.read(), p.wait())"
     assert process(python=("-c", command)).out.strip() == "b'' 0"
+
+
+class Full(io.StringIO):
+    """A standard output whose disk is full."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("check hope", "nlc: standard output: No space left on device\n"),
+        ("graph hope", "nlc: standard output: No space left on device\n"),
+        ("diff hope hope --json", "nlc: standard output: No space left on device\n"),
+        ("--help", "nlc: No space left on device\n"),
+    ],
+)
+def test_a_full_standard_output_is_one_line(
+    nlc: Run, arguments: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", Full())
+    ended = nlc(*arguments.split())
+    assert (ended.status, ended.err) == (4, said)
 
 
 # ---- light on its feet --------------------------------------------------------------------------------------------
