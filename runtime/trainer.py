@@ -390,7 +390,8 @@ class Run:
         self.flushed.__exit__(None, None, None)
         message = "" if error is None else self._said(error)
         if message and (self.processes.rank == getattr(error, "rank", 0) or isinstance(error, Lost)):
-            print(f"error: {message}", file=sys.stderr, flush=True)
+            alone = self.processes.first or not isinstance(error, Lost)  # all that are left say that one is lost
+            summary.fail(message, self.status, self.options.json and alone)
         if self.metrics is not None:
             with suppress(OSError):  # of a disk that the message above speaks of
                 if error is not None:
@@ -400,9 +401,8 @@ class Run:
             os.close(self.claimed)
         if error is None:
             self.processes.leave()
-            if self.result and (wrong := summary.say(self.result, self.options.json)):
-                print(f"error: {wrong}; the run is whole, in {self.directory.path}", file=sys.stderr, flush=True)
-                self.status = DATA_MISSING
+            if self.result:
+                self.status = summary.say(self.result, self.options.json)
         self.stop.__exit__(kind, error, trace)
         return error is None or bool(message)
 

@@ -179,6 +179,30 @@ def test_wrong_use_is_status_2_and_one_line(nlc: Run, arguments: list[str], said
     assert len(ended.err.splitlines()) == 1 and said in ended.err and ended.err.startswith("nlc")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        ("eval runs/none", 2, "no such run directory: 'runs/none'"),
+        ("check", 2, "nlc check: missing argument 'SPEC' (see nlc check --help)"),
+        ("check hope --set x", 2, "--set x: expected KEY=VALUE, for example --set sizes.width=64"),
+        ("graph hope --format svg", 2, "--json and --format svg say different things: give one"),
+        ("tokenizer inspect none.json", 4, "cannot read 'none.json': No such file or directory"),
+    ],
+)
+def test_a_failure_is_json_where_json_is_asked_for(nlc: Run, arguments: str, status: int, said: str) -> None:
+    ended = nlc(*arguments.split(), "--json")
+    assert (ended.status, ended.err) == (status, "")
+    assert json.loads(ended.out) == {"ok": False, "status": status, "error": said}
+
+
+def test_graph_and_schema_take_json(nlc: Run, tmp_path: Path) -> None:
+    assert nlc("graph", "transformer", "--json").out == nlc("graph", "transformer", "--format", "json").out
+    assert nlc("schema", "--json").out == nlc("schema").out
+    (tmp_path / "wrong.yaml").write_text(WRONG)
+    ended = nlc("graph", "wrong.yaml", "--json")
+    assert ended.status == 2 and [d["code"] for d in json.loads(ended.out)["diagnostics"]] == ["NLC0402"]
+
+
 def test_no_command_prints_help_and_is_status_2(nlc: Run) -> None:
     ended = nlc()
     assert ended.status == 2 and "Commands:" in ended.out
