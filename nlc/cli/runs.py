@@ -167,8 +167,9 @@ def run(spec: Spec, folder: Path | None, how: HowToRun) -> int:
     told = spec.model.run
     if told.warmup >= told.steps and not how.quiet:
         note(f"run.warmup is {told.warmup} and run.steps {told.steps}: the rate never reaches its full value")
-    write(spec, directory)
-    return start(directory, ["--out", str(directory.path), *how.arguments()], how.processes)
+    with directory.unless_begun():
+        write(spec, directory)
+        return start(directory, ["--out", str(directory.path), *how.arguments()], how.processes)
 
 
 def write(spec: Spec, directory: RunDirectory) -> None:
