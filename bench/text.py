@@ -280,7 +280,9 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Plan, Path, float]:
     length.add_argument("--seconds", type=float, default=0.0, help="process time of each system (600)")
     length.add_argument("--tokens", type=int, default=0, help="tokens of each system")
     parser.add_argument("--systems", default=",".join(USUAL), help=f"of {', '.join(SYSTEMS)} (%(default)s)")
-    parser.add_argument("--rates", default="1e-3,2e-3,4e-3,8e-3,1.6e-2", help="learning rates that are tried (%(default)s)")
+    parser.add_argument(
+        "--rates", default="1e-3,2e-3,4e-3,8e-3,1.6e-2", help="learning rates that are tried (%(default)s)"
+    )
     parser.add_argument("--tune-tokens", type=int, default=307_200, help="tokens a rate is tried for (%(default)s)")
     parser.add_argument("--validation-tokens", type=int, default=262_144, help="0 is all (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)

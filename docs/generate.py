@@ -50,6 +50,9 @@ def commands() -> str:
         "Exit status: 0 done; 1 the run failed; 2 wrong use or an illegal spec; 3 a check or a comparison failed;",
         "4 something is missing on this machine; 75 stopped by `--time-limit` after saving; 130 and 143 stopped by",
         "SIGINT and SIGTERM after saving.",
+        "",
+        "With `--json` a command that fails prints one object in place of its result: `ok` is false, `status` the exit",
+        "status, `error` the message, and `diagnostics`, for an illegal spec, a list with the place of each.",
     ]
     return "\n".join([*lines, *_described(typer.main.get_command(application()), "nlc")]) + "\n"
 

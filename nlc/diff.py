@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from nlc.explain import explain
@@ -43,6 +43,11 @@ class Change:
         old, new = (_text(x).splitlines() for x in (self.before, self.after))
         return (line for line in difflib.ndiff(old, new) if line.startswith(("- ", "+ ")))
 
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`: a side that lacks the key is left out, since null is a value."""
+        sides = {"path": self.path, "before": self.before, "after": self.after}
+        return {name: value for name, value in sides.items() if value is not ABSENT}
+
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
     """The keys of two resolved specs whose values differ, in the order of the first; names and docs do not count."""
@@ -61,6 +66,10 @@ class Comparison:
     keys: tuple[Change, ...]
     graph: tuple[str, ...]
     cost: tuple[tuple[str, int, int], ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self) | {"keys": [change.as_dict() for change in self.keys]}
 
 
 def compare(before: Spec, after: Spec) -> Comparison:

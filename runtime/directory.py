@@ -21,7 +21,8 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,29 @@ class RunDirectory:
                     shutil.copyfile(self.code / LOCK, path)
         except OSError as error:
             raise Unsaved(f"cannot make the run directory '{self.path}': {error.strerror or error}") from None
+
+    @contextmanager
+    def unless_begun(self) -> Iterator[None]:
+        """Code and spec that are made here while no run begins are gone afterwards; what was here before stays."""
+        missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        before = set(self._made())
+        try:
+            yield
+        finally:
+            if not self.used:
+                with suppress(OSError, RunError):  # another process that begins a run here needs what there is
+                    os.close(self.claim())
+                    for path in self._made():
+                        if path not in before:
+                            path.rmdir() if path.is_dir() else path.unlink()
+                for folder in missing:
+                    with suppress(OSError):  # something else is in it
+                        folder.rmdir()
+
+    def _made(self) -> list[Path]:
+        """What is here before a run begins, insides first."""
+        paths = (self.spec, self.resolved, self.code, *self.code.rglob("*"))
+        return sorted((path for path in paths if path.exists()), reverse=True)
 
     def claim(self) -> int:
         """An open handle: while it is, and at most as long as this process lives, nobody else trains in this folder.

@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from runtime.errors import DATA_MISSING
 from runtime.progress import duration
+
+
+def say(result: Mapping[str, Any], as_json: bool = False) -> int:
+    """Print it; the exit status.  A reader that has left, as `| head` does, is no failure."""
+    try:
+        print(text(result, as_json), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        print(f"error: standard output: {error.strerror or error}", file=sys.stderr, flush=True)
+        return DATA_MISSING
+    return 0
+
+
+def fail(message: str, status: int, as_json: bool) -> None:
+    """Why a run ends, on stderr, where its progress is; and as JSON in place of the result."""
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    if as_json:
+        say({"ok": False, "status": status, "error": message}, as_json)
 
 
 def text(result: Mapping[str, Any], as_json: bool = False) -> str:

@@ -424,7 +424,8 @@ class Run:
         watch.end()
         message = "" if error is None else self._said(error)
         if message and (self.processes.rank == getattr(error, "rank", 0) or isinstance(error, Lost)):
-            print(f"error: {message}", file=sys.stderr, flush=True)
+            alone = self.processes.first or not isinstance(error, Lost)  # all that are left say that one is lost
+            summary.fail(message, self.status, self.options.json and alone)
         if self.metrics is not None:
             with suppress(OSError):  # of a disk that the message above speaks of
                 if error is not None:
@@ -437,7 +438,7 @@ class Run:
         if error is None:
             self.processes.leave()
             if self.result:
-                print(summary.text(self.result, as_json=self.options.json))
+                self.status = summary.say(self.result, self.options.json)
         self.stop.__exit__(kind, error, trace)
         return error is None or bool(message)
 

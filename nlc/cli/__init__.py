@@ -81,27 +81,30 @@ def main(arguments: Sequence[str]) -> int:
         status = application(arguments[0])(args=list(arguments), prog_name="nlc", standalone_mode=False)
         return status if isinstance(status, int) else Status.DONE
     except SpecError as error:
-        if "--json" in arguments:
-            say_json({"ok": False, "diagnostics": [d.as_dict() for d in error.diagnostics]})
-        else:
-            note(str(error))
-        return Status.USAGE
+        return failed(arguments, Status.USAGE, str(error), diagnostics=[d.as_dict() for d in error.diagnostics])
     except Stop as stop:
-        note(f"nlc: {stop}")
-        return stop.status
+        return failed(arguments, stop.status, f"nlc: {stop}")
     except typer.TyperException as error:
-        note(usage(error))
-        return error.exit_code
+        return failed(arguments, error.exit_code, usage(error))
     except CompilerBug as bug:
-        note(f"nlc: {bug}")
-        return Status.FAILED
+        return failed(arguments, Status.FAILED, f"nlc: {bug}")
     except (KeyboardInterrupt, typer.Abort):
-        note("nlc: interrupted")
-        return Status.INTERRUPTED
+        return failed(arguments, Status.INTERRUPTED, "nlc: interrupted")
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""  # unknown where a write fails
-        note(f"nlc: {where}{error.strerror or error}")
-        return Status.MISSING
+        return failed(arguments, Status.MISSING, f"nlc: {where}{error.strerror or error}")
+
+
+def failed(arguments: Sequence[str], status: int, message: str, **more: object) -> int:
+    """Say why the command ends, on stderr, or on stdout where JSON is asked for and stdout can be written."""
+    if "--json" in arguments:
+        try:
+            say_json({"ok": False, "status": int(status), "error": message.removeprefix("nlc: "), **more})
+            return status
+        except OSError:
+            pass
+    note(message)
+    return status
 
 
 def usage(error: typer.TyperException) -> str:

@@ -82,11 +82,16 @@ def device_there(word: str) -> str:
 
 
 def say(text: str) -> None:
-    """A result, on stdout.  Where its reader has left, as `| head` does, the rest goes nowhere."""
+    """A result, on stdout.  Where its reader has left, as `| head` does, the rest goes nowhere.
+
+    Raises OSError, with the stream's name, where it cannot be written for another reason: a disk is full."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        error.filename = "standard output"
+        raise
 
 
 def note(text: str) -> None:

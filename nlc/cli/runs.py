@@ -172,8 +172,10 @@ def run(spec: Spec, folder: Path | None, how: HowToRun) -> int:
     told = spec.model.run
     if told.warmup >= told.steps and not how.quiet:
         note(f"run.warmup is {told.warmup} and run.steps {told.steps}: the rate never reaches its full value")
-    write(spec, directory)
-    return reported(directory, start(directory, ["--out", str(directory.path), *how.arguments()], how.processes), how)
+    with directory.unless_begun():
+        write(spec, directory)
+        status = start(directory, ["--out", str(directory.path), *how.arguments()], how.processes)
+    return reported(directory, status, how)
 
 
 def write(spec: Spec, directory: RunDirectory) -> None:

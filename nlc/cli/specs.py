@@ -112,11 +112,15 @@ def graph(
     out: OutFile = None,
     after: AfterOption = None,
     set_: SetOption = None,
+    json_: JsonOption = False,
 ) -> None:
     """Print or draw the graph of a spec.
 
     Example: nlc graph hope --format svg -o build/hope.svg
     """
+    if json_ and format_ not in (Format.text, Format.json):
+        raise Stop(Status.USAGE, f"--json and --format {format_.value} say different things: give one")
+    format_ = Format.json if json_ else format_
     say_or_write(drawn(built(spec, settings(set_), after), format_), out)
 
 
@@ -153,7 +157,10 @@ def explain_code(code: str, json_: bool) -> None:
     say_json({"code": code, **asdict(CODES[code])}) if json_ else say(text(code).removesuffix("\n"))
 
 
-def schema(out: OutFile = None) -> None:
+def schema(
+    out: OutFile = None,
+    json_: Annotated[bool, typer.Option("--json", help="As it is anyway; accepted as everywhere.")] = False,
+) -> None:
     """Print the JSON Schema of a spec, for editors.
 
     Example: nlc schema -o build/architecture.schema.json

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -49,4 +48,4 @@ def diff(
     from nlc.spec import load
 
     found = compare(load(before), load(after, settings(set_)))
-    say_json(asdict(found)) if json_ else say(report(found))
+    say_json(found.as_dict()) if json_ else say(report(found))

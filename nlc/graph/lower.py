@@ -67,6 +67,12 @@ class Lowering:
     def block(self, statements: Sequence[Assign]) -> None:
         for statement in statements:
             self.statement(statement)
+        named = {node.name: node.at for node in self.values.values() if isinstance(node, nodes.Input)}
+        for statement in statements:
+            named |= {t: at for t, at in zip(statement.targets, statement.places, strict=True) if t not in named}
+        for name in [n for n in named if n in self.memories]:
+            hint = "call one of them something else"
+            self.report.error("NLC0504", named[name], f"'{name}' is a memory and a value", hint)
 
     def statement(self, statement: Assign) -> None:
         if len(statement.targets) > 1:
@@ -277,8 +283,9 @@ class Lowering:
             return None
         if options is None or any(i is None for i in inputs):
             return None
+        at = (call.keyword("name") or call).at
         weights = [
-            self.weight(path + suffix, call.at, zero=not suffix and id_(call) in self.residual)
+            self.weight(path + suffix, at, zero=not suffix and id_(call) in self.residual)
             for suffix in op.suffixes(dict(options))
         ]
         return self.op(op.name, tuple(i for i in inputs if i), call.at, place, id, options, tuple(weights))

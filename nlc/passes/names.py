@@ -59,17 +59,21 @@ def _weights(graph: Graph, report: Reporter) -> None:
             weight = graph[id]
             message = f"the weight '{weight.path}' belongs to {' and '.join(sorted(kinds))} at once"
             report.error("NLC0504", found[-1].at, message, "give one of them another name=")
-    prefixes = {w.path for w in graph.of(Weight)}
-    for weight in graph.of(Weight):
-        parts = weight.path.split(".")
-        for n in range(1, len(parts)):
-            if ".".join(parts[:n]) in prefixes:
-                report.error(
-                    "NLC0504",
-                    weight.at,
-                    f"'{'.'.join(parts[:n])}' is a weight, and so is '{weight.path}' inside it",
-                    "give one of them a name=",
-                )
+    _inside(graph, report)
+
+
+def _inside(graph: Graph, report: Reporter) -> None:
+    """No weight has others inside it: the path of each is that of a tensor, not of a module."""
+    levels = {level.name.split(".")[0] for level in graph.of(Level)}
+    weights = graph.of(Weight)
+    for outer in weights:
+        inner = next((w for w in weights if w.id.startswith(outer.id + ".")), None)
+        if inner is None:
+            continue
+        message = f"'{outer.path}' is a weight, and so is '{inner.path}' inside it"
+        if outer.path in levels:
+            message = f"'{outer.path}' is a weight and a level, and '{inner.path}' would be inside both"
+        report.error("NLC0504", outer.at, message, "give the weight another name=")
 
 
 def _levels(graph: Graph, report: Reporter) -> None:

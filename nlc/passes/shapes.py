@@ -113,7 +113,7 @@ class _Inference:
                     if shape is not None:
                         self.known[value.id] = shape
             case Read():
-                if value.query in self.bad:
+                if value.query in self.bad or self.refused(self.memories[value.memory]):
                     self.bad.add(value.id)
                 elif value.memory in self.widths and value.query in self.known:
                     self.read(value, self.widths[value.memory])
@@ -160,12 +160,16 @@ class _Inference:
         queries = [self.known[r.query] for r in self.reads.get(memory.id, []) if r.query in self.known]
         keys = [self.known[k] for k, _ in memory.pairs if k in self.known]
         values = [self.known[v] for _, v in memory.pairs if v in self.known]
-        if any(p in self.bad for pair in memory.pairs for p in pair):
+        if self.refused(memory):
             return False
         found = widths_of(memory, queries, keys, values, square)
         if found is not None:
             self.widths[memory.id] = found
         return found is not None
+
+    def refused(self, memory: Memory) -> bool:
+        """Whether the memory has no widths because a key or value of it was reported."""
+        return memory.id not in self.widths and any(p in self.bad for pair in memory.pairs for p in pair)
 
     def square(self) -> bool:
         """A memory in its own values has the width it is read with."""

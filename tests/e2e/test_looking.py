@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
 import resource
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -185,6 +188,30 @@ def test_wrong_use_is_status_2_and_one_line(nlc: Run, arguments: list[str], said
     assert len(ended.err.splitlines()) == 1 and said in ended.err and ended.err.startswith("nlc")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        ("eval runs/none", 2, "no such run directory: 'runs/none'"),
+        ("check", 2, "nlc check: missing argument 'SPEC' (see nlc check --help)"),
+        ("check hope --set x", 2, "--set x: expected KEY=VALUE, for example --set sizes.width=64"),
+        ("graph hope --format svg", 2, "--json and --format svg say different things: give one"),
+        ("tokenizer inspect none.json", 4, "cannot read 'none.json': No such file or directory"),
+    ],
+)
+def test_a_failure_is_json_where_json_is_asked_for(nlc: Run, arguments: str, status: int, said: str) -> None:
+    ended = nlc(*arguments.split(), "--json")
+    assert (ended.status, ended.err) == (status, "")
+    assert json.loads(ended.out) == {"ok": False, "status": status, "error": said}
+
+
+def test_graph_and_schema_take_json(nlc: Run, tmp_path: Path) -> None:
+    assert nlc("graph", "transformer", "--json").out == nlc("graph", "transformer", "--format", "json").out
+    assert nlc("schema", "--json").out == nlc("schema").out
+    (tmp_path / "wrong.yaml").write_text(WRONG)
+    ended = nlc("graph", "wrong.yaml", "--json")
+    assert ended.status == 2 and [d["code"] for d in json.loads(ended.out)["diagnostics"]] == ["NLC0402"]
+
+
 def test_no_command_prints_help_and_is_status_2(nlc: Run) -> None:
     ended = nlc()
     assert ended.status == 2 and "Commands:" in ended.out
@@ -204,11 +231,28 @@ def test_a_closed_pipe_is_no_error(process: Run) -> None:
     assert process(python=("-c", command)).out.strip() == "b'' 0"
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
-def test_a_full_disk_below_standard_output_is_status_4(process: Run) -> None:
-    command = "import subprocess, sys; done = subprocess.run([sys.executable, '-m', 'nlc', 'check', 'hope'], "
-    command += "stdout=open('/dev/full', 'w'), stderr=subprocess.PIPE, text=True); print(done.returncode, done.stderr)"
-    assert process(python=("-c", command)).out.strip() == "4 nlc: No space left on device"
+class Full(io.StringIO):
+    """A standard output whose disk is full."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("check hope", "nlc: standard output: No space left on device\n"),
+        ("graph hope", "nlc: standard output: No space left on device\n"),
+        ("diff hope hope --json", "nlc: standard output: No space left on device\n"),
+        ("--help", "nlc: No space left on device\n"),
+    ],
+)
+def test_a_full_standard_output_is_one_line(
+    nlc: Run, arguments: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", Full())
+    ended = nlc(*arguments.split())
+    assert (ended.status, ended.err) == (4, said)
 
 
 # ---- light on its feet --------------------------------------------------------------------------------------------

@@ -91,6 +91,17 @@ def test_the_same_seed_gives_the_same_run(nlc: Run, text: str) -> None:
 def test_missing_data_is_status_4(nlc: Run) -> None:
     ended = nlc("train", "hope", "--steps", "1", "--data", "nowhere.txt", *SMALL)
     assert (ended.status, ended.out) == (4, "") and "nowhere.txt" in ended.err
+    assert not Path("runs").exists()
+
+
+def test_a_run_that_never_began_leaves_what_was_there(nlc: Run, text: str, tmp_path: Path) -> None:
+    there = ("mine.txt", "spec.yaml", "code/notes.txt", "code/model.py")
+    for name in there:
+        (tmp_path / "kept" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "kept" / name).touch()
+    ended = nlc("train", "transformer", "--data", text, "-o", "kept", "--quiet", *SMALL, "--set", "sizes.vocab=10")
+    assert (ended.status, ended.out) == (2, "") and "vocabulary of 10" in ended.err
+    assert {str(p.relative_to("kept")) for p in Path("kept").rglob("*") if p.is_file()} == set(there)
 
 
 def test_a_bare_program_is_not_trained(nlc: Run) -> None:
@@ -115,6 +126,7 @@ def test_too_little_memory_is_status_4(nlc: Run, text: str) -> None:
     size = ["--set", "sizes.width=2000000000", "--set", "sizes.heads=2", "--set", "sizes.layers=1"]
     ended = nlc("train", "linear_attention", "--steps", "1", "--data", text, "--quiet", *size)
     assert (ended.status, ended.out) == (4, "") and "not enough memory" in ended.err
+    assert not Path("runs").exists()
 
 
 def test_a_block_may_be_long(nlc: Run, tmp_path: Path) -> None:

@@ -45,6 +45,13 @@ def test_diff_shows_lines_of_programs(nlc: Run) -> None:
     assert nlc("diff", "hope", "nothing.yaml").status == 2
 
 
+def test_diff_as_json_leaves_out_the_side_that_lacks_a_key(nlc: Run) -> None:
+    ended = nlc("diff", "linear_attention", "transformer", "--json")
+    assert (ended.status, ended.err) == (0, "")
+    keys = {change.pop("path"): set(change) for change in json.loads(ended.out)["keys"]}
+    assert keys["levels.attention.every"] == {"before"} and keys["block"] == {"before", "after"}
+
+
 def test_doctor(nlc: Run) -> None:
     ended = nlc("doctor")
     assert (ended.status, ended.err) == (0, "")

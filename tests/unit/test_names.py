@@ -56,6 +56,15 @@ def test_name_shares_a_weight() -> None:
     )
 
 
+def test_a_name_that_is_a_level_is_refused_where_it_is_given() -> None:
+    two = DELTA.replace("}}}", "}, n: {form: matrix, keys: k, values: v}}}")
+    block = BLOCK.replace("v = linear(u)", "v = linear(u, name=a)").replace("m(k)", "m(k) + n(k)")
+    (found,) = refusals(model, two, block)
+    assert found.startswith("NLC0504 11: 'a' is a weight and a level, and 'a.m.start' would be inside both")
+    (found,) = refusals(values, "y = linear(x) + linear(x, name=y)")
+    assert "'y' is a weight, and so is 'y.linear' inside it" in found
+
+
 def test_a_linear_added_to_an_earlier_x_starts_at_zero() -> None:
     graph = model(DELTA, BLOCK + "x = x + linear(x) + linear(silu(x)) * x\nx = x + dropout(linear(x), 0.1)")
     zero = {w.path: w.scale == 0.0 for w in graph.of(Weight, "block") if w.path.startswith("x.linear")}
@@ -264,6 +273,18 @@ REFUSED = {
         BLOCK.replace("m(k)", "rate(k)"),
         "NLC0504",
         "which is a field",
+    ),
+    "memory named as a value": (
+        DELTA,
+        BLOCK.replace("v = linear(u)", "v, m = split(linear(u), 2)"),
+        "NLC0504",
+        "'m' is a memory and a value",
+    ),
+    "memory named as what enters": (
+        DELTA.replace("{m:", "{x:"),
+        BLOCK.replace("m(k)", "x(k)"),
+        "NLC0504",
+        "'x' is a memory and a value",
     ),
     "no period": (DELTA.replace("every: 1 token, ", ""), BLOCK, "NLC0203", "does not say how often it is written"),
     "no form": (DELTA.replace("form: matrix, ", ""), BLOCK, "NLC0203", "has no form"),

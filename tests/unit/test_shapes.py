@@ -190,3 +190,18 @@ def test_parts_and_weights_agree_on_every_shipped_memory() -> None:
         for memory in graph.of(Memory):
             if memory.form.kind != "attention" and memory.weights:
                 assert [graph[w].shape for w in memory.weights] == [shape for _, shape in memory.parts]
+
+
+@pytest.mark.parametrize(
+    ("block", "said"),
+    [
+        ("w = v[0:9]\ny = m(q)", "9 lies outside a last axis of 8"),
+        ("w = v + heads(v, 4)\ny = m(q) + m(k)", "shapes do not meet"),
+        ("w = v[0:9]\ny = n(m(q))", "9 lies outside a last axis of 8"),
+    ],
+)
+def test_what_depends_on_a_refused_value_is_silent(block: str, said: str) -> None:
+    fields = "form: matrix, keys: k"
+    memories = f"{{m: {{{fields}, values: w}}" + (f", n: {{{fields}, values: m(k)}}}}" if "n(" in block else "}")
+    found = refusals(cell, f"- {{name: a, every: 1 token, memories: {memories}}}", block)
+    assert len(found) == 1 and said in found[0]
