@@ -6,6 +6,7 @@ remember, gradients of a period not yet full, states of streams, counters, rando
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,11 @@ class Difference:
 
     def __str__(self) -> str:
         return f"{self.what}: {shown(self.before)} -> {shown(self.now)}"
+
+
+def digest(path: Path) -> str | None:
+    """SHA-256 of a file, None where there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], what: Sequence[str] = MATTER) -> list[Difference]:

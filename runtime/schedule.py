@@ -1,4 +1,4 @@
-"""One factor for the rates of every level: how far into the run we are -> a number in (0, 1]."""
+"""How far into the run we are -> one factor for the rates of every level, a number in (0, 1]; what is due."""
 
 from __future__ import annotations
 
@@ -23,3 +23,8 @@ def cosine(step: int, steps: int, warmup: int) -> float:
 def constant(step: int, steps: int, warmup: int) -> float:
     """Linear warm-up over `warmup` steps, then 1."""
     return warm(step, warmup)
+
+
+def due(step: int, every: int) -> bool:
+    """Whether a period of so many steps is over after `step` steps; 0 is never."""
+    return every > 0 and step % every == 0

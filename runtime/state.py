@@ -25,6 +25,11 @@ def over(function: Callable[[Tensor], Tensor], state: State) -> State:
     return {place: {part: function(x) for part, x in register.items()} for place, register in state.items()}
 
 
+def detached(state: State) -> State:
+    """The same state, without the graph that made it: what one step hands to the next."""
+    return over(lambda x: x.detach(), state)
+
+
 def layer_of(state: State, layer: int) -> State:
     """The registers of one layer, by their place in the block."""
     prefix = f"blocks.{layer}."

@@ -16,7 +16,6 @@ metrics kept, and `run.status` set.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import signal
@@ -41,12 +40,12 @@ from runtime.errors import DATA_MISSING, Diverged, Interrupted, Lost, Preempted,
 from runtime.evaluate.loss import Result, evaluate
 from runtime.finite import Guard, not_finite
 from runtime.level import Level
-from runtime.model import State, over
 from runtime.numerics import subnormals_flushed
 from runtime.ops import watch
 from runtime.precision import autocast
 from runtime.processes import Processes
 from runtime.progress import Report, display
+from runtime.schedule import due
 from runtime.settings import Settings
 from runtime.signals import Stop
 from runtime.trends import Trends
@@ -189,7 +188,7 @@ class Run:
         s = self.settings
         return {
             "name": s.name,
-            "spec": {"file": s.spec, "sha256": digest(self.directory.spec)},
+            "spec": {"file": s.spec, "sha256": resume.digest(self.directory.spec)},
             "graph": s.graph,
             "seed": s.seed,
             "steps": s.steps,
@@ -197,7 +196,7 @@ class Run:
             "context": s.context,
             "device": device.name_of(self.device),
             "data": self.text.facts(),
-            "code": {name: digest(self.package / name) for name in PACKAGE if (self.package / name).exists()},
+            "code": {name: resume.digest(self.package / name) for name in PACKAGE if (self.package / name).exists()},
         }
 
     # ---- at the end of every step -----------------------------------------------------------------------------------
@@ -468,17 +467,3 @@ class Run:
             return f"the newest checkpoint is {checkpoint.newest(self.directory.checkpoints)}"
         except RunError:
             return "no checkpoint was written yet"
-
-
-def detached(state: State) -> State:
-    """The same state, without the graph that made it: what one step hands to the next."""
-    return over(lambda x: x.detach(), state)
-
-
-def due(step: int, every: int) -> bool:
-    """Whether a period of so many steps is over after `step` steps; 0 is never."""
-    return every > 0 and step % every == 0
-
-
-def digest(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
