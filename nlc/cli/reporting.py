@@ -34,7 +34,7 @@ def report(
 ) -> None:
     """One page of a run, or of several side by side: curves, levels, gradients, samples, spec, cost, versions.
 
-    Example: nlc report runs/first, or nlc report runs/first runs/second -o compared.html
+    Example: nlc report runs/first
     """
     calm_threads()
     from nlc.page import page
