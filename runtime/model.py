@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from runtime.inference import outside_inference
 from runtime.precision import in_float32
 from runtime.state import (
     Clock,
@@ -192,6 +193,7 @@ class LanguageModel(Sequenced):
     def peek(self, tokens: Tensor, state: State, clock: Clock, learn: frozenset[str]) -> Tensor:
         return self.run(tokens, torch.full_like(tokens, IGNORED), state, clock, True, learn)[0]
 
+    @outside_inference
     def forward(
         self,
         tokens: Tensor,
@@ -244,6 +246,7 @@ class LanguageModel(Sequenced):
         taught = targets != IGNORED if mask is None else (targets != IGNORED) & mask.to(targets.device)
         return nats.sum() / taught.sum().clamp(min=1), state
 
+    @outside_inference
     def nats(
         self,
         tokens: Tensor,
