@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from runtime.inference import outside_inference
 from runtime.layer import Layer
 from runtime.sequenced import Sequenced
 from runtime.state import (
@@ -89,6 +90,7 @@ class LanguageModel(Sequenced):
         seen = learn if self.at_once is None else learn.intersection(self.at_once)
         return self.run(tokens, torch.full_like(tokens, IGNORED), state, clock, True, seen)[0]
 
+    @outside_inference
     def forward(
         self,
         tokens: Tensor,
@@ -155,6 +157,7 @@ class LanguageModel(Sequenced):
         taught = targets != IGNORED if mask is None else (targets != IGNORED) & mask.to(targets.device)
         return nats.sum() / taught.sum().clamp(min=1), state
 
+    @outside_inference
     def nats(
         self,
         tokens: Tensor,

@@ -62,6 +62,11 @@ def settings(pairs: Iterable[str] | None) -> dict[str, str | object]:
     return given
 
 
+def called(spec: str) -> str:
+    """A spec argument in messages; standard input has the name that its diagnostics give it."""
+    return "<stdin>" if spec == "-" else spec
+
+
 def calm_threads() -> None:
     """Before torch is imported: let its threads sleep soon while they wait for one another.
 

@@ -18,6 +18,7 @@ from nlc.cli.common import (
     Status,
     Stop,
     TargetOption,
+    called,
     choose,
     note,
     say,
@@ -62,11 +63,11 @@ def check(
 
     chosen, results = settings(set_), []
     for spec in specs:
-        result: dict[str, Any] = {"spec": spec, "ok": True, "diagnostics": []}
+        result: dict[str, Any] = {"spec": called(spec), "ok": True, "diagnostics": []}
         try:
             result |= summary(built(spec, chosen))
             if not json_:
-                say(f"{spec}: ok ({sentence(result)})")
+                say(f"{called(spec)}: ok ({sentence(result)})")
         except SpecError as error:
             result |= {"ok": False, "diagnostics": [d.as_dict() for d in error.diagnostics]}
             if not json_:
@@ -98,7 +99,7 @@ def show(
     if why is not None:
         origins = text.origins(loaded, why)
         if not origins:
-            raise Stop(Status.USAGE, f"nothing in {spec} is called '{why}'{text.nearest(loaded, why)}")
+            raise Stop(Status.USAGE, f"nothing in {called(spec)} is called '{why}'{text.nearest(loaded, why)}")
         say_json([asdict(o) for o in origins]) if json_ else say(text.aligned(origins))
     elif json_:
         say_json(loaded.resolved() if resolved else text.as_written(loaded))

@@ -46,7 +46,7 @@ def load(
     store, found = packed(source, made, note)
     if not all(store.size(name) for name in TEXT):
         size = sum(store.size(name) for name in TEXT) // made.dtype.itemsize
-        raise DataError(f"{source.name} holds {size} {made.unit}: nothing to learn from")
+        raise DataError(f"{source.name} holds {size} {made.unit}: too little for a training and a validation part")
     pack = pack or ("documents" if source.documents else "text")
     return Data(
         train=text(store, "train", made, pack),

@@ -220,9 +220,9 @@ def test_no_command_prints_help_and_is_status_2(nlc: Run) -> None:
 def test_standard_input_is_a_spec(process: Run) -> None:
     hope = (ROOT / "specs" / "architectures" / "hope.yaml").read_text()
     ended = process("check", "-", stdin=hope)
-    assert (ended.status, ended.err) == (0, "") and ended.out.startswith("-: ok")
+    assert (ended.status, ended.err) == (0, "") and ended.out.startswith("<stdin>: ok")
     ended = process("check", "-", stdin="")
-    assert ended.status == 2 and "error:" in ended.err
+    assert ended.status == 2 and ended.err.startswith("<stdin>:") and "error:" in ended.err
 
 
 def test_a_closed_pipe_is_no_error(process: Run) -> None:

@@ -136,7 +136,10 @@ class TestRefusals:
         ("make", "message"),
         [
             (lambda root: root / "nothing", "no such file or folder"),
-            (lambda root: tree(root, empty="") / "empty", "holds 0 bytes: nothing to learn from"),
+            (
+                lambda root: tree(root, empty="") / "empty",
+                "holds 0 bytes: too little for a training and a validation part",
+            ),
             (lambda root: tree(root / "folder", empty=b"\0"), "holds no text file"),
             (lambda root: f"{root}/*.txt", r"no file matches '.*/\*\.txt'"),
             (lambda root: os.mkfifo(root / "pipe") or root / "pipe", "is a pipe or a device"),

@@ -131,7 +131,10 @@ class TestRefusals:
 
     @pytest.mark.parametrize(
         ("records", "message"),
-        [([], "holds 0 bytes: nothing to learn from"), ([{"text": "x"}], "holds one record: two are needed")],
+        [
+            ([], "holds 0 bytes: too little for a training and a validation part"),
+            ([{"text": "x"}], "holds one record: two are needed"),
+        ],
         ids=["none", "one"],
     )
     def test_too_few(self, tmp_path: Path, records: list[object], message: str) -> None:
