@@ -15,7 +15,7 @@ from codegen.fires import count_lines, in_sequence, loss_driven
 from codegen.layout import comment, docstring_text, fit, wrapped
 from codegen.lowerings import compute
 from codegen.memories import counts, form_text, log_retention, moving_params, start_parts, tuple_
-from codegen.names import class_constant, class_name, function_name, local
+from codegen.names import block_classes, class_constant, class_name, function_name, local
 from codegen.objectives import slope_name, slopes
 from codegen.places import place_of
 from codegen.rules import RuleView, rule_view
@@ -45,10 +45,10 @@ def model_view(graph: Graph, header: tuple[str, ...]) -> ModelView:
     """Everything templates/model.py.j2 prints."""
     axes = Axes.of(graph)
     rules = _rules(graph)
-    blocks = tuple(_block(graph, kind, axes) for kind in graph.blocks)
+    names = block_classes(graph.name, tuple(graph.blocks))
+    blocks = tuple(_block(graph, kind, names[kind], axes) for kind in graph.blocks)
     asks = any(b.final for b in blocks)  # every kind of block is called alike
     blocks = tuple(replace(b, arguments=b.arguments + ", final" * asks) for b in blocks)
-    names = {b: v.name for b, v in zip(graph.blocks, blocks, strict=True)}
     body = tuple(_bare(graph, axes, asks) if graph.bare else run_lines(graph, axes, asks))
     constants = (*slopes(graph), *_constants(graph))
     frame = tuple(line for w in graph.of(Weight) if not w.block for line in fit(_put(w), 2))
@@ -183,7 +183,7 @@ def _write(graph: Graph, memory: Memory, names: dict[Rule, str]) -> str:
 # ---- blocks ----------------------------------------------------------------------------------------------------------
 
 
-def _block(graph: Graph, kind: str, axes: Axes) -> BlockView:
+def _block(graph: Graph, kind: str, name: str, axes: Axes) -> BlockView:
     emitter = Emitter(graph, kind, axes, compute, own=bool(loss_driven(graph)))
     emitter.all()
     results = [emitter.scope.spread(o.value) for o in graph.of(Output, kind)]
@@ -197,7 +197,7 @@ def _block(graph: Graph, kind: str, axes: Axes) -> BlockView:
     else:
         returns += ", s"
     return BlockView(
-        name="Block" if len(graph.blocks) == 1 else class_name(kind),
+        name=name,
         doc=_equations(emitter),
         weights=tuple(line for w in graph.of(Weight, kind) for line in fit(_put(w), 2)),
         start=tuple(_start(emitter)),

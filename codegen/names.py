@@ -24,6 +24,19 @@ def class_name(name: str) -> str:
     return text if plain else f"Model{text}"
 
 
+def block_classes(model: str, kinds: tuple[str, ...]) -> dict[str, str]:
+    """A class for each kind of block: `Block` for the only one, else its own name, unlike the model's and the others'."""
+    if len(kinds) == 1:
+        return {kinds[0]: "Block"}
+    taken, found = {class_name(model)}, {}
+    for kind in kinds:
+        plain = class_name(kind)
+        names = (plain, f"{plain}Block", *(f"{plain}Block{n}" for n in range(2, len(kinds) + 2)))
+        found[kind] = next(name for name in names if name not in taken)
+        taken.add(found[kind])
+    return found
+
+
 def class_constant(id: str) -> str:
     """titans.memory -> TITANS_MEMORY."""
     return "".join(c if c.isalnum() else "_" for c in id).upper()

@@ -18,6 +18,7 @@ from codegen.memories import (
     tuple_,
 )
 from codegen.names import function_name, local
+from codegen.places import place_of
 from nlc.graph.flow import self_query, sources
 from nlc.graph.gates import Gates, gates_of
 from nlc.graph.graph import Graph
@@ -68,11 +69,12 @@ def _shared_call(emitter: Emitter, recurrence: Recurrence, name: str) -> None:
             for w in getattr(graph[i], "weights", ())
         )
     )
-    _flow(emitter, recurrence, name, [r for group in queries.values() for r in group], extras, weights, results, maps)
+    flow = f"{function_name(first.id.removesuffix(f'.{first.name}'))}_flow"  # a kind of block in front, where it has one
+    _flow(emitter, recurrence, flow, [r for group in queries.values() for r in group], extras, weights, results, maps)
 
     headline(emitter, recurrence)
     shape = linear(first.rule)
-    level = first.id.removesuffix("." + first.name)
+    level = _level_place(graph, first)
     boxes = ", ".join(f'"{m.name}"' for m in members)
     emitter.say(f"{name}_boxes = ({boxes}{',' if len(members) == 1 else ''})")
     asked = [
@@ -80,7 +82,7 @@ def _shared_call(emitter: Emitter, recurrence: Recurrence, name: str) -> None:
         for q, group in queries.items()
     ]
     asked = [a.replace(",))", "))") if a.count('"') > 2 else a for a in asked]
-    arguments = [f"{name}_flow", f'{{name: s[f"{level}.{{name}}"] for name in {name}_boxes}}', tuple_(asked)]
+    arguments = [flow, f'{{name: s[f"{level}.{{name}}"] for name in {name}_boxes}}', tuple_(asked)]
     if extras:
         arguments.append(f"extras={tuple_([spread(emitter, e) for e in extras])}")
     if weights:
@@ -150,9 +152,14 @@ def _readouts(emitter: Emitter, reads: list[Read]) -> dict[str, Read]:
     return found
 
 
+def _level_place(graph: Graph, box: Memory) -> str:
+    """Where the boxes of a level have their registers and starts, each under its name."""
+    return place_of(graph, box).removesuffix(f".{box.name}")
+
+
 def starts(graph: Graph, members: list[Memory], name: str, like: str) -> str:
     """Where retention leads, for every box."""
-    level = members[0].id.removesuffix("." + members[0].name)
+    level = _level_place(graph, members[0])
     if all([graph[w].path for w in m.weights] == [f"{level}.{m.name}.start"] for m in members):
         return f"{{name: {attribute(level)}[name].start for name in {name}_boxes}}"
     return "{" + ", ".join(f'"{m.name}": {one_part(graph, m, like)}' for m in members) + "}"
@@ -211,7 +218,7 @@ def _flow(
     words = weight_names([graph[w].path for w in weights])
     paths = {graph[w].path: word for w, word in zip(weights, words, strict=True)}
     scope.weight = lambda path: paths[path]
-    lines.append(f"def {name}_flow(reads, extras, weights):")
+    lines.append(f"def {name}(reads, extras, weights):")
     readers = ", ".join(graph[r.memory].name for r in reads)
     lines.append(f'    """What {readers} say of a token: its key, its target\'s argument, rate and log retention."""')
     for group, given in ((names, "reads"), ([scope.names[e] for e in extras], "extras"), (words, "weights")):

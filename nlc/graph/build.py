@@ -51,7 +51,7 @@ def build(spec: Spec) -> Graph:
     report.check()
     nodes: list[AnyNode] = []
     for kind, lower in blocks.lowered.items():
-        nodes += _values(lower)
+        nodes += _values(lower, blocks.ids(kind))
         nodes += _outputs(spec, kind, lower, bare, report)
     memories = memory_nodes(blocks)
     nodes += [w for lower in blocks.lowered.values() for w in lower.weights.values()]
@@ -153,7 +153,7 @@ def _lower_block(blocks: Blocks, kind: str, statements: tuple[Assign, ...], pref
     spec, report = blocks.spec, blocks.report
     entering = tuple(spec.model.inputs) if bare else ("x",)
     scope = Scope(prefix, entering, statements)
-    readable = {m.name: Readable(prefix * blocks.shared(m) + m.id, *_reading(m)) for m in blocks.memories}
+    readable = {m.name: Readable(m.id, *_reading(m)) for m in blocks.memories}
     lower = Lowering(kind, scope, blocks.sizes, readable, report)
     for name in entering:
         shape = _input_shape(blocks, name) if bare else (blocks.sizes["width"],)
@@ -186,15 +186,15 @@ def _axis(text: str, place: Place, blocks: Blocks) -> int:
     return above_0(size(expr, blocks.sizes, blocks.report), expr, blocks.report, "an axis")
 
 
-def _values(lower: Lowering) -> Iterable[Value]:
-    """The values of a block with every promised id replaced by the value behind it."""
+def _values(lower: Lowering, memories: Mapping[str, str]) -> Iterable[Value]:
+    """The values of a block with every promised id replaced by the value behind it, every memory's by its own."""
     resolve = lower.scope.resolve
     for node in lower.values.values():
         match node:
             case Op():
                 yield replace(node, inputs=tuple(resolve(i) for i in node.inputs))
             case Read():
-                yield replace(node, query=resolve(node.query))
+                yield replace(node, query=resolve(node.query), memory=memories[node.memory])
             case _:
                 yield node
 

@@ -45,7 +45,7 @@ from nlc.source import Position
 class Readable:
     """A memory as the equations see it."""
 
-    id: str
+    id: str  # as it is declared
     when: When  # where its reads look unless the call says otherwise
     fixed: bool  # attention and memories that no token writes: a call cannot choose
 

@@ -62,10 +62,13 @@ class Blocks:
     def memories(self) -> list[DeclaredMemory]:
         return [m for level in self.levels for m in level.memories]
 
-    def shared(self, memory: DeclaredMemory) -> bool:
-        """Whether several kinds of block read the memory, so that its id must say the kind."""
-        texts = self.spec.model.blocks
-        return len(texts) > 1 and sum(f"{memory.name}(" in text.replace(" ", "") for text in texts.values()) > 1
+    def ids(self, kind: str) -> dict[str, str]:
+        """Declared id -> the id of the memory in this kind of block, which says the kind where several have the memory.
+
+        Which kinds do is known once all are lowered: a field of a memory that one reads may read further memories."""
+        prefix = self.lowered[kind].scope.prefix
+        several = {m.id for m in self.memories if sum((k, m.id) in self.values for k in self.lowered) > 1}
+        return {m.id: f"{prefix}{m.id}" if m.id in several else m.id for m in self.memories}
 
     def fields(self, kind: str) -> None:
         """Lower the fields of every memory this kind reads; a field may read further memories."""
@@ -238,7 +241,7 @@ def _memory(blocks: Blocks, kind: str, lower: Lowering, memory: DeclaredMemory) 
         )
     outer = _out(blocks, memory) if "out" in said else 0
     node = Memory(
-        id=lower.memories[memory.name].id, at=memory.at, block=kind, name=memory.name, level=f"level:{memory.level}",
+        id=blocks.ids(kind)[memory.id], at=memory.at, block=kind, name=memory.name, level=f"level:{memory.level}",
         form=form, objective=values.objective, rule=values.rule, period=memory.period, chunk=memory.get("chunk", 1),
         pairs=values.pairs, rate=values.rate, retain=values.retain,
         retain_to_start=memory.get("retain_to", "zero") == "start" and bool(values.retain),
