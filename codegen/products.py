@@ -69,7 +69,7 @@ def _shared_call(emitter: Emitter, recurrence: Recurrence, name: str) -> None:
             for w in getattr(graph[i], "weights", ())
         )
     )
-    flow = f"{function_name(first.id.removesuffix(f'.{first.name}'))}_flow"  # a kind of block in front, where it has one
+    flow = f"{function_name(first.id.removesuffix(f'.{first.name}'))}_flow"  # its kind of block in front
     _flow(emitter, recurrence, flow, [r for group in queries.values() for r in group], extras, weights, results, maps)
 
     headline(emitter, recurrence)
