@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, TypeVar
 
 import torch
@@ -43,6 +43,14 @@ def wide(x: Tensor) -> Tensor:
 def exact(x: Tensor) -> AbstractContextManager[Any]:
     """In here, operations on the device of `x` keep the type of what they are given."""
     return torch.autocast(x.device.type, enabled=False) if mixed(x) else nullcontext()
+
+
+def same(x: Tensor) -> Callable[[], AbstractContextManager[Any]]:
+    """The mode that operations on `x` are in now, for a backward pass to be in it again."""
+    kind = x.device.type
+    if kind not in DEVICES:
+        return nullcontext
+    return partial(torch.autocast, kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
 
 
 def full(function: F) -> F:

@@ -23,7 +23,7 @@ from torch import Tensor
 from runtime.ops.basic import gelu_slope, l2norm, layernorm, rmsnorm, silu_slope
 from runtime.ops.history import Past, past
 from runtime.ops.watch import squared
-from runtime.precision import wide
+from runtime.precision import same, wide
 
 Weights = Mapping[str, Tensor]
 Tap = tuple[Tensor, Tensor]  # a layer's input, a layer's output
@@ -293,8 +293,7 @@ class Lean(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, form: Form, x: Tensor, *parts: Tensor) -> Tensor:
         y, taps = form.read(dict(zip(form.parts, parts, strict=True)), x)
-        device = x.device.type
-        ctx.form, ctx.cast = form, (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
+        ctx.form, ctx.mode = form, same(x)
         ctx.save_for_backward(x, *parts, *(z for _, z in taps[:-1]))
         return y
 
@@ -309,7 +308,7 @@ class Lean(torch.autograd.Function):
             y, _ = form.read(W, x)
             found = dict(zip(wanted, torch.autograd.grad(y, leaves, g, create_graph=True), strict=True))
             return (None, *(found.get(i) for i in range(count + 1)))
-        with torch.autocast(*ctx.cast):  # products in the type that the forward pass took them in
+        with ctx.mode():  # products in the type that the forward pass took them in
             gx, gW = pulled(form, W, x, rest[count:], g, Past.closed)
         return (None, gx, *(gW.get(name) for name in form.parts))
 
