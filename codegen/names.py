@@ -25,7 +25,7 @@ def class_name(name: str) -> str:
 
 
 def block_classes(model: str, kinds: tuple[str, ...]) -> dict[str, str]:
-    """A class for each kind of block: `Block` for the only one, else its own name, unlike the model's and the others'."""
+    """A class for each kind of block: `Block` for the only one, else its name, unlike the model's and the others'."""
     if len(kinds) == 1:
         return {kinds[0]: "Block"}
     taken, found = {class_name(model)}, {}

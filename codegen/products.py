@@ -67,7 +67,8 @@ def _shared_call(emitter: Emitter, recurrence: Recurrence, name: str) -> None:
             for w in getattr(graph[i], "weights", ())
         )
     )
-    flow = f"{function_name(first.id.removesuffix(f'.{first.name}'))}_flow"  # a kind of block in front, where it has one
+    own = function_name(first.id.removesuffix(f".{first.name}"))  # with the kind of block where several have the boxes
+    flow = f"{own}_flow"
     _flow(emitter, recurrence, flow, [r for group in queries.values() for r in group], extras, weights, results, maps)
 
     headline(emitter, recurrence)
@@ -109,6 +110,7 @@ def _shared_call(emitter: Emitter, recurrence: Recurrence, name: str) -> None:
             emitter.scope.names.setdefault(id, f"{name}.{field}")
     if first.retain and first.retain in inside:
         emitter.scope.logs[first.retain] = f"{name}.keep"
+        emitter.scope.names.setdefault(first.retain, f"{name}.keep.exp()")
 
 
 def _readouts(emitter: Emitter, reads: list[Read]) -> dict[str, Read]:
