@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 
 def shared_product(emitter: Emitter, recurrence: Recurrence, read: Read | None) -> None:
-    name = local(function_name(emitter.graph[emitter.graph[recurrence.members[0]].level].name))
+    level = emitter.graph[emitter.graph[recurrence.members[0]].level].name
+    name = local(function_name(_called(emitter.graph, recurrence, level)))
     if recurrence.id not in emitter.done:
         _shared_call(emitter, recurrence, name)
     if read is None or read.id in emitter.scope.names:
@@ -40,6 +41,16 @@ def shared_product(emitter: Emitter, recurrence: Recurrence, read: Read | None) 
     out = emitter.variable(read.name or memory.name, read.id)
     emitter.say(f'{out} = {name}.read("{memory.name}", {spread(emitter, read.query)})')
     emitter.define(read.id, out)
+
+
+def _called(graph: Graph, recurrence: Recurrence, level: str) -> str:
+    """A group of boxes has its level's name; one of several groups of the level, that of its first box as well."""
+    first: Memory = graph[recurrence.members[0]]
+    groups = [
+        r for r in graph.of(Recurrence) if r.lowering == "shared_product" and graph[r.members[0]].level == first.level
+    ]
+    several = sum(graph[r.members[0]].block == first.block for r in groups) > 1
+    return f"{level}_{first.name}" if several else level
 
 
 def _shared_call(emitter: Emitter, recurrence: Recurrence, name: str) -> None:
@@ -69,7 +80,8 @@ def _shared_call(emitter: Emitter, recurrence: Recurrence, name: str) -> None:
             for w in getattr(graph[i], "weights", ())
         )
     )
-    flow = f"{function_name(first.id.removesuffix(f'.{first.name}'))}_flow"  # its kind of block in front
+    own = first.id.removesuffix(f".{first.name}")  # with the kind of block where several have the boxes
+    flow = f"{function_name(_called(graph, recurrence, own))}_flow"
     _flow(emitter, recurrence, flow, [r for group in queries.values() for r in group], extras, weights, results, maps)
 
     headline(emitter, recurrence)
@@ -115,6 +127,7 @@ def _shared_call(emitter: Emitter, recurrence: Recurrence, name: str) -> None:
             emitter.scope.names.setdefault(id, f"{name}.{field}")
     if first.retain and first.retain in inside:
         emitter.scope.logs[first.retain] = f"{name}.keep"
+        emitter.scope.names.setdefault(first.retain, f"{name}.keep.exp()")
 
 
 def gates(found: Gates) -> str:

@@ -21,7 +21,7 @@ def small_settings(spec: Spec) -> dict[str, object]:
     Sizes of the frame become SMALL; others shrink in proportion to the width.  Token periods of a memory inside a
     sequence that are longer than 33 become 8 ... 33 in their order.
     """
-    sizes = dict(spec.model.sizes)
+    sizes, stack = dict(spec.model.sizes), spec.model.stack or ()
     settings: dict[str, object] = {}
     if "width" in sizes:
         ratio = SMALL["width"] / int(sizes["width"])
@@ -29,7 +29,8 @@ def small_settings(spec: Spec) -> dict[str, object]:
             if name == "head":
                 settings["sizes.head"] = SMALL["width"] // SMALL["heads"]
             elif name == "layers":
-                settings["sizes.layers"] = max(SMALL["layers"], len(spec.model.stack or ()))
+                counted = any("*" in layers for layers in stack)  # the stack says how many there are
+                settings["sizes.layers"] = int(size) if counted else max(SMALL["layers"], len(stack))
             elif name in SMALL:
                 settings[f"sizes.{name}"] = SMALL[name]
             elif int(size) >= int(sizes["width"]):
