@@ -65,6 +65,7 @@ class Backward:
         self.given = [None if g is None else by_chunk(g, size) for g in grads[:4]]
         self.dfirst = grads[4]
         self.dP = torch.zeros_like(first[0]) if grads[5] is None else grads[5]
+        self.unread = grads[5] is None and all(g is None for g in grads[:4])  # what the last chunk writes
         self.dW = [torch.zeros_like(w) for w in self.W]
         N, C = size
         self.dXs = [x.new_empty(N, *first.shape[1:3], C, x.shape[-1]) for x in self.xs]
@@ -78,9 +79,23 @@ class Backward:
     def run(self) -> list[Tensor | None]:
         N = self.size[0]
         together = self.together(self.first.device, N)
-        for last in range(N, 0, -together):
+        for last in range(self._after_the_unread(), 0, -together):
             self._group(max(0, last - together), last)
-        return [None if self.identity else self.dP, *self.dW, *map(by_token, self.dXs), *self.dextras, *self.dweights]
+        dweights = [d if isinstance(d, Tensor) else None for d in self.dweights]
+        return [None if self.identity else self.dP, *self.dW, *map(by_token, self.dXs), *self.dextras, *dweights]
+
+    def _after_the_unread(self) -> int:
+        """How many chunks have a gradient: none reaches what the last one reads where nobody reads what it writes."""
+        N, C = self.size
+        if not self.unread:
+            return N
+        for dX in self.dXs:
+            dX[N - 1].zero_()
+        for d in self.dextras:
+            d[:, (N - 1) * C :].zero_()
+        if self.dfirst is not None:
+            self.dP = self.dfirst[N - 1]
+        return N - 1
 
     def _group(self, first: int, last: int) -> None:
         C = self.size[1]
@@ -113,7 +128,7 @@ class Backward:
                 dw += more
                 torch.matmul(dY, self.first[c], out=dX[c])
                 before.baddbmm_(flat(dY).mT, flat(X))
-        if self.dfirst is not None:
+        if self.dfirst is not None and not identity:
             self.dP += self.dfirst[c]
 
 
