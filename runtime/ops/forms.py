@@ -301,13 +301,16 @@ class Lean(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> Any:
         form, count = ctx.form, len(ctx.form.parts)
         x, *rest = ctx.saved_tensors
-        W = dict(zip(form.parts, rest[:count], strict=True))
         if torch.is_grad_enabled():  # a gradient that is itself differentiated: by ordinary operations
-            wanted = [i for i, needed in enumerate(ctx.needs_input_grad[1:]) if needed]
-            leaves = [(x, *W.values())[i] for i in wanted]
-            y, _ = form.read(W, x)
-            found = dict(zip(wanted, torch.autograd.grad(y, leaves, g, create_graph=True), strict=True))
+            # Aliases: the derivative is by these alone, whatever else in the graph x may have to do with the parts.
+            own = [z.view_as(z) for z in (x, *rest[:count])]
+            asked = ctx.needs_input_grad[1 : 2 if Past.closed else None]  # a token's own error passes to x alone
+            wanted = [i for i, needed in enumerate(asked) if needed]
+            y, _ = form.read(dict(zip(form.parts, own[1:], strict=True)), own[0])
+            grads = torch.autograd.grad(y, [own[i] for i in wanted], g, create_graph=True) if wanted else ()
+            found = dict(zip(wanted, grads, strict=True))
             return (None, *(found.get(i) for i in range(count + 1)))
+        W = dict(zip(form.parts, rest[:count], strict=True))
         with ctx.mode():  # products in the type that the forward pass took them in
             gx, gW = pulled(form, W, x, rest[count:], g, Past.closed)
         return (None, gx, *(gW.get(name) for name in form.parts))

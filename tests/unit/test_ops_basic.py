@@ -285,3 +285,25 @@ def test_no_module_hides_behind_a_function_of_its_name():
 
     modules = {m.name for m in pkgutil.iter_modules(runtime.ops.__path__)}
     assert not [name for name in modules if callable(getattr(runtime.ops, name, None))]
+
+
+def test_a_form_read_twice_is_differentiated_twice_by_each_read_alone():
+    """The second read's input depends on the same parts: what reaches them by way of it is counted once."""
+    form = Mlp(norm="layernorm", bias=True)
+    g = torch.Generator().manual_seed(0)
+    shapes = {"W_in": (6, 4), "b_in": (6,), "W_out": (4, 6), "b_out": (4,)}
+    W = {name: torch.randn(*shape, generator=g, dtype=torch.float64).requires_grad_() for name, shape in shapes.items()}
+    x = torch.randn(2, 3, 4, generator=g, dtype=torch.float64).requires_grad_()
+    leaves = [x, *W.values()]
+
+    def twice(read, create_graph):
+        return torch.autograd.grad((read(read(x)) ** 2).sum(), leaves, create_graph=create_graph)
+
+    plain = twice(lambda x: form.read(W, x)[0], True)
+    for create_graph in (False, True):
+        lean = twice(lambda x: form(W, x), create_graph)
+        for a, b in zip(lean, plain, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+    second = [torch.autograd.grad(sum((d**2).sum() for d in found), leaves) for found in (lean, plain)]
+    for a, b in zip(*second, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
