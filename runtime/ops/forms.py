@@ -91,14 +91,19 @@ class Form:
     def parts(self) -> tuple[str, ...]:
         return tuple(name for layer in self.layers for name in (layer.weight, layer.bias) if name)
 
+    @property
+    def matrices(self) -> tuple[str, ...]:
+        """The parts that multiply a layer's input as matrices."""
+        return tuple(layer.weight for layer in self.layers)
+
+    def layer(self, W: Weights, part: Layer, a: Tensor) -> Tensor:
+        """A layer's output for its input `a`."""
+        z = product(W[part.weight], a)
+        return z + bias_of(W[part.bias], z) if part.bias else z
+
     def read(self, W: Weights, x: Tensor) -> tuple[Tensor, tuple[Tap, ...]]:
         """M(x) with the weights W, and every layer's (input, output): (B, T, H, I) -> (B, T, H, O)."""
-
-        def layer(part: Layer, a: Tensor) -> Tensor:
-            z = product(W[part.weight], a)
-            return z + bias_of(W[part.bias], z) if part.bias else z
-
-        return self.run(layer, x)
+        return self.run(lambda part, a: self.layer(W, part, a), x)
 
     def __call__(self, W: Weights, x: Tensor) -> Tensor:
         """M(x) at weights that all sequences share, as `read` has it, for one who needs no taps."""
@@ -248,9 +253,12 @@ class Vector(Form):
     def pull(self, back: Product, taps: Sequence[Tap], u: Tensor) -> tuple[Tensor, ...]:
         return (u,)
 
-    def read(self, W: Weights, x: Tensor) -> tuple[Tensor, tuple[Tap, ...]]:
-        y = bias_of(W["m"], x) * x
-        return y, ((x, y),)
+    @property
+    def matrices(self) -> tuple[str, ...]:
+        return ()
+
+    def layer(self, W: Weights, part: Layer, a: Tensor) -> Tensor:
+        return bias_of(W["m"], a) * a
 
     def __call__(self, W: Weights, x: Tensor) -> Tensor:
         return self.read(W, x)[0]

@@ -1,0 +1,76 @@
+"""What a read of a form leaves for the write of its memory: every layer's input and output, and little to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from runtime.ops.forms import Form, Layer, Tap, Weights
+from runtime.ops.saving import Saving, Source, place
+from runtime.precision import half, mixed, same
+
+
+class Taps(tuple[Tap, ...]):
+    """Taps of a read that knows how to make them again."""
+
+    left: Left
+
+
+class Left:
+    """The input of a read and the output of every layer but the last; every layer's input follows, pointwise."""
+
+    def __init__(self, form: Form, x: Tensor) -> None:
+        self.form, self.x, self.mode = form, x.detach(), same(x)
+        self.outputs: dict[Layer, Tensor] = {}
+
+    def ran(self, taps: Sequence[Tap]) -> None:
+        *outputs, last = (z.detach() for _, z in taps)
+        self.outputs = dict(zip(self.form.layers, [*outputs, last.new_zeros(()).expand_as(last)], strict=True))
+
+    def taps(self) -> Sequence[Tap]:
+        """As they were, but for the last output, which is 0."""
+        with torch.no_grad(), self.mode():
+            return self.form.run(lambda part, a: self.outputs[part], self.x)[1]
+
+    def input(self, layer: int) -> Tensor:
+        return self.taps()[layer][0]
+
+
+def leanly(form: Form, W: Weights, x: Tensor, sources: dict[int, Source]) -> tuple[Tensor, tuple[Tap, ...]]:
+    """`form.read(W, x)`, of which autograd keeps no layer's input and no weights that have a source (by storage)."""
+    if not torch.is_grad_enabled():
+        return form.read(W, x)
+    left, given = Left(form, x), [x]
+    with Saving(sources) as saving:
+        if mixed(x):  # here, to be known by their place: autocast would do it unseen
+            W = dict(W) | {part: halved(saving, W[part]) for part in form.matrices if place(W[part]) in sources}
+
+        def layer(part: Layer, a: Tensor) -> Tensor:
+            if all(place(a) != place(z) for z in given):
+                saving.follows(a, partial(left.input, form.layers.index(part)))
+            given.append(form.layer(W, part, a))
+            return given[-1]
+
+        y, taps = form.run(layer, x)
+        left.ran(taps)
+    found = Taps(taps)
+    found.left = left
+    return y, found
+
+
+def halved(saving: Saving, W: Tensor) -> Tensor:
+    """W as products under autocast take it."""
+    found = half(W)
+    saving.follows(found, saving.sources[place(W)])
+    return found
+
+
+def without_graph(taps: Sequence[Tap]) -> Callable[[], Sequence[Tap]]:
+    """How to make taps again, without their graph: kept as they are, where nothing better is known."""
+    if isinstance(taps, Taps):
+        return taps.left.taps
+    numbers = [(a.detach(), z.detach()) for a, z in taps]
+    return lambda: numbers
