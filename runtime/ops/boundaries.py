@@ -35,6 +35,9 @@ Write = Callable[[Register, Parts, Rate], Register]
 GATHERED = ("sum.", "gram.", "kept", "param.")  # what a period gathers; all else is state
 
 
+FEW = 64  # numbers: rates and the like
+
+
 class Traced(Register):
     """A register that knows its boundary, and the steps that have led from there to here."""
 
@@ -71,20 +74,14 @@ class Origin:
                 register = step(register)
         return register
 
-    def written(self, register: Register) -> Register:
-        """After the write."""
+    def written(self, register: Register) -> tuple[Register, list[Tensor]]:
+        """After the write, and what autograd saves in it, in its order."""
         self.check()
-        with torch.no_grad():
-            return self.write(register, self.start, self.lr)
-
-    def saved(self, register: Register) -> list[Tensor]:
-        """What autograd saves in the write, in its order."""
-        self.check()
-        found: list[Tensor] = []
+        saved: list[Tensor] = []
         lr = self._leaves("lr", {"": self.lr})[""] if isinstance(self.lr, Tensor) else self.lr
-        with torch.enable_grad(), saved_tensors_hooks(partial(_append, found), _never):
-            self.write(self._leaves("register", register), self._leaves("start", self.start), lr)
-        return found
+        with torch.enable_grad(), saved_tensors_hooks(partial(_append, saved), _never):
+            out = self.write(self._leaves("register", register), self._leaves("start", self.start), lr)
+        return plain(out), saved
 
     def check(self) -> None:
         """Raises RuntimeError if a start was changed in place after the forward pass."""
@@ -124,7 +121,11 @@ class Boundary:
             self._forget()
         for boundary, origin in reversed(path):
             boundary.ready = origin.gathered(found)
-            found = boundary.data = origin.written(boundary.ready)
+            found, saved = origin.written(boundary.ready)
+            boundary.data = found
+            there = {place(x) for x in boundary.ready.values()}
+            if all(place(x) in there or x.numel() <= FEW for x in saved):  # costs nothing to keep
+                boundary.saved = dict(enumerate(saved))
             self.chain.again.append(weakref.ref(boundary))
         return found
 
@@ -155,7 +156,7 @@ class Boundary:
             if self.ready is None:
                 self.ready = self.origin.gathered(self.origin.before.register())
                 self.chain.again.append(weakref.ref(self))
-            self.saved = dict(enumerate(self.origin.saved(self.ready)))
+            self.saved = dict(enumerate(self.origin.written(self.ready)[1]))
         return self.saved.pop(noted)
 
 

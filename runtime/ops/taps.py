@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 import torch
@@ -11,6 +12,10 @@ from torch import Tensor
 from runtime.ops.forms import Form, Layer, Tap, Weights
 from runtime.ops.saving import Saving, Source, place
 from runtime.precision import half, mixed, same
+
+
+class Enough(Exception):
+    """What is asked for is there: the rest of a form need not run."""
 
 
 class Taps(tuple[Tap, ...]):
@@ -24,19 +29,30 @@ class Left:
 
     def __init__(self, form: Form, x: Tensor) -> None:
         self.form, self.x, self.mode = form, x.detach(), same(x)
-        self.outputs: dict[Layer, Tensor] = {}
-
-    def ran(self, taps: Sequence[Tap]) -> None:
-        *outputs, last = (z.detach() for _, z in taps)
-        self.outputs = dict(zip(self.form.layers, [*outputs, last.new_zeros(()).expand_as(last)], strict=True))
+        self.outputs: dict[Layer, Tensor] = {}  # in the order in which the layers are run
 
     def taps(self) -> Sequence[Tap]:
         """As they were, but for the last output, which is 0."""
-        with torch.no_grad(), self.mode():
-            return self.form.run(lambda part, a: self.outputs[part], self.x)[1]
+        *_, last = self.outputs
+        inputs = self.inputs(last)
+        return [(inputs[part], self.outputs[part]) for part in self.form.layers]
 
-    def input(self, layer: int) -> Tensor:
-        return self.taps()[layer][0]
+    def inputs(self, last: Layer) -> dict[Layer, Tensor]:
+        """Of all layers up to `last`."""
+        found: dict[Layer, Tensor] = {}
+
+        def layer(part: Layer, a: Tensor) -> Tensor:
+            found[part] = a
+            if part is last:
+                raise Enough
+            return self.outputs[part]
+
+        with torch.no_grad(), self.mode(), suppress(Enough):
+            self.form.run(layer, self.x)
+        return found
+
+    def input(self, part: Layer) -> Tensor:
+        return self.inputs(part)[part]
 
 
 def leanly(form: Form, W: Weights, x: Tensor, sources: dict[int, Source]) -> tuple[Tensor, tuple[Tap, ...]]:
@@ -50,15 +66,18 @@ def leanly(form: Form, W: Weights, x: Tensor, sources: dict[int, Source]) -> tup
 
         def layer(part: Layer, a: Tensor) -> Tensor:
             if all(place(a) != place(z) for z in given):
-                saving.follows(a, partial(left.input, form.layers.index(part)))
-            given.append(form.layer(W, part, a))
-            return given[-1]
+                saving.follows(a, partial(left.input, part))
+            z = form.layer(W, part, a)
+            given.append(z)
+            left.outputs[part] = z.detach()
+            return z
 
-        y, taps = form.run(layer, x)
-        left.ran(taps)
-    found = Taps(taps)
-    found.left = left
-    return y, found
+        y, found = form.run(layer, x)
+    *_, last = left.outputs
+    left.outputs[last] = found[0][1].new_zeros(()).expand_as(left.outputs[last])  # no layer's input needs it
+    taps = Taps(found)
+    taps.left = left
+    return y, taps
 
 
 def halved(saving: Saving, W: Tensor) -> Tensor:
