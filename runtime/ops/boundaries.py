@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from runtime.ops.saving import Source, place
+from runtime.ops.history import past
+from runtime.ops.saving import Found, place
 
 Register = dict[str, Tensor]
 Parts = Mapping[str, Tensor]
@@ -45,6 +46,9 @@ class Traced(Register):
         super().__init__(register)
         self.boundary, self.since = boundary, since
         boundary.live = weakref.ref(self)
+
+    def __reduce__(self) -> Any:
+        return dict, (dict(self),)  # a copy remembers nothing
 
 
 @dataclass
@@ -169,6 +173,12 @@ def traced(register: Register) -> Traced:
     return Traced(register, first)
 
 
+def marked(register: Register) -> Register:
+    """The register as read of earlier tokens: see `past`."""
+    found = {name: past(x) for name, x in register.items()}
+    return Traced(found, register.boundary, register.since) if isinstance(register, Traced) else found
+
+
 def followed(register: Register, step: Callable[[], Step], out: Register) -> Register:
     """`out`, which a step has made of the register; `step` tells how to repeat it on plain numbers."""
     if not torch.is_grad_enabled():
@@ -197,14 +207,14 @@ def written(write: Write, register: Register, start: Parts, lr: Rate) -> Registe
     return out
 
 
-def sources(register: Register | None) -> dict[int, Source]:
-    """The storages of a register's state, and how the numbers in each are found again."""
+def sources(register: Register | None) -> Found:
+    """What reads see of a register, and how it is found again."""
     if not isinstance(register, Traced):
-        return {}
+        return ()
     boundary, there = register.boundary, register.boundary.chain.there
-    names = sorted((n for n in register if not gathered(n)), key=lambda n: not n.startswith("held."))
-    found = {place(register[n]): partial(_part, boundary, n) for n in names}  # what is held may be the state itself
-    return {at: source for at, source in found.items() if at not in there}
+    names = [name for name in register if not gathered(name) and not name.startswith("rule.")]
+    names.sort(key=lambda name: name.startswith("held."))  # what is held may be the state itself
+    return [(register[name], partial(_part, boundary, name)) for name in names if place(register[name]) not in there]
 
 
 def _part(boundary: Boundary, name: str) -> Tensor:

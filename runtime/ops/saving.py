@@ -1,14 +1,14 @@
 """What autograd saves, replaced where its numbers can be found again.
 
-    with Saving({place(W): source}) as saving:
-        y = W @ a                               keeps a, and a note that source() is W
+    with Saving([(W, source)]):
+        y = W @ a                       keeps a, and a note that source() is W
 
 A source gives the tensor at the beginning of a storage; what is saved may be any view of it, also in another type.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 Source = Callable[[], Tensor]
+Found = Sequence[tuple[Tensor, Source]]  # tensors, and how the numbers of each are found again
 
 
 def place(x: Tensor) -> int:
@@ -63,11 +64,13 @@ class Saving:
 
     innermost: ClassVar[Saving | None] = None
 
-    def __init__(self, sources: dict[int, Source] | None = None) -> None:
-        self.sources = sources or {}
+    def __init__(self, found: Found = ()) -> None:
+        self.sources: dict[int, Source] = {}
         self.kept: set[int] = set()
         self.alive: list[Tensor] = []  # so that no other tensor takes its place
         self.hooks = saved_tensors_hooks(self.pack, _unpack)
+        for x, source in found:
+            self.follows(x, source)
 
     def __enter__(self) -> Saving:
         self.outer, Saving.innermost = Saving.innermost, self
@@ -85,13 +88,16 @@ class Saving:
             self.sources[place(x)] = source
             self.alive.append(x)
 
+    def knows(self, x: Tensor) -> bool:
+        return place(x) in self.sources
+
     def pack(self, x: Tensor) -> Kept | Note:
         source = self.sources.get(place(x))
         if source is None:
             self.kept.add(place(x))
             self.alive.append(x.detach())
             return Kept(x.detach(), x._version)
-        return Note(source, x.dtype, x.shape, x.stride(), x.storage_offset())
+        return Note(source, x.dtype, x.shape, x.stride(), int(x.storage_offset()))
 
 
 def _unpack(saved: Kept | Note) -> Tensor:

@@ -114,12 +114,14 @@ class Learner:
     def write(self, register: Register, start: Parts, *, lr: Tensor | float = 1.0) -> Register:
         """Apply what a period has gathered:  W <- retain W [+ (1 - retain) start] + delta, delta from the rule.
 
-        start    the memory's parts before any write, shared by all sequences
+        start    the memory's parts before any write, shared by all sequences; {} where nothing leads back to it and the
+                 register has them
         lr       the rule's learning rate; 1 where the rates are in the sums
         """
         out = written(self._written, register, start, lr)
         if Watched.by:
-            changes = [(out[part] - register.get(part, start[part]))[:1] for part in self.form.parts]
+            before = {**start, **register}
+            changes = [(out[part] - before[part])[:1] for part in self.form.parts]
             Watched.by.add(self.name, "update", sum(squared(x).sum() for x in changes), len(changes[0]))
             at = lr if isinstance(lr, Tensor) else torch.tensor(float(lr))
             Watched.by.add(self.name, ONCE, at.sum(), at.numel())
@@ -132,12 +134,13 @@ class Learner:
             rows = register[f"sum.{self.form.parts[0]}"]
             out["rule.count"] = register.get("rule.count", rows.new_zeros(len(rows))).to(rows.dtype) + 1
         for part in self.form.parts:
-            W, grad = register.get(part, start[part]), register[f"sum.{part}"]
-            new, states = self._update(part, W, grad, register, start[part], lr, out.get("rule.count"))
+            W = register[part] if part in register else start[part]
+            grad, first = register[f"sum.{part}"], start.get(part, W)
+            new, states = self._update(part, W, grad, register, first, lr, out.get("rule.count"))
             out[part] = new.expand(len(grad), *new.shape[-(grad.dim() - 1) :])
             out |= {f"rule.{name}.{part}": x for name, x in states.items()}
             if self.hold:
-                out[f"held.{part}"] = register.get(f"held.{part}", start[part]).expand_as(out[part])
+                out[f"held.{part}"] = register.get(f"held.{part}", first).expand_as(out[part])
         return out
 
     def released(self, register: Register) -> Register:

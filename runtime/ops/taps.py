@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from runtime.ops.forms import Form, Layer, Tap, Weights
-from runtime.ops.saving import Saving, Source, place
+from runtime.ops.saving import Found, Saving, place
 from runtime.precision import half, mixed, same
 
 
@@ -32,7 +32,7 @@ class Left:
         self.outputs: dict[Layer, Tensor] = {}  # in the order in which the layers are run
 
     def taps(self) -> Sequence[Tap]:
-        """As they were, but for the last output, which is 0."""
+        """As they were, but for the last output, which is blank."""
         *_, last = self.outputs
         inputs = self.inputs(last)
         return [(inputs[part], self.outputs[part]) for part in self.form.layers]
@@ -55,14 +55,14 @@ class Left:
         return self.inputs(part)[part]
 
 
-def leanly(form: Form, W: Weights, x: Tensor, sources: dict[int, Source]) -> tuple[Tensor, tuple[Tap, ...]]:
-    """`form.read(W, x)`, of which autograd keeps no layer's input and no weights that have a source (by storage)."""
+def leanly(form: Form, W: Weights, x: Tensor, again: Found) -> tuple[Tensor, tuple[Tap, ...]]:
+    """`form.read(W, x)`, of which autograd keeps no layer's input and nothing that is found again."""
     if not torch.is_grad_enabled():
         return form.read(W, x)
     left, given = Left(form, x), [x]
-    with Saving(sources) as saving:
+    with Saving(again) as saving:
         if mixed(x):  # here, to be known by their place: autocast would do it unseen
-            W = dict(W) | {part: halved(saving, W[part]) for part in form.matrices if place(W[part]) in sources}
+            W = dict(W) | {part: halved(saving, W[part]) for part in form.matrices if saving.knows(W[part])}
 
         def layer(part: Layer, a: Tensor) -> Tensor:
             if all(place(a) != place(z) for z in given):
@@ -74,7 +74,7 @@ def leanly(form: Form, W: Weights, x: Tensor, sources: dict[int, Source]) -> tup
 
         y, found = form.run(layer, x)
     *_, last = left.outputs
-    left.outputs[last] = found[0][1].new_zeros(()).expand_as(left.outputs[last])  # no layer's input needs it
+    left.outputs[last] = blank(left.outputs[last])  # no layer's input needs it
     taps = Taps(found)
     taps.left = left
     return y, taps
@@ -88,8 +88,13 @@ def halved(saving: Saving, W: Tensor) -> Tensor:
 
 
 def without_graph(taps: Sequence[Tap]) -> Callable[[], Sequence[Tap]]:
-    """How to make taps again, without their graph: kept as they are, where nothing better is known."""
+    """How to make taps again, without their graph and with no output to rely on."""
     if isinstance(taps, Taps):
         return taps.left.taps
-    numbers = [(a.detach(), z.detach()) for a, z in taps]
+    numbers = [(a.detach(), blank(z)) for a, z in taps]
     return lambda: numbers
+
+
+def blank(x: Tensor) -> Tensor:
+    """Zeros in the shape of `x` that take no memory."""
+    return x.new_zeros(()).expand_as(x)
