@@ -212,6 +212,11 @@ Two fields of this level or memory contradict each other, or one says nothing be
     meta: none
     start: learned     # nothing would train the start
 
+NLC0412 not a form of one's own
+A form under forms: has a state of matrices and vectors, each of which reaches y. A matrix is applied once, as W @ a;
+a vector may be used freely. Its equations start from x and the state, and use operators that look at one token.
+    ttt: {state: {W: [out, in]}, do: 'y = x * W'}    # y = W @ x
+
 # 05: names
 
 NLC0501 an undefined value

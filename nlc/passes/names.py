@@ -53,6 +53,9 @@ def _weights(graph: Graph, report: Reporter) -> None:
         if isinstance(node, Op | Memory):
             for id in node.weights:
                 users[id].append(node)
+        for op in node.form.body if isinstance(node, Memory) else ():
+            for id in op.weights if isinstance(op, Op) else ():
+                users[id].append(op)
     for id, found in users.items():
         kinds = {n.op if isinstance(n, Op) else "memory" for n in found}
         if len(kinds) > 1:

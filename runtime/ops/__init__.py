@@ -19,6 +19,7 @@ from runtime.ops.basic import (
     rope,
     trace,
 )
+from runtime.ops.equations import Equations
 from runtime.ops.forms import Matrix, Mlp, Swiglu, Vector, read
 from runtime.ops.history import own_errors, past
 from runtime.ops.memories import Write, memory
@@ -30,6 +31,7 @@ from runtime.ops.softmax import attention
 
 __all__ = [
     "Call",
+    "Equations",
     "Learner",
     "Matrix",
     "Mlp",
