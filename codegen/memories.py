@@ -43,7 +43,7 @@ def frozen(emitter: Emitter, recurrence: Recurrence, read: Read) -> None:
     emitter.need(read.query)
     query = spread(emitter, read.query)
     out = emitter.variable(read.name or memory.name, read.id)
-    constant, parts = constant_of(emitter.graph, memory), start_parts(emitter.graph, memory, emitter.scope.like)
+    constant, parts = constant_of(emitter, memory), start_parts(emitter.graph, memory, emitter.scope.like)
     if recurrence.lowering == "weights":
         emitter.say(f"{out} = {constant}({parts}, {query})")
     else:
@@ -160,7 +160,7 @@ def memory_call(emitter: Emitter, memory: Memory, reads: Iterable[Read], clock: 
     keep = log_retention(scope, memory)
     once = memory.period.count > 1
     speed = "None" if once and not memory.rate_varies else rate(scope, memory)
-    arguments = [constant_of(graph, memory), f's["{place_of(graph, memory)}"]', k, v, speed, keep]
+    arguments = [constant_of(emitter, memory), f's["{place_of(graph, memory)}"]', k, v, speed, keep]
     if memory.retain_to_start:
         arguments.append(f"start={start_parts(graph, memory, scope.like)}")
     queries = [f'({pair(scope, r.query)}, "{r.when.value}")' for r in reads]
@@ -254,10 +254,10 @@ def beta(scope: Scope, memory: Memory, name: str, factor: float) -> str:
     return number(float(param.number)) if param.value is None else scope.spread(param.value, memory.heads)
 
 
-def form_of(graph: Graph, memory: Memory) -> str:
+def form_of(emitter: Emitter, memory: Memory) -> str:
     """The form where the memory is read piece by piece."""
     whole = memory.form.kind == "equations"
-    return f"{constant_of(graph, memory)}.form" if whole else form_text(graph, memory)
+    return f"{constant_of(emitter, memory)}.form" if whole else form_text(emitter.graph, memory)
 
 
 def form_text(graph: Graph, memory: Memory) -> str:

@@ -105,9 +105,9 @@ def _imports(text: str, bare: bool) -> tuple[str, ...]:
 
 
 OPS = frozenset(
-    "Call Equations Learner Matrix Mlp Swiglu Vector Write apply_matrix attention causal_conv ended heads held l2norm layernorm "
-    "linear log_share memory merge newton_schulz norm now outer own_errors past periodic poly previous read "
-    "readout rmsnorm rope segments shared_product trace".split()
+    "Call Equations Learner Matrix Mlp Swiglu Vector Write apply_matrix attention causal_conv ended "
+    "exact_layernorm heads held l2norm layernorm linear log_share memory merge newton_schulz norm now outer "
+    "own_errors past periodic poly previous read readout rmsnorm rope segments shared_product trace".split()
 )
 
 

@@ -131,7 +131,7 @@ class _Walker:
             state = "held" if node.when is When.CHUNK else "now"
             self.scope.runtime.add(state)
             register = f's["{place_of(self.graph, memory)}"]'
-            text = f"read({form_of(self.graph, memory)}, {state}({register}), {pair(self.scope, node.query)})"
+            text = f"read({form_of(self.outer, memory)}, {state}({register}), {pair(self.scope, node.query)})"
             self.assign(id, text)
             return
         for i in node.inputs:
@@ -158,12 +158,12 @@ class _Walker:
                 self.say(f's["{place}"] = cache')
         elif self.outer.recurrences[memory.id].lowering == "weights":
             parts = start_parts(self.graph, memory, self.scope.like)
-            self.say(f"{out} = {constant_of(self.graph, memory)}({parts}, {pair(self.scope, read.query)})")
+            self.say(f"{out} = {constant_of(self.outer, memory)}({parts}, {pair(self.scope, read.query)})")
         else:
             parts, name = start_parts(self.graph, memory, self.scope.like), taps_name(self.outer, memory, read)
             before = ", before=True" if holds(memory) and read.when is When.BEFORE else ""
             query = pair(self.scope, read.query)
-            constant = constant_of(self.graph, memory)
+            constant = constant_of(self.outer, memory)
             self.say(f'{out}, taps = {constant}.read(s.get("{place}"), {parts}, {query}{before})')
             self.say(f"{name}.append(taps)")
         self.scope.names[read.id] = out

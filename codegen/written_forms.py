@@ -11,8 +11,8 @@ It is written for values of all tokens, as a block's equations are (runtime.ops.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from codegen.equations import spec_text
 from codegen.expressions import Scope, attribute
@@ -21,6 +21,9 @@ from codegen.names import class_constant, local
 from nlc.graph.graph import Graph
 from nlc.graph.nodes import AnyNode, Input, Memory, Op
 from nlc.graph.written_forms import matrices, vectors
+
+if TYPE_CHECKING:
+    from codegen.block import Emitter
 
 
 def functions(graph: Graph) -> list[str]:
@@ -48,16 +51,31 @@ def function_of(graph: Graph, memory: Memory) -> str:
 def form_text(graph: Graph, memory: Memory) -> str:
     """`Equations(ttt_form, vectors=("b",), matrices=("W",))`, the matrices in the order they are applied."""
     form = memory.form
-    applied = [n.inputs[0] for n in form.body if isinstance(n, Op) and n.op == "matmul" and n.inputs[0] in matrices(form)]
+    applied = [
+        n.inputs[0] for n in form.body if isinstance(n, Op) and n.op == "matmul" and n.inputs[0] in matrices(form)
+    ]
     options = [function_of(graph, memory)]
-    options += [f"{kind}={_words(names)}" for kind, names in (("vectors", vectors(form)), ("matrices", applied)) if names]
+    options += [
+        f"{kind}={_words(names)}" for kind, names in (("vectors", vectors(form)), ("matrices", applied)) if names
+    ]
     return f"Equations({', '.join(options + ['headless=True'] * (not memory.heads))})"
 
 
-def constant_of(graph: Graph, memory: Memory) -> str:
-    """The memory's constant, with the weights that its form's equations use: `M_MEMORY.given(y_layernorm=self.m...)`."""
-    given = [f"{name}={attribute(graph[id].path)}" for id, name in _arguments(graph, memory).items()]
-    return class_constant(memory.id) + (f".given({', '.join(given)})" if given else "")
+def constant_of(emitter: Emitter, memory: Memory) -> str:
+    """The memory's constant; where its form's equations use weights, a variable of the same name that has them:
+
+    m_memory = M_MEMORY.given(y_layernorm=self.m.memory.form.y.layernorm)
+    """
+    constant, given = class_constant(memory.id), _arguments(emitter.graph, memory)
+    if not given:
+        return constant
+    if memory.id not in emitter.given:
+        text = next(t for n in ("", *range(2, 100)) if (t := f"{local(constant.lower())}{n}") not in emitter.owner)
+        weights = ", ".join(f"{name}={attribute(emitter.graph[id].path)}" for id, name in given.items())
+        emitter.say(f"{text} = {constant}.given({weights})")
+        emitter.given[memory.id] = text
+        emitter.keep(text)
+    return emitter.given[memory.id]
 
 
 def _written(graph: Graph) -> list[Memory]:
@@ -100,12 +118,12 @@ def _rest(graph: Graph, memory: Memory) -> list[str]:
         lines.append(f"return {scope.text(form.result)}")
     if re.search(r"\b[BT]\b", "\n".join(lines)):
         lines.insert(0, "B, T = x.shape[:2]")
-    text = [f"({', '.join(['layer', 'x', *arguments.values()])}):"]
-    text += _docstring([f"{n.name} = {spec_text(small, n.id)}" for n in body])
-    return text + [piece for line in lines for piece in fit(line, 1)]
+    head = f"({', '.join(['layer', 'x', *arguments.values()])}):"
+    doc = _docstring([f"{n.name} = {spec_text(small, n.id)}" for n in body])
+    return [head, *doc, *(piece for line in lines for piece in fit(line, 1))]
 
 
-def _docstring(equations: list[str]) -> Iterator[str] | list[str]:
+def _docstring(equations: list[str]) -> list[str]:
     lines = [docstring_text(line) for e in equations for line in wrapped(e, 112)]
     if len(lines) == 1:
         return [f'    """{lines[0]}"""']
@@ -131,3 +149,7 @@ class _FormScope(Scope):
             a = node.inputs[1]
             return f'layer("{node.inputs[0]}", {self.spread(a) if self.tokenless(a) else self.text(a)})', 9
         return super()._infix(node)
+
+    def _call(self, function: str, *arguments: str) -> str:
+        """Errors of the form are derivatives, so its layernorm must have one more that is right."""
+        return super()._call("exact_layernorm" if function == "layernorm" else function, *arguments)

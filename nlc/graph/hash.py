@@ -72,7 +72,7 @@ def _content(graph: Graph, node: AnyNode) -> Any:
             tree = "" if node.objective.tree is None else to_text(node.objective.tree)
             data |= {"rule": _rule(node.rule), "objective": [node.objective.kind, params, tree]}
             if node.form.kind == "equations":
-                data["form"] = _equations(node)
+                data |= {"form": _equations(node), "parts": [list(shape) for _, shape in node.parts]}
         case Level():
             data |= {"rule": _rule(node.rule), "rate": node.rate, "objective": node.objective}
         case Number():

@@ -229,7 +229,8 @@ def _memory(blocks: Blocks, kind: str, lower: Lowering, memory: DeclaredMemory) 
     if "form" not in said:
         report.error("NLC0203", memory.at, f"memory '{memory.id}' has no form", "form: matrix")
         raise Refused
-    form, form_weights = choices.form(said["form"], blocks.sizes, blocks.forms, report), ()
+    form = choices.form(said["form"], blocks.sizes, blocks.forms, report)
+    form_weights: tuple[str, ...] = ()
     if form.kind == "equations":
         form, form_weights = blocks.forms.placed(form, lower, memory.base("form"))
     start, (init, scale) = choices.start(None if memory.attention else said.get("start"), report)

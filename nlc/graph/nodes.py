@@ -170,6 +170,11 @@ class Form:
     body: tuple[Op | Number, ...] = ()  # equations: the values of `do`, in order; they start from "x" and the parts
     result: str = ""  # equations: the value that is y
 
+    @property
+    def called(self) -> str:
+        """The form as a spec calls it."""
+        return self.name or self.kind
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Param:

@@ -131,13 +131,14 @@ class WrittenForms:
                 message = f"y of the form '{form.name}' does not depend on its state '{part}'"
                 self.report.error("NLC0412", at, message, f"use it: {part} @ x" if len(axes) == 2 else "")
                 continue
-            for node, right in [(n, right) for n, used, right in uses if used == part and not right][:1]:
+            otherwise = [n.at for n, used, as_layer in uses if used == part and not as_layer]
+            again = [n.at for n, used, as_layer in uses if used == part and as_layer][1:]
+            if otherwise:
                 message = f"'{part}' of the form '{form.name}' is used otherwise than as {part} @ a"
-                self.report.error("NLC0412", node.at, message, "a matrix of the state is a layer")
-            again = [n for n, used, right in uses if used == part and right][1:]
-            for node in again[:1]:
+                self.report.error("NLC0412", otherwise[0], message, "a matrix of the state is a layer")
+            if again:
                 message = f"'{part}' of the form '{form.name}' is applied a second time"
-                self.report.error("NLC0412", node.at, message, "a matrix of the state is applied once")
+                self.report.error("NLC0412", again[0], message, "a matrix of the state is applied once")
 
 
 def _form(name: str, state: tuple[tuple[str, tuple[str, ...]], ...], lower: Lowering) -> Form:

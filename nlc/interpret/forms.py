@@ -80,13 +80,19 @@ def equations(form: Form, parts: Parts, x: Tensor, weights: Parts) -> tuple[Tens
         if isinstance(node, Number):
             values[node.id] = torch.full(node.shape, float(node.value), dtype=DTYPE)
             continue
-        given, own, options = [values[id] for id in node.inputs], [weights[id] for id in node.weights], dict(node.options)
+        given, own, options = (
+            [values[id] for id in node.inputs],
+            [weights[id] for id in node.weights],
+            dict(node.options),
+        )
         if node.op == "matmul" and node.inputs[0] in parts:
             inputs[node.inputs[0]] = given[1]
         if node.op == "param":
             values[node.id] = own[0]
         else:
-            values[node.id] = weighted(node.op, given[0], own, options) if own else FUNCTIONS[node.op](*given, **options)
+            values[node.id] = (
+                weighted(node.op, given[0], own, options) if own else FUNCTIONS[node.op](*given, **options)
+            )
     return values[form.result], inputs
 
 

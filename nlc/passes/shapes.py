@@ -88,9 +88,8 @@ class _Inference:
                 )
                 continue
             nodes |= finish(self.graph, memory, self.widths[memory.id], self.known, self.report)
-        for id in self.memories:
-            if id in nodes and nodes[id].form.kind == "equations":
-                nodes |= self.form(nodes[id], nodes)
+        for memory in [n for n in nodes.values() if isinstance(n, Memory) and n.form.kind == "equations"]:
+            nodes |= self.form(memory, nodes)
         return nodes
 
     def form(self, memory: Memory, nodes: Mapping[str, AnyNode]) -> dict[str, AnyNode]:
@@ -99,14 +98,14 @@ class _Inference:
         entering = {"x": (*memory.heads, memory.inner), **dict(memory.parts)}
         given = [Input(id=n, at=memory.at, block="form", name=n, shape=shape) for n, shape in entering.items()]
         body = [replace(node, block="form") for node in form.body]
-        weights = [nodes.get(id, self.graph[id]) for id in memory.form_weights]
+        weights: list[Weight] = [nodes.get(id, self.graph[id]) for id in memory.form_weights]  # type: ignore[misc]
         small = replace(self.graph, nodes={n.id: n for n in (*given, *body, *weights)})
         inside = _Inference(small, "form", self.report)
-        inside.known |= {f"weight {w.id}": w.shape for w in weights if w.id in nodes}
+        inside.known |= {f"weight {w.id}": w.shape for w in weights if w.shape is not None}
         found = inside.run()
         if len(self.report.found) > before:
             return {}
-        shape, expected = found[form.result].shape, (*memory.heads, memory.outer)
+        shape, expected = inside.known[form.result], (*memory.heads, memory.outer)
         if shape != expected:
             at = found[form.result].at
             message = f"y of the form '{form.name}' is {show(shape)}, and '{memory.id}' gives {show(expected)}"
@@ -119,7 +118,10 @@ class _Inference:
                     message = f"'{node.inputs[0]}' of the form '{form.name}' is applied to {show(width)}"
                     self.report.error("NLC0601", node.at, message, "one vector per head expected")
         done = tuple(found.get(node.id, node) for node in body)
-        return {**{id: found[id] for id in memory.form_weights}, memory.id: replace(memory, form=replace(form, body=done))}
+        return {
+            **{id: found[id] for id in memory.form_weights},
+            memory.id: replace(memory, form=replace(form, body=done)),
+        }
 
     # ---- what follows from what is known ----------------------------------------------------------------------
 

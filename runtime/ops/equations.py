@@ -94,7 +94,9 @@ class Equations(Form):
     def read(self, W: Weights, x: Tensor) -> tuple[Tensor, Taps]:
         def layer(part: Layer, a: Tensor) -> Tensor:
             w = W[part.weight]
-            return product(w.unsqueeze(-1) if part.vector else w, a)
+            z = product(w.unsqueeze(-1) if part.vector else w, a)
+            # A vector made of nothing that wants a gradient: the error at it is asked for all the same.
+            return z if z.requires_grad or not torch.is_grad_enabled() else z.requires_grad_()
 
         return self.run(layer, x)
 
