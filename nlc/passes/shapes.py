@@ -117,7 +117,8 @@ class _Inference:
                 if len(width) != len(memory.heads) + 1:
                     message = f"'{node.inputs[0]}' of the form '{form.name}' is applied to {show(width)}"
                     self.report.error("NLC0601", node.at, message, "one vector per head expected")
-        done = tuple(found.get(node.id, node) for node in body)
+        settled = [found.get(node.id, node) for node in body]
+        done = tuple(node for node in settled if isinstance(node, Op | Number))
         return {
             **{id: found[id] for id in memory.form_weights},
             memory.id: replace(memory, form=replace(form, body=done)),
