@@ -13,7 +13,7 @@ from functools import partial
 
 from nlc.diagnostics import Reporter, SpecError, suggest
 from nlc.equations import Assign, parse_block, parse_expression
-from nlc.graph.choices import guarded
+from nlc.graph.choices import guarded, source
 from nlc.graph.declare import DeclaredLevel, DeclaredMemory, declare
 from nlc.graph.graph import Graph
 from nlc.graph.idle import idle
@@ -258,5 +258,6 @@ def _level(blocks: Blocks, level: DeclaredLevel, memories: list[str]) -> Level:
     return Level(
         id=f"level:{level.name}", at=level.at, name=level.name, period=level.period, objective=objective, rule=rule,
         rate=rate, memories=tuple(memories), selects=level.selects,
+        source=None if memories else guarded(blocks.report, lambda: source(level.fields.get("start"))),
         said=tuple((name, said.at) for name, said in level.fields.items()),
     )  # fmt: skip

@@ -21,7 +21,7 @@ from nlc.spec.fields import parse_period, parse_select
 
 AT_ONCE = Period(0, Unit.TOKEN)  # attention: its frequency is infinite
 FIELDS = tuple(name for name in Fields.model_fields)
-OUTER = ("every", "objective", "rule", "rate", "carry")  # what a level that owns ordinary weights may say
+OUTER = ("every", "objective", "rule", "rate", "start", "carry")  # what a level that owns ordinary weights may say
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,10 @@ class Declaring:
             except SpecError as error:
                 self.report.take(error)
         for name, said in fields.items():
-            if name not in OUTER or (name == "carry" and said.value != "model"):
+            if name == "start" and not str(said.value).lstrip().startswith("from"):
+                message = f"level '{level.name}' owns ordinary weights, whose start their operators say"
+                self.report.error("NLC0411", said.at, message, "it may begin from(checkpoint:path)")
+            elif name not in OUTER or (name == "carry" and said.value != "model"):
                 self.report.error(
                     "NLC0411",
                     said.at,

@@ -76,6 +76,8 @@ def _content(graph: Graph, node: AnyNode) -> Any:
             data["value"] = node.value
         case Input() | Output():
             data["name"] = node.name
+    if isinstance(node, Memory | Level) and node.source is not None:
+        data["source"] = [node.source.path, *node.source.renamed]
     return data
 
 

@@ -226,6 +226,7 @@ def _memory(blocks: Blocks, kind: str, lower: Lowering, memory: DeclaredMemory) 
         raise Refused
     form = choices.form(said["form"], sizes, tuple(blocks.spec.model.forms), report)
     start, (init, scale) = choices.start(None if memory.attention else said.get("start"), report)
+    source = None if memory.attention else choices.source(said.get("start"))
     if start == "learned" and memory.steps:
         start = "random"
     if start == "random" and not memory.steps:
@@ -246,7 +247,7 @@ def _memory(blocks: Blocks, kind: str, lower: Lowering, memory: DeclaredMemory) 
         pairs=values.pairs, rate=values.rate, retain=values.retain,
         retain_to_start=memory.get("retain_to", "zero") == "start" and bool(values.retain),
         grad_at_kept=memory.get("grad_at", "old") == "kept" and bool(values.retain),
-        read=lower.memories[memory.name].when, carry=memory.carry, start=start,
+        read=lower.memories[memory.name].when, carry=memory.carry, start=start, source=source,
         meta=Meta(memory.get("meta", "full")), tail=Tail(memory.get("tail", "carry")), outer=outer,
         normalise_hidden=bool(memory.get("normalise_hidden", False)),
         said=tuple((name, s.at) for name, s in said.items()),
