@@ -16,7 +16,7 @@ from typing import Any
 
 from nlc.constants import constant
 from nlc.diagnostics import Reporter
-from nlc.equations import Call, Expr, Number, names, parse_expression, walk
+from nlc.equations import Call, Expr, Number, names, parse_call, parse_expression, walk
 from nlc.graph import choices
 from nlc.graph.choices import guarded
 from nlc.graph.declare import DeclaredLevel, DeclaredMemory, Said
@@ -320,13 +320,12 @@ def _supported(memory: DeclaredMemory, report: Reporter, alone: bool) -> None:
                     memory.where(name),
                     f"memory '{memory.id}': attention keeps every pair, so '{name}' says nothing",
                 )
-        if memory.carry is not Carry.SEQUENCE:
-            report.error(
-                "NLC1001",
-                memory.where("carry"),
-                f"memory '{memory.id}': attention across sequences is not supported yet",
-                "carry: sequence",
-            )
+        if memory.carry is Carry.MODEL:
+            message = f"memory '{memory.id}': attention keeps the pairs of a lane, not of the model"
+            report.error("NLC0411", memory.where("carry"), message, "sequence or stream")
+        elif memory.carry is Carry.STREAM and not {"window", "segment"} & set(_parameters(memory)):
+            message = f"memory '{memory.id}': attention across sequences would keep every pair of a lane that never ends"
+            report.error("NLC0411", memory.where("carry"), message, "say how many: attention(window=64), or segment=64")
         return
     if memory.steps:
         for name in ("chunk", "retain", "retain_to", "grad_at", "read", "tail"):
@@ -337,6 +336,12 @@ def _supported(memory: DeclaredMemory, report: Reporter, alone: bool) -> None:
             ):
                 message = f"memory '{memory.id}' is carried by the model, so '{name}' says nothing"
                 report.error("NLC0411", memory.where(name), message, "no token writes it")
+
+
+def _parameters(memory: DeclaredMemory) -> list[str]:
+    """The names of what its form's call gives."""
+    said = memory.fields["form"]
+    return [name for name, _ in parse_call(str(said.value), said.place).kwargs]
 
 
 def outer_level(blocks: Blocks, level: DeclaredLevel) -> tuple[Rule | None, float | None, str]:

@@ -82,6 +82,12 @@ class Program:
         kinds = enumerate(self.graph.stack)
         return {self.place(i, m): (i, m) for i, kind in kinds for m in self.graph.of(Memory, kind) if writes(m)}
 
+    def lanes(self) -> tuple[str, ...]:
+        """The places of attention whose pairs outlive a document."""
+        kinds = enumerate(self.graph.stack)
+        memories = ((i, m) for i, kind in kinds for m in self.graph.of(Memory, kind) if attends(m))
+        return tuple(self.place(i, m) for i, m in memories if m.carry is Carry.STREAM)
+
     def begin(self, sequence: Sequence) -> None:
         """A document begins: all that depends on earlier tokens is as at the start, but for streams."""
         sequence.clock = 0
@@ -95,8 +101,9 @@ class Program:
                     past = (dict(op.options)["window"] - 1, *shape) if op.op == "conv" else (1, *shape)
                     sequence.pasts[self.place(layer, op)] = torch.zeros(past, dtype=DTYPE)
             for memory in self.graph.of(Memory, kind):
-                if attends(memory):
-                    sequence.pairs[self.place(layer, memory)] = []
+                place = self.place(layer, memory)
+                if attends(memory) and not (memory.carry is Carry.STREAM and place in sequence.pairs):
+                    sequence.pairs[place] = []
 
 
 @dataclass
@@ -181,9 +188,9 @@ class Layer:
         return self.states[memory.id, when]
 
     def attend(self, memory: Memory, query: Tensor) -> Tensor:
-        """Softmax attention over the sequence's pairs, this token's included, as far as the form sees."""
+        """Softmax attention over the pairs of the sequence, or of the lane, this token's included, as far as the form sees."""
         history = self.sequence.pairs[self.program.place(self.layer, memory)]
-        pairs = [*visible(memory.form, history, self.sequence.clock), self.pair(memory)]
+        pairs = [*visible(memory.form, history, self.ticks(memory) - 1), self.pair(memory)]
         if memory.form.persistent:
             k, v = (self.program.weight(self.layer, id) for id in memory.weights)
             pairs = list(zip(k, v, strict=True)) + pairs
@@ -280,7 +287,7 @@ class Layer:
             if attends(memory):
                 place = self.program.place(self.layer, memory)
                 history = [*self.sequence.pairs[place], self.pair(memory)]
-                self.sequence.pairs[place] = visible(memory.form, history, self.sequence.clock + 1)
+                self.sequence.pairs[place] = visible(memory.form, history, self.ticks(memory))
         self.sequence.registers |= new
         self.sequence.pasts |= self.pasts
         return fired
