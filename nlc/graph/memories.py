@@ -324,7 +324,9 @@ def _supported(memory: DeclaredMemory, report: Reporter, alone: bool) -> None:
             message = f"memory '{memory.id}': attention keeps the pairs of a lane, not of the model"
             report.error("NLC0411", memory.where("carry"), message, "sequence or stream")
         elif memory.carry is Carry.STREAM and not {"window", "segment"} & set(_parameters(memory)):
-            message = f"memory '{memory.id}': attention across sequences would keep every pair of a lane that never ends"
+            message = (
+                f"memory '{memory.id}': attention across sequences would keep every pair of a lane that never ends"
+            )
             report.error("NLC0411", memory.where("carry"), message, "say how many: attention(window=64), or segment=64")
         return
     if memory.steps:
@@ -349,7 +351,7 @@ def outer_level(blocks: Blocks, level: DeclaredLevel) -> tuple[Rule | None, floa
     report = blocks.report
     fields = level.memories[0].fields if level.memories else level.fields
     objective = _objective_word(level, fields)
-    tokens = bool(level.memories) and not level.memories[0].steps
+    tokens = bool(level.memories) and (level.memories[0].attention or not level.memories[0].steps)
     if tokens or level.period.unit is Unit.NEVER:
         return None, None, objective
     if objective != "loss":

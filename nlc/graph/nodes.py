@@ -70,7 +70,7 @@ class Flow(Enum):
     OBJECTIVE = "objective"  # value -> memory, as a parameter of its objective
     WEIGHT = "weight"  # weight -> the operator that uses it
     ERROR = "error"  # loss -> memory or weight that an `objective: loss` level writes (gradient)
-    INITIALISES = "initialises"  # weight -> memory whose learned start it is
+    INITIALISES = "initialises"  # weight, or what a slower memory holds -> memory whose start it is
     OWNS = "owns"  # level -> memory or weight
 
 
@@ -238,6 +238,8 @@ class Memory(Node):
     read: When = When.CHUNK
     carry: Carry = Carry.SEQUENCE
     start: str = "learned"  # learned | zeros | identity | random
+    nest: str = ""  # id of the memory that holds its start, and at each of whose updates its state begins again from it
+    of: str = ""  # of a start that a slower memory holds: id of the memory whose reads teach it
     source: Source | None = None  # the checkpoint its weights begin as
     meta: Meta = Meta.FULL
     tail: Tail = Tail.CARRY

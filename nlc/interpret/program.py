@@ -175,7 +175,9 @@ class Interpreter:
             grads = torch.func.grad(lambda states: self.forward(sequence, fed, states)[1]["nats"])(read)
         return [
             {
-                memory.id: layer.error(memory, [g for (id, _), g in grads[layer.layer].items() if id == memory.id])
+                memory.id: layer.error(
+                    memory, [g for (id, _), g in grads[layer.layer].items() if id == (memory.of or memory.id)]
+                )
                 for memory in layer.driven()
             }
             for layer in layers
