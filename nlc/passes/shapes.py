@@ -162,6 +162,10 @@ class _Inference:
         values = [self.known[v] for _, v in memory.pairs if v in self.known]
         if self.refused(memory):
             return False
+        if memory.of:  # a start is as wide as what begins from it
+            found = self.widths.get(memory.of)
+            self.widths |= {memory.id: found} if found else {}
+            return found is not None
         found = widths_of(memory, queries, keys, values, square)
         if found is not None:
             self.widths[memory.id] = found
