@@ -217,6 +217,16 @@ A form under forms: has a state of matrices and vectors, each of which reaches y
 a vector may be used freely. Its equations start from x and the state, and use operators that look at one token.
     ttt: {state: {W: [out, in]}, do: 'y = x * W'}    # y = W @ x
 
+NLC0415 a checkpoint that cannot be read
+start: from(checkpoint:path) names a run, one of its checkpoints or a .safetensors file, relative to the file that
+says so (on the command line, to the folder one is in). It is not there, or not whole.
+    start: from(checkpoint:runs/frist)    # runs/first
+
+NLC0416 a checkpoint that does not fit
+No weight of the checkpoint has the name of one that is to begin so, a weight has another shape, or a name given is
+not there. Names that differ are said: from(checkpoint:path, W_in=x.linear).
+    start: from(checkpoint:runs/wide)     # whose width is another
+
 # 05: names
 
 NLC0501 an undefined value

@@ -25,6 +25,7 @@ HIDDEN = {
     "id", "at", "said", "block", "name", "version", "field", "path", "inputs", "weights", "memory", "query", "owner",
     "level", "pairs", "rate", "retain", "weigh", "value", "memories", "selects", "rule", "objective", "rate_varies",
     "form_weights",
+    "nest", "of",
 }  # fmt: skip
 
 
@@ -79,6 +80,8 @@ def _content(graph: Graph, node: AnyNode) -> Any:
             data["value"] = node.value
         case Input() | Output():
             data["name"] = node.name
+    if isinstance(node, Memory | Level) and node.source is not None:
+        data["source"] = [node.source.path, *node.source.renamed]
     return data
 
 
@@ -113,6 +116,7 @@ def _references(node: AnyNode) -> list[tuple[str, str]]:
         case Memory():
             found = [("level", node.level)] + [("start", w) for w in node.weights]
             found += [("form", w) for w in node.form_weights]
+            found += [(role, m) for role, m in (("nest", node.nest), ("of", node.of)) if m]
             found += [(role, v) for pair in node.pairs for role, v in zip(("key", "value"), pair, strict=True)]
             found += [
                 (role, v) for role, v in (("rate", node.rate), ("retain", node.retain), ("weigh", node.weigh)) if v
