@@ -312,7 +312,7 @@ A bare program asks for this stream of vectors, and no equation, field or output
 
 NLC1001 not supported yet
 The language has this; this version of the compiler does not lower it yet.
-    carry: slow      # nested: reset at each update of 'slow'
+    every: 2 tasks   # at a level that owns ordinary weights
 """
 
 

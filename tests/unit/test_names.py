@@ -307,7 +307,14 @@ REFUSED = {
         "NLC0411",
         "keeps the pairs of a lane, not of the model",
     ),
-    "nested carry": (DELTA.replace("values: v", "values: v, carry: m"), BLOCK, "NLC1001", "nested memories"),
+    "nested in itself": (DELTA.replace("values: v", "values: v, carry: m"), BLOCK, "NLC0411", "at its own updates"),
+    "nested, of pairs": (
+        DELTA.replace("values: v", "values: v, carry: b")
+        + "\n- {name: o, every: 4 tokens, objective: loss, memories: {b: {form: mlp}}}",
+        BLOCK + "\nx = b(x)",
+        "NLC1001",
+        "nested memories with objective l2 ('a.m') are not supported yet",
+    ),
     "window": (DELTA.replace("values: v", "values: v, window: 4"), BLOCK, "NLC1001", "a window of pairs"),
 }
 
