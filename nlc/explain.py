@@ -248,7 +248,7 @@ def _memory(graph: Graph, memory: Memory) -> MemoryFacts:
 def _holder(graph: Graph, memory: Memory) -> str:
     """The slower memory whose level holds the start of a nested one."""
     level: Level = graph[graph[memory.nest].level]
-    return next(graph[m].name for m in level.memories if not graph[m].of)
+    return next(str(graph[m].name) for m in level.memories if not graph[m].of)
 
 
 def form_text(memory: Memory) -> str:
