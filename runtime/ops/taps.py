@@ -18,7 +18,7 @@ class Enough(Exception):
     """What is asked for is there: the rest of a form need not run."""
 
 
-class Taps(tuple[Tap, ...]):
+class Readings(tuple[Tap, ...]):
     """Taps of a read that knows how to make them again."""
 
     left: Left
@@ -75,7 +75,7 @@ def leanly(form: Form, W: Weights, x: Tensor, again: Found) -> tuple[Tensor, tup
         y, found = form.run(layer, x)
     *_, last = left.outputs
     left.outputs[last] = blank(left.outputs[last])  # no layer's input needs it
-    taps = Taps(found)
+    taps = Readings(found)
     taps.left = left
     return y, taps
 
@@ -89,7 +89,7 @@ def halved(saving: Saving, W: Tensor) -> Tensor:
 
 def without_graph(taps: Sequence[Tap]) -> Callable[[], Sequence[Tap]]:
     """How to make taps again, without their graph and with no output to rely on."""
-    if isinstance(taps, Taps):
+    if isinstance(taps, Readings):
         return taps.left.taps
     numbers = [(a.detach(), blank(z)) for a, z in taps]
     return lambda: numbers

@@ -27,7 +27,7 @@ CASES: Mapping[str, Mapping[str, str]] = {
     "adamw": {"levels.cms.rule": "adamw", "levels.cms.rate": "learned(0.01)"},
     "dgd, full": {"levels.cms.rule": "dgd", "levels.cms.meta": "full"},
     "retention": {"levels.cms.retain": "learned(0.9)", "levels.cms.retain_to": "start"},
-    "rates of tokens": {"levels.cms.rate": "sigmoid(linear(x, out=1))"},
+    "rates of tokens": {"levels.cms.rate": "sigmoid(linear(h, out=1))"},
     "swiglu, chunks": {"levels.cms.memories.fast.form": "swiglu(hidden=2x)", "levels.cms.memories.fast.chunk": "8"},
 }
 
