@@ -4,7 +4,7 @@
 
 A layer is the difference of two layers and one.  `hope at never` is hope with a continuum that no token writes, to be
 compared with a transformer of equal width; `hope` is the shipped one, whose continuum is written every 64 and 256
-tokens: of that, weights are what its memories were at the beginning of each of their periods, one set a sequence.
+tokens.  What is counted is what is still in memory when the forward pass is over, whoever holds it.
 """
 
 from __future__ import annotations
