@@ -6,10 +6,10 @@ keep all of them, with what every write computed on its way.  Here a register re
     start --- tokens, write --- Boundary 1 --- tokens, write --- Boundary 2 --- ...
 
 and what autograd saves of it is replaced by a note.  Asked for it, a boundary goes back to the nearest one whose
-register is at hand and repeats what was done since: what the tokens left is gathered (their errors and layers are
-kept, and no longer than a token is wide) and written.  Registers 2, 5, 9, 14, ... stay: of N boundaries sqrt(2 N) are
-kept, as many lie between two of them, and every period is gathered once more.  The same operations on the same numbers
-give the same numbers, so gradients, of any order, are what they would be.
+register is at hand and repeats what was done since: it gathers what the tokens left, which is kept, and writes.
+Registers 2, 5, 9, 14, ... stay: of N boundaries sqrt(2 N) are kept, at most as many lie between two of them, and every
+period is gathered once more.  The same operations on the same numbers give the same numbers, so gradients, of any
+order, are what they would be.  What is held for a nested memory is kept wherever its life begins.
 """
 
 from __future__ import annotations
