@@ -18,7 +18,7 @@ Register = Mapping[str, Tensor]
 
 
 def is_headless(register: Register, form: Form) -> bool:
-    """A matrix (B, O, I), a bias or vector (B, I); a matrix may be carried as the product its start is multiplied by."""
+    """A matrix (B, O, I), a bias or vector (B, I); a matrix may be carried as the product of its start."""
     part = form.parts[0]
     x = register[part] if part in register else register[PRODUCT]
     return x.dim() == (2 if form.vector(part) else 3)
