@@ -16,6 +16,7 @@ from torch import Tensor
 from runtime.ops.forms import Form, Matrix
 from runtime.ops.history import past
 from runtime.ops.watch import Watched, squared
+from runtime.ops.window import Seen
 
 Weights = Mapping[str, Tensor]
 Slope = Callable[..., Tensor]
@@ -35,6 +36,7 @@ class Write:
     rule: None, or rule(grad=, weight=, start=, lr=, retain=, gram=, count=, state=) -> (delta, state) of one part,
         for a rule without a closed form; `rule_state` names its state, and the state's "rule.count" (B,) its updates if
         it asks.  lr and retain have the part's axes, of size 1 after the heads.
+    window: pairs that each gradient is over, this token's included (runtime.ops.window).
     name: of the memory, for who watches.
     """
 
@@ -48,6 +50,7 @@ class Write:
     momentum: bool = False
     rule: Callable[..., tuple[Tensor, dict[str, Tensor]]] | None = None
     rule_state: tuple[str, ...] = ()
+    window: int = 1
     name: str = ""
 
     def given(self, **weights: Tensor) -> Write:
@@ -59,7 +62,8 @@ class Write:
 class Call:
     """One call of `memory`, shapes settled: k, v (B, T, [P,] H, .); rate, beta (B, T, H); keep (B, T, H[, I]) or None.
 
-    point: log retention of the gradient's place (`kept`) where it is not `keep`."""
+    point: log retention of the gradient's place (`kept`) where it is not `keep`.
+    seen: every pair that the tokens see, where a gradient is over several."""
 
     write: Write
     k: Tensor
@@ -74,6 +78,7 @@ class Call:
     own: bool
     rule_params: Weights
     point: Tensor | None = None
+    seen: Seen | None = None
 
 
 def unmarked(x: Tensor) -> Tensor:
@@ -180,15 +185,16 @@ def step(call: Call, now: Weights, held: Weights, rule: Weights, t: int) -> tupl
     write, now, rule = call.write, dict(now), dict(rule)
     keep = None if call.keep is None else call.keep[:, t].exp()
     for i in range(call.k.shape[2]):
-        k, v, lr = call.k[:, t : t + 1, i], call.v[:, t : t + 1, i], call.rate[:, t]
+        pairs, lr = pairs_of(call, t, i), call.rate[:, t]
+        k, v, params = pairs.k, pairs.v, pairs.params
         at = held if write.chunk > 1 else now
         share = keep if i == 0 or write.chunk > 1 else None
         point = {n: kept(x, share, start_of(call, n)) for n, x in at.items()} if write.kept else at
         p, taps = write.form.read(point, k)
         v = write.form.read(at, v)[0] if write.self_values else v
-        u = slope(call, p, k, v, t, 1)
+        u = slope(replace(call, params=params), p, k, v, t if call.seen is None else 0, k.shape[1])
         grads, grams = write.form.sums(
-            taps, write.form.errors(point, taps, u), gram=True, first_order=write.meta == "first_order"
+            taps, write.form.errors(point, taps, u), pairs.weigh, True, write.meta == "first_order"
         )
         if Watched.by:
             Watched.by.add(write.name, "surprise", sum(squared(g[:1]).sum() for g in grads.values()), 1)
@@ -210,6 +216,13 @@ def step(call: Call, now: Weights, held: Weights, rule: Weights, t: int) -> tupl
                     delta = delta - rate * (x @ gram)
             now[n] = kept(x, share, start_of(call, n)) + delta
     return now, rule
+
+
+def pairs_of(call: Call, t: int, i: int) -> Seen:
+    """What token t's gradient is over: its i-th pair, or the pairs of its window."""
+    if call.seen is None:
+        return Seen(call.k[:, t : t + 1, i], call.v[:, t : t + 1, i], None, call.params)
+    return call.seen.at(t, call.write.window, past if call.own else unmarked)
 
 
 def start_of(call: Call, part: str) -> Tensor | None:
