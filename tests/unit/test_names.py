@@ -308,7 +308,25 @@ REFUSED = {
         "keeps the pairs of a lane, not of the model",
     ),
     "nested carry": (DELTA.replace("values: v", "values: v, carry: m"), BLOCK, "NLC1001", "nested memories"),
-    "window": (DELTA.replace("values: v", "values: v, window: 4"), BLOCK, "NLC1001", "a window of pairs"),
+    "window of a period": (
+        DELTA.replace("1 token", "4 tokens").replace("values: v", "values: v, window: 4"),
+        BLOCK,
+        "NLC1001",
+        "a window of pairs at every 4 tokens",
+    ),
+    "window of several": (
+        DELTA.replace("keys: k, values: v", "keys: [k, k], values: [v, v], window: 4"),
+        BLOCK,
+        "NLC1001",
+        "2 pairs a token",
+    ),
+    "weigh alone": (
+        DELTA.replace("values: v", "values: v, weigh: 0.5"),
+        BLOCK,
+        "NLC0411",
+        "over one pair, so 'weigh' says nothing",
+    ),
+    "window of 0": (DELTA.replace("values: v", "values: v, window: 0"), BLOCK, "NLC0505", "'window' of 'a.m' is 0"),
 }
 
 
