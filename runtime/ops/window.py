@@ -60,7 +60,7 @@ def seen(
     """The pairs that a call's tokens see, and what the state remembers after it.
 
     Where a sequence has no pair yet, the call's first stands with weight 0: a gradient that is taken and not used."""
-    B, T, H = k.shape[:3]
+    B, T = k.shape[:2]
     count = state[PREFIX + "count"]
     slots = torch.arange(c - 1, device=k.device)
     there = slots >= c - 1 - count.to(k.device).unsqueeze(-1)  # (B, c - 1)
