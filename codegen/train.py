@@ -12,7 +12,7 @@ from typing import Any
 from codegen.layout import WIDTH, wrapped
 from codegen.names import class_name
 from codegen.owned import Owned
-from codegen.update import Update, update
+from codegen.rules import RuleView, rule_view, safe
 from codegen.write import render
 from codegen.writing import call, distinct, literal, margin, quoted, strings
 from nlc.diagnostics import CompilerBug, Diagnostic, SpecError
@@ -48,8 +48,9 @@ class TrainView:
     schedule: str
     stream: bool
     math: bool
+    functional: bool
     ops: tuple[str, ...]  # names of runtime.ops
-    updates: tuple[Update, ...]
+    rules: tuple[RuleView, ...]
     weights: tuple[str, ...]  # lines that collect the weights and freeze those no level owns
     making: tuple[StepLevel, ...]  # in the order they take their weights
     firing: tuple[StepLevel, ...]  # fastest first
@@ -72,8 +73,9 @@ def view(graph: Graph, *, header: Sequence[str], digest: str) -> TrainView:
     stream = any(memory.carry is Carry.STREAM for memory in graph.of(Memory))
     updates = functions(graph, outer)
     written = tuple(updates.values())
+    text = "\n".join(line for rule in written for line in rule.lines)
     owned = Owned(graph)
-    variables = distinct([level.name for level in outer], TAKEN | {u.function for u in written})
+    variables = distinct([level.name for level in outer], TAKEN | {u.name for u in written})
     order = ", ".join(variables[level.name] for level in outer)
     largest_last = sorted(outer, key=lambda level: (len(owned.by(level.id)), level.name))
     made = {
@@ -93,9 +95,10 @@ def view(graph: Graph, *, header: Sequence[str], digest: str) -> TrainView:
         dtype=dtype(graph),
         schedule=graph.run.schedule,
         stream=stream,
-        math=any(u.math for u in written),
-        ops=tuple(sorted({name for u in written for name in u.imports})),
-        updates=written,
+        math="math." in text,
+        functional="F." in text,
+        ops=tuple(sorted({name for u in written for name in u.ops})),
+        rules=written,
         weights=weights(outer, owned),
         making=tuple(made[level.id] for level in largest_last),
         firing=tuple(made[level.id] for level in outer),
@@ -221,14 +224,14 @@ def key(level: Level) -> Any:
     return rule_of(level).name, rule_of(level).levels
 
 
-def functions(graph: Graph, outer: Sequence[Level]) -> Mapping[Any, Update]:
+def functions(graph: Graph, outer: Sequence[Level]) -> Mapping[Any, RuleView]:
     """One function for every different program."""
-    found: dict[Any, Update] = {}
+    found: dict[Any, RuleView] = {}
     for level in outer:
         if key(level) not in found:
             rule = rule_of(level)
-            name = distinct([rule.name], TAKEN | {u.function for u in found.values()})[rule.name]
-            found[key(level)] = update(rule, name, said(graph, level, "rule"))
+            name = distinct([rule.name], TAKEN | {u.name for u in found.values()})[rule.name]
+            found[key(level)] = rule_view(rule, name, inside=False)
     return found
 
 
@@ -239,21 +242,23 @@ def weights(outer: Sequence[Level], owned: Owned) -> tuple[str, ...]:
     return (*lines, *call("weights.freeze", [quoted(name) for name in orphans], 1)) if orphans else lines
 
 
-def making(level: Level, owned: Owned, rule: Update, variable: str, rest: bool) -> tuple[str, ...]:
+def making(level: Level, owned: Owned, rule: RuleView, variable: str, rest: bool) -> tuple[str, ...]:
     """slow = Level("cms.slow", weights.take("blocks.*.cms.slow.*"), state=("m", "v2"))"""
     names = ("*",) if rest else owned.patterns(owned.by(level.id))
     taken = "\n".join(call("weights.take", [quoted(name) for name in names], 0))
-    state = [f"state={strings(rule.state, 60)}"] if rule.state else []
+    kept = (*rule.state, *["start"] * rule.starts)
+    state = [f"state={strings(kept, 60)}"] if kept else []
+    state += ["entrywise=True"] * rule.entrywise
     lines = call(f"{variable} = Level", [quoted(level.name), taken, *state], 1)
     return (margin(lines[0], "all that is left"), *lines[1:]) if rest else lines
 
 
-def firing(graph: Graph, level: Level, rule: Update, variable: str) -> tuple[str, ...]:
-    """adamw(train, lr=1e-3 * factor, betas=(0.9, 0.95), eps=1e-8, decay=0.1), under an `if` when not at every step."""
-    numbers = [literal(p.number) for p in rule_of(level).params]
-    given = [f"{name}={number}" for name, number in zip(rule.parameters, numbers, strict=True)]
+def firing(graph: Graph, level: Level, rule: RuleView, variable: str) -> tuple[str, ...]:
+    """train.update(adamw, clip=settings.clip, lr=1e-3 * factor, ...), under an `if` when not at every step."""
+    given = [f"{safe(p.name)}={literal(p.number)}" for p in rule_of(level).params if p.name in rule.parameters]
     count = level.period.count
-    lines = call(rule.function, [variable, f"lr={literal(level.rate)} * factor", *given], 3 + (count > 1))
+    arguments = [rule.name, "clip=settings.clip", f"lr={literal(level.rate)} * factor", *given]
+    lines = call(f"{variable}.update", arguments, 3 + (count > 1))
     if len(lines) == 1:
         lines = (margin(lines[0], "", said(graph, level, "rule")),)
     if count == 1:

@@ -16,6 +16,7 @@ from nlc.graph.declare import Said
 from nlc.graph.lower import Lowering
 from nlc.graph.nodes import Form, Init, Objective, Param, Rule, RuleLevel
 from nlc.graph.scope import Place
+from nlc.graph.specialise import specialise
 from nlc.graph.static import Refused, literal, size
 from nlc.operators import CALLABLE, OPERATORS
 from nlc.spec.fields import FORMS, OBJECTIVES, STARTS, bind
@@ -203,7 +204,8 @@ def rule(
                 report.error("NLC0405", said.at, f"'{every}' of '{spec.name}' counts updates", "a whole number above 0")
                 raise Refused
             every = period
-        levels.append(RuleLevel(period=every, state=tuple(program.state), do=tuple(program.do)))
+        do = specialise(program.do, {name: param.number for name, param in params.items()})
+        levels.append(RuleLevel(period=every, state=program.state, do=do))
     default = spec.params.get("lr", 1.0)
     assert isinstance(default, (int, float))
     return Rule(name=spec.name, params=tuple(params.values()), levels=tuple(levels)), lr, float(default)

@@ -52,6 +52,7 @@ class Surprise:
 
     grad: Parts
     gram: Parts
+    pair: tuple[Tensor, ...] = ()  # key and value, where it is of one pair
 
 
 def fresh(memory: Memory, start: Parts, retain_shape: tuple[int, ...] | None) -> Register:
@@ -61,7 +62,7 @@ def fresh(memory: Memory, start: Parts, retain_shape: tuple[int, ...] | None) ->
     return Register(
         now=dict(start),
         held=dict(start),
-        carried=Carried.zero(memory.rule, start, no_gram(memory)),
+        carried=Carried.zero(memory.rule, start),
         sum=zeros,
         gram=no_gram(memory) if periodic else {},
         kept=torch.ones(retain_shape, dtype=DTYPE) if periodic and retain_shape is not None else None,
@@ -104,7 +105,8 @@ def surprise(memory: Memory, at: Parts, key: Tensor, value: Tensor, params: Mapp
 
     W = detached(at) if memory.meta is Meta.NONE else dict(at)
     grad, inputs = torch.func.grad(loss, has_aux=True)(W)
-    return Surprise(grad if memory.meta is Meta.FULL else detached(grad), grams(memory, inputs))
+    taught = grad if memory.meta is Meta.FULL else detached(grad)
+    return Surprise(taught, grams(memory, inputs), (forms.with_heads(key, memory.heads), target))
 
 
 def detached(parts: Parts) -> dict[str, Tensor]:
@@ -197,16 +199,20 @@ def apply_rule(
             "weight": weight,
             "start": flows.start[name],
             "lr": lr,
-            "retain": torch.ones((), dtype=DTYPE) if retain is None else retain,
-            "rows": weight.shape[len(memory.heads)],
-            "cols": weight.shape[-1] if weight.dim() > len(memory.heads) + 1 else 1,
+            "retain": share_of(memory, weight, retain),
+            "gram": learned.gram.get(name, weight.new_zeros(*memory.heads, 1, 1)),  # a bias or vector has no input
+            **dict(zip(("k", "v"), learned.pair, strict=False)),
         }
-        if name in learned.gram:
-            seen["gram"] = learned.gram[name]
-        elif mentions(memory.rule, "gram"):  # a bias or a vector has no layer input
-            seen["gram"] = weight.new_zeros(*weight.shape, weight.shape[-1])
         now[name], carried = run_rule(memory.rule, name, base[name], {**flows.rule, **seen}, carried)
     return replace(register, now=now, carried=carried)
+
+
+def share_of(memory: Memory, weight: Tensor, retain: Tensor | None) -> Tensor:
+    """What a rule sees as `retain`: one number a head, or one row of numbers for each key channel."""
+    if retain is None:
+        return torch.ones((), dtype=DTYPE)
+    channels = retain.dim() == len(memory.heads) + 1
+    return retain.unsqueeze(-2) if channels and weight.dim() == len(memory.heads) + 2 else retain
 
 
 def held(memory: Memory, register: Register, ticks: int) -> Register:

@@ -20,7 +20,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 from nlc.diagnostics import Reporter, SpecError, suggest
-from nlc.equations import Assign, names, parse_block
+from nlc.equations import Assign, Name, names, parse_block, to_text
+from nlc.operator_shapes import Shape, show
+from nlc.rule_shapes import INNER, OUTER, SEEN, Misfit, shape_of, worded
 from nlc.source import Mapping, Position, Scalar, Sequence, Tree
 from nlc.spec.text import parse, read
 
@@ -167,24 +169,64 @@ def _program(item: Tree, params: MappingOf[str, Parameter], report: Reporter) ->
 
 
 def _meaning(programs: list[RuleProgram], params: MappingOf[str, Parameter], at: Position, report: Reporter) -> None:
-    """Every name read is known, every state has one writer, and something is done."""
-    every_state = {name for program in programs for name in program.state}
-    known = {*GIVEN, *params, *every_state}
-    done: set[str] = set()
+    """Every name read is known, every shape fits, every state has one writer, and something is done."""
+    shapes: dict[str, Shape] = {**SEEN, "k": (INNER,), "v": (OUTER,)}
+    shapes |= {name: () for name, value in params.items() if not isinstance(value, tuple)}
+    shapes |= {name: SEEN["grad"] for program in programs for name in program.state}
+    given, done = {*shapes, *params} - {"delta"}, set[str]()
     for program in programs:
+        own = given | (done & {"delta"})
+        elsewhere = {name for other in programs for name in other.state} - set(program.state)
+        here = dict(shapes)
         for assign in program.do:
-            for name in names(assign.value):
-                if name not in known:
-                    report.error("NLC0410", assign.at, f"the rule reads an unknown '{name}'", hint=suggest(name, known))
+            _reads(assign, own, done, params, report)
+            if program.every != 1 and "gram" in names(assign.value):
+                report.error("NLC1001", assign.at, "a slower level of a rule cannot read gram yet", "every: 1 update")
             for target, place in zip(assign.targets, assign.places, strict=True):
-                if target in every_state - set(program.state):
+                if target in elsewhere:
                     report.error("NLC0410", place, f"the state '{target}' is written by another level of the rule")
-                if target in params or target in set(GIVEN) - {"weight"}:
+                if target in params or target in set(GIVEN) - {"weight", *program.state}:
                     report.error("NLC0410", place, f"'{target}' is given to the rule and cannot be written")
-            known |= set(assign.targets)
+            own |= set(assign.targets)
             done |= set(assign.targets)
+            if not report.found:
+                here |= _shapes(assign, here, {*program.state, "delta", "weight"}, params, report)
     if not done & {"delta", "weight"}:
         report.error("NLC0410", at, "the rule sets neither delta nor weight")
+
+
+def _reads(assign: Assign, own: set[str], done: set[str], params: MappingOf[str, Parameter], report: Reporter) -> None:
+    for name in names(assign.value):
+        if name in own:
+            continue
+        if name in done:
+            hint = "make it a state of that level, which the others may read"
+            report.error("NLC0410", assign.at, f"'{name}' is a value of another level of the rule", hint=hint)
+        else:
+            report.error("NLC0410", assign.at, f"the rule reads an unknown '{name}'", hint=suggest(name, own))
+
+
+def _shapes(
+    assign: Assign, shapes: dict[str, Shape], lasting: set[str], params: MappingOf[str, Parameter], report: Reporter
+) -> dict[str, Shape]:
+    """The shapes of what a statement assigns; what lasts is a matrix, or fills one."""
+    if len(assign.targets) > 1:
+        listed = params.get(assign.value.id) if isinstance(assign.value, Name) else None
+        if not isinstance(listed, tuple) or len(listed) != len(assign.targets):
+            count, text = len(assign.targets), to_text(assign.value)
+            hint = "a parameter that is a list of so many numbers: beta1, beta2 = betas"
+            report.error("NLC0410", assign.at, f"'{text}' is no list of {count} numbers", hint=hint)
+        return dict.fromkeys(assign.targets, ())
+    (target,) = assign.targets
+    try:
+        shape = shape_of(assign.value, shapes)
+        if target in lasting and SEEN["grad"][: len(shape)] != shape:
+            found = worded(show(shape))
+            raise Misfit(assign.at, f"'{target}' is [rows, cols], and this is {found}", "transpose it?")
+    except Misfit as error:
+        report.error("NLC0410", error.at, error.message, error.hint)
+        return {target: SEEN["grad"]}
+    return {target: SEEN["grad"] if target in lasting else shape}
 
 
 def _params(tree: Tree | None, report: Reporter) -> dict[str, Parameter]:

@@ -16,6 +16,7 @@ from runtime.ops.basic import (
     previous,
     readout,
     rmsnorm,
+    root,
     rope,
     trace,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "read",
     "readout",
     "rmsnorm",
+    "root",
     "rope",
     "segments",
     "shared_product",

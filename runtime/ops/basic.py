@@ -169,6 +169,12 @@ def poly(x: Tensor, degree: int) -> Tensor:
     return torch.cat([x**n for n in range(1, degree + 1)], -1)
 
 
+def root(x: Tensor) -> Tensor:
+    """Square root of an update rule, whose derivative at 0 is taken as 0: of what no gradient has reached yet."""
+    none = x == 0
+    return torch.where(none, 1, x).sqrt().masked_fill(none, 0)
+
+
 def outer(a: Tensor, b: Tensor) -> Tensor:
     """[.., n], [.., m] -> [.., n, m]."""
     return a.unsqueeze(-1) * b.unsqueeze(-2)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from runtime.ops.forms import Form, Matrix
 from runtime.ops.history import past
+from runtime.ops.rules import Rule, stepped
 from runtime.ops.watch import Watched, squared
 
 Weights = Mapping[str, Tensor]
@@ -32,9 +33,9 @@ class Write:
     chunk: tokens that share one frozen state.  self_values: the target is this memory at the held state, of v.
     meta: "full", "first_order" (the gradient is a constant), "none" (the state is a constant where it is read).
     momentum: heavy ball, m = beta m - lr g, written m.
-    rule: None, or rule(grad=, weight=, start=, lr=, retain=, gram=, count=, state=) -> (delta, state) of one part,
-        for a rule without a closed form; `rule_state` names its state, and the state's "rule.count" (B,) its updates if
-        it asks.  lr and retain have the part's axes, of size 1 after the heads.
+    rule: None, or the function of a rule without a closed form, called as runtime.ops.rules says; `rule_state` names
+        its state, and the state's "rule.count" (B,) its updates if it asks.
+    to_start: retention leads back to the start, where one is given; else it is there for the rule alone.
     name: of the memory, for who watches.
     """
 
@@ -46,8 +47,9 @@ class Write:
     meta: str = "full"
     self_values: bool = False
     momentum: bool = False
-    rule: Callable[..., tuple[Tensor, dict[str, Tensor]]] | None = None
+    rule: Rule | None = None
     rule_state: tuple[str, ...] = ()
+    to_start: bool = True
     name: str = ""
 
 
@@ -193,10 +195,24 @@ def step(call: Call, now: Weights, held: Weights, rule: Weights, t: int) -> tupl
             rule["rule.count"] = rule["rule.count"].to(k.dtype) + 1
         for n, x in now.items():
             rate = lr[(..., *(None,) * (x.dim() - 2))]
-            gram = grams.get(n)
+            gram, base = grams.get(n), kept(x, share, start_of(call, n))
             if write.rule is not None:
-                moving = {p: y[:, t][(..., *(None,) * (x.dim() - 2))] for p, y in call.rule_params.items()}
-                delta, rule = by_rule(call, n, x, grads[n], gram, rate, share, rule, moving)
+                delta, after = stepped(
+                    write.rule,
+                    x.dim() == 3,
+                    {s: rule[f"rule.{s}.{n}"] for s in write.rule_state},
+                    grad=grads[n],
+                    weight=x,
+                    kept=base,
+                    start=x if call.start is None else call.start[n].expand_as(x),
+                    lr=lr,
+                    retain=share,
+                    gram=gram,
+                    count=rule.get("rule.count"),
+                    params={p: y[:, t] for p, y in call.rule_params.items()},
+                    pair=(k[:, 0], v[:, 0]),
+                )
+                rule |= {f"rule.{s}.{n}": y for s, y in after.items()}
             else:
                 delta = -rate * grads[n]
                 if write.momentum and call.beta is not None:
@@ -204,12 +220,13 @@ def step(call: Call, now: Weights, held: Weights, rule: Weights, t: int) -> tupl
                     rule["rule.m." + n] = delta
                 if write.erase and gram is not None:
                     delta = delta - rate * (x @ gram)
-            now[n] = kept(x, share, start_of(call, n)) + delta
+            now[n] = base + delta
     return now, rule
 
 
 def start_of(call: Call, part: str) -> Tensor | None:
-    return None if call.start is None else call.start[part]
+    """Where retention leads back to."""
+    return None if call.start is None or not call.write.to_start else call.start[part]
 
 
 def share_axes(share: Tensor, x: Tensor) -> Tensor:
@@ -225,37 +242,6 @@ def kept(x: Tensor, share: Tensor | None, start: Tensor | None) -> Tensor:
         return x
     a = share_axes(share, x)
     return a * x if start is None else a * x + (1 - a) * start
-
-
-def by_rule(
-    call: Call,
-    part: str,
-    weight: Tensor,
-    grad: Tensor,
-    gram: Tensor | None,
-    lr: Tensor,
-    share: Tensor | None,
-    rule: dict[str, Tensor],
-    params: Weights,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Delta of one part by the rule's own program, and the rule's state with that part's renewed."""
-    assert call.write.rule is not None
-    if gram is None:
-        gram = weight.new_zeros(weight.shape[-1], weight.shape[-1])
-    seen = {name: rule[f"rule.{name}.{part}"] for name in call.write.rule_state}
-    start = start_of(call, part)
-    delta, seen = call.write.rule(
-        grad=grad,
-        weight=weight,
-        start=weight if start is None else start,
-        lr=lr,
-        retain=torch.ones_like(lr) if share is None else share_axes(share, weight),
-        gram=gram,
-        count=rule["rule.count"].view(-1, *(1,) * (weight.dim() - 1)) if "rule.count" in rule else None,
-        state=seen,
-        **params,
-    )
-    return delta, rule | {f"rule.{name}.{part}": x for name, x in seen.items()}
 
 
 def idle(call: Call, state: Weights) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from nlc.equations import parse_block
 from nlc.graph.graph import Graph
 from nlc.graph.nodes import AnyNode, Form, Level, Memory, Objective, Param, Period, Rule, RuleLevel, Run, Unit, Weight
+from nlc.graph.specialise import specialise
 from nlc.source import Position
 from nlc.spec.rule import load_rule
 
@@ -21,7 +22,11 @@ def shipped(name: str, **given: object) -> Rule:
     """A rule of specs/rules, as a pass would put it into the graph."""
     spec = load_rule(name)
     params = tuple(Param(name=n, number=given.get(n, v)) for n, v in spec.params.items() if n != "lr")
-    levels = tuple(RuleLevel(period=int(level.every), state=level.state, do=level.do) for level in spec.levels)
+    known = {param.name: param.number for param in params}
+    levels = tuple(
+        RuleLevel(period=known.get(level.every, level.every), state=level.state, do=specialise(level.do, known))
+        for level in spec.levels
+    )
     return Rule(name=name, params=params, levels=levels)
 
 
