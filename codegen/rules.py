@@ -1,6 +1,7 @@
 """An update rule's program -> one readable Python function, the same at every level.
 
-    rule(grad=, weight=, kept=, start=, lr=, retain=, gram=, k=, v=, count=, state=, <parameters>=) -> (delta, state)
+    rule(grad=, weight=, kept=, start=, lr=, retain=, gram=, k=, v=, x=, error=, count=, state=, <parameters>=)
+        -> (delta, state)
 
 Called by the memories inside a sequence (runtime.ops) and by the levels that count steps (runtime.level).  Every
 tensor is a stack of matrices (..., rows, cols), a vector one column, a number 1 x 1; so what meets from the left in the
@@ -22,9 +23,9 @@ from codegen.layout import fit, wrapped
 from nlc import equations as eq
 from nlc.graph.nodes import Rule, RuleLevel
 from nlc.operator_shapes import Shape
-from nlc.rule_shapes import INNER, OUTER, SEEN, shape_of
+from nlc.rule_shapes import SEEN, shape_of
 
-ARGUMENTS = ("grad", "weight", "kept", "start", "lr", "retain", "gram", "k", "v", "count", "state")
+ARGUMENTS = ("grad", "weight", "kept", "start", "lr", "retain", "gram", "k", "v", "x", "error", "count", "state")
 ENTRY = ("exp", "log", "sqrt", "tanh", "abs", "sign", "sigmoid", "relu")  # torch.<name>, entry by entry
 FUNCTIONAL = ("silu", "gelu", "softplus")  # torch.nn.functional
 PLAIN = ("exp", "log", "sqrt", "tanh")  # math.<name> of a plain number
@@ -84,7 +85,7 @@ def entrywise(rule: Rule) -> bool:
     used |= {part.op for part in program if isinstance(part, eq.Binary)}
     extremes = any(isinstance(p, eq.Call) and p.func in ("min", "max") and len(p.args) == 1 for p in program)
     read = {part.id for part in program if isinstance(part, eq.Name)}
-    return not extremes and not used & WHOLE and not read & {"rows", "cols", "gram", "k", "v"}
+    return not extremes and not used & WHOLE and not read & {"rows", "cols", "gram", "k", "v", "x", "error"}
 
 
 class Writer:
@@ -95,7 +96,6 @@ class Writer:
         self.ops: set[str] = set()
         plain = {} if inside else {"lr": Text("lr"), "count": Text("count"), "retain": Text("retain")}
         self.names = {name: Text(name, shape=shape) for name, shape in SEEN.items()} | plain
-        self.names |= {"k": Text("k", shape=(INNER,)), "v": Text("v", shape=(OUTER,))}
         self.names |= {"rows": Text("grad.shape[-2]"), "cols": Text("grad.shape[-1]")}
         for param in rule.params:
             if param.value:

@@ -28,7 +28,6 @@ from nlc.graph.nodes import (
     When,
     per_step,
 )
-from nlc.spec import load_rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,9 +202,8 @@ def _objective(objective: Objective, graph: Graph) -> str:
 
 def rule_text(rule: Rule, graph: Graph, rate: float | None = None) -> str:
     """The rule as a spec would write it, defaults left out: adamw(lr=0.001, betas=(0.9, 0.95))."""
-    defaults = load_rule(rule.name).params
     lr = () if rate is None else (Param(name="lr", number=rate),)
-    said = [p for p in rule.params if p.value is not None or p.number != defaults.get(p.name)]
+    said = [p for p in rule.params if p.name in rule.said]
     return rule.name + _arguments((*lr, *said), graph)
 
 

@@ -1,10 +1,10 @@
 """The shapes of an update rule's program: every value is a matrix, a vector or a number of each matrix of a state.
 
-    shapes = given(params)                       what a rule sees, before its first statement
+    SEEN                                         what a rule sees
     shape_of(tree, shapes)                       () | (n,) | (n, m); raises Misfit, with the place of what does not fit
 
 A rule is checked once for all sizes, at two that stand for any: ROWS by COLS, prime numbers that no rule writes.
-`k` and `v` are the pair that a memory is written with, vectors of its width in and out.
+With one pair, grad = outer(error, x): x is the layer's input and error that at its output; k and v are the pair itself.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from nlc.operator_shapes import Shape, ShapeError
 from nlc.operators import BY_SYMBOL, CALLABLE, OPERATORS
 from nlc.source import Position
 
-ROWS, COLS, INNER, OUTER = 1009, 2003, 3001, 4001
+ROWS, COLS = 1009, 2003
 SIZES = {"rows": ROWS, "cols": COLS}
 SEEN: dict[str, Shape] = {
     "grad": (ROWS, COLS), "weight": (ROWS, COLS), "start": (ROWS, COLS), "delta": (ROWS, COLS), "gram": (COLS, COLS),
+    "k": (COLS,), "v": (ROWS,), "x": (COLS,), "error": (ROWS,),
     "lr": (), "retain": (), "count": (), "rows": (), "cols": (),
 }  # fmt: skip
 REFUSED = ("split", "heads", "merge", "dropout", "rope")  # axes that a matrix does not have, and chance
@@ -100,7 +101,7 @@ def _applied(op: str, inputs: tuple[Shape, ...], options: Mapping[str, Any], at:
 
 def worded(text: str) -> str:
     """A message in the words of a rule: [rows, cols]."""
-    words = {ROWS: "rows", COLS: "cols", INNER: "in", OUTER: "out"}
+    words = {ROWS: "rows", COLS: "cols"}
     for size, word in words.items():
         text = text.replace(str(size), word)
     return text

@@ -115,11 +115,14 @@ def _commented(spec: Spec, value: Any, path: str) -> Any:
         for key, inner in value.items():
             below = f"{path}.{key}" if path else key
             made[key] = _commented(spec, inner, below)
-            if not isinstance(inner, dict) and below != "levels" and "\n" not in str(inner):
-                made.yaml_add_eol_comment(_origin(spec, below), key, column=NOTES)
+            plain = not isinstance(inner, dict) and below != "levels" and "\n" not in str(inner)
+            if plain and (origin := _origin(spec, below)):
+                made.yaml_add_eol_comment(origin, key, column=NOTES)
         return made
     if path == "levels":
         return [_commented(spec, level, f"levels.{level['name']}") for level in value]
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return [_commented(spec, item, f"{path}.{i}") for i, item in enumerate(value)]
     if isinstance(value, list):
         flow = CommentedSeq(value)
         flow.fa.set_flow_style()

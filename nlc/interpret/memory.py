@@ -53,6 +53,7 @@ class Surprise:
     grad: Parts
     gram: Parts
     pair: tuple[Tensor, ...] = ()  # key and value, where it is of one pair
+    inputs: Parts = field(default_factory=dict)  # and the inputs of its layers
 
 
 def fresh(memory: Memory, start: Parts, retain_shape: tuple[int, ...] | None) -> Register:
@@ -106,7 +107,7 @@ def surprise(memory: Memory, at: Parts, key: Tensor, value: Tensor, params: Mapp
     W = detached(at) if memory.meta is Meta.NONE else dict(at)
     grad, inputs = torch.func.grad(loss, has_aux=True)(W)
     taught = grad if memory.meta is Meta.FULL else detached(grad)
-    return Surprise(taught, grams(memory, inputs), (forms.with_heads(key, memory.heads), target))
+    return Surprise(taught, grams(memory, inputs), (forms.with_heads(key, memory.heads), target), inputs)
 
 
 def detached(parts: Parts) -> dict[str, Tensor]:
@@ -202,9 +203,21 @@ def apply_rule(
             "retain": share_of(memory, weight, retain),
             "gram": learned.gram.get(name, weight.new_zeros(*memory.heads, 1, 1)),  # a bias or vector has no input
             **dict(zip(("k", "v"), learned.pair, strict=False)),
+            **layer_of(memory, learned, name),
         }
         now[name], carried = run_rule(memory.rule, name, base[name], {**flows.rule, **seen}, carried)
     return replace(register, now=now, carried=carried)
+
+
+def layer_of(memory: Memory, learned: Surprise, name: str) -> dict[str, Tensor]:
+    """A layer's input x and the error at its output, of one pair: grad = error x^T.  Else a bias or vector, of input 1."""
+    if not learned.pair:
+        return {}
+    grad, x = learned.grad[name], learned.inputs.get(name)
+    if x is None:
+        return {"x": torch.ones_like(grad[..., :1]), "error": grad}
+    error = (grad @ x.unsqueeze(-1)).squeeze(-1) / x.square().sum(-1, keepdim=True)
+    return {"x": x, "error": error if memory.meta is Meta.FULL else error.detach()}
 
 
 def share_of(memory: Memory, weight: Tensor, retain: Tensor | None) -> Tensor:

@@ -15,8 +15,10 @@ from typing import Any
 from nlc.equations import parse_call
 from nlc.source import Position
 from nlc.spec.architecture import Architecture, Fields, Level, MemoryFields, Run
-from nlc.spec.rule import load_rule
+from nlc.spec.rule import RuleSpec
+from nlc.spec.rulebook import RuleBook
 from nlc.spec.settings import FILE
+from nlc.spec.types import plain
 from nlc.spec.view import Spec
 
 DEFAULTS: dict[str, Any] = {
@@ -44,7 +46,9 @@ def resolved(spec: Spec) -> dict[str, Any]:
             data[section] = {name: [_plain(size) for size in shape] for name, shape in value.items()}
     if model.forms:
         data["forms"] = {name: form.model_dump() for name, form in model.forms.items()}
-    data["levels"] = [_level(level) for level in model.levels]
+    data["levels"] = [_level(level, spec.rules) for level in model.levels]
+    if own := spec.rules.mine():
+        data["rules"] = {name: _rule(rule) for name, rule in own.items()}
     for section in ("stack", "block", "blocks", "outputs"):
         if value := getattr(model, section):
             data[section] = value
@@ -99,7 +103,7 @@ def to_yaml(data: Any) -> str:
     return out.getvalue()
 
 
-def _level(level: Level) -> dict[str, Any]:
+def _level(level: Level, rules: RuleBook) -> dict[str, Any]:
     """A level and its memories.  A default stands on the level where all its memories take it, else on each of them."""
     data = {"name": level.name} | level.model_dump(exclude_none=True, exclude={"name", "memories"})
     if not isinstance(level.memories, dict):
@@ -109,7 +113,7 @@ def _level(level: Level) -> dict[str, Any]:
     if set(kinds.values()) != {"attention"}:  # which no rule writes
         for key in ("objective", "rule", "retain"):
             data.setdefault(key, DEFAULTS[key])
-        if (lr := _lr(data["rule"])) is not None:
+        if (lr := _lr(data["rule"], rules)) is not None:
             data.setdefault("rate", lr)
     if len(set(kinds.values())) == 1:
         _fill(data, data, next(iter(kinds.values())))
@@ -119,6 +123,12 @@ def _level(level: Level) -> dict[str, Any]:
     return {key: data[key] for key in order if key in data} | {
         "memories": {name: {key: own[key] for key in order if key in own} for name, own in memories.items()}
     }
+
+
+def _rule(rule: RuleSpec) -> dict[str, Any]:
+    """A rule of the spec's own as it is written, whichever file that is in."""
+    written: dict[str, Any] = {} if rule.tree is None else plain(rule.tree)
+    return {key: value for key, value in written.items() if key in ("doc", "params", "ranges", "levels")}
 
 
 def _fill(data: dict[str, Any], said: dict[str, Any], kind: str) -> None:
@@ -134,10 +144,10 @@ def _kind(memory: dict[str, Any]) -> str:
     return "model" if memory.get("carry") == "model" else "state"
 
 
-def _lr(rule: str) -> str | None:
+def _lr(rule: str, rules: RuleBook) -> str | None:
     """The rate of a rule when nobody gives one; None when the rule's text gives it."""
     call = parse_call(rule, _NOWHERE)
-    return None if call.keyword("lr") is not None else str(load_rule(call.func).params.get("lr", 1))
+    return None if call.keyword("lr") is not None else str(rules.load(call.func).params.get("lr", 1))
 
 
 def _own(spec: Spec, parts: list[str]) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping as MappingOf
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from math import inf
 from pathlib import Path
@@ -22,15 +22,16 @@ from types import MappingProxyType
 from nlc.diagnostics import Reporter, SpecError, suggest
 from nlc.equations import Assign, Name, names, parse_block, to_text
 from nlc.operator_shapes import Shape, show
-from nlc.rule_shapes import INNER, OUTER, SEEN, Misfit, shape_of, worded
+from nlc.rule_shapes import SEEN, Misfit, shape_of, worded
 from nlc.source import Mapping, Position, Scalar, Sequence, Tree
 from nlc.spec.text import parse, read
 
 SHIPPED = Path(__file__).resolve().parents[2] / "specs"
-GIVEN = ("grad", "weight", "start", "lr", "retain", "k", "v", "gram", "count", "rows", "cols")
+GIVEN = ("grad", "weight", "start", "lr", "retain", "k", "v", "x", "error", "gram", "count", "rows", "cols")
 
 Parameter = int | float | bool | tuple[int | float, ...]
 
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WRITTEN = re.compile(r"([\[(])\s*(-?\d+(?:\.\d+)?)\s*,\s*(-?\d+(?:\.\d+)?|inf)\s*([\])])")
 
 
@@ -80,6 +81,7 @@ class RuleSpec:
     ranges: MappingOf[str, Interval]
     levels: tuple[RuleProgram, ...]
     at: Position
+    tree: Mapping | None = field(default=None, compare=False, repr=False)  # as it is written
 
 
 def rules() -> tuple[str, ...]:
@@ -109,14 +111,21 @@ def _load(name: str) -> RuleSpec:
     return rule_from(tree)
 
 
-def rule_from(tree: Tree) -> RuleSpec:
-    """A rule file's tree as a RuleSpec.  Raises SpecError with everything that is wrong with it."""
+def rule_from(tree: Tree, called: str = "") -> RuleSpec:
+    """A rule's tree as a RuleSpec.  Raises SpecError with everything that is wrong with it.
+
+    `called`: the name it goes by in a spec, which it need not repeat."""
     report = Reporter()
     if not isinstance(tree, Mapping):
         report.error("NLC0202", tree.at, "a rule is a mapping")
         raise SpecError(report.found)
     _keys(tree, ("nlc", "rule", "doc", "params", "ranges", "levels"), "a rule", report)
-    name = _text(tree, "rule", report)
+    name = _text(tree, "rule", report, called or None)
+    if called and name != called:
+        at = tree.entries["rule"].value.at
+        report.error("NLC0410", at, f"this rule is called '{name}', and a level says '{called}'", "one name for both")
+    if not _NAME.fullmatch(name or "x"):
+        report.error("NLC0212", tree.at, f"'{name}' is not a name", "letters, digits and _, not a digit first")
     params = _params(tree.get("params"), report)
     ranges = _ranges(tree.get("ranges"), params, report)
     listed = tree.get("levels")
@@ -129,7 +138,7 @@ def rule_from(tree: Tree) -> RuleSpec:
         _meaning(programs, params, tree.at, report)
     report.check()
     doc = _text(tree, "doc", report, "")
-    return RuleSpec(name, doc, MappingProxyType(params), MappingProxyType(ranges), tuple(programs), tree.at)
+    return RuleSpec(name, doc, MappingProxyType(params), MappingProxyType(ranges), tuple(programs), tree.at, tree)
 
 
 def _program(item: Tree, params: MappingOf[str, Parameter], report: Reporter) -> RuleProgram | None:
@@ -170,7 +179,7 @@ def _program(item: Tree, params: MappingOf[str, Parameter], report: Reporter) ->
 
 def _meaning(programs: list[RuleProgram], params: MappingOf[str, Parameter], at: Position, report: Reporter) -> None:
     """Every name read is known, every shape fits, every state has one writer, and something is done."""
-    shapes: dict[str, Shape] = {**SEEN, "k": (INNER,), "v": (OUTER,)}
+    shapes: dict[str, Shape] = dict(SEEN)
     shapes |= {name: () for name, value in params.items() if not isinstance(value, tuple)}
     shapes |= {name: SEEN["grad"] for program in programs for name in program.state}
     given, done = {*shapes, *params} - {"delta"}, set[str]()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from runtime.ops.forms import Form, Matrix
+from runtime.ops.forms import Form, Matrix, Tap, Vector
 from runtime.ops.history import past
 from runtime.ops.rules import Rule, stepped
 from runtime.ops.watch import Watched, squared
@@ -185,9 +185,9 @@ def step(call: Call, now: Weights, held: Weights, rule: Weights, t: int) -> tupl
         p, taps = write.form.read(point, k)
         v = write.form.read(at, v)[0] if write.self_values else v
         u = slope(call, p, k, v, t, 1)
-        grads, grams = write.form.sums(
-            taps, write.form.errors(point, taps, u), gram=True, first_order=write.meta == "first_order"
-        )
+        errors = write.form.errors(point, taps, u)
+        grads, grams = write.form.sums(taps, errors, gram=True, first_order=write.meta == "first_order")
+        layers = {} if write.rule is None else inputs(write, taps, errors, grads)
         if Watched.by:
             Watched.by.add(write.name, "surprise", sum(squared(g[:1]).sum() for g in grads.values()), 1)
         share = keep if i == 0 else None
@@ -210,7 +210,7 @@ def step(call: Call, now: Weights, held: Weights, rule: Weights, t: int) -> tupl
                     gram=gram,
                     count=rule.get("rule.count"),
                     params={p: y[:, t] for p, y in call.rule_params.items()},
-                    pair=(k[:, 0], v[:, 0]),
+                    vectors={"k": k[:, 0], "v": v[:, 0], **layers[n]},
                 )
                 rule |= {f"rule.{s}.{n}": y for s, y in after.items()}
             else:
@@ -222,6 +222,17 @@ def step(call: Call, now: Weights, held: Weights, rule: Weights, t: int) -> tupl
                     delta = delta - rate * (x @ gram)
             now[n] = base + delta
     return now, rule
+
+
+def inputs(
+    write: Write, taps: Sequence[Tap], errors: Sequence[Tensor], grads: Weights
+) -> dict[str, dict[str, Tensor]]:
+    """Of each part, the layer's input x (B, H, I) and the error at its output (B, H, O); grad = error x^T."""
+    found = {name: {"x": torch.ones_like(g[..., :1]), "error": g} for name, g in grads.items()}
+    for layer, (a, _), e in zip(write.form.layers, taps, errors, strict=True):
+        if not isinstance(write.form, Vector):
+            found[layer.weight] = {"x": a[:, 0], "error": e[:, 0].detach() if write.meta == "first_order" else e[:, 0]}
+    return found
 
 
 def start_of(call: Call, part: str) -> Tensor | None:

@@ -24,13 +24,14 @@ def stepped(
     gram: Tensor | None = None,
     count: Tensor | None = None,
     params: Mapping[str, Tensor] | None = None,
-    pair: tuple[Tensor, Tensor] | None = None,
+    vectors: Mapping[str, Tensor] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Delta of one part, and the rule's states of it after the step; what `state` lacks is zero.
 
     grad, weight, kept (the state after retention), start, states: (..., O, I), or (..., O) where the part is a `vector`
     lr, params: numbers, one a head or one for all.  retain: likewise, or one a key channel (..., I); None keeps all
-    gram (..., I, I) of the layer's inputs, 0 where it has none; count (B,); pair: k (..., I) and v (..., O)
+    gram (..., I, I) of the layer's inputs, 0 where it has none; count (B,)
+    vectors: of one pair, k, v and the layer's x (..., I), error (..., O); a bias or vector has the input 1
     """
 
     def matrix(x: Tensor) -> Tensor:
@@ -46,7 +47,6 @@ def stepped(
     share = number(1.0) if retain is None else number(retain)
     if retain is not None and retain.dim() > grad.dim() - axes:  # one a key channel
         share = retain.unsqueeze(-1 if vector else -2)
-    columns = {} if pair is None else {"k": pair[0].unsqueeze(-1), "v": pair[1].unsqueeze(-1)}
     delta, after = rule(
         grad=g,
         weight=matrix(weight),
@@ -57,7 +57,7 @@ def stepped(
         gram=gram,
         count=None if count is None else count.to(g.dtype).view(-1, *(1,) * (g.dim() - 1)),
         state=Zeros(g, {name: matrix(x) for name, x in state.items()}),
-        **columns,
+        **{name: x.unsqueeze(-1) for name, x in (vectors or {}).items()},
         **{name: number(x) for name, x in (params or {}).items()},
     )
     return (delta.squeeze(-1), {name: x.squeeze(-1) for name, x in after.items()}) if vector else (delta, after)

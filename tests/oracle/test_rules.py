@@ -21,6 +21,7 @@ from nlc.graph.nodes import Rule
 from nlc.interpret.rules import Carried, mentions, run_rule
 from nlc.source import Position, place_from
 from nlc.spec import loads, rules
+from nlc.spec.rulebook import RuleBook
 from runtime.level import Level, Weights
 
 CALLS = [*rules(), "momentum(nesterov=true)", "m3(ema=true, period=3)", "m3(alpha=0)", "muon(nesterov=false)"]
@@ -32,7 +33,7 @@ def made(text: str) -> tuple[Rule, dict[str, Any]]:
     """A rule as a spec calls it, and the parameters given."""
     at = Position("here.yaml", 1, 1)
     said = Said(text, at, place_from(at, text), True)
-    rule, _, _ = choices.rule(said, None, {}, lambda p: pytest.fail(p), Reporter())
+    rule, _, _ = choices.rule(said, None, {}, lambda p: pytest.fail(p), Reporter(), RuleBook())
     return rule, {p.name: p.number for p in rule.params}
 
 
