@@ -23,7 +23,7 @@ from codegen.layout import fit, wrapped
 from nlc import equations as eq
 from nlc.graph.nodes import Rule, RuleLevel
 from nlc.operator_shapes import Shape
-from nlc.rule_shapes import SEEN, shape_of
+from nlc.rule_shapes import SEEN, entrywise, shape_of
 
 ARGUMENTS = ("grad", "weight", "kept", "start", "lr", "retain", "gram", "k", "v", "x", "error", "count", "state")
 ENTRY = ("exp", "log", "sqrt", "tanh", "abs", "sign", "sigmoid", "relu")  # torch.<name>, entry by entry
@@ -32,7 +32,6 @@ PLAIN = ("exp", "log", "sqrt", "tanh")  # math.<name> of a plain number
 REDUCED = {"sum": "sum", "mean": "mean", "min": "amin", "max": "amax"}
 STRENGTH = {"+": 1, "-": 1, "*": 2, "/": 2, "@": 2, "**": 4}
 NEGATED = 3
-WHOLE = frozenset("@ transpose newton_schulz norm sum mean outer trace eye index l2norm softmax poly concat".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +77,6 @@ def states(rule: Rule) -> tuple[str, ...]:
     return (*(name for level in rule.levels for name in level.state), *sums)
 
 
-def entrywise(rule: Rule) -> bool:
-    """Whether the program treats every entry of a weight alike: no product, no sum, no size."""
-    program = [part for level in rule.levels for line in level.do for part in eq.walk(line.value)]
-    used = {part.func for part in program if isinstance(part, eq.Call)}
-    used |= {part.op for part in program if isinstance(part, eq.Binary)}
-    extremes = any(isinstance(p, eq.Call) and p.func in ("min", "max") and len(p.args) == 1 for p in program)
-    read = {part.id for part in program if isinstance(part, eq.Name)}
-    return not extremes and not used & WHOLE and not read & {"rows", "cols", "gram", "k", "v", "x", "error"}
-
-
 class Writer:
     """Writes one rule; remembers the shape of each name, and what must be imported."""
 
@@ -129,7 +118,7 @@ class Writer:
             lines=tuple(line for line in lines for line in fitted(line)),
             state=kept,
             parameters=tuple(moving),
-            entrywise=entrywise(self.rule),
+            entrywise=entrywise(self.rule.levels),
             starts=bool(re.search(r"\bstart\b", text)),
             ops=tuple(sorted(self.ops)),
         )

@@ -9,8 +9,8 @@ With one pair, grad = outer(error, x): x is the layer's input and error that at 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
 
 from nlc import equations as eq
 from nlc.constants import constant
@@ -26,6 +26,9 @@ SEEN: dict[str, Shape] = {
     "lr": (), "retain": (), "count": (), "rows": (), "cols": (),
 }  # fmt: skip
 REFUSED = ("split", "heads", "merge", "dropout", "rope")  # axes that a matrix does not have, and chance
+WHOLE = frozenset(  # what looks at a whole matrix, or at a part of one
+    "@ [] transpose newton_schulz norm sum mean outer trace eye index l2norm softmax poly concat".split()
+)
 
 
 class Misfit(Exception):
@@ -40,6 +43,24 @@ def operators() -> tuple[str, ...]:
     """What a rule may call: operators without weights, and without memory of earlier tokens."""
     usable = [name for name in CALLABLE if not OPERATORS[name].suffixes({}) and not OPERATORS[name].register]
     return tuple(name for name in usable if name not in REFUSED)
+
+
+class Program(Protocol):
+    """A level of a rule, of a spec or of a graph."""
+
+    @property
+    def do(self) -> tuple[Any, ...]: ...
+
+
+def entrywise(levels: Iterable[Program]) -> bool:
+    """Whether a rule treats every entry of a weight alike: no product, no sum, no size."""
+    program = [part for level in levels for line in level.do for part in eq.walk(line.value)]
+    used = {part.func for part in program if isinstance(part, eq.Call)}
+    used |= {part.op for part in program if isinstance(part, eq.Binary)}
+    used |= {"[]" for part in program if isinstance(part, eq.Slice) and not isinstance(part.value, eq.Name)}
+    extremes = any(isinstance(p, eq.Call) and p.func in ("min", "max") and len(p.args) == 1 for p in program)
+    read = {part.id for part in program if isinstance(part, eq.Name)}
+    return not extremes and not used & WHOLE and not read & {"rows", "cols", "gram", "k", "v", "x", "error"}
 
 
 def shape_of(tree: eq.Expr, shapes: Mapping[str, Shape]) -> Shape:

@@ -13,7 +13,7 @@ from typing import Any
 
 from nlc.diagnostics import suggest
 from nlc.source import Mapping, Scalar, Sequence, Tree, line_of
-from nlc.spec import Spec
+from nlc.spec import RuleSpec, Spec
 from nlc.spec.architecture import Fields
 from nlc.spec.resolve import to_yaml
 
@@ -40,6 +40,11 @@ def written_text(spec: Spec) -> str:
         return yaml_text(as_written(spec)).rstrip("\n")
     lines = (line_of(spec.source, n) for n in count(1))
     return "\n".join(_until_none(lines)).rstrip("\n")
+
+
+def rule_text(rule: RuleSpec) -> str:
+    """A rule's file as it stands."""
+    return "\n".join(_until_none(line_of(rule.at.file, n) for n in count(1))).rstrip("\n")
 
 
 def yaml_text(data: dict[str, Any]) -> str:

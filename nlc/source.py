@@ -112,3 +112,14 @@ def place_from(at: Position, text: str) -> Place:
         return Position(at.file, at.line + row, at.column + offset - starts[row], length)
 
     return place
+
+
+def plain(tree: Tree) -> Any:
+    """A tree as Python values.  Keys without a value are left out (they are reported)."""
+    match tree:
+        case Mapping(entries, _):
+            return {key: plain(entry.value) for key, entry in entries.items() if not (isinstance(entry.value, Scalar) and entry.value.value is None)}
+        case Sequence(items, _):
+            return [plain(item) for item in items]
+        case Scalar(value=value):
+            return value

@@ -30,6 +30,7 @@ class Weight:
     value: nn.Parameter
     decays: bool
     state: dict[str, Tensor] = field(default_factory=dict)
+    gram: Tensor | None = None  # of its layer's inputs x since the last update: sum of x x^T, weighed as its gradient is
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class Stack:
             state={name: self.joined(parts) for name, parts in states.items()},
             **given,
             **({} if start is None else {"start": self.joined(start)}),
+            **({} if self.pieces[0][0].gram is None else {"gram": self.joined([gram_of(w) for w, _ in self.pieces])}),
         )
         torch._foreach_add_(weights, list(self.apart(delta.to(weights[0].dtype), weights)))
         for name, parts in states.items():
@@ -128,3 +130,9 @@ def split(x: Tensor, like: Sequence[Tensor]) -> Sequence[Tensor]:
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
+
+
+def gram_of(weight: Weight) -> Tensor:
+    gram = weight.gram
+    assert gram is not None
+    return gram.to(at_least_float32(gram.dtype))

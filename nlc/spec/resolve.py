@@ -15,10 +15,8 @@ from typing import Any
 from nlc.equations import parse_call
 from nlc.source import Position
 from nlc.spec.architecture import Architecture, Fields, Level, MemoryFields, Run
-from nlc.spec.rule import RuleSpec
 from nlc.spec.rulebook import RuleBook
 from nlc.spec.settings import FILE
-from nlc.spec.types import plain
 from nlc.spec.view import Spec
 
 DEFAULTS: dict[str, Any] = {
@@ -48,7 +46,7 @@ def resolved(spec: Spec) -> dict[str, Any]:
         data["forms"] = {name: form.model_dump() for name, form in model.forms.items()}
     data["levels"] = [_level(level, spec.rules) for level in model.levels]
     if own := spec.rules.mine():
-        data["rules"] = {name: _rule(rule) for name, rule in own.items()}
+        data["rules"] = {name: rule.written() for name, rule in own.items()}
     for section in ("stack", "block", "blocks", "outputs"):
         if value := getattr(model, section):
             data[section] = value
@@ -123,12 +121,6 @@ def _level(level: Level, rules: RuleBook) -> dict[str, Any]:
     return {key: data[key] for key in order if key in data} | {
         "memories": {name: {key: own[key] for key in order if key in own} for name, own in memories.items()}
     }
-
-
-def _rule(rule: RuleSpec) -> dict[str, Any]:
-    """A rule of the spec's own as it is written, whichever file that is in."""
-    written: dict[str, Any] = {} if rule.tree is None else plain(rule.tree)
-    return {key: value for key, value in written.items() if key in ("doc", "params", "ranges", "levels")}
 
 
 def _fill(data: dict[str, Any], said: dict[str, Any], kind: str) -> None:

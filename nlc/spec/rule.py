@@ -18,12 +18,13 @@ from functools import lru_cache
 from math import inf
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from nlc.diagnostics import Reporter, SpecError, suggest
 from nlc.equations import Assign, Name, names, parse_block, to_text
 from nlc.operator_shapes import Shape, show
 from nlc.rule_shapes import SEEN, Misfit, shape_of, worded
-from nlc.source import Mapping, Position, Scalar, Sequence, Tree
+from nlc.source import Mapping, Position, Scalar, Sequence, Tree, plain
 from nlc.spec.text import parse, read
 
 SHIPPED = Path(__file__).resolve().parents[2] / "specs"
@@ -82,6 +83,11 @@ class RuleSpec:
     levels: tuple[RuleProgram, ...]
     at: Position
     tree: Mapping | None = field(default=None, compare=False, repr=False)  # as it is written
+
+    def written(self) -> dict[str, Any]:
+        """The rule as plain data, as a spec has it under `rules:`."""
+        written: dict[str, Any] = {} if self.tree is None else plain(self.tree)
+        return {key: value for key, value in written.items() if key in ("doc", "params", "ranges", "levels")}
 
 
 def rules() -> tuple[str, ...]:
