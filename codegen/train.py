@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from codegen.layout import WIDTH, wrapped
-from codegen.names import class_name
+from codegen.names import class_name, function_name
 from codegen.owned import Owned
 from codegen.rules import RuleView, rule_view, safe
 from codegen.write import render
 from codegen.writing import call, distinct, literal, margin, quoted, strings
 from nlc.diagnostics import CompilerBug, Diagnostic, SpecError
 from nlc.graph.graph import Graph
+from nlc.graph.layers import layers
 from nlc.graph.nodes import Carry, Level, Memory, Period, Rule, Unit
+from nlc.graph.specialise import reads
 from nlc.source import Position
 
 USED = """
@@ -81,7 +83,9 @@ def view(graph: Graph, *, header: Sequence[str], digest: str) -> TrainView:
     made = {
         level.id: StepLevel(
             variable=variables[level.name],
-            making=making(level, owned, updates[key(level)], variables[level.name], rest=level is largest_last[-1]),
+            making=making(
+                graph, level, owned, updates[key(level)], variables[level.name], rest=level is largest_last[-1]
+            ),
             firing=firing(graph, level, updates[key(level)], variables[level.name]),
         )
         for level in outer
@@ -105,7 +109,7 @@ def view(graph: Graph, *, header: Sequence[str], digest: str) -> TrainView:
         variables=order,
         unpacked=order if len(outer) > 1 else f"[{order}]",
         loop=loop(graph, outer, order),
-        loss=loss(graph, arguments),
+        loss=loss(graph, arguments, [variables[level.name] for level in outer if looks(level)]),
     )
 
 
@@ -200,11 +204,13 @@ def dtype(graph: Graph) -> str:
     return ".to(torch.float64)" if graph.run.precision == "float64" else ""
 
 
-def loss(graph: Graph, arguments: str) -> tuple[str, ...]:
-    """The forward pass, under autocast where the spec asks for bfloat16."""
+def loss(graph: Graph, arguments: str, looking: Sequence[str]) -> tuple[str, ...]:
+    """The forward pass, under autocast where the spec asks for bfloat16; `looking`: levels whose rule sees inputs."""
     half = graph.run.precision == "bfloat16"
-    code = margin(f"{'    ' * (3 + half)}loss, state = model.loss({arguments})", ticks(graph))
-    return ("            with run.autocast():  # matrix products in bfloat16", code) if half else (code,)
+    around = ["run.autocast()"] * half + [f"{level}.inputs(y_BT)" for level in looking]
+    code = margin(f"{'    ' * (3 + bool(around))}loss, state = model.loss({arguments})", ticks(graph))
+    said = ["matrix products in bfloat16"] * half + ["the rule sees the layers' inputs"] * bool(looking)
+    return (f"            with {', '.join(around)}:  # {'; '.join(said)}", code) if around else (code,)
 
 
 def rule_of(level: Level) -> Rule:
@@ -230,7 +236,9 @@ def functions(graph: Graph, outer: Sequence[Level]) -> Mapping[Any, RuleView]:
     for level in outer:
         if key(level) not in found:
             rule = rule_of(level)
-            name = distinct([rule.name], TAKEN | {u.name for u in found.values()})[rule.name]
+            taken = TAKEN | {u.name for u in found.values()}
+            wanted = f"{rule.name}_{function_name(level.name.split('.')[-1])}" if rule.name in taken else rule.name
+            name = distinct([wanted], taken)[wanted]
             found[key(level)] = rule_view(rule, name, inside=False)
     return found
 
@@ -242,13 +250,23 @@ def weights(outer: Sequence[Level], owned: Owned) -> tuple[str, ...]:
     return (*lines, *call("weights.freeze", [quoted(name) for name in orphans], 1)) if orphans else lines
 
 
-def making(level: Level, owned: Owned, rule: RuleView, variable: str, rest: bool) -> tuple[str, ...]:
+def looks(level: Level) -> bool:
+    """Its rule sees the inputs of the layers that it updates."""
+    return "gram" in reads(rule_of(level))
+
+
+def making(graph: Graph, level: Level, owned: Owned, rule: RuleView, variable: str, rest: bool) -> tuple[str, ...]:
     """slow = Level("cms.slow", weights.take("blocks.*.cms.slow.*"), state=("m", "v2"))"""
     names = ("*",) if rest else owned.patterns(owned.by(level.id))
     taken = "\n".join(call("weights.take", [quoted(name) for name in names], 0))
     kept = (*rule.state, *["start"] * rule.starts)
     state = [f"state={strings(kept, 60)}"] if kept else []
     state += ["entrywise=True"] * rule.entrywise
+    if looks(level):
+        known = owned.patterns(
+            owned.by(level.id) & owned.named({id for id, hidden in layers(graph).items() if not hidden})
+        )
+        state.append(f"layers={strings(known, 60)}")
     lines = call(f"{variable} = Level", [quoted(level.name), taken, *state], 1)
     return (margin(lines[0], "all that is left"), *lines[1:]) if rest else lines
 

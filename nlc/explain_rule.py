@@ -8,8 +8,8 @@ from typing import Any
 from nlc.equations import to_text
 from nlc.graph.choices import rule_of
 from nlc.graph.linearity import linear
-from nlc.graph.memories import reads
 from nlc.graph.nodes import Rule
+from nlc.graph.specialise import reads
 from nlc.rule_shapes import entrywise
 from nlc.spec import RuleSpec
 

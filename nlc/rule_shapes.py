@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from nlc import equations as eq
 from nlc.constants import constant
+from nlc.equations import Binary, Boolean, Call, Compare, Expr, Name, Number, Slice, Unary, names, to_text, walk
 from nlc.operator_shapes import Shape, ShapeError
 from nlc.operators import BY_SYMBOL, CALLABLE, OPERATORS
 from nlc.source import Position
@@ -54,39 +54,39 @@ class Program(Protocol):
 
 def entrywise(levels: Iterable[Program]) -> bool:
     """Whether a rule treats every entry of a weight alike: no product, no sum, no size."""
-    program = [part for level in levels for line in level.do for part in eq.walk(line.value)]
-    used = {part.func for part in program if isinstance(part, eq.Call)}
-    used |= {part.op for part in program if isinstance(part, eq.Binary)}
-    used |= {"[]" for part in program if isinstance(part, eq.Slice) and not isinstance(part.value, eq.Name)}
-    extremes = any(isinstance(p, eq.Call) and p.func in ("min", "max") and len(p.args) == 1 for p in program)
-    read = {part.id for part in program if isinstance(part, eq.Name)}
+    program = [part for level in levels for line in level.do for part in walk(line.value)]
+    used = {part.func for part in program if isinstance(part, Call)}
+    used |= {part.op for part in program if isinstance(part, Binary)}
+    used |= {"[]" for part in program if isinstance(part, Slice) and not isinstance(part.value, Name)}
+    extremes = any(isinstance(p, Call) and p.func in ("min", "max") and len(p.args) == 1 for p in program)
+    read = {part.id for part in program if isinstance(part, Name)}
     return not extremes and not used & WHOLE and not read & {"rows", "cols", "gram", "k", "v", "x", "error"}
 
 
-def shape_of(tree: eq.Expr, shapes: Mapping[str, Shape]) -> Shape:
+def shape_of(tree: Expr, shapes: Mapping[str, Shape]) -> Shape:
     """The shape of an expression; names are those of `shapes`.  Raises Misfit."""
     match tree:
-        case eq.Name(id=name, at=at):
+        case Name(id=name, at=at):
             if name not in shapes:
                 raise Misfit(at, f"'{name}' is a list of numbers", f"take one: {name}[0]; or all: a, b = {name}")
             return shapes[name]
-        case eq.Number() | eq.Boolean():
+        case Number() | Boolean():
             return ()
-        case eq.Slice(value=eq.Name(id=name), single=True) if name not in shapes:
+        case Slice(value=Name(id=name), single=True) if name not in shapes:
             return ()  # one of a list of numbers
-        case eq.Slice(value=value, start=start, stop=stop, single=single, at=at):
+        case Slice(value=value, start=start, stop=stop, single=single, at=at):
             bounds = {"start": _number(start), "stop": _number(stop), "single": single}
             return _applied("slice", (shape_of(value, shapes),), bounds, at)
-        case eq.Unary(value=value):
+        case Unary(value=value):
             return shape_of(value, shapes)
-        case eq.Binary(op=op, left=left, right=right, at=at) | eq.Compare(op=op, left=left, right=right, at=at):
+        case Binary(op=op, left=left, right=right, at=at) | Compare(op=op, left=left, right=right, at=at):
             return _applied(BY_SYMBOL[op], (shape_of(left, shapes), shape_of(right, shapes)), {}, at)
-        case eq.Call():
+        case Call():
             return _called(tree, shapes)
-    raise Misfit(tree.at, f"'{eq.to_text(tree)}' has no place in a rule's program")
+    raise Misfit(tree.at, f"'{to_text(tree)}' has no place in a rule's program")
 
 
-def _called(tree: eq.Call, shapes: Mapping[str, Shape]) -> Shape:
+def _called(tree: Call, shapes: Mapping[str, Shape]) -> Shape:
     operator = OPERATORS.get(tree.func)
     if operator is None or tree.func not in operators():
         raise Misfit(tree.at, f"'{tree.func}' in a rule", f"a rule may call {', '.join(operators())}")
@@ -103,11 +103,11 @@ def _called(tree: eq.Call, shapes: Mapping[str, Shape]) -> Shape:
     return _applied(tree.func, tuple(shape_of(value, shapes) for value in operands), options, tree.at)
 
 
-def _number(tree: eq.Expr | None) -> Any:
+def _number(tree: Expr | None) -> Any:
     """A static argument at the sizes that stand for any; a parameter of the rule counts as 1."""
     if tree is None:
         return None
-    found = constant(tree, SIZES | {name: 1 for name in eq.names(tree) if name not in SIZES})
+    found = constant(tree, SIZES | {name: 1 for name in names(tree) if name not in SIZES})
     return int(found) if isinstance(found, float) and found.is_integer() else found
 
 

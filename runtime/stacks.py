@@ -30,7 +30,8 @@ class Weight:
     value: nn.Parameter
     decays: bool
     state: dict[str, Tensor] = field(default_factory=dict)
-    gram: Tensor | None = None  # of its layer's inputs x since the last update: sum of x x^T, weighed as its gradient is
+    gram: Tensor | None = None  # sum of x x^T over its layer's inputs since the last update, weighed as its gradient is
+    step: Tensor | None = None  # the same of a step that does not count yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class Stack:
         grads = [view(weight.value.grad).to(dtype) for weight, view in self.pieces if weight.value.grad is not None]
         states = {name: [view(w.state[name]) for w, view in self.pieces] for name in self.pieces[0][0].state}
         start = states.pop("start", None)
+        grams = [weight.gram for weight, _ in self.pieces if weight.gram is not None]
         whole = self.joined(weights).to(dtype)
         delta, after = rule(
             grad=self.joined(grads),
@@ -60,7 +62,7 @@ class Stack:
             state={name: self.joined(parts) for name, parts in states.items()},
             **given,
             **({} if start is None else {"start": self.joined(start)}),
-            **({} if self.pieces[0][0].gram is None else {"gram": self.joined([gram_of(w) for w, _ in self.pieces])}),
+            **({} if not grams else {"gram": self.joined(grams)}),
         )
         torch._foreach_add_(weights, list(self.apart(delta.to(weights[0].dtype), weights)))
         for name, parts in states.items():
@@ -132,7 +134,7 @@ def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def gram_of(weight: Weight) -> Tensor:
-    gram = weight.gram
-    assert gram is not None
-    return gram.to(at_least_float32(gram.dtype))
+def no_gram(weight: Weight) -> Tensor:
+    """Of a weight that multiplies nothing, or has not yet: (..., cols, cols)."""
+    like = matrix(weight.value.detach())
+    return like.new_zeros(*like.shape[:-2], like.shape[-1], like.shape[-1], dtype=at_least_float32(like.dtype))

@@ -55,7 +55,9 @@ def compile_(
 
 
 def verify(
-    specs: Annotated[list[str] | None, typer.Argument(metavar="SPEC", help="Paths or shipped names, of specs or rules.")] = None,
+    specs: Annotated[
+        list[str] | None, typer.Argument(metavar="SPEC", help="Paths or shipped names, of specs or rules.")
+    ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every shipped spec and rule.")] = False,
     chunk: Annotated[
         list[int] | None, typer.Option("--chunk", min=1, help="Chunk lengths to verify at; 16, 1 and 64 otherwise.")

@@ -138,7 +138,9 @@ def graph(
 
 
 def explain(
-    what: Annotated[str, typer.Argument(metavar="SPEC|CODE", help="A spec, a rule, or a diagnostic code such as NLC0301.")],
+    what: Annotated[
+        str, typer.Argument(metavar="SPEC|CODE", help="A spec, a rule, or a diagnostic code such as NLC0301.")
+    ],
     after: AfterOption = None,
     target: TargetOption = Target.CPU,
     set_: SetOption = None,
@@ -195,7 +197,9 @@ def rule_in(argument: str, chosen: dict[str, str | object]) -> RuleSpec | None:
 
     rule = find_rule(argument)
     if rule is not None and chosen:
-        raise Stop(Status.USAGE, f"{argument} is a rule, which takes no --set: a level that names it gives its parameters")
+        raise Stop(
+            Status.USAGE, f"{argument} is a rule, which takes no --set: a level that names it gives its parameters"
+        )
     return rule
 
 

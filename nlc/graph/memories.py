@@ -16,13 +16,14 @@ from typing import Any
 
 from nlc.constants import constant
 from nlc.diagnostics import Reporter
-from nlc.equations import Call, Expr, Number, names, parse_expression, walk
+from nlc.equations import Call, Expr, Number, parse_expression, walk
 from nlc.graph import choices
 from nlc.graph.choices import guarded
 from nlc.graph.declare import DeclaredLevel, DeclaredMemory, Said
 from nlc.graph.lower import Lowering, weight_id
 from nlc.graph.nodes import Carry, Form, Init, Memory, Meta, Objective, Rule, Tail, Unit, Weight
 from nlc.graph.scope import Place
+from nlc.graph.specialise import reads
 from nlc.graph.static import Refused, above_0, size
 from nlc.source import Place as Where
 from nlc.source import Position
@@ -185,7 +186,12 @@ class Blocks:
 
         def make() -> tuple[Rule, str]:
             rule, lr, default = choices.rule(
-                said, self.lowered[kind], self.sizes, lambda p: self.place(kind, f"{base}.{p}"), self.report, self.spec.rules
+                said,
+                self.lowered[kind],
+                self.sizes,
+                lambda p: self.place(kind, f"{base}.{p}"),
+                self.report,
+                self.spec.rules,
             )
             if lr is not None:
                 rate = self.lower(kind, lr, f"{base}.lr")
@@ -380,10 +386,10 @@ def outer_level(blocks: Blocks, level: DeclaredLevel) -> tuple[Rule | None, floa
 
 
 def _gradient_alone(rule: Rule, at: Position, report: Reporter) -> None:
-    """A level that counts steps hands its rule a gradient, and no inputs of a layer."""
-    for name in sorted(reads(rule) & {"gram", "k", "v", "x", "error"}):
-        message = f"rule '{rule.name}' reads '{name}', which a level that counts steps does not have yet"
-        hint = "use it at a level that counts tokens, or a rule of the gradient alone: gd, momentum, adamw"
+    """A level that counts steps hands its rule sums over the tokens of its steps."""
+    for name in sorted(reads(rule) & {"k", "v", "x", "error"}):
+        message = f"rule '{rule.name}' reads '{name}', of one pair, and a step's gradient is a sum of many"
+        hint = "use it at a level that counts tokens, every: 1 token"
         report.error("NLC1001", at, message, hint)
 
 
@@ -392,18 +398,15 @@ def _of_one_pair(memory: DeclaredMemory, values: FieldValues, report: Reporter) 
     rule, asked = values.rule, sorted(reads(values.rule) & {"k", "v", "x", "error"})
     matrix = str(memory.get("form", "")).strip() == "matrix"
     if asked and (memory.period.count > 1 or values.objective.kind == "loss"):
-        message = f"memory '{memory.id}': rule '{rule.name}' reads '{asked[0]}', of one pair, and is given a sum of many"
+        message = (
+            f"memory '{memory.id}': rule '{rule.name}' reads '{asked[0]}', of one pair, and is given a sum of many"
+        )
         report.error("NLC1001", memory.where("rule"), message, "every: 1 token, with an objective of its own")
     elif {"k", "v"} & set(asked) and not matrix:
-        message = f"memory '{memory.id}': rule '{rule.name}' reads '{asked[0]}', and only a matrix is as wide as its pair"
+        message = (
+            f"memory '{memory.id}': rule '{rule.name}' reads '{asked[0]}', and only a matrix is as wide as its pair"
+        )
         report.error("NLC0410", memory.where("rule"), message, "x and error are those of each layer")
-
-
-def reads(rule: Rule) -> set[str]:
-    """What a rule reads of what it is given."""
-    read = {name for level in rule.levels for line in level.do for name in names(line.value)}
-    own = {name for level in rule.levels for name in (*level.state, *(t for line in level.do for t in line.targets))}
-    return read - own
 
 
 def _objective_word(level: DeclaredLevel, fields: dict[str, Said]) -> str:

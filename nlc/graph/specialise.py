@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from nlc.constants import constant
-from nlc.equations import Assign, Binary, Call, Compare, Expr, ListOf, Slice, Unary
+from nlc.equations import Assign, Binary, Call, Compare, Expr, ListOf, Slice, Unary, names
+from nlc.graph.nodes import Rule
 
 
 def specialise(do: tuple[Assign, ...], params: Mapping[str, Any]) -> tuple[Assign, ...]:
@@ -38,3 +39,10 @@ def _chosen(tree: Expr, known: Mapping[str, Any]) -> Expr:
         case ListOf():
             return replace(tree, items=tuple(_chosen(item, known) for item in tree.items))
     return tree
+
+
+def reads(rule: Rule) -> set[str]:
+    """What a rule reads of what it is given."""
+    read = {name for level in rule.levels for line in level.do for name in names(line.value)}
+    own = {name for level in rule.levels for name in (*level.state, *(t for line in level.do for t in line.targets))}
+    return read - own

@@ -210,7 +210,7 @@ def apply_rule(
 
 
 def layer_of(memory: Memory, learned: Surprise, name: str) -> dict[str, Tensor]:
-    """A layer's input x and the error at its output, of one pair: grad = error x^T.  Else a bias or vector, of input 1."""
+    """Of one pair, a layer's input x and the error at its output: grad = error x^T.  A bias or vector has input 1."""
     if not learned.pair:
         return {}
     grad, x = learned.grad[name], learned.inputs.get(name)

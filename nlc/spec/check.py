@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import PurePath
 from typing import Any
 
@@ -40,7 +41,7 @@ def check(spec: Spec, report: Reporter) -> None:
         else:
             _selection(spec, level, report)
     for name in spec.rules.written():
-        _try(report, lambda name=name: spec.rules.load(name))
+        _try(report, partial(spec.rules.load, name))
     _unused(spec, report)
 
 

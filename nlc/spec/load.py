@@ -12,8 +12,8 @@ from pathlib import Path
 from nlc.diagnostics import Reporter
 from nlc.source import Mapping
 from nlc.spec.extends import find, whole, without_notes
-from nlc.spec.settings import apply
 from nlc.spec.rulebook import RuleBook
+from nlc.spec.settings import apply
 from nlc.spec.text import parse
 from nlc.spec.types import typed
 from nlc.spec.view import Spec

@@ -152,7 +152,7 @@ def _default(spec: Spec, parts: list[str]) -> Any:
     level = spec.model.level(parts[1])
     memory = level.memories[parts[3]] if len(parts) > 3 and isinstance(level.memories, dict) else level
     if parts[-1] == "rate":
-        lr = _lr(memory.rule or level.rule or DEFAULTS["rule"])
+        lr = _lr(memory.rule or level.rule or DEFAULTS["rule"], spec.rules)
         return "none: the rule's lr is given" if lr is None else f"{lr} (the rule's lr)"
     if parts[-1] == "start" and (memory.carry or level.carry) == "model":
         return "random"

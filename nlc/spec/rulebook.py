@@ -90,7 +90,9 @@ class RuleBook:
             raise refused("NLC0207", value.at, f"'{value.text}' is outside the spec's folder", hint)
         if not path.is_file():
             near = [str(p.relative_to(root)) for p in sorted(path.parent.glob("*.yaml"))[:50]]
-            raise refused("NLC0208", value.at, f"no file '{value.text}' for the rule '{name}'", suggest(value.text, near))
+            raise refused(
+                "NLC0208", value.at, f"no file '{value.text}' for the rule '{name}'", suggest(value.text, near)
+            )
         return rule_from(tree_of(path, f"{self.shown}{value.text}"), name)
 
 
@@ -121,4 +123,3 @@ def find_rule(argument: str) -> RuleSpec | None:
     text = read(path, argument, report)
     tree = parse(text, argument, report) if text is not None else None
     return rule_from(tree) if isinstance(tree, Mapping) and "rule" in tree.entries else None
-

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from codegen.rules import RuleView, rule_view
 from nlc.compile import compile
 from nlc.graph.choices import rule_of
-from nlc.graph.memories import reads
 from nlc.graph.nodes import Rule
+from nlc.graph.specialise import reads
 from nlc.interpret.rules import Carried, mentions, run_rule
 from nlc.spec import RuleSpec, loads
 from nlc.spec.resolve import to_yaml
@@ -28,7 +28,7 @@ from nlc.verify.judge import FLOAT32, FLOAT64, Outcome, Report, judge
 from runtime.level import Level, Weights
 
 UPDATES = 23  # more than twice the longest period of a shipped rule
-RATE = 0.05
+RATE = 0.01
 SHAPES = {"a": (4, 3), "b": (4, 3), "tall": (6, 2), "wide": (2, 5), "heads": (2, 3, 4), "bias": (4,), "number": ()}
 OF_ONE_PAIR = {"k", "v", "x", "error"}
 CELLS = (  # form, every, chunk
@@ -122,9 +122,7 @@ def columns(shape: tuple[int, ...]) -> int:
     return shape[-1] if len(shape) > 1 else 1
 
 
-def meaning(
-    rule: Rule, start: dict[str, Tensor], taught: list[Taught]
-) -> tuple[dict[str, Tensor], dict[str, Carried]]:
+def meaning(rule: Rule, start: dict[str, Tensor], taught: list[Taught]) -> tuple[dict[str, Tensor], dict[str, Carried]]:
     """Every weight and what the rule keeps of it after the updates, by the interpreter."""
     found, kept = {}, {}
     params = {p.name: p.number for p in rule.params}

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from runtime.ops.history import Past, past
+from runtime.ops.inputs import seen
 from runtime.precision import exact, full, wide
 
 EPS = 1e-5  # added to the biased variance by rmsnorm and layernorm
@@ -68,6 +69,7 @@ def linear(x: Tensor, W: Tensor, bias: Tensor | None = None) -> Tensor:
 
     x (B, T, *leading, in); W (*leading, out, in); bias (*leading, out).  Returns (B, T, *leading, out).
     """
+    seen(W, x)
     if W.dim() == 2:
         return wide(F.linear(x, W, bias))
     if W.shape[-2] == 1:

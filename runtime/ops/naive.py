@@ -224,9 +224,7 @@ def step(call: Call, now: Weights, held: Weights, rule: Weights, t: int) -> tupl
     return now, rule
 
 
-def inputs(
-    write: Write, taps: Sequence[Tap], errors: Sequence[Tensor], grads: Weights
-) -> dict[str, dict[str, Tensor]]:
+def inputs(write: Write, taps: Sequence[Tap], errors: Sequence[Tensor], grads: Weights) -> dict[str, dict[str, Tensor]]:
     """Of each part, the layer's input x (B, H, I) and the error at its output (B, H, O); grad = error x^T."""
     found = {name: {"x": torch.ones_like(g[..., :1]), "error": g} for name, g in grads.items()}
     for layer, (a, _), e in zip(write.form.layers, taps, errors, strict=True):
