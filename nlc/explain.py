@@ -12,6 +12,7 @@ from typing import Any
 
 from nlc.equations import names
 from nlc.graph.graph import Graph
+from nlc.graph.momenta import momenta
 from nlc.graph.nodes import (
     Carry,
     Form,
@@ -56,6 +57,14 @@ class MemoryFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class MomentumFacts:
+    of: str  # the memory, or the level of weights, whose gradients it remembers
+    rule: str
+    names: tuple[str, ...]
+    every: str
+
+
+@dataclass(frozen=True, slots=True)
 class RecurrenceFacts:
     block: str
     lowering: str
@@ -85,6 +94,7 @@ class Explanation:
     tokens_per_step: int
     levels: tuple[LevelFacts, ...]
     memories: tuple[MemoryFacts, ...]
+    momenta: tuple[MomentumFacts, ...]
     recurrences: tuple[RecurrenceFacts, ...]
     notes: tuple[str, ...]
     cost: CostFacts | None
@@ -102,6 +112,7 @@ def explain(graph: Graph) -> Explanation:
         tokens_per_step=context * graph.run.batch,
         levels=tuple(_level(graph, level) for level in graph.levels),
         memories=tuple(_memory(graph, memory) for memory in graph.of(Memory)),
+        momenta=tuple(MomentumFacts(m.of, m.rule, m.names, str(m.period)) for m in momenta(graph)),
         recurrences=tuple(
             RecurrenceFacts(r.block, r.lowering, _names(graph, r.members), r.chunk, r.block_length, r.reason, r.placed)
             for r in graph.of(Recurrence)

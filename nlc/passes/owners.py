@@ -2,8 +2,9 @@
 
 Needs: shapes (a selection may ask for the number of axes) and clocks.
 Establishes: Weight.owner and Level.weights.  A memory carried by the model is owned by its own level; every other
-weight by the first level that selects it, those with `rest` coming last.  Refuses: a weight that no level owns (in a bare program the host does), a
-level that owns nothing, a selection that takes a weight in some layers only.
+weight by the first level that selects it, those with `rest` coming last.
+Refuses: a weight that no level owns (in a bare program the host does), a level that owns nothing, a selection that
+takes a weight in some layers only.
 """
 
 from __future__ import annotations
