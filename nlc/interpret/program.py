@@ -95,6 +95,7 @@ class Interpreter:
         self.program, self.graph = program, program.graph
         self.grams: dict[str, Tensor] | None = {} if grams else None
         self.places = {place: memory for place, (_, memory) in program.registers().items()}
+        self.lanes = program.lanes()  # where pairs of attention outlive a document
 
     def resume(self, state: State | None, B: int) -> list[Sequence]:
         """One Sequence per row: as at the start, or as the state says."""
@@ -117,7 +118,8 @@ class Interpreter:
         for place in sequence.pairs:
             if row.get(place):
                 pairs = list(zip(row[place]["k"].to(DTYPE), row[place]["v"].to(DTYPE), strict=True))
-                sequence.pairs[place] = pairs[max(0, len(pairs) - sequence.clock) :]  # without the zeros in front
+                ticks = sequence.stream if place in self.lanes else sequence.clock
+                sequence.pairs[place] = pairs[max(0, len(pairs) - ticks) :]  # without the zeros in front
 
     def run(self, sequence: Sequence, fed: list[Fed]) -> Found:
         """Feed one sequence its tokens; then its part chunks and periods end as `tail:` says."""
@@ -185,7 +187,9 @@ class Interpreter:
             grads = torch.func.grad(lambda states: self.forward(sequence, fed, states)[1]["nats"])(read)
         return [
             {
-                memory.id: layer.error(memory, [g for (id, _), g in grads[layer.layer].items() if id == memory.id])
+                memory.id: layer.error(
+                    memory, [g for (id, _), g in grads[layer.layer].items() if id == (memory.of or memory.id)]
+                )
                 for memory in layer.driven()
             }
             for layer in layers
@@ -211,6 +215,8 @@ class Interpreter:
             sequence.registers[place] = register
             if memory.carry is Carry.STREAM:
                 sequence.detach(place)
+        for place in self.lanes:
+            sequence.pairs[place] = [(k.detach(), v.detach()) for k, v in sequence.pairs[place]]
 
 
 def interpret(

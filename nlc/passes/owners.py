@@ -1,8 +1,8 @@
 """Owners: the level that updates each weight.
 
 Needs: shapes (a selection may ask for the number of axes) and clocks.
-Establishes: Weight.owner and Level.weights.  A memory carried by the model is owned by its own level; every other
-weight by the first level that selects it, those with `rest` coming last.
+Establishes: Weight.owner and Level.weights.  A memory carried by the model is owned by its own level, with the starts
+that it holds for others; every other weight by the first level that selects it, those with `rest` coming last.
 Refuses: a weight that no level owns (in a bare program the host does), a level that owns nothing, a selection that
 takes a weight in some layers only.
 """
@@ -24,6 +24,8 @@ def owners(graph: Graph) -> Graph:
     for memory in graph.of(Memory):
         if memory.carry is Carry.MODEL:
             owner |= dict.fromkeys(memory.weights, memory.level)
+        elif memory.nest and graph[memory.nest].carry is Carry.MODEL:  # its start belongs to the slower memory
+            owner |= dict.fromkeys(memory.weights, graph[memory.nest].level)
     selecting = [(level, selection) for level in graph.of(Level) for selection in level.selects]
     for level, selection in sorted(selecting, key=lambda both: _is_rest(both[1])):  # stable: in the order written
         taken = [w for w in graph.of(Weight) if w.id not in owner and _takes(graph, level, selection, w, report)]
