@@ -257,33 +257,6 @@ def beta(scope: Scope, memory: Memory, name: str, factor: float) -> str:
     return number(float(param.number)) if param.value is None else scope.spread(param.value, memory.heads)
 
 
-def form_text(memory: Memory) -> str:
-    """The runtime's form: `Mlp(hidden ...)`."""
-    form = memory.form
-    match form.kind:
-        case "matrix":
-            return "Matrix()"
-        case "vector":
-            return "Vector()"
-        case "mlp":
-            options = {
-                "act": form.act,
-                "residual": form.residual,
-                "norm": form.norm,
-                "bias": form.bias,
-                "depth": form.depth,
-            }
-            given = {"act": "gelu", "residual": True, "norm": "none", "bias": False, "depth": 2}
-        case "swiglu":
-            options = {"residual": form.residual, "norm": form.norm, "bias": form.bias}
-            given = {"residual": True, "norm": "none", "bias": False}
-        case _:
-            raise KeyError(form.kind)
-    options["normalise_hidden"], given["normalise_hidden"] = memory.normalise_hidden, False
-    said = [f'{n}="{v}"' if isinstance(v, str) else f"{n}={v}" for n, v in options.items() if v != given[n]]
-    return f"{form.kind.capitalize()}({', '.join(said)})"
-
-
 def tuple_(items: list[str]) -> str:
     return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
 

@@ -12,19 +12,21 @@ from codegen.block import Emitter
 from codegen.equations import number, spec_text
 from codegen.expressions import attribute
 from codegen.fires import count_lines, in_sequence, loss_driven
+from codegen.forms import form_text
 from codegen.layout import comment, docstring_text, fit, wrapped
 from codegen.lowerings import compute
-from codegen.memories import begins, counts, form_text, log_retention, moving_params, start_parts, tuple_
+from codegen.memories import begins, counts, log_retention, moving_params, start_parts, tuple_
 from codegen.names import block_classes, class_constant, class_name, function_name, local
 from codegen.objectives import slope_name, slopes
 from codegen.places import place_of
-from codegen.rules import RuleView, rule_view, states
+from codegen.rules import RuleView, constant, rule_view, states
 from codegen.segments import learner, quoted, run_lines, write_methods
 from codegen.views import BlockView, ModelView
 from nlc.graph.flow import self_query
 from nlc.graph.graph import Graph
 from nlc.graph.linearity import linear
 from nlc.graph.nodes import Carry, Init, Input, Memory, Op, Output, Read, Recurrence, Rule, Shape, Weight, When
+from nlc.graph.remembered import state_names
 
 FROM_MODEL = (
     "LanguageModel",
@@ -60,7 +62,7 @@ def model_view(graph: Graph, header: tuple[str, ...]) -> ModelView:
         *flows,
         *(line for b in blocks for line in (*b.weights, *b.start, *b.unwritten, *b.forward, *b.writes)),
     ]
-    everything += [line for r in rules for line in r.lines]
+    everything += [line for r in rules for line in (*r.constants, *r.lines)]
     return ModelView(
         header=tuple(line for text in header for line in wrapped(text, 118)),
         doc=tuple(wrapped(docstring_text(" ".join(graph.doc.split()) or graph.name), 116)),
@@ -104,7 +106,8 @@ def _imports(text: str, bare: bool) -> tuple[str, ...]:
 
 
 OPS = frozenset(
-    "Call Learner Matrix Mlp Swiglu Vector Write apply_matrix attention causal_conv ended heads held l2norm layernorm "
+    "Call Learner Matrix Mlp Remembered Swiglu Vector Write apply_matrix attention causal_conv ended heads held l2norm "
+    "layernorm "
     "linear log_share memory merge newton_schulz norm now outer own_errors past periodic poly previous read "
     "readout rmsnorm root rope segments shared_product trace".split()
 )
@@ -317,11 +320,15 @@ def _unwritten(emitter: Emitter) -> list[str]:
 def _begin(graph: Graph, memory: Memory) -> str:
     shape = linear(memory.rule)
     options = ["hold=True"] if memory.chunk > memory.period.count else []
-    if kept := states(memory.rule):
+    own = {name for level in memory.rule.levels for m in level.memories for name in state_names(m)}
+    if kept := tuple(name for name in states(memory.rule) if name not in own):
         names = kept if needs_rule(memory) or shape is None else ("m",)
         options.append(f"rule={tuple_([quoted(s) for s in names])}")
     if counts(memory):
         options.append("count=True")
+    if own := [m for level in memory.rule.levels for m in level.memories]:
+        function = rule_names(graph)[memory.rule]
+        options.append(f"remembered={tuple_([constant(function, m) for m in own])}")
     return f"begin({', '.join(['B', start_parts(graph, memory, 'like'), *options])})"
 
 

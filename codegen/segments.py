@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from codegen.axes import Axes
 from codegen.fires import count_lines, loss_driven
+from codegen.forms import form_text
 from codegen.layout import cited, comment, fit
-from codegen.memories import begins, clock_of, counts, erases, form_text, holds, start_parts
+from codegen.memories import begins, clock_of, counts, erases, holds, start_parts
 from codegen.names import class_constant, function_name
 from codegen.places import place_of
 from nlc.graph.graph import Graph

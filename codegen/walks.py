@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from codegen.forms import form_text
 from codegen.layout import fit
 from codegen.memories import (
     attention_call,
     clock_of,
-    form_text,
     headline,
     holds,
     keep_pairs,

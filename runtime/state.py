@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,13 +13,25 @@ Clock = dict[str, int]
 
 
 def begin(
-    B: int, parts: dict[str, Tensor], hold: bool = False, rule: Iterable[str] = (), count: bool = False
+    B: int,
+    parts: dict[str, Tensor],
+    hold: bool = False,
+    rule: Iterable[str] = (),
+    count: bool = False,
+    remembered: Iterable[Any] = (),
 ) -> dict[str, Tensor]:
-    """A memory's register for B sequences that all begin from the same parts: see runtime.ops for the names."""
+    """A memory's register for B sequences that all begin from the same parts: see runtime.ops for the names.
+
+    `remembered`: the memories of its rule (runtime.ops.Remembered)."""
     now = {name: x.expand(B, *x.shape) for name, x in parts.items()}
     held = {f"held.{name}": x for name, x in now.items()} if hold else {}
     updates = {"rule.count": next(iter(now.values())).new_zeros(B)} if count else {}
-    return now | held | {f"rule.{s}.{name}": torch.zeros_like(x) for s in rule for name, x in now.items()} | updates
+    states = {f"rule.{s}.{name}": torch.zeros_like(x) for s in rule for name, x in now.items()}
+    for memory in remembered:
+        for name, x in now.items():
+            like = x.detach().unsqueeze(-1) if name.startswith("b_") or name == "m" else x.detach()
+            states |= {f"rule.{s}.{name}": first for s, first in memory.begin(like).items()}
+    return now | held | states | updates
 
 
 def over(function: Callable[[Tensor], Tensor], state: State) -> State:
