@@ -98,6 +98,7 @@ class Run:
             vocab = self.settings.vocab
             self.text = texts.load(o.data, field=o.field, tokenizer=o.tokenizer, pack=o.pack, vocab=vocab, note=note)
         texts.check(self.text, self.settings.context, self.settings.vocab)
+        self.bytes_per_token = self.text.bytes_per_token
         self.display.note(str(self.text))
         return self.text
 
@@ -283,7 +284,7 @@ class Run:
         self._write(values | inside)
         self._warn_of_memories()
         left = (self.settings.steps - self.step) * self.training / self.step
-        self.display.update(Report(self.step, self.settings.steps, loss, speed, left))
+        self.display.update(Report(self.step, self.settings.steps, loss, speed, left, self.bytes_per_token))
         self.losses, self.loss = [], loss
         self.clock, self.clocked = time.perf_counter(), self.step
 
@@ -394,7 +395,7 @@ class Run:
         assert self.metrics is not None
         try:
             title = f"{self.settings.name}, learning {self.text.source}"
-            plot.loss(self.metrics.rows, self.directory.plot, title)
+            plot.loss(self.metrics.rows, self.directory.plot, title, self.bytes_per_token)
         except ModuleNotFoundError:
             self.display.note("no loss.png: drawing it needs matplotlib")
 
