@@ -77,6 +77,7 @@ class Run:
         self.claimed: int | None = None  # a handle of the directory, in the process that writes it
         self.mirror: mirror.Mirror | None = None
         self.trends = Trends()
+        self.diverged = replay.stopped(self.directory.diverged)  # before it was resumed, at a step still to come
         self.state: Any = None  # what the last step left
         self.step = 0  # steps done
         self.running = 0  # the step that is running, from 1
@@ -223,6 +224,9 @@ class Run:
         before, self.state = self.state, self.state if self.guard.lost else state
         self.losses += [] if self.guard.bad else [loss.detach()]
         last = self.step == s.steps
+        if self.diverged and self.step >= self.diverged.step and self.processes.first:
+            replay.set_aside(self.directory, self.diverged)
+            self.diverged = None
         if self._logs(self.step):
             self._log(self._inside(seen, before))
         if last:  # `steps` does the rest
@@ -406,7 +410,7 @@ class Run:
             state = self.state if getattr(self.model, "streams", ()) else None
             step = Step(self.model, self.batch, state, self.settings.precision, self.random)
             kept = {"step": self.step, "updates": {level.name: level.count for level in self.levels}, **self.random}
-            lines += replay.keep(self.directory, step, self.levels, kept)
+            lines += replay.keep(self.directory, step, self.levels, kept, replay.Stopped(self.running, str(error)))
             lines.append(f"metrics are in {self.directory.metrics}")
         self.processes.largest(0)  # the others wait: a launcher ends all when one ends
         return "\n".join(lines)
