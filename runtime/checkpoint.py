@@ -17,6 +17,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from runtime.errors import CheckpointError, Unsaved
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+NAME = re.compile(r"step-\d+", re.ASCII)
 State = Mapping[str, Mapping[str, Tensor]]
 
 
@@ -118,7 +120,7 @@ def read(place: Path) -> Checkpoint:
 def damage(place: Path) -> str:
     """Why a checkpoint cannot be trusted; "" when it is whole."""
     if not place.is_dir():
-        return "is not there"
+        return "is a file, not a folder" if place.exists() else "is not there"
     try:
         manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
@@ -138,7 +140,12 @@ def damage(place: Path) -> str:
 
 def steps(folder: Path) -> list[Path]:
     """The checkpoints in a folder, oldest first, whole or not."""
-    return sorted(folder.glob("step-*"), key=lambda path: (len(path.name), path.name))
+    return sorted((path for path in folder.glob("step-*") if NAME.fullmatch(path.name)), key=step_of)
+
+
+def step_of(place: Path) -> int:
+    """The step that a checkpoint's name says."""
+    return int(place.name.removeprefix("step-"))
 
 
 def newest(folder: Path, warn: Callable[[str], None] = lambda message: None) -> Path:

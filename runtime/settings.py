@@ -63,7 +63,7 @@ def read(settings: Settings, arguments: Sequence[str] | None = None) -> tuple[Se
         prog="train.py", description=f"Train {settings.name}, compiled from {settings.spec}."
     )
     parser.add_argument("--steps", type=positive, default=settings.steps, help="optimiser steps (%(default)s)")
-    parser.add_argument("--seed", type=int, default=settings.seed, help="of the weights and the batches (%(default)s)")
+    parser.add_argument("--seed", type=seed, default=settings.seed, help="of the weights and the batches (%(default)s)")
     parser.add_argument("--data", type=Path, metavar="PATH",
                         help="a file, a folder, 'a/pattern*', JSON lines (Python's own source)")  # fmt: skip
     parser.add_argument("--field", metavar="NAME", help="the field of records that holds the text (text)")
@@ -119,6 +119,12 @@ def natural(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"'{text}' is not a count")
     return int(text)
+
+
+def seed(text: str) -> int:
+    if (value := natural(text)) >= 2**63:
+        raise argparse.ArgumentTypeError(f"'{text}': less than 2^63 is needed")
+    return value
 
 
 def duration(text: str) -> float:
