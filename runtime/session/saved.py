@@ -33,6 +33,7 @@ from runtime.trained import Trained
 SESSION = "session.json"
 TENSORS = "state.safetensors"
 FORMAT = 1
+OTHERS = {"training.json": "a checkpoint of a run", "lock.json": "a run", "model.py": "a package"}  # by what they hold
 MISFITS = 8  # parts of memories that are named where a state does not fit
 NEEDED = ("model", "tokens", "border", "learn", "surprise", "last", "memories", "random")
 
@@ -56,17 +57,25 @@ def write(place: Path, found: Saved) -> Path:
 
 
 def keep_others(place: Path) -> None:
-    """Raises RunError where something else than a state is in the place of one that is to be written."""
+    """Raises RunError where something else than a state is in the place of one that is to be written, or the place is
+    inside of another state, which is replaced as a whole."""
     if place.exists() and not (place / SESSION).is_file():
         raise RunError(f"'{place}' is there and is no saved state: give another name", USAGE)
+    for above in place.resolve().parents:
+        if (above / SESSION).is_file() and (above / checkpoint.MANIFEST).is_file():
+            raise RunError(
+                f"'{place}' is inside of the saved state '{above}', which goes as a whole: give another name", USAGE
+            )
 
 
 def read(place: Path) -> Saved:
     """A state whose every file is as it was written.  Raises CheckpointError naming what is not."""
     if not place.exists():
         raise CheckpointError(f"no saved state at '{place}'")
-    if place.is_dir() and not (place / SESSION).exists() and (place / "training.json").exists():
-        raise CheckpointError(f"'{place}' is a checkpoint of a run, not a saved state", USAGE)
+    if place.is_dir() and not (place / SESSION).exists():
+        for file, what in OTHERS.items():
+            if (place / file).exists():
+                raise CheckpointError(f"'{place}' is {what}, not a saved state", USAGE)
     if reason := checkpoint.damage(place):
         raise CheckpointError(f"'{place}' is no saved state: it {reason}")
     try:

@@ -165,13 +165,18 @@ class Session:
         with the token that stands before a document.
         """
         sampling = sampling or Sampling()
-        if self.stream.logits is None and count:
-            self.read(self.opening())
+        if count:
+            self.begin()
         for _ in range(count):
             assert self.stream.logits is not None
             token = sampling.draw(self.stream.logits[: self.drawable], self.generator)
             self.feed([token])
             yield token
+
+    def begin(self) -> None:
+        """Where nothing has been read, read what stands before a document."""
+        if self.stream.logits is None:
+            self.read(self.opening())
 
     def opening(self) -> Tensor:
         """What stands before a document."""

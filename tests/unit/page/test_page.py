@@ -128,7 +128,7 @@ def test_the_timeline_marks_every_update(hope: Element) -> None:
 
 
 def test_text_and_picture_count_the_same_updates(hope: Element) -> None:
-    sequence, _, steps, _ = section(hope, "time").all("svg")
+    sequence, *_ = section(hope, "time").all("svg")
     clocks = {x.one("h3").text: x.one(class_="clock").text for x in section(hope, "levels").all("article")}
     for i, (level, count) in {0: ("titans", 256), 1: ("cms.fast", 4), 2: ("cms.mid", 1)}.items():
         (clock,) = (text for name, text in clocks.items() if name.endswith(level))
