@@ -48,6 +48,7 @@ from runtime.progress import Report, display
 from runtime.schedule import due
 from runtime.settings import Settings
 from runtime.signals import Stop
+from runtime.state import settled
 from runtime.trends import Trends
 
 FINAL = 16  # times the tokens of a validation on the way are read at the end
@@ -221,6 +222,8 @@ class Run:
         s = self.settings
         self.step += 1
         seen = watch.end()
+        if state is not None and bool(getattr(self.model, "streams", False)):
+            state = settled(state)  # as it will be after a resume
         before, self.state = self.state, self.state if self.guard.lost else state
         self.losses += [] if self.guard.bad else [loss.detach()]
         last = self.step == s.steps

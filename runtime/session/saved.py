@@ -3,6 +3,9 @@
     STATE/
         state.safetensors   the registers of every memory, <place>/<part>, clocks and the token not learned from yet,
                             and the logits of the next token
+        waiting.safetensors where tokens wait for a border: they, and the registers before them and as the next token
+                            sees them, where they are not those of the state; the next token is then read to the bit
+                            as if nothing had been saved
         session.json        whose state it is; tokens read, what they taught, random numbers; nothing of this machine
         manifest.json       size and SHA-256 of each; written last
 
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,11 +31,13 @@ from runtime.errors import USAGE, CheckpointError, RunError
 from runtime.model import State
 from runtime.resume import Difference
 from runtime.session.memories import running, started
+from runtime.session.position import Waiting
 from runtime.state import short
 from runtime.trained import Trained
 
 SESSION = "session.json"
 TENSORS = "state.safetensors"
+WAITING = "waiting"
 FORMAT = 1
 OTHERS = {"training.json": "a checkpoint of a run", "lock.json": "a run", "model.py": "a package"}  # by what they hold
 MISFITS = 8  # parts of memories that are named where a state does not fit
@@ -46,6 +52,7 @@ class Saved:
     state: State
     logits: Tensor  # (vocab,) of the next token
     facts: dict[str, Any]
+    waiting: Waiting | None = None
 
 
 def write(place: Path, found: Saved) -> Path:
@@ -53,7 +60,30 @@ def write(place: Path, found: Saved) -> Path:
     keep_others(place)
     tensors = checkpoint.flat({**found.state, "next": {"logits": found.logits}})
     facts = {"format": FORMAT, "model": found.model, **found.facts}
-    return checkpoint.write_folder(place, {Path(TENSORS).stem: tensors}, {Path(SESSION).stem: facts})
+    files = {Path(TENSORS).stem: tensors}
+    if found.waiting is not None:
+        files[WAITING], facts[WAITING] = apart_of(found.waiting, tensors)
+    return checkpoint.write_folder(place, files, {Path(SESSION).stem: facts})
+
+
+def apart_of(waiting: Waiting, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
+    """What waits, as tensors, without those that are the state's; and the names of all registers."""
+    tensors, names = {"tokens": waiting.tokens}, dict[str, list[str]]()
+    for part, registers in (("learned", waiting.learned), ("seen", waiting.seen)):
+        flat = checkpoint.flat(registers)
+        names[part] = list(flat)
+        tensors |= {f"{part}/{n}": x for n, x in flat.items() if n not in state or not torch.equal(x, state[n])}
+    return tensors, names
+
+
+def waiting_of(tensors: Mapping[str, Tensor], names: Mapping[str, list[str]], state: Mapping[str, Tensor]) -> Waiting:
+    """The inverse."""
+
+    def part(which: str) -> State:
+        own = ((n, f"{which}/{n}") for n in names[which])
+        return checkpoint.nested({n: tensors[name] if name in tensors else state[n] for n, name in own})
+
+    return Waiting(tensors["tokens"], part("learned"), part("seen"))
 
 
 def keep_others(place: Path) -> None:
@@ -80,16 +110,19 @@ def read(place: Path) -> Saved:
         raise CheckpointError(f"'{place}' is no saved state: it {reason}")
     try:
         facts = json.loads((place / SESSION).read_text(encoding="utf-8"))
-        state = checkpoint.nested(load_file(place / TENSORS))
+        tensors = load_file(place / TENSORS)
+        state = checkpoint.nested(tensors)
         if facts["format"] != FORMAT:
             raise CheckpointError(f"'{place}' has format {facts['format']}; this release reads {FORMAT}", USAGE)
         logits = state.pop("next")["logits"]
+        waits = facts.pop(WAITING, None)
+        waiting = waits and waiting_of(load_file(place / f"{WAITING}.safetensors"), waits, tensors)
         model = facts.pop("model") if not (lost := [n for n in NEEDED if n not in facts]) else {}
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"cannot read '{place}': {error}") from None
     if lost:
         raise CheckpointError(f"'{place}' is no saved state: {SESSION} does not say {lost[0]}")
-    return Saved(model, state, logits, facts)
+    return Saved(model, state, logits, facts, waiting)
 
 
 def fork(place: Path, copy: Path) -> Path:
