@@ -78,11 +78,20 @@ def refuse(path: Path, found: Sequence[Difference]) -> None:
         )
 
 
-def newest(directory: RunDirectory, warn: Callable[[str], None]) -> tuple[Path, Checkpoint]:
-    """The newest whole checkpoint of a run; what a kill left half written is removed.  Raises CheckpointError."""
-    checkpoint.sweep(directory.checkpoints)
-    place = checkpoint.newest(directory.checkpoints, warn)
-    return place, checkpoint.read(place)
+def newest(directory: RunDirectory, warn: Callable[[str], None]) -> Path | None:
+    """The newest whole checkpoint of a run that this process has claimed; None where none was written yet.
+
+    What a kill left half written is put right or removed.  Raises CheckpointError where none is whole, or all are gone.
+    """
+    directory.sweep()
+    if checkpoint.steps(directory.checkpoints):
+        return checkpoint.newest(directory.checkpoints, warn)
+    saved = directory.read_lock().get("saved")
+    if saved is None and not (directory.checkpoints / checkpoint.LATEST).exists():
+        return None
+    when = "" if saved is None else f", the first of them after step {saved}"
+    lost = f"checkpoints were written to '{directory.checkpoints}'{when}, and none is there"
+    raise CheckpointError(f"{lost}; nothing was changed: put them back, or begin another run")
 
 
 def restore(found: Checkpoint, place: Path, model: nn.Module, levels: Sequence[Level]) -> None:

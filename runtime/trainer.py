@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -32,11 +31,12 @@ from torch import Tensor, nn
 
 from runtime import checkpoint, device, metrics, mirror, plot, probe, replay, resume, settings, summary
 from runtime import data as texts
+from runtime.asked import SAVE, Asked, obey
 from runtime.batches import Batch, Crops, Lanes
 from runtime.checkpoint import Checkpoint
 from runtime.directory import PACKAGE, RunDirectory, environment, fresh
 from runtime.diverge import Step
-from runtime.errors import DATA_MISSING, Diverged, Interrupted, Lost, Preempted, RunError, Unsaved, short_of_memory
+from runtime.errors import DATA_MISSING, Diverged, Lost, RunError, Unsaved, short_of_memory
 from runtime.evaluate.loss import Result, evaluate
 from runtime.finite import Guard, not_finite
 from runtime.level import Level
@@ -52,7 +52,6 @@ from runtime.trends import Trends
 
 FINAL = 16  # times the tokens of a validation on the way are read at the end
 INTERRUPTED = 130
-TIME_IS_UP = 1 << 16  # beside the numbers of signals
 
 
 class Run:
@@ -69,6 +68,7 @@ class Run:
         self.directory = RunDirectory(out)
         self.display = display(self.settings.steps, self.options.quiet or not self.processes.first)
         self.stop = Stop()
+        self.asked = Asked(self.stop, self.options.time_limit, self.options.checkpoint_seconds, self.processes.joined)
         self.flushed = subnormals_flushed()
         self.status = 0
         self.result: dict[str, Any] = {}
@@ -84,7 +84,6 @@ class Run:
         self.losses: list[Tensor] = []  # of the steps since the last row
         self.loss = math.nan  # their mean at the last row
         self.training = 0.0  # seconds spent in steps, up to the last row
-        self.entered = time.perf_counter()
 
     # ---- before the first step --------------------------------------------------------------------------------------
 
@@ -134,23 +133,9 @@ class Run:
         self.parameters = sum(p.numel() for p in model.parameters())
         for level in self.levels:
             level.processes = self.processes
-        if self.processes.first:
-            if self.options.tensorboard:
-                mirror.library()  # or an end before anything is written
-            self.claimed = self.directory.claim()
-        scalars = self._resume() if self.options.resume else {}
-        if self.processes.first:
-            if self.options.tensorboard:
-                self.mirror = mirror.Mirror(self.directory.path, self.step * self.settings.tokens)
-            if not self.options.resume:
-                self.directory.begin(self.package)
-                if self.text.tokenizer is not None:
-                    self.text.tokenizer.keep(self.directory.path)
-                self.directory.write_lock(self._facts())
-            rows = scalars.get("rows", 0)
-            self.metrics = metrics.Metrics(self.directory.metrics, rows, lenient=self.options.allow)
-            for row in self.metrics.rows:
-                self.trends.see(row)
+        place = self.processes.led(self._claim)
+        scalars = self._resume(Path(place)) if place else {}
+        self.processes.led(lambda: self._open(place, scalars.get("rows", 0)))
         size = f"{self.parameters:,} parameters, {self.settings.tokens:,} tokens a step"
         self.display.note(f"{self.settings.name}: {size}, in {self.directory.path}")
         if self.step:
@@ -159,15 +144,24 @@ class Run:
         self.clock, self.clocked = time.perf_counter(), self.step  # when, and after which step, the last row was made
         self.began = self.clock - scalars.get("seconds", 0.0)  # of the run
 
-    def _resume(self) -> dict[str, Any]:
-        """Go back to the newest whole checkpoint, or to the beginning where none was written; its scalars."""
-        lock, facts = self.directory.read_lock(), self._facts()
-        changed = resume.differences(lock, facts)
+    def _claim(self) -> str:
+        """The checkpoint that the run goes on from, "" for its beginning.  Refused where it is not this run's to do."""
+        if self.options.tensorboard:
+            mirror.library()  # or an end before anything is written
+        self.claimed = self.directory.claim()
+        if not self.options.resume:
+            return ""
         if not self.options.allow:
-            resume.refuse(self.directory.path, changed)
-        if not checkpoint.steps(self.directory.checkpoints):
-            return {}
-        place, found = resume.newest(self.directory, self._warn)
+            lock = self.directory.read_lock()
+            resume.refuse(self.directory.path, resume.differences(lock, self._facts()))
+        place = resume.newest(self.directory, self._warn)
+        if place is None:
+            self.display.note("no checkpoint was written yet: going on from the beginning")
+        return str(place or "")
+
+    def _resume(self, place: Path) -> dict[str, Any]:
+        """Everything as it was at a checkpoint; its scalars."""
+        found = checkpoint.read(place)
         resume.restore(found, place, self.model, self.levels)
         scalars = found.scalars
         self.step = self.saved = scalars["step"]
@@ -175,10 +169,30 @@ class Run:
         self.guard.count = scalars.get("not_finite", 0)
         self.losses = [torch.tensor(loss, device=self.device) for loss in scalars["losses"]]
         self.loss, self.training = scalars["loss"] or math.nan, scalars["training"]
-        elsewhere = (lock.get("environment"), lock.get("device")) != (environment(), facts["device"])
-        if self.processes.first and (changed or elsewhere):
-            self.directory.write_lock(facts, [*lock.get("resumed", []), {"step": self.step, "before": lock}])
         return scalars
+
+    def _open(self, place: str, rows: int) -> str:
+        """What the run is from here on, on the disk: nothing has changed there before, and nothing is refused after."""
+        directory = self.directory
+        if not self.options.resume:
+            directory.begin(self.package)
+            if self.text.tokenizer is not None:
+                self.text.tokenizer.keep(directory.path)
+            directory.write_lock(self._facts())
+        self.metrics = metrics.Metrics(directory.metrics, rows, lenient=self.options.allow)
+        if self.options.resume:
+            lock = directory.read_lock()
+            if place:
+                checkpoint.go_back_to(Path(place), self._warn)
+            directory.adopt(self.package)
+            elsewhere = (lock.get("environment"), lock.get("device")) != (environment(), device.name_of(self.device))
+            if elsewhere or resume.differences(lock, self._facts()):
+                directory.write_lock(self._facts(), {"step": self.step, "before": lock})
+        for row in self.metrics.rows:
+            self.trends.see(row)
+        if self.options.tensorboard:
+            self.mirror = mirror.Mirror(directory.path, self.step * self.settings.tokens)
+        return ""
 
     def _warn(self, message: str) -> None:
         if self.processes.first:
@@ -228,21 +242,14 @@ class Run:
             return
         if due(self.step, s.validate_every):
             self._validate(s.validation_tokens)
-        if due(self.step, s.checkpoint_every):
-            self._save()
-        if asked := self.processes.largest(self._asked()):
-            self._end(asked)
+        asked = self.processes.largest(self._asked())
+        if asked or due(self.step, s.checkpoint_every):
+            place = self._save()
+            if asked > SAVE:
+                obey(asked, f"after step {self.step}; saved in {place}")
 
     def _asked(self) -> int:
-        """The number of the signal that asks this process to stop, or that its time is up; or 0."""
-        limit = self.options.time_limit
-        return TIME_IS_UP if limit and time.perf_counter() - self.entered > limit else self.stop.asked
-
-    def _end(self, asked: int) -> None:
-        where = f"after step {self.step}; saved in {self._save()}"
-        if asked == TIME_IS_UP:
-            raise Preempted(f"the time limit is over {where}")
-        raise Interrupted(f"stopped by {signal.Signals(asked).name} {where}", asked)
+        return self.asked.now()
 
     @property
     def unread(self) -> bool:
@@ -314,18 +321,21 @@ class Run:
 
     def _save(self) -> Path:
         """The checkpoint of this step, written by the first process unless it has been."""
-        folder = self.directory.checkpoints
         if self.saved != self.step:
             with self._pause():
                 made = self._checkpoint()
                 if name := not_finite(made):
                     raise Diverged(f"{name} is not finite after step {self.step}, and no checkpoint of it is made")
-                if self.processes.first:
-                    assert self.metrics is not None
-                    self.metrics.sync()
-                    checkpoint.save(folder, self.step, made, self.options.keep)
-            self.saved = self.step
-        return folder / checkpoint.name_of(self.step)
+                self.processes.led(lambda: self._put(made))  # the others wait, and may end when it is there
+            self.saved, self.asked.saved = self.step, time.perf_counter()
+        return self.directory.checkpoints / checkpoint.name_of(self.step)
+
+    def _put(self, made: Checkpoint) -> str:
+        assert self.metrics is not None
+        self.metrics.sync()
+        place = checkpoint.save(self.directory.checkpoints, self.step, made, self.options.keep)
+        self.directory.note_saved(self.step)
+        return str(place)
 
     def _checkpoint(self) -> Checkpoint:
         optimiser = {name: value for level in self.levels for name, value in level.tensors().items()}

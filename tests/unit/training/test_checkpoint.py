@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from runtime import checkpoint
+from runtime import checkpoint, whole
 from runtime.checkpoint import Checkpoint
 from runtime.errors import CheckpointError, RunError
+from runtime.whole import damage
 
 
 def made(step: int = 1) -> Checkpoint:
@@ -107,16 +108,16 @@ FILES = ["model.safetensors", "optimiser.safetensors", "state.safetensors", "tra
 def test_any_file_that_is_cut_or_gone_or_has_a_flipped_bit_is_named(tmp_path: Path, file: str) -> None:
     path = checkpoint.save(tmp_path, 1, made()) / file
     content = path.read_bytes()
-    assert not checkpoint.damage(path.parent)
+    assert not damage(path.parent)
     for n in range(0, len(content), max(1, len(content) // 40)):
         path.write_bytes(content[:n])
-        assert "altered" in checkpoint.damage(path.parent) and file in checkpoint.damage(path.parent)
+        assert "altered" in damage(path.parent) and file in damage(path.parent)
     for n in range(len(content) if file == "manifest.json" else 40):
         at = n if file == "manifest.json" else n * len(content) // 40
         path.write_bytes(content[:at] + bytes([content[at] ^ 1 << n % 8]) + content[at + 1 :])
-        assert checkpoint.damage(path.parent)
+        assert damage(path.parent)
     path.unlink()
-    assert checkpoint.damage(path.parent) == f"is torn: {file} is missing"
+    assert damage(path.parent) == f"is torn: {file} is missing"
 
 
 def test_a_save_that_cannot_take_its_place_leaves_the_one_that_was_there(
@@ -143,7 +144,7 @@ def test_a_save_that_fails_leaves_the_old_one_and_no_litter(tmp_path: Path, monk
     def full(path: Path, text: str) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "put_text", full)
+    monkeypatch.setattr(whole, "put_text", full)
     with pytest.raises(Exception, match="No space left on device"):
         checkpoint.save(tmp_path, 1, made(2))
     monkeypatch.undo()

@@ -95,7 +95,7 @@ def test_stopped_by_a_signal_and_resumed(
 KILLER = """
 import json, os, random, shutil, signal, sys
 from pathlib import Path
-from runtime import checkpoint, program, trainer
+from runtime import checkpoint, program, trainer, whole
 
 folder, cut, text = sys.argv[1:]
 left, doomed = 0, ""
@@ -113,7 +113,7 @@ def dying(owner, name, when, torn=lambda *arguments, **options: None):
 
 write = Path.write_text
 dying(trainer.Run, "report", "step")
-dying(checkpoint, "save_file", "write", lambda tensors, path: Path(path).write_bytes(b"torn"))
+dying(whole, "save_file", "write", lambda tensors, path: Path(path).write_bytes(b"torn"))
 dying(Path, "write_text", "write", lambda path, text, **more: write(path, text[: len(text) // 2], **more))
 for owner, name in ((os, "fsync"), (Path, "mkdir"), (Path, "rename"), (Path, "replace"), (shutil, "rmtree")):
     dying(owner, name, "write")
