@@ -20,7 +20,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -29,14 +29,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from runtime import checkpoint, device, metrics, mirror, plot, probe, replay, resume, settings, summary
+from runtime import checkpoint, device, ends, metrics, mirror, plot, probe, replay, resume, settings, summary
 from runtime import data as texts
 from runtime.asked import SAVE, Asked, obey
-from runtime.batches import Batch, Crops, Lanes
+from runtime.batches import Batch, Crops, Lanes, spread
 from runtime.checkpoint import Checkpoint
-from runtime.directory import PACKAGE, RunDirectory, environment, fresh
+from runtime.directory import RunDirectory, environment, fresh
 from runtime.diverge import Step
-from runtime.errors import DATA_MISSING, Diverged, Lost, RunError, Unsaved, short_of_memory
+from runtime.errors import Diverged, Interrupted, Lost, Preempted
 from runtime.evaluate.loss import Result, evaluate
 from runtime.finite import Guard, not_finite
 from runtime.level import Level
@@ -51,7 +51,6 @@ from runtime.signals import Stop
 from runtime.trends import Trends
 
 FINAL = 16  # times the tokens of a validation on the way are read at the end
-INTERRUPTED = 130
 
 
 class Run:
@@ -199,19 +198,7 @@ class Run:
             print(message, file=sys.stderr)
 
     def _facts(self) -> dict[str, Any]:
-        s = self.settings
-        return {
-            "name": s.name,
-            "spec": {"file": s.spec, "sha256": resume.digest(self.directory.spec)},
-            "graph": s.graph,
-            "seed": s.seed,
-            "steps": s.steps,
-            "batch": s.batch,
-            "context": s.context,
-            "device": device.name_of(self.device),
-            "data": self.text.facts(),
-            "code": {name: resume.digest(self.package / name) for name in PACKAGE if (self.package / name).exists()},
-        }
+        return resume.facts(self.settings, self.directory, self.package, self.device, self.text)
 
     # ---- at the end of every step -----------------------------------------------------------------------------------
 
@@ -304,14 +291,15 @@ class Run:
         inside: dict[str, int] = getattr(self.model, "fires", {})
         return {**inside, **{level.name: level.count for level in self.levels}}
 
-    def _validate(self, tokens: int) -> Result | None:
+    def _validate(self, tokens: int, between: Callable[[], None] = lambda: None) -> Result | None:
         """The loss on text that is not trained on, by the first process."""
         s = self.settings
         if not self.processes.first:
             return None
         with self._pause():
             part, precision = self.text.validation, s.precision
-            result = evaluate(self.model, part, batch=s.batch, context=s.context, tokens=tokens, precision=precision)
+            how = {"batch": s.batch, "context": s.context, "precision": precision}
+            result = evaluate(self.model, part, **how, tokens=tokens, between=between)
             found = {"val/loss": result.loss, "val/bits_per_byte": result.bits_per_byte, "val/tokens": result.tokens}
             self._write(found)
         bits = result.bits_per_byte
@@ -377,11 +365,17 @@ class Run:
         s = self.settings
         seen = self.step * s.tokens
         place = self._save()
-        result = self._validate(s.validation_tokens)  # the last point of the curve: the same sequences as all before
-        if (more := min(FINAL * s.validation_tokens, seen)) > s.validation_tokens:
-            result = self._validate(more)
+
+        def heed() -> None:
+            if asked := self.asked.end():
+                obey(asked, f"before the last validation; saved in {place}")
+
+        result = self._validate(s.validation_tokens, heed)  # the last point of the curve: the same sequences as before
         if result is None:
             return
+        more = min(FINAL * s.validation_tokens, seen)
+        if len(spread(self.text.validation, more // s.context, s.context)) * s.context > result.tokens:
+            result = self._validate(more, heed) or result
         self._draw()
         self.result = {
             "name": s.name,
@@ -407,6 +401,10 @@ class Run:
             plot.loss(self.metrics.rows, self.directory.plot, title)
         except ModuleNotFoundError:
             self.display.note("no loss.png: drawing it needs matplotlib")
+
+    def _said(self, error: BaseException) -> str:
+        message, self.status = ends.told(error, self.directory, self.settings.name, self.running)
+        return self._inspect(error) if isinstance(error, Diverged) else message
 
     def _inspect(self, error: Diverged) -> str:
         """Keep what the step was made of, and say where a number first stopped being finite."""
@@ -446,36 +444,9 @@ class Run:
             self.mirror.close()
         if self.claimed is not None:
             os.close(self.claimed)
-        if error is None:
+        if error is None or isinstance(error, (Interrupted, Preempted)):  # in which all processes end together
             self.processes.leave()
-            if self.result:
-                self.status = summary.say(self.result, self.options.json)
+        if error is None and self.result:
+            self.status = summary.say(self.result, self.options.json)
         self.stop.__exit__(kind, error, trace)
         return error is None or bool(message)
-
-    def _said(self, error: BaseException) -> str:
-        """What a user reads of an error that ends the run, its status set; "" of one that is a fault of ours."""
-        match error:
-            case Lost() | Unsaved():
-                self.status = error.status
-                return f"{error}; {self._last()}"
-            case RunError():
-                self.status = error.status
-                return self._inspect(error) if isinstance(error, Diverged) else str(error)
-            case MemoryError() | RuntimeError() if short_of_memory(error):
-                self.status = DATA_MISSING
-                return f"not enough memory for {self.settings.name}: make sizes or run.batch smaller"
-            case OSError():
-                self.status = DATA_MISSING
-                return f"{error.filename or self.directory.path}: {error.strerror or error}; {self._last()}"
-            case KeyboardInterrupt():  # asked for twice
-                self.status = INTERRUPTED
-                return f"stopped at once in step {self.running}; {self._last()}"
-        return ""
-
-    def _last(self) -> str:
-        """The checkpoint to go on from."""
-        try:
-            return f"the newest checkpoint is {checkpoint.newest(self.directory.checkpoints)}"
-        except RunError:
-            return "no checkpoint was written yet"
