@@ -68,6 +68,29 @@ def test_only_the_newest_are_kept_when_asked(tmp_path: Path) -> None:
     assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-000003", "step-1000000"]
 
 
+def test_those_that_are_damaged_or_newer_do_not_count_among_those_that_are_kept(tmp_path: Path) -> None:
+    for step in (20, 40, 60, 80, 100):
+        checkpoint.save(tmp_path, step, made(step))
+    for step in (60, 100):
+        (tmp_path / f"step-{step:06d}/manifest.json").unlink()
+    place = checkpoint.save(tmp_path, 90, made(90), keep=2)
+    assert [checkpoint.step_of(path) for path in checkpoint.steps(tmp_path)] == [80, 90, 100]
+    assert not damage(place) and (tmp_path / "latest").read_text() == "step-000090\n"
+
+
+def test_damaged_ones_after_the_one_that_is_gone_back_to_are_set_aside(tmp_path: Path) -> None:
+    said: list[str] = []
+    for _ in range(2):
+        for step in (80, 100):
+            checkpoint.save(tmp_path, step, made(step))
+        checkpoint.go_back_to(tmp_path / "step-000080", said.append)
+    names = {"latest", "step-000080", "step-000100.damaged", "step-000100.damaged-2"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    assert (tmp_path / "latest").read_text() == "step-000080\n"
+    assert said[0] == f"'{tmp_path}/step-000100' is set aside as step-000100.damaged"
+    assert checkpoint.newest(tmp_path).name == "step-000080"
+
+
 def cut(place: Path) -> None:
     path = place / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
