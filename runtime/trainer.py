@@ -444,8 +444,8 @@ class Run:
             self.mirror.close()
         if self.claimed is not None:
             os.close(self.claimed)
-        if error is None or isinstance(error, (Interrupted, Preempted)):  # in which all processes end together
-            self.processes.leave()
+        if error is None or message:
+            self.processes.leave(together=error is None or isinstance(error, (Interrupted, Preempted)))
         if error is None and self.result:
             self.status = summary.say(self.result, self.options.json)
         self.stop.__exit__(kind, error, trace)
