@@ -222,10 +222,9 @@ class Run:
         seen = watch.end()
         before, self.state = self.state, self.state if self.guard.lost else state
         self.losses += [] if self.guard.bad else [loss.detach()]
-        last = self.step == s.steps
         if self._logs(self.step):
             self._log(self._inside(seen, before))
-        if last:  # `steps` does the rest
+        if self.step == s.steps:  # `steps` does the rest
             return
         if due(self.step, s.validate_every):
             self._validate(s.validation_tokens)
@@ -297,9 +296,8 @@ class Run:
         if not self.processes.first:
             return None
         with self._pause():
-            part, precision = self.text.validation, s.precision
-            how = {"batch": s.batch, "context": s.context, "precision": precision}
-            result = evaluate(self.model, part, **how, tokens=tokens, between=between)
+            how = {"batch": s.batch, "context": s.context, "precision": s.precision}
+            result = evaluate(self.model, self.text.validation, **how, tokens=tokens, between=between)
             found = {"val/loss": result.loss, "val/bits_per_byte": result.bits_per_byte, "val/tokens": result.tokens}
             self._write(found)
         bits = result.bits_per_byte
