@@ -2,8 +2,10 @@
 
 Needs: periods as written.
 Establishes: tokens and sequences as optimiser steps where a memory is carried by the model (a step is run.batch x
-sizes.context tokens), sequences as tokens of the lane where a stream carries it; chunks that are multiples of their period; whether a rate varies from token to token. Refuses:
-counts that are not whole, and periods that contradict how long the state lives.
+sizes.context tokens), sequences as tokens of the lane where a stream carries it; chunks that are multiples of their
+period; whether a rate varies from token to token.
+Refuses: counts that are not whole, periods that contradict how long the state lives, and lives of nested memories that
+are no whole number of their periods.
 """
 
 from __future__ import annotations
