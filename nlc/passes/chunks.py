@@ -1,8 +1,8 @@
 """Pass chunks: how each recurrence is computed in parallel, and why.
 
-Needs        names, shapes, clocks, causality, gradients: every reference resolved, every cycle broken by a register.
+Needs        names, shapes, clocks, causality, gradients, heads: references resolved, cycles broken by registers.
 Establishes  one Recurrence per memory, or per group of memories that feed one another's writes within a chunk.
-Refuses      memories with several axes of heads.  What has no closed form goes token by token, and the reason says so.
+Refuses      nothing.  What has no closed form goes token by token, and the reason says so.
 
 The choice is proved from the graph.  Two facts carry most of it:
 
@@ -20,7 +20,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from nlc.diagnostics import Reporter
 from nlc.graph.flow import label, pieces, reads_of, self_query, signed_momentum, sources, written_inside
 from nlc.graph.graph import Graph
 from nlc.graph.linearity import linear
@@ -31,13 +30,6 @@ BLOCK_LENGTH = 64  # tokens per triangular system where the spec leaves it free
 
 def chunks(graph: Graph) -> Graph:
     """One Recurrence node per group of memories, each with its lowering and the reason."""
-    report = Reporter()
-    for memory in graph.of(Memory):
-        if len(memory.heads) > 1:
-            axes = ", ".join(map(str, memory.heads))
-            message = f"memory '{memory.id}' has the axes [{axes}] of heads: more than one is not supported yet"
-            report.error("NLC1001", memory.at, message, "merge() them, or read it with fewer")
-    report.check()
     made = []
     for block in graph.blocks:
         made += list(_of_block(graph, block))
