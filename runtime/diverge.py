@@ -8,7 +8,6 @@ layer that turns a finite gradient into another.
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -212,7 +211,7 @@ def memories(step: Step) -> list[str]:
 
 def parts_of(model: nn.Module) -> set[str]:
     """What the forms of its program call their parts: W_in, M, or a name of a form of one's own."""
-    program = vars(sys.modules[type(model).__module__]).values()
+    program = type(model).__init__.__globals__.values()
     forms = (x.form if isinstance(x, Learner) else x for x in program)
     return {"M", "m"}.union(*(form.parts for form in forms if isinstance(form, Form)))
 

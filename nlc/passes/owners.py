@@ -2,7 +2,8 @@
 
 Needs: shapes (a selection may ask for the number of axes) and clocks.
 Establishes: Weight.owner and Level.weights.  A memory carried by the model is owned by its own level, with the starts
-that it holds for others; every other weight, in each layer, by the first level that selects it.
+that it holds for others; every other weight, in each layer, by the first level that selects it, those with `rest`
+coming last.
 Refuses: a weight that no level owns (in a bare program the host does), a level that owns nothing.
 """
 
@@ -26,13 +27,13 @@ def owners(graph: Graph) -> Graph:
         holder = graph[memory.nest] if memory.nest else memory  # the start of a nested one belongs to the slower
         if holder.carry is Carry.MODEL:
             owner |= {name: holder.level for w in memory.weights for name in names[w]}
-    for level in graph.of(Level):
-        for selection in level.selects:
-            taken = [n for w in graph.of(Weight) for n in _takes(selection, w, names[w.id]) if n not in owner]
-            owner |= dict.fromkeys(taken, level.id)
-            if not taken and not report.found:
-                message = f"level '{level.name}' selects nothing that no level before it owns"
-                report.error("NLC0904", selection.at, message, _left(names, owner))
+    selecting = [(level, selection) for level in graph.of(Level) for selection in level.selects]
+    for level, selection in sorted(selecting, key=lambda both: _is_rest(both[1])):  # stable: in the order written
+        taken = [n for w in graph.of(Weight) for n in _takes(selection, w, names[w.id]) if n not in owner]
+        owner |= dict.fromkeys(taken, level.id)
+        if not taken and not report.found:
+            message = f"level '{level.name}' selects nothing that no level before it owns"
+            report.error("NLC0904", selection.at, message, _left(names, owner))
     if not graph.bare and not report.found:
         _unowned(graph, names, owner, report)
     report.check()
@@ -73,6 +74,11 @@ def _takes(selection: Selection, weight: Weight, names: list[str]) -> list[str]:
     if selection.rank is not None and selection.rank != len(weight.shape or ()):
         return []
     return [n for n in names if _matches(n, selection.patterns) and not _matches(n, selection.excluded)]
+
+
+def _is_rest(selection: Selection) -> bool:
+    """It takes what all others leave, wherever it stands."""
+    return selection.patterns == ("*",) and selection.rank is None and not selection.excluded
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
