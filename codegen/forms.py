@@ -1,13 +1,12 @@
-"""The map a memory is, as the runtime's form."""
+"""The map a memory is, as the runtime's form; those that a spec writes itself are in written_forms."""
 
 from __future__ import annotations
 
-from nlc.graph.nodes import Memory
+from nlc.graph.nodes import Form
 
 
-def form_text(memory: Memory) -> str:
-    """The runtime's form: `Mlp(hidden ...)`."""
-    form = memory.form
+def plain_form(form: Form, normalise_hidden: bool = False) -> str:
+    """The runtime's form: `Mlp(act="tanh")`."""
     match form.kind:
         case "matrix":
             return "Matrix()"
@@ -27,6 +26,6 @@ def form_text(memory: Memory) -> str:
             given = {"residual": True, "norm": "none", "bias": False}
         case _:
             raise KeyError(form.kind)
-    options["normalise_hidden"], given["normalise_hidden"] = memory.normalise_hidden, False
+    options["normalise_hidden"], given["normalise_hidden"] = normalise_hidden, False
     said = [f'{n}="{v}"' if isinstance(v, str) else f"{n}={v}" for n, v in options.items() if v != given[n]]
     return f"{form.kind.capitalize()}({', '.join(said)})"

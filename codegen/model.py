@@ -12,16 +12,16 @@ from codegen.block import Emitter
 from codegen.equations import number, spec_text
 from codegen.expressions import attribute
 from codegen.fires import count_lines, in_sequence, loss_driven
-from codegen.forms import form_text
 from codegen.layout import comment, docstring_text, fit, wrapped
 from codegen.lowerings import compute
-from codegen.memories import begins, counts, log_retention, moving_params, start_parts, tuple_
+from codegen.memories import begins, counts, form_text, log_retention, moving_params, start_parts, tuple_
 from codegen.names import block_classes, class_constant, class_name, function_name, local
 from codegen.objectives import slope_name, slopes
 from codegen.places import place_of
 from codegen.rules import RuleView, constant, rule_view, states
 from codegen.segments import learner, quoted, run_lines, write_methods
 from codegen.views import BlockView, ModelView
+from codegen.written_forms import functions
 from nlc.graph.flow import self_query
 from nlc.graph.graph import Graph
 from nlc.graph.linearity import linear
@@ -52,7 +52,7 @@ def model_view(graph: Graph, header: tuple[str, ...]) -> ModelView:
     asks = any(b.final for b in blocks)  # every kind of block is called alike
     blocks = tuple(replace(b, arguments=b.arguments + ", final" * asks) for b in blocks)
     body = tuple(_bare(graph, axes, asks) if graph.bare else run_lines(graph, axes, asks))
-    constants = (*slopes(graph), *_constants(graph))
+    constants = (*functions(graph), *slopes(graph), *_constants(graph))
     frame = tuple(line for w in graph.of(Weight) if not w.block for line in fit(_put(w), 2))
     flows = [line for b in blocks for line in b.flows]
     everything = [
@@ -106,10 +106,9 @@ def _imports(text: str, bare: bool) -> tuple[str, ...]:
 
 
 OPS = frozenset(
-    "Call Learner Matrix Mlp Remembered Swiglu Vector Write apply_matrix attention causal_conv ended heads held l2norm "
-    "layernorm "
-    "linear log_share memory merge newton_schulz norm now outer own_errors past periodic poly previous read "
-    "readout rmsnorm root rope segments shared_product trace".split()
+    "Call Equations Learner Matrix Mlp Remembered Swiglu Vector Write apply_matrix attention causal_conv ended "
+    "exact_layernorm heads held l2norm layernorm linear log_share memory merge newton_schulz norm now outer "
+    "own_errors past periodic poly previous read readout rmsnorm root rope segments shared_product trace".split()
 )
 
 
@@ -148,7 +147,7 @@ def _constants(graph: Graph) -> tuple[str, ...]:
             if recurrence.lowering in ("attention", "shared_product"):
                 continue
             if recurrence.lowering == "weights":
-                lines += fit(f"{class_constant(memory.id)} = {form_text(memory)}")
+                lines += fit(f"{class_constant(memory.id)} = {form_text(graph, memory)}")
                 continue
             if recurrence.lowering == "segment":
                 lines += fit(f"{class_constant(memory.id)} = {learner(graph, memory, names)}")
@@ -161,7 +160,7 @@ def _write(graph: Graph, memory: Memory, names: dict[Rule, str]) -> str:
     shape = linear(memory.rule)
     objective = memory.objective
     kind = f'"{objective.kind}"' if objective.tree is None else slope_name(memory)
-    options = [f"form={form_text(memory)}", f"objective={kind}"]
+    options = [f"form={form_text(graph, memory)}", f"objective={kind}"]
     if shape is not None and shape.erase:
         options.append("erase=True")
     if memory.chunk > 1 and memory.period.count == 1:
@@ -194,7 +193,8 @@ def _block(graph: Graph, kind: str, name: str, axes: Axes) -> BlockView:
     inputs = [emitter.scope.names[n.id] for n in graph.of(Input, kind)]
     calls = [line for m, taps in _calls(emitter) for line in fit(_call(emitter, m, taps), 3)]
     forward = _preamble(emitter, inputs[0], [*calls, *results])
-    returns = results[0] if len(results) == 1 else f"({', '.join(results)})"
+    returns = ", ".join(results)
+    returns = f"({returns})" if graph.bare and len(results) > 1 else returns
     if loss_driven(graph):
         forward += ["        calls = {", *(f"{c}" for c in calls), "        }"] if calls else ["        calls = {}"]
         returns += ", s, calls"
@@ -320,8 +320,8 @@ def _unwritten(emitter: Emitter) -> list[str]:
 def _begin(graph: Graph, memory: Memory) -> str:
     shape = linear(memory.rule)
     options = ["hold=True"] if memory.chunk > memory.period.count else []
-    own = {name for level in memory.rule.levels for m in level.memories for name in state_names(m)}
-    if kept := tuple(name for name in states(memory.rule) if name not in own):
+    theirs = {name for level in memory.rule.levels for m in level.memories for name in state_names(m)}
+    if kept := tuple(name for name in states(memory.rule) if name not in theirs):
         names = kept if needs_rule(memory) or shape is None else ("m",)
         options.append(f"rule={tuple_([quoted(s) for s in names])}")
     if counts(memory):
@@ -329,6 +329,8 @@ def _begin(graph: Graph, memory: Memory) -> str:
     if own := [m for level in memory.rule.levels for m in level.memories]:
         function = rule_names(graph)[memory.rule]
         options.append(f"remembered={tuple_([constant(function, m) for m in own])}")
+        columns = [quoted(name) for name, shape in memory.parts if len(shape) == len(memory.heads) + 1]
+        options += [f"vectors={tuple_(columns)}"] if columns else []
     return f"begin({', '.join(['B', start_parts(graph, memory, 'like'), *options])})"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import torch
@@ -19,17 +19,18 @@ def begin(
     rule: Iterable[str] = (),
     count: bool = False,
     remembered: Iterable[Any] = (),
+    vectors: Collection[str] = (),
 ) -> dict[str, Tensor]:
     """A memory's register for B sequences that all begin from the same parts: see runtime.ops for the names.
 
-    `remembered`: the memories of its rule (runtime.ops.Remembered)."""
+    `remembered`: the memories of its rule (runtime.ops.Remembered); `vectors`: the parts it meets as one column."""
     now = {name: x.expand(B, *x.shape) for name, x in parts.items()}
     held = {f"held.{name}": x for name, x in now.items()} if hold else {}
     updates = {"rule.count": next(iter(now.values())).new_zeros(B)} if count else {}
     states = {f"rule.{s}.{name}": torch.zeros_like(x) for s in rule for name, x in now.items()}
     for memory in remembered:
         for name, x in now.items():
-            like = x.detach().unsqueeze(-1) if name.startswith("b_") or name == "m" else x.detach()
+            like = x.detach().unsqueeze(-1) if name in vectors else x.detach()
             states |= {f"rule.{s}.{name}": first for s, first in memory.begin(like).items()}
     return now | held | states | updates
 

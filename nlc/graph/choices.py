@@ -20,6 +20,7 @@ from nlc.graph.nodes import Form, Init, Objective, Param, Rule, RuleLevel, RuleM
 from nlc.graph.scope import Place
 from nlc.graph.specialise import specialise
 from nlc.graph.static import Refused, literal, size
+from nlc.graph.written_forms import WrittenForms
 from nlc.operators import CALLABLE, OPERATORS
 from nlc.rule_shapes import SEEN, shape_of, times
 from nlc.spec.fields import FORMS, OBJECTIVES, STARTS, bind
@@ -35,19 +36,16 @@ INITS = {"normal": (Init.NORMAL, None), "zeros": (Init.CONSTANT, 0.0), "identity
 MakePlace = Callable[[str], Place]  # the name of a parameter -> where its value stands
 
 
-def form(said: Said, sizes: Sizes, own: tuple[str, ...], report: Reporter) -> Form:
-    """`mlp(hidden=4x, norm=layernorm, bias=true)`.  `own` are forms the spec defines itself."""
+def form(said: Said, sizes: Sizes, own: WrittenForms | None, report: Reporter) -> Form:
+    """`mlp(hidden=4x, norm=layernorm, bias=true)`.  `own` are forms the spec writes itself, which come before others
+    of their name."""
     call = parse_call(str(said.value), said.place)
-    if call.func in own:
-        report.error(
-            "NLC1001",
-            call.at,
-            f"form '{call.func}': forms of one's own are not supported yet",
-            f"forms: {', '.join(FORMS)}",
-        )
-        raise Refused
+    written = {} if own is None else own.spec.model.forms
+    if own is not None and call.func in written:
+        bind(call, (), "form")
+        return own.form(call.func)
     if call.func not in FORMS:
-        report.error("NLC0403", call.at, f"unknown form '{call.func}'", suggest(call.func, [*FORMS, *own], "forms"))
+        report.error("NLC0403", call.at, f"unknown form '{call.func}'", suggest(call.func, [*FORMS, *written], "forms"))
         raise Refused
     given = bind(call, FORMS[call.func], "form")
     found: dict[str, Any] = {"residual": call.func in ("mlp", "swiglu")}
@@ -232,8 +230,10 @@ def rule_of(spec: RuleSpec, given: Mapping[str, Param] = MappingProxyType({})) -
 def _remembered(spec: RuleSpec, program: RuleProgram, memory: Remembered) -> RuleMemory:
     """A memory of a rule, its widths read off what it is trained on."""
     report = Reporter()
-    made = form(Said(memory.text, memory.at, memory.place, True), {}, (), report)
-    report.check()
+    try:
+        made = form(Said(memory.text, memory.at, memory.place, True), {}, None, report)
+    except Refused:
+        raise SpecError(report.found) from None
     shapes = {**SEEN, **{name: () for name, value in spec.params.items() if not isinstance(value, tuple)}}
     shapes |= {name: SEEN["grad"] for level in spec.levels for name in level.state}
     inner, outer = (times(shape_of(tree, shapes)[0]) for tree in (memory.keys, memory.values))

@@ -52,7 +52,7 @@ def periodic(
     """
     learner = learner_of(write, state, start, gram, chunk > period)
     back = start if write.to_start else None
-    flat = is_headless(state)
+    flat = is_headless(state, write.form)
     if not flat:
         k, v = (share_heads(x, state[write.form.parts[0]].shape[1]) for x in (k, v))
     pairs = list(zip(k.unbind(2), v.unbind(2), strict=True)) if k.dim() == (4 if flat else 5) else [(k, v)]
@@ -137,7 +137,7 @@ def gradient(
     def layer(part: Layer, x: Tensor) -> Tensor:
         if isinstance(form, Vector):
             return mixed(lambda M, x: bias_of(M[part.weight], x) * x, x)
-        z = mixed(lambda M, x: product(M[part.weight], x), x)
+        z = mixed(lambda M, x: product(M[part.weight].unsqueeze(-1) if part.vector else M[part.weight], x), x)
         return z + mixed(lambda M, z: bias_of(M[part.bias], z), z) if part.bias else z
 
     p, taps = form.run(layer, k)
