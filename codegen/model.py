@@ -332,9 +332,9 @@ def _begin(graph: Graph, memory: Memory) -> str:
         options.append("count=True")
     if memory.window > 1:
         options.append(f"window={_remembered(graph, memory)}")
-    if own := [m for level in memory.rule.levels for m in level.memories]:
+    if learning := [m for level in memory.rule.levels for m in level.memories]:
         function = rule_names(graph)[memory.rule]
-        options.append(f"remembered={tuple_([constant(function, m) for m in own])}")
+        options.append(f"remembered={tuple_([constant(function, m) for m in learning])}")
         columns = vectors(memory.form) if memory.form.kind == "equations" else ()
         options += [f"vectors={tuple_([quoted(part) for part in columns])}"] * bool(columns)
     return f"begin({', '.join(['B', start_parts(graph, memory, 'like'), *options])})"
