@@ -24,7 +24,7 @@ def begin(
 ) -> dict[str, Tensor]:
     """A memory's register for B sequences that all begin from the same parts: see runtime.ops for the names.
 
-    `remembered`: the memories of its rule (runtime.ops.Remembered); `vectors`: the vectors among the parts, beside biases.
+    `remembered`: the memories of its rule (runtime.ops.Remembered); `vectors`: the vectors of a form of one's own.
     `window`: shapes of what it remembers of earlier pairs (runtime.ops.window).
     """
     now = {name: x.expand(B, *x.shape) for name, x in parts.items()}
