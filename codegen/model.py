@@ -11,7 +11,7 @@ from codegen.axes import Axes
 from codegen.block import Emitter
 from codegen.equations import number, spec_text
 from codegen.expressions import attribute
-from codegen.fires import count_lines, in_sequence, loss_driven
+from codegen.fires import count_lines, in_sequence, loss_driven, shown_every
 from codegen.forms import form_text
 from codegen.layout import comment, docstring_text, fit, wrapped
 from codegen.lowerings import compute
@@ -36,11 +36,11 @@ FROM_MODEL = (
     "Weights",
     "begin",
     "constant",
+    "detached",
     "identity",
     "layer_of",
     "nats_of",
     "normal",
-    "over",
     "with_layer",
 )
 
@@ -85,9 +85,7 @@ def model_view(graph: Graph, header: tuple[str, ...]) -> ModelView:
 def _imports(text: str, bare: bool) -> tuple[str, ...]:
     """What the code calls, and nothing else."""
     code = re.sub(r'"""(.|\n)*?"""', "", re.sub(r"#.*", "", text))
-    called = set(re.findall(r"(?<![.\w])(?<!def )([A-Za-z_]\w*)\(", code)) | {
-        "over" if "over(" in code else "LanguageModel"
-    }
+    called = set(re.findall(r"(?<![.\w])(?<!def )([A-Za-z_]\w*)\(", code))
     lines = ["import math", ""] if re.search(r"\bmath\.", code) else []
     if re.search(r"\btorch\.", code):
         lines.append("import torch")
@@ -97,14 +95,18 @@ def _imports(text: str, bare: bool) -> tuple[str, ...]:
     called |= {"Weights", "Layer" if bare else "LanguageModel"}
     called -= {"LanguageModel"} if bare else set()
     mine = sorted(n for n in FROM_MODEL if n in called)
-    lines += fit(f"from runtime.model import {', '.join(mine)}")
+    lines += _import("runtime.model", mine)
     ops = sorted((n for n in OPS if n in called), key=lambda n: (n[0].islower(), n))
     if ops:
-        line = f"from runtime.ops import {', '.join(ops)}"
-        lines += [line] if len(line) <= 120 else ["from runtime.ops import (", *(f"    {n}," for n in ops), ")"]
+        lines += _import("runtime.ops", ops)
     if "Gates" in called:
         lines.insert(lines.index("from torch import nn") + 2, "from runtime.kernels import Gates")
     return tuple(lines)
+
+
+def _import(module: str, names: list[str]) -> list[str]:
+    line = f"from {module} import {', '.join(names)}"
+    return [line] if len(line) <= 120 else [f"from {module} import (", *(f"    {n}," for n in names), ")"]
 
 
 OPS = frozenset(
@@ -380,12 +382,26 @@ def _fields(graph: Graph) -> tuple[str, ...]:
     if writing and not graph.bare:
         at_once = [quoted(level.name) for level in graph.levels if level.id in seen]
         lines += fit(f"at_once = {tuple_(at_once) if at_once else '()'}")
+        lines += fit(f"shown = {{{', '.join(_shown(graph))}}}")
     if streams:
         lines += fit(f"streams = {tuple_([quoted(s) for s in streams])}")
     if tails:
         said = ", ".join(f'"{m}": ("{level}", "{tail}")' for m, (level, tail) in tails.items())
         lines += fit(f"tails = {{{said}}}")
     return tuple(lines)
+
+
+def _shown(graph: Graph) -> list[str]:
+    """Levels whose writes later tokens read; those driven by a token's own error have it a token late anyhow."""
+    late = {memory.level for memory in loss_driven(graph)}
+    lines = []
+    for level in graph.levels:
+        memories = [graph[m] for m in level.memories if in_sequence(graph[m])]
+        every = shown_every(graph, level) if memories else 1
+        if memories and (every > 1 or level.id in late):
+            clock = "stream" if memories[0].carry is Carry.STREAM else "sequence"
+            lines.append(f'"{level.name}": ("{clock}", {every})')
+    return lines
 
 
 def _bare(graph: Graph, axes: Axes, final: bool) -> list[str]:

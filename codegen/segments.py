@@ -168,7 +168,7 @@ def _segmented(graph: Graph, flow: Flow, head: str, final: bool) -> list[str]:
     lines += [
         "            if not wanted:",
         "                part_BTV, part_BT = part_BTV.detach(), part_BT.detach()",
-        "                state = over(torch.Tensor.detach, state)",
+        "                state = detached(state)",
         "            logits.append(part_BTV)",
         "            nats.append(part_BT)",
         *count_lines(graph, "T"),

@@ -49,7 +49,7 @@ def over(function: Callable[[Tensor], Tensor], state: State) -> State:
 
 def detached(state: State) -> State:
     """The same state, without the graph that made it: what one step hands to the next."""
-    return over(lambda x: x.detach(), state)
+    return over(lambda x: x.detach() if x.requires_grad else x, state)
 
 
 def layer_of(state: State, layer: int) -> State:
