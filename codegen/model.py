@@ -333,9 +333,9 @@ def _begin(graph: Graph, memory: Memory) -> str:
         options.append("count=True")
     if memory.window > 1:
         options.append(f"window={_remembered(graph, memory)}")
-    if own := [m for level in memory.rule.levels for m in level.memories]:
+    if learning := [m for level in memory.rule.levels for m in level.memories]:
         function = rule_names(graph)[memory.rule]
-        options.append(f"remembered={tuple_([constant(function, m) for m in own])}")
+        options.append(f"remembered={tuple_([constant(function, m) for m in learning])}")
         columns = [quoted(name) for name, shape in memory.parts if len(shape) == len(memory.heads) + 1]
         options += [f"vectors={tuple_(columns)}"] if columns else []
     return f"begin({', '.join(['B', start_parts(graph, memory, 'like'), *options])})"
