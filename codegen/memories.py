@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from codegen.equations import number
 from codegen.expressions import Scope, attribute
+from codegen.forms import form_text
 from codegen.layout import cited, comment
-from codegen.names import class_constant, function_name, local
+from codegen.names import function_name, local
 from codegen.places import place_of
+from codegen.written_forms import constant_of
 from nlc.equations import Name, walk
 from nlc.graph.flow import reads_of, self_query, signed_momentum, sources
 from nlc.graph.graph import Graph
@@ -41,7 +43,7 @@ def frozen(emitter: Emitter, recurrence: Recurrence, read: Read) -> None:
     emitter.need(read.query)
     query = spread(emitter, read.query)
     out = emitter.variable(read.name or memory.name, read.id)
-    constant, parts = class_constant(memory.id), start_parts(emitter.graph, memory, emitter.scope.like)
+    constant, parts = constant_of(emitter, memory), start_parts(emitter.graph, memory, emitter.scope.like)
     if recurrence.lowering == "weights":
         emitter.say(f"{out} = {constant}({parts}, {query})")
     else:
@@ -118,7 +120,7 @@ def attention_call(emitter: Emitter, memory: Memory, read: Read, scope: Scope, p
     options += [f"window={form.window}"] * bool(form.window) + [f"segment={form.segment}"] * bool(form.segment)
     if form.persistent:
         options.append(f"persistent=({', '.join(attribute(emitter.graph[w].path) for w in memory.weights)})")
-    options += [f"position={scope.position}"] + ([] if emitter.own else ["own=False"])
+    options += [f"position={clock_of(memory, scope.position)}"] + ([] if emitter.own else ["own=False"])
     several = len(reads_of(emitter.graph, emitter.block, [memory.id])) > 1
     pairs = pairs or (_pairs(memory) if several else f's["{place_of(emitter.graph, memory)}"]')
     scope.runtime.add("attention")
@@ -158,8 +160,8 @@ def memory_call(emitter: Emitter, memory: Memory, reads: Iterable[Read], clock: 
     keep = log_retention(scope, memory)
     once = memory.period.count > 1
     speed = "None" if once and not memory.rate_varies else rate(scope, memory)
-    arguments = [class_constant(memory.id), f's["{place_of(graph, memory)}"]', k, v, speed, keep]
-    if memory.retain_to_start:
+    arguments = [constant_of(emitter, memory), f's["{place_of(graph, memory)}"]', k, v, speed, keep]
+    if memory.retain_to_start or begins(memory):
         arguments.append(f"start={start_parts(graph, memory, scope.like)}")
     queries = [f'({pair(scope, r.query)}, "{r.when.value}")' for r in reads]
     if queries:
@@ -179,6 +181,8 @@ def memory_call(emitter: Emitter, memory: Memory, reads: Iterable[Read], clock: 
         arguments.append(f"params={tuple_(given)}")
     if shape is None or once:
         arguments += moving_params(scope, memory)
+    if memory.weigh:
+        arguments.append(f"weigh={scope.spread(memory.weigh, memory.heads)}")
     if not emitter.own and not once:
         arguments.append("own=False")
     arguments.append(f'learn="{graph[memory.level].name}" in learn')
@@ -204,9 +208,14 @@ def erases(memory: Memory) -> bool:
     return mentions(memory.rule, "gram")
 
 
+def begins(memory: Memory) -> bool:
+    """Its rule looks at the start."""
+    return mentions(memory.rule, "start")
+
+
 def counts(memory: Memory) -> bool:
-    """Its rule asks how many updates there have been."""
-    return mentions(memory.rule, "count")
+    """Its rule asks how many updates there have been, or has a level that waits for some."""
+    return mentions(memory.rule, "count") or any(level.period > 1 for level in memory.rule.levels)
 
 
 def mentions(rule: Rule, name: str) -> bool:
@@ -252,31 +261,10 @@ def beta(scope: Scope, memory: Memory, name: str, factor: float) -> str:
     return number(float(param.number)) if param.value is None else scope.spread(param.value, memory.heads)
 
 
-def form_text(memory: Memory) -> str:
-    """The runtime's form: `Mlp(hidden ...)`."""
-    form = memory.form
-    match form.kind:
-        case "matrix":
-            return "Matrix()"
-        case "vector":
-            return "Vector()"
-        case "mlp":
-            options = {
-                "act": form.act,
-                "residual": form.residual,
-                "norm": form.norm,
-                "bias": form.bias,
-                "depth": form.depth,
-            }
-            given = {"act": "gelu", "residual": True, "norm": "none", "bias": False, "depth": 2}
-        case "swiglu":
-            options = {"residual": form.residual, "norm": form.norm, "bias": form.bias}
-            given = {"residual": True, "norm": "none", "bias": False}
-        case _:
-            raise KeyError(form.kind)
-    options["normalise_hidden"], given["normalise_hidden"] = memory.normalise_hidden, False
-    said = [f'{n}="{v}"' if isinstance(v, str) else f"{n}={v}" for n, v in options.items() if v != given[n]]
-    return f"{form.kind.capitalize()}({', '.join(said)})"
+def form_of(emitter: Emitter, memory: Memory) -> str:
+    """The form where the memory is read piece by piece."""
+    whole = memory.form.kind == "equations"
+    return f"{constant_of(emitter, memory)}.form" if whole else form_text(memory, emitter.graph)
 
 
 def tuple_(items: list[str]) -> str:

@@ -12,19 +12,23 @@ from codegen.block import Emitter
 from codegen.equations import number, spec_text
 from codegen.expressions import attribute
 from codegen.fires import count_lines, in_sequence, loss_driven, shown_every
+from codegen.forms import form_text
 from codegen.layout import comment, docstring_text, fit, wrapped
 from codegen.lowerings import compute
-from codegen.memories import counts, form_text, log_retention, moving_params, start_parts, tuple_
+from codegen.memories import begins, counts, log_retention, moving_params, start_parts, tuple_
 from codegen.names import block_classes, class_constant, class_name, function_name, local
 from codegen.objectives import slope_name, slopes
 from codegen.places import place_of
-from codegen.rules import RuleView, rule_view
+from codegen.rules import RuleView, constant, rule_view, states
 from codegen.segments import learner, quoted, run_lines, write_methods
 from codegen.views import BlockView, ModelView
+from codegen.written_forms import functions
 from nlc.graph.flow import self_query
 from nlc.graph.graph import Graph
 from nlc.graph.linearity import linear
 from nlc.graph.nodes import Carry, Init, Input, Memory, Op, Output, Read, Recurrence, Rule, Shape, Weight, When
+from nlc.graph.remembered import state_names
+from nlc.graph.written_forms import vectors
 
 FROM_MODEL = (
     "LanguageModel",
@@ -50,7 +54,7 @@ def model_view(graph: Graph, header: tuple[str, ...]) -> ModelView:
     asks = any(b.final for b in blocks)  # every kind of block is called alike
     blocks = tuple(replace(b, arguments=b.arguments + ", final" * asks) for b in blocks)
     body = tuple(_bare(graph, axes, asks) if graph.bare else run_lines(graph, axes, asks))
-    constants = (*slopes(graph), *_constants(graph))
+    constants = (*functions(graph), *slopes(graph), *_constants(graph))
     frame = tuple(line for w in graph.of(Weight) if not w.block for line in fit(_put(w), 2))
     flows = [line for b in blocks for line in b.flows]
     everything = [
@@ -60,7 +64,7 @@ def model_view(graph: Graph, header: tuple[str, ...]) -> ModelView:
         *flows,
         *(line for b in blocks for line in (*b.weights, *b.start, *b.unwritten, *b.forward, *b.writes)),
     ]
-    everything += [line for r in rules for line in r.lines]
+    everything += [line for r in rules for line in (*r.constants, *r.lines)]
     return ModelView(
         header=tuple(line for text in header for line in wrapped(text, 118)),
         doc=tuple(wrapped(docstring_text(" ".join(graph.doc.split()) or graph.name), 116)),
@@ -106,9 +110,9 @@ def _import(module: str, names: list[str]) -> list[str]:
 
 
 OPS = frozenset(
-    "Call Learner Matrix Mlp Swiglu Vector Write apply_matrix attention causal_conv ended heads held l2norm layernorm "
-    "linear log_share memory merge newton_schulz norm now outer own_errors past periodic poly previous read "
-    "readout rmsnorm rope segments shared_product trace".split()
+    "Call Equations Learner Matrix Mlp Remembered Swiglu Vector Write apply_matrix attention causal_conv ended "
+    "exact_layernorm heads held l2norm layernorm linear log_share memory merge newton_schulz norm now outer "
+    "own_errors past periodic poly previous read readout rmsnorm root rope segments shared_product trace".split()
 )
 
 
@@ -147,7 +151,7 @@ def _constants(graph: Graph) -> tuple[str, ...]:
             if recurrence.lowering in ("attention", "shared_product"):
                 continue
             if recurrence.lowering == "weights":
-                lines += fit(f"{class_constant(memory.id)} = {form_text(memory)}")
+                lines += fit(f"{class_constant(memory.id)} = {form_text(memory, graph)}")
                 continue
             if recurrence.lowering == "segment":
                 lines += fit(f"{class_constant(memory.id)} = {learner(graph, memory, names)}")
@@ -160,7 +164,7 @@ def _write(graph: Graph, memory: Memory, names: dict[Rule, str]) -> str:
     shape = linear(memory.rule)
     objective = memory.objective
     kind = f'"{objective.kind}"' if objective.tree is None else slope_name(memory)
-    options = [f"form={form_text(memory)}", f"objective={kind}"]
+    options = [f"form={form_text(memory, graph)}", f"objective={kind}"]
     if shape is not None and shape.erase:
         options.append("erase=True")
     if memory.chunk > 1 and memory.period.count == 1:
@@ -171,13 +175,16 @@ def _write(graph: Graph, memory: Memory, names: dict[Rule, str]) -> str:
         options.append(f'meta="{memory.meta.value}"')
     if self_query(graph, memory):
         options.append("self_values=True")
+    if memory.window > 1:
+        options.append(f"window={memory.window}")
     if memory.period.count > 1 or shape is None:
-        states = [quoted(s) for level in memory.rule.levels for s in level.state]
         options.append(f"rule={names[memory.rule]}")
-        if states:
-            options.append(f"rule_state={tuple_(states)}")
+        if kept := states(memory.rule):
+            options.append(f"rule_state={tuple_([quoted(s) for s in kept])}")
     elif shape.state:
         options.append("momentum=True")
+    if begins(memory) and not memory.retain_to_start:
+        options.append("to_start=False")
     options.append(f"name={quoted(place_of(graph, memory))}")
     return f"Write({', '.join(options)})"
 
@@ -190,9 +197,10 @@ def _block(graph: Graph, kind: str, name: str, axes: Axes) -> BlockView:
     emitter.all()
     results = [emitter.scope.spread(o.value) for o in graph.of(Output, kind)]
     inputs = [emitter.scope.names[n.id] for n in graph.of(Input, kind)]
-    calls = [c for m, taps in emitter.calls.items() for c in fit(_call(emitter, graph[m], list(taps.values())), 3)]
+    calls = [line for m, taps in _calls(emitter) for line in fit(_call(emitter, m, taps), 3)]
     forward = _preamble(emitter, inputs[0], [*calls, *results])
-    returns = results[0] if len(results) == 1 else f"({', '.join(results)})"
+    returns = ", ".join(results)
+    returns = f"({returns})" if graph.bare and len(results) > 1 else returns
     if loss_driven(graph):
         forward += ["        calls = {", *(f"{c}" for c in calls), "        }"] if calls else ["        calls = {}"]
         returns += ", s, calls"
@@ -211,6 +219,13 @@ def _block(graph: Graph, kind: str, name: str, axes: Axes) -> BlockView:
         final=emitter.final,
         returns=returns,
     )
+
+
+def _calls(emitter: Emitter) -> list[tuple[Memory, list[str]]]:
+    """Each memory that a tick writes, with the taps of its reads, which teach a start held for it, too."""
+    found = [(emitter.graph[m], list(taps.values())) for m, taps in emitter.calls.items()]
+    starts = [m for m in emitter.graph.of(Memory, emitter.block) if m.of]
+    return found + [(m, list(emitter.calls[m.of].values())) for m in starts if m.of in emitter.calls]
 
 
 def _call(emitter: Emitter, memory: Memory, taps: list[str]) -> str:
@@ -311,13 +326,30 @@ def _unwritten(emitter: Emitter) -> list[str]:
 def _begin(graph: Graph, memory: Memory) -> str:
     shape = linear(memory.rule)
     options = ["hold=True"] if memory.chunk > memory.period.count else []
-    states = [s for level in memory.rule.levels for s in level.state]
-    if states:
-        names = states if needs_rule(memory) or shape is None else ["m"]
+    own = {name for level in memory.rule.levels for m in level.memories for name in state_names(m)}
+    if kept := tuple(name for name in states(memory.rule) if name not in own):
+        names = kept if needs_rule(memory) or shape is None else ("m",)
         options.append(f"rule={tuple_([quoted(s) for s in names])}")
     if counts(memory):
         options.append("count=True")
+    if memory.window > 1:
+        options.append(f"window={_remembered(graph, memory)}")
+    if own := [m for level in memory.rule.levels for m in level.memories]:
+        function = rule_names(graph)[memory.rule]
+        options.append(f"remembered={tuple_([constant(function, m) for m in own])}")
+        columns = vectors(memory.form) if memory.form.kind == "equations" else ()
+        options += [f"vectors={tuple_([quoted(part) for part in columns])}"] * bool(columns)
     return f"begin({', '.join(['B', start_parts(graph, memory, 'like'), *options])})"
+
+
+def _remembered(graph: Graph, memory: Memory) -> str:
+    """Shapes of the earlier pairs that a gradient is over, for the register of one sequence."""
+    heads, count = memory.heads, memory.window - 1
+    moving = [graph[p.value].shape or () for p in memory.objective.params if p.value]
+    shapes = {"k": (*heads, memory.inner), "v": (*heads, memory.outer), "weigh": heads}
+    shapes |= {f"param{i}": max(own, heads, key=len) for i, own in enumerate(moving)}
+    said = [f'"{name}": {tuple_([str(n) for n in (count, *shape)])}' for name, shape in shapes.items()]
+    return f"{{{', '.join(said)}}}"
 
 
 # ---- the model -------------------------------------------------------------------------------------------------------

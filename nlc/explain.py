@@ -12,6 +12,7 @@ from typing import Any
 
 from nlc.equations import names
 from nlc.graph.graph import Graph
+from nlc.graph.momenta import momenta
 from nlc.graph.nodes import (
     Carry,
     Form,
@@ -28,7 +29,6 @@ from nlc.graph.nodes import (
     When,
     per_step,
 )
-from nlc.spec import load_rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,14 @@ class MemoryFacts:
     carry: str
     reads: str
     meta: str
+
+
+@dataclass(frozen=True, slots=True)
+class MomentumFacts:
+    of: str  # the memory, or the level of weights, whose gradients it remembers
+    rule: str
+    names: tuple[str, ...]
+    every: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +94,7 @@ class Explanation:
     tokens_per_step: int
     levels: tuple[LevelFacts, ...]
     memories: tuple[MemoryFacts, ...]
+    momenta: tuple[MomentumFacts, ...]
     recurrences: tuple[RecurrenceFacts, ...]
     notes: tuple[str, ...]
     cost: CostFacts | None
@@ -103,6 +112,7 @@ def explain(graph: Graph) -> Explanation:
         tokens_per_step=context * graph.run.batch,
         levels=tuple(_level(graph, level) for level in graph.levels),
         memories=tuple(_memory(graph, memory) for memory in graph.of(Memory)),
+        momenta=tuple(MomentumFacts(m.of, m.rule, m.names, str(m.period)) for m in momenta(graph)),
         recurrences=tuple(
             RecurrenceFacts(r.block, r.lowering, _names(graph, r.members), r.chunk, r.block_length, r.reason, r.placed)
             for r in graph.of(Recurrence)
@@ -203,9 +213,8 @@ def _objective(objective: Objective, graph: Graph) -> str:
 
 def rule_text(rule: Rule, graph: Graph, rate: float | None = None) -> str:
     """The rule as a spec would write it, defaults left out: adamw(lr=0.001, betas=(0.9, 0.95))."""
-    defaults = load_rule(rule.name).params
     lr = () if rate is None else (Param(name="lr", number=rate),)
-    said = [p for p in rule.params if p.value is not None or p.number != defaults.get(p.name)]
+    said = [p for p in rule.params if p.name in rule.said]
     return rule.name + _arguments((*lr, *said), graph)
 
 
@@ -238,8 +247,17 @@ def _memory(graph: Graph, memory: Memory) -> MemoryFacts:
         reads = "as last written"
     if is_attention(memory):
         return MemoryFacts(memory_name(memory), form_text(memory), "-", memory.carry.value, "all tokens so far", "-")
+    if memory.of:
+        reads = f"where {' and '.join(m.name for m in graph.of(Memory) if m.nest == memory.id)} begins again"
     meta = "-" if memory.carry is Carry.MODEL else memory.meta.value
-    return MemoryFacts(memory_name(memory), form_text(memory), memory.start, memory.carry.value, reads, meta)
+    start = f"held with {_holder(graph, memory)}" if memory.nest else memory.start
+    return MemoryFacts(memory_name(memory), form_text(memory), start, memory.carry.value, reads, meta)
+
+
+def _holder(graph: Graph, memory: Memory) -> str:
+    """The slower memory whose level holds the start of a nested one."""
+    level: Level = graph[graph[memory.nest].level]
+    return next(str(graph[m].name) for m in level.memories if not graph[m].of)
 
 
 def form_text(memory: Memory) -> str:
@@ -256,7 +274,8 @@ def form_text(memory: Memory) -> str:
         case "attention":
             return f"attention {heads}{memory.inner}{_extras(form)}"
         case _:
-            return form.kind
+            shapes = [f"{name} [{', '.join(map(str, shape[len(memory.heads) :]))}]" for name, shape in memory.parts]
+            return f"{form.called} {heads}{memory.inner} -> {memory.outer}, {', '.join(shapes)}"
 
 
 def _extras(form: Form) -> str:

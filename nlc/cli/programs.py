@@ -16,10 +16,12 @@ from nlc.cli.common import (
     TargetOption,
     calm_threads,
     device_there,
+    note,
     say,
     say_json,
     settings,
 )
+from nlc.cli.specs import rule_in
 from nlc.target import Target
 
 
@@ -41,21 +43,26 @@ def compile_(
 
     Example: nlc compile hope -o build/hope
     """
-    from nlc.compile import compile
+    from nlc.compile import STARTS, compile
     from nlc.spec import load
 
     loaded = load(spec, settings(set_))
     folder = out or Path("build") / loaded.model.name
     program = compile(loaded, folder, target=target)
+    files = [*program.files, *[STARTS] * bool(program.inherited)]
     if json_:
-        say_json({"name": program.graph.name, "out": str(folder), "files": list(program.files)})
-    else:
-        say("\n".join(str(folder / name) for name in program.files))
+        say_json({"name": program.graph.name, "out": str(folder), "files": files, **program.inherited.as_dict()})
+        return
+    for line in program.inherited.lines():
+        note(line)
+    say("\n".join(str(folder / name) for name in files))
 
 
 def verify(
-    specs: Annotated[list[str] | None, typer.Argument(metavar="SPEC", help="Paths or shipped names.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Every shipped spec.")] = False,
+    specs: Annotated[
+        list[str] | None, typer.Argument(metavar="SPEC", help="Paths or shipped names, of specs or rules.")
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every shipped spec and rule.")] = False,
     chunk: Annotated[
         list[int] | None, typer.Option("--chunk", min=1, help="Chunk lengths to verify at; 16, 1 and 64 otherwise.")
     ] = None,
@@ -74,14 +81,17 @@ def verify(
     if specs and "-" in specs:
         raise Stop(Status.USAGE, "a spec is read several times to verify it: give a path, not standard input")
     calm_threads()
-    from nlc.spec import shipped
-    from nlc.verify import verify
+    from nlc.spec import rules, shipped
+    from nlc.verify import verify, verify_rule
     from nlc.verify.small import CHUNKS
 
     place = device_there(device)
     chosen, reports = settings(set_), []
-    for spec in shipped() if all_ else specs or ():
-        reports.append(verify(spec, chosen, chunks=chunk or CHUNKS, device=place))
+    for spec in (*shipped(), *rules()) if all_ else specs or ():
+        if (rule := rule_in(spec, chosen)) is not None:
+            reports.append(verify_rule(rule, device=place))
+        else:
+            reports.append(verify(spec, chosen, chunks=chunk or CHUNKS, device=place))
         if not json_:
             say("\n".join(reports[-1].lines()))
     passed = all(report.passed for report in reports)

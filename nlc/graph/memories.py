@@ -16,14 +16,16 @@ from typing import Any
 
 from nlc.constants import constant
 from nlc.diagnostics import Reporter
-from nlc.equations import Call, Expr, Number, names, parse_expression, walk
+from nlc.equations import Call, Expr, Number, parse_call, parse_expression, walk
 from nlc.graph import choices
 from nlc.graph.choices import guarded
 from nlc.graph.declare import DeclaredLevel, DeclaredMemory, Said
 from nlc.graph.lower import Lowering, weight_id
-from nlc.graph.nodes import Carry, Form, Init, Memory, Meta, Objective, Rule, Tail, Unit, Weight
+from nlc.graph.nodes import Carry, Form, Init, Memory, Meta, Objective, Period, Rule, Tail, Unit, Weight
 from nlc.graph.scope import Place
+from nlc.graph.specialise import reads
 from nlc.graph.static import Refused, above_0, size
+from nlc.graph.written_forms import WrittenForms, vectors
 from nlc.source import Place as Where
 from nlc.source import Position
 from nlc.spec import Spec
@@ -42,6 +44,7 @@ class FieldValues:
     pairs: tuple[tuple[str, str], ...] = ()
     rate: str = ""
     retain: str = ""
+    weigh: str = ""
     objective: Objective = L2
     rule: Rule = GD
 
@@ -57,6 +60,10 @@ class Blocks:
     lowered: dict[str, Lowering] = field(default_factory=dict)
     values: dict[tuple[str, str], FieldValues] = field(default_factory=dict)  # (kind, memory id) -> its fields
     cache: dict[tuple[str, str], Any] = field(default_factory=dict)  # (kind, path of a field) -> what it became
+    forms: WrittenForms = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.forms = WrittenForms(self.spec, self.sizes, self.report)
 
     @property
     def memories(self) -> list[DeclaredMemory]:
@@ -109,8 +116,11 @@ class Blocks:
         rule = guarded(self.report, lambda: self.rule(kind, memory))
         if rule is not None:
             values.rule, values.rate = rule
+            _of_one_pair(memory, values, self.report)
         if "retain" in memory.fields and str(memory.fields["retain"].value) not in ("1", "1.0"):  # which keep all
             values.retain = self.value(kind, memory, "retain") or ""
+        if "weigh" in memory.fields:
+            values.weigh = self.value(kind, memory, "weigh") or ""
 
     # ---- single fields ----------------------------------------------------------------------------------------
 
@@ -184,7 +194,12 @@ class Blocks:
 
         def make() -> tuple[Rule, str]:
             rule, lr, default = choices.rule(
-                said, self.lowered[kind], self.sizes, lambda p: self.place(kind, f"{base}.{p}"), self.report
+                said,
+                self.lowered[kind],
+                self.sizes,
+                lambda p: self.place(kind, f"{base}.{p}"),
+                self.report,
+                self.spec.rules,
             )
             if lr is not None:
                 rate = self.lower(kind, lr, f"{base}.lr")
@@ -218,14 +233,18 @@ def memory_nodes(blocks: Blocks) -> list[Memory]:
 
 
 def _memory(blocks: Blocks, kind: str, lower: Lowering, memory: DeclaredMemory) -> Memory:
-    report, sizes = blocks.report, blocks.sizes
+    report = blocks.report
     values, said = blocks.values[kind, memory.id], memory.fields
     _supported(memory, report, alone=all(m.attention for m in blocks.memories if m.level == memory.level))
     if "form" not in said:
         report.error("NLC0203", memory.at, f"memory '{memory.id}' has no form", "form: matrix")
         raise Refused
-    form = choices.form(said["form"], sizes, tuple(blocks.spec.model.forms), report)
+    form = choices.form(said["form"], blocks.sizes, blocks.forms, report)
+    form_weights: tuple[str, ...] = ()
+    if form.kind == "equations":
+        form, form_weights = blocks.forms.placed(form, lower, memory.base("form"))
     start, (init, scale) = choices.start(None if memory.attention else said.get("start"), report)
+    source = None if memory.attention else choices.source(said.get("start"))
     if start == "learned" and memory.steps:
         start = "random"
     if start == "random" and not memory.steps:
@@ -246,12 +265,40 @@ def _memory(blocks: Blocks, kind: str, lower: Lowering, memory: DeclaredMemory) 
         pairs=values.pairs, rate=values.rate, retain=values.retain,
         retain_to_start=memory.get("retain_to", "zero") == "start" and bool(values.retain),
         grad_at_kept=memory.get("grad_at", "old") == "kept" and bool(values.retain),
-        read=lower.memories[memory.name].when, carry=memory.carry, start=start,
+        read=lower.memories[memory.name].when, carry=memory.carry, start=start, source=source,
         meta=Meta(memory.get("meta", "full")), tail=Tail(memory.get("tail", "carry")), outer=outer,
-        normalise_hidden=bool(memory.get("normalise_hidden", False)),
+        normalise_hidden=bool(memory.get("normalise_hidden", False)), form_weights=form_weights,
+        window=_window(blocks, memory, values), weigh=values.weigh,
         said=tuple((name, s.at) for name, s in said.items()),
     )  # fmt: skip
     return replace(node, weights=tuple(w.id for w in _weights(node, memory.id, lower, init, scale)))
+
+
+def _window(blocks: Blocks, memory: DeclaredMemory, values: FieldValues) -> int:
+    """The pairs that each gradient is over; 1 is the token's own."""
+    report, said = blocks.report, memory.fields.get("window")
+    if memory.attention or memory.steps or memory.period.unit is Unit.NEVER:
+        return 1
+    count = 1
+    if said is not None:
+        expr = parse_expression(str(said.value), said.place)
+        count = above_0(size(expr, blocks.sizes, report), expr, report, f"'window' of '{memory.id}'")
+    if count == 1:
+        if "weigh" in memory.fields:
+            message = f"memory '{memory.id}': each gradient is over one pair, so 'weigh' says nothing"
+            report.error("NLC0411", memory.where("weigh"), message, "say over how many: window")
+        return 1
+    at = memory.where("window")
+    if values.objective.kind == "loss":
+        message = f"memory '{memory.id}': 'window' says nothing under objective: loss"
+        report.error("NLC0411", at, message, "it counts pairs of keys and values")
+    elif memory.period != Period(1, Unit.TOKEN):
+        message = f"memory '{memory.id}': a window of pairs at every {memory.period} is not supported yet"
+        report.error("NLC1001", at, message, "every: 1 token, with a chunk")
+    elif len(values.pairs) > 1:
+        message = f"memory '{memory.id}': a window over {len(values.pairs)} pairs a token is not supported yet"
+        report.error("NLC1001", at, message, "one key and one value")
+    return count
 
 
 def _out(blocks: Blocks, memory: DeclaredMemory) -> int:
@@ -271,9 +318,16 @@ def part_names(form: Form) -> tuple[str, ...]:
             layers = ["gate", "in", "out"]
         case "mlp":
             layers = ["in", *map(str, range(2, form.depth)), "out"] if form.depth > 1 else ["out"]
+        case "equations":
+            return tuple(name for name, _ in form.state)
         case _:
             return ("k", "v") if form.persistent else ()
     return tuple(name for layer in layers for name in ((f"W_{layer}", f"b_{layer}") if form.bias else (f"W_{layer}",)))
+
+
+def is_vector(form: Form, part: str) -> bool:
+    """Whether a part of the state is a vector of each head, which multiplies no layer's input."""
+    return part in vectors(form) if form.kind == "equations" else part == "m" or part.startswith("b_")
 
 
 def _weights(node: Memory, path: str, lower: Lowering, init: Init, scale: float | None) -> list[Weight]:
@@ -285,7 +339,7 @@ def _weights(node: Memory, path: str, lower: Lowering, init: Init, scale: float 
     single = node.form.kind in ("matrix", "vector")
     made = []
     for name in names:
-        bias, last = name.startswith("b_"), name == "W_out"
+        bias, last = is_vector(node.form, name) and node.form.kind != "vector", name == "W_out"
         full = base if single else f"{base}.{name}"
         zero = bias or (last and node.form.residual)
         weight = Weight(
@@ -306,11 +360,6 @@ def _supported(memory: DeclaredMemory, report: Reporter, alone: bool) -> None:
     """Refuse what the language has and this version does not lower, and what contradicts itself.
 
     `alone`: all memories of its level are attention, so that what the level says is said for nothing else."""
-    window = memory.fields.get("window")
-    if window is not None and str(window.value).strip() != "1":
-        report.error("NLC1001", window.at, f"memory '{memory.id}': a window of pairs is not supported yet", "window: 1")
-    if "weigh" in memory.fields:
-        report.error("NLC1001", memory.where("weigh"), f"memory '{memory.id}': weighed windows are not supported yet")
     if memory.attention:
         for name in NOT_ATTENTION:
             if name in memory.fields and (alone or memory.fields[name].own):
@@ -319,16 +368,17 @@ def _supported(memory: DeclaredMemory, report: Reporter, alone: bool) -> None:
                     memory.where(name),
                     f"memory '{memory.id}': attention keeps every pair, so '{name}' says nothing",
                 )
-        if memory.carry is not Carry.SEQUENCE:
-            report.error(
-                "NLC1001",
-                memory.where("carry"),
-                f"memory '{memory.id}': attention across sequences is not supported yet",
-                "carry: sequence",
+        if memory.carry is Carry.MODEL:
+            message = f"memory '{memory.id}': attention keeps the pairs of a lane, not of the model"
+            report.error("NLC0411", memory.where("carry"), message, "sequence or stream")
+        elif memory.carry is Carry.STREAM and not {"window", "segment"} & set(_parameters(memory)):
+            message = (
+                f"memory '{memory.id}': attention across sequences would keep every pair of a lane that never ends"
             )
+            report.error("NLC0411", memory.where("carry"), message, "say how many: attention(window=64), or segment=64")
         return
     if memory.steps:
-        for name in ("chunk", "retain", "retain_to", "grad_at", "read", "tail"):
+        for name in ("chunk", "retain", "retain_to", "grad_at", "window", "weigh", "read", "tail"):
             if (
                 name in memory.fields
                 and memory.fields[name].own
@@ -338,12 +388,18 @@ def _supported(memory: DeclaredMemory, report: Reporter, alone: bool) -> None:
                 report.error("NLC0411", memory.where(name), message, "no token writes it")
 
 
+def _parameters(memory: DeclaredMemory) -> list[str]:
+    """The names of what its form's call gives."""
+    said = memory.fields["form"]
+    return [name for name, _ in parse_call(str(said.value), said.place).kwargs]
+
+
 def outer_level(blocks: Blocks, level: DeclaredLevel) -> tuple[Rule | None, float | None, str]:
     """Rule, rate and objective of a level.  A level whose memories tokens write has them on its memories."""
     report = blocks.report
     fields = level.memories[0].fields if level.memories else level.fields
     objective = _objective_word(level, fields)
-    tokens = bool(level.memories) and not level.memories[0].steps
+    tokens = bool(level.memories) and (level.memories[0].attention or not level.memories[0].steps)
     if tokens or level.period.unit is Unit.NEVER:
         return None, None, objective
     if objective != "loss":
@@ -360,7 +416,7 @@ def outer_level(blocks: Blocks, level: DeclaredLevel) -> tuple[Rule | None, floa
     def no_value(parameter: str) -> Place:
         raise AssertionError(f"a rule without a block took the value {parameter}")
 
-    made = guarded(report, lambda: choices.rule(said, None, blocks.sizes, no_value, report))
+    made = guarded(report, lambda: choices.rule(said, None, blocks.sizes, no_value, report, blocks.spec.rules))
     if made is None:
         return None, None, objective
     rule, lr, default = made
@@ -379,12 +435,27 @@ def outer_level(blocks: Blocks, level: DeclaredLevel) -> tuple[Rule | None, floa
 
 
 def _gradient_alone(rule: Rule, at: Position, report: Reporter) -> None:
-    """A level that counts steps hands its rule a gradient, and no inputs of a layer."""
-    reads = {name for level in rule.levels for statement in level.do for name in names(statement.value)}
-    for name in sorted(reads & {"gram", "k", "v"}):
-        message = f"rule '{rule.name}' reads '{name}', which a level that counts steps does not have yet"
-        hint = "use it at a level that counts tokens, or a rule of the gradient alone: gd, momentum, adamw"
+    """A level that counts steps hands its rule sums over the tokens of its steps."""
+    for name in sorted(reads(rule) & {"k", "v", "x", "error"}):
+        message = f"rule '{rule.name}' reads '{name}', of one pair, and a step's gradient is a sum of many"
+        hint = "use it at a level that counts tokens, every: 1 token"
         report.error("NLC1001", at, message, hint)
+
+
+def _of_one_pair(memory: DeclaredMemory, values: FieldValues, report: Reporter) -> None:
+    """A rule that looks at a pair, or at a layer's input and error, is given one pair at a time."""
+    rule, asked = values.rule, sorted(reads(values.rule) & {"k", "v", "x", "error"})
+    matrix = str(memory.get("form", "")).strip() == "matrix"
+    if asked and (memory.period.count > 1 or values.objective.kind == "loss"):
+        message = (
+            f"memory '{memory.id}': rule '{rule.name}' reads '{asked[0]}', of one pair, and is given a sum of many"
+        )
+        report.error("NLC1001", memory.where("rule"), message, "every: 1 token, with an objective of its own")
+    elif {"k", "v"} & set(asked) and not matrix:
+        message = (
+            f"memory '{memory.id}': rule '{rule.name}' reads '{asked[0]}', and only a matrix is as wide as its pair"
+        )
+        report.error("NLC0410", memory.where("rule"), message, "x and error are those of each layer")
 
 
 def _objective_word(level: DeclaredLevel, fields: dict[str, Said]) -> str:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from nlc.graph.graph import Graph
-from nlc.graph.nodes import Carry, Memory, Output, Tail, When
+from nlc.graph.nodes import Carry, Input, Memory, Output, Tail, When
+from nlc.interpret.inputs import grams
 from nlc.interpret.memory import Surprise, emptied, write_sum
 from nlc.interpret.operators import DTYPE, rmsnorm
 from nlc.interpret.state import NOTHING, Sequence, State, pack, row_of, unpack_register
@@ -37,6 +38,7 @@ class Result:
     weights: dict[str, Tensor]  # float64, what the program was run with
     inputs: dict[str, Tensor]
     cotangents: Mapping[str, Tensor] = field(default_factory=dict)
+    grams: Mapping[str, Tensor] = field(default_factory=dict)  # asked for: sum of x x^T of each layer's inputs / taught
 
     @property
     def functional(self) -> Tensor:
@@ -87,11 +89,13 @@ class Found:
 
 
 class Interpreter:
-    """Runs sequences through a program, one after the other."""
+    """Runs sequences through a program, one after the other.  `grams`: sums of x x^T, where they are asked for."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, grams: bool = False) -> None:
         self.program, self.graph = program, program.graph
+        self.grams: dict[str, Tensor] | None = {} if grams else None
         self.places = {place: memory for place, (_, memory) in program.registers().items()}
+        self.lanes = program.lanes()  # where pairs of attention outlive a document
 
     def resume(self, state: State | None, B: int) -> list[Sequence]:
         """One Sequence per row: as at the start, or as the state says."""
@@ -108,13 +112,14 @@ class Interpreter:
         sequence.clock, sequence.stream = int(row["clock"]["sequence"]), int(row["clock"]["stream"])
         sequence.unlearned = int(row.get("unlearned", {}).get("token", NOTHING))
         for place, fresh in sequence.registers.items():
-            sequence.registers[place] = unpack_register(fresh, row[place])
+            sequence.registers[place] = unpack_register(self.places[place], fresh, row[place])
         for place in sequence.pasts:
             sequence.pasts[place] = row[place]["past"].to(DTYPE)
         for place in sequence.pairs:
             if row.get(place):
                 pairs = list(zip(row[place]["k"].to(DTYPE), row[place]["v"].to(DTYPE), strict=True))
-                sequence.pairs[place] = pairs[max(0, len(pairs) - sequence.clock) :]  # without the zeros in front
+                ticks = sequence.stream if place in self.lanes else sequence.clock
+                sequence.pairs[place] = pairs[max(0, len(pairs) - ticks) :]  # without the zeros in front
 
     def run(self, sequence: Sequence, fed: list[Fed]) -> Found:
         """Feed one sequence its tokens; then its part chunks and periods end as `tail:` says."""
@@ -130,6 +135,7 @@ class Interpreter:
     def feed(self, sequence: Sequence, fed: Fed, found: Found) -> tuple[dict[str, Tensor], list[Layer]]:
         """All layers at one token; then, unless its target is still to come, all writes."""
         layers, result = self.forward(sequence, fed, {})
+        self.look(layers)
         if fed.learned:
             errors = self.errors(sequence, fed, layers)
             for layer, of_layer in zip(layers, errors, strict=True):
@@ -139,14 +145,27 @@ class Interpreter:
             sequence.stream += 1
         return result, layers
 
+    def look(self, layers: list[Layer]) -> None:
+        """Add what the layers multiply at one token to the sums."""
+        if self.grams is not None:
+            outs = self.graph.of(Output, self.graph.stack[-1])
+            leaving = None if self.graph.bare else layers[-1].value(outs[0].value)
+            for name, gram in grams(layers, leaving):
+                self.grams[name] = self.grams[name] + gram if name in self.grams else gram
+
     def forward(self, sequence: Sequence, fed: Fed, states: States) -> tuple[list[Layer], dict[str, Tensor]]:
         """All layers at one token, which may be given other states to read; nothing is written."""
-        entering: Mapping[str, Tensor] = fed.values if self.graph.bare else {"x": self.frame("embedding")[fed.token]}
+        entering = fed.values if self.graph.bare else self.entering(fed.token)
         layers = []
         for i, kind in enumerate(self.graph.stack):
             layers.append(Layer(self.program, i, sequence, entering, states=dict(states.get(i, {}))))
             entering = {out.name: layers[-1].value(out.value) for out in self.graph.of(Output, kind)}
         return layers, dict(entering) if self.graph.bare else self.predict(entering["x"], fed.target)
+
+    def entering(self, token: int) -> Mapping[str, Tensor]:
+        """What the first block takes: the token's embedding, and every stream at 0."""
+        streams = {i.name: torch.zeros(i.shape, dtype=DTYPE) for i in self.graph.of(Input, self.graph.stack[0])}
+        return streams | {"x": self.frame("embedding")[token]}
 
     def frame(self, name: str) -> Tensor:
         return self.program.weights[name]
@@ -173,7 +192,9 @@ class Interpreter:
             grads = torch.func.grad(lambda states: self.forward(sequence, fed, states)[1]["nats"])(read)
         return [
             {
-                memory.id: layer.error(memory, [g for (id, _), g in grads[layer.layer].items() if id == memory.id])
+                memory.id: layer.error(
+                    memory, [g for (id, _), g in grads[layer.layer].items() if id == (memory.of or memory.id)]
+                )
                 for memory in layer.driven()
             }
             for layer in layers
@@ -199,6 +220,8 @@ class Interpreter:
             sequence.registers[place] = register
             if memory.carry is Carry.STREAM:
                 sequence.detach(place)
+        for place in self.lanes:
+            sequence.pairs[place] = [(k.detach(), v.detach()) for k, v in sequence.pairs[place]]
 
 
 def interpret(
@@ -215,6 +238,7 @@ def interpret(
     perturb: Perturbations | None = None,
     cotangents: Mapping[str, Tensor] | None = None,
     gradients: bool = True,
+    looking: bool = False,
 ) -> Result:
     """Run a graph token by token in float64.
 
@@ -228,6 +252,7 @@ def interpret(
                 as blocks.0.titans.key; a tensor for the first part, or a mapping by part
     cotangents  of a bare program's outputs: `gradients` differentiates sum(output * cotangent); 1 where not given
     gradients   False keeps no graph: for long runs
+    looking     True sums x x^T over the inputs of every layer, for rules of the weights that look at them
 
     Raises ValueError for arguments that do not fit the graph.
     """
@@ -237,7 +262,7 @@ def interpret(
     with torch.set_grad_enabled(gradients):
         ready = {name: leaf(x, gradients) for name, x in weights.items()}
         given = {name: leaf(x, gradients) for name, x in (inputs or {}).items()}
-        runner = Interpreter(Program(graph, ready, learners(graph, learn), perturb or {}))
+        runner = Interpreter(Program(graph, ready, learners(graph, learn), perturb or {}), looking)
         for place, _ in perturb or {}:
             if place not in runner.places:
                 raise ValueError(f"perturb: no memory is written at {place!r}; places: {', '.join(runner.places)}")
@@ -329,4 +354,5 @@ def assemble(
         weights=weights,
         inputs=inputs,
         cotangents=cotangents,
+        grams={name: gram / max(taught, 1) for name, gram in (runner.grams or {}).items()},
     )

@@ -96,16 +96,17 @@ class Fields(Section):
     values: Expressions | None = None
     """Context flow: the expression of the values; a memory may stand in its own values."""
     window: Expression | None = None
-    """Each gradient is over the last so many pairs. Default 1."""
+    """Each gradient is over the last so many pairs, this token's included. Default 1."""
     weigh: Expression | None = None
-    """The weight of each pair in the window."""
+    """The weight of a pair in every window that sees it. Default 1."""
     read: Literal["chunk", "before", "after"] | None = None
     """Which state a read sees: the chunk's first (default), the previous token's, or this token's."""
     carry: str | None = None
-    """Lifetime of the state: sequence (default), stream, model, or the name of a slower memory."""
+    """Lifetime of the state: sequence (default), stream, model, or the name of a slower memory, which holds its start
+    and at each of whose updates it begins again."""
     start: str | None = None
     """The first state: learned (default), learned(normal | zeros | identity), zeros, identity; random for carry: model;
-    from(checkpoint:path), which is not supported yet."""
+    from(checkpoint:path, part=name): as a weight of a run or checkpoint, of the same name unless another is said."""
     meta: Literal["full", "first_order", "none"] | None = None
     """How slower levels learn through the writes. Default full."""
     tail: Literal["carry", "flush", "drop"] | None = None
@@ -175,6 +176,9 @@ class Architecture(Section):
     """The head uses the embedding's weights."""
     forms: dict[str, FormFields] = {}
     """Forms of one's own."""
+    rules: dict[str, Annotated[Any, WithJsonSchema({"type": ["object", "string"]})]] = {}
+    """Update rules of one's own by name: params, ranges and levels; or a rule file in this folder or below it. A rule
+    file beside the spec needs no entry."""
     streams: dict[str, Shape] = {}
     """Further values that flow from block to block like x, starting at 0."""
 

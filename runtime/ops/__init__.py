@@ -4,35 +4,42 @@ from runtime.ops.basic import (
     align,
     apply_matrix,
     causal_conv,
+    exact_layernorm,
     heads,
     l2norm,
     layernorm,
     linear,
     merge,
     newton_schulz,
+    newton_schulz_bfloat16,
     norm,
     outer,
     poly,
     previous,
     readout,
     rmsnorm,
+    root,
     rope,
     trace,
 )
+from runtime.ops.equations import Equations
 from runtime.ops.forms import Matrix, Mlp, Swiglu, Vector, read
 from runtime.ops.history import own_errors, past
 from runtime.ops.memories import Write, memory
 from runtime.ops.periods import ended, periodic
 from runtime.ops.recurrence import log_share
+from runtime.ops.remembered import Remembered
 from runtime.ops.segment import Call, Learner, held, now, segments
 from runtime.ops.shared import shared_product
 from runtime.ops.softmax import attention
 
 __all__ = [
     "Call",
+    "Equations",
     "Learner",
     "Matrix",
     "Mlp",
+    "Remembered",
     "Swiglu",
     "Vector",
     "Write",
@@ -41,6 +48,7 @@ __all__ = [
     "attention",
     "causal_conv",
     "ended",
+    "exact_layernorm",
     "heads",
     "held",
     "l2norm",
@@ -50,6 +58,7 @@ __all__ = [
     "memory",
     "merge",
     "newton_schulz",
+    "newton_schulz_bfloat16",
     "norm",
     "now",
     "outer",
@@ -61,6 +70,7 @@ __all__ = [
     "read",
     "readout",
     "rmsnorm",
+    "root",
     "rope",
     "segments",
     "shared_product",

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from runtime.ops.history import Past, past
+from runtime.ops.inputs import seen
 from runtime.ops.one import affine, alone
 from runtime.precision import exact, full, wide
 
@@ -33,6 +34,13 @@ def rmsnorm(x: Tensor, gain: Tensor | None = None) -> Tensor:
 def layernorm(x: Tensor, gain: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
     """(x - mean) / sqrt(var + 1e-5) * gain + bias over the last axis, with the biased variance; gain and bias (D,)."""
     return torch.layer_norm(x, x.shape[-1:], gain, bias, EPS)
+
+
+def exact_layernorm(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+    """`layernorm` with derivatives of every order, for the equations of forms: their errors are derivatives already,
+    and the third of F.layer_norm is wrong, since its second holds mean and deviation constant."""
+    centred = x - x.mean(-1, keepdim=True)
+    return centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + EPS) * gain + bias
 
 
 class L2norm(torch.autograd.Function):
@@ -60,7 +68,8 @@ class L2norm(torch.autograd.Function):
         along = (y * g).sum(-1, keepdim=True)
         if g_scale is not None:
             along = along + g_scale * scale
-        return torch.addcmul(g, y, along * (scale < 1 / L2norm.eps), value=-1) * scale
+        along = along * scale * (scale < 1 / L2norm.eps)
+        return (g * scale).addcmul_(y, along, value=-1) if not torch.is_grad_enabled() else g * scale - y * along
 
 
 def l2norm(x: Tensor) -> Tensor:
@@ -73,6 +82,7 @@ def linear(x: Tensor, W: Tensor, bias: Tensor | None = None) -> Tensor:
 
     x (B, T, *leading, in); W (*leading, out, in); bias (*leading, out).  Returns (B, T, *leading, out).
     """
+    seen(W, x)
     if W.dim() == 2:
         return wide(affine(x, W, bias) if x.dim() == 3 and alone(x) else F.linear(x, W, bias))
     if W.shape[-2] == 1:
@@ -181,6 +191,12 @@ def poly(x: Tensor, degree: int) -> Tensor:
     return torch.cat([x**n for n in range(1, degree + 1)], -1)
 
 
+def root(x: Tensor) -> Tensor:
+    """Square root of an update rule, whose derivative at 0 is taken as 0: of what no gradient has reached yet."""
+    none = x == 0
+    return torch.where(none, 1, x).sqrt().masked_fill(none, 0)
+
+
 def outer(a: Tensor, b: Tensor) -> Tensor:
     """[.., n], [.., m] -> [.., n, m]."""
     return a.unsqueeze(-1) * b.unsqueeze(-2)
@@ -208,14 +224,29 @@ def newton_schulz(G: Tensor, steps: int = 5, coefficients: tuple[float, float, f
 
     G (.., n, m), transposed inside if tall.  Source: the reference mathematics, section 5 (Muon).
     """
-    a, b, c = coefficients
     X = G / (torch.linalg.vector_norm(G, dim=(-2, -1), keepdim=True) + 1e-7)
     tall = G.shape[-2] > G.shape[-1]
-    X = X.mT if tall else X
-    for _ in range(steps):
-        A = X @ X.mT
-        X = a * X + (b * A + c * (A @ A)) @ X
+    X = iterated(X.mT if tall else X, steps, coefficients)
     return X.mT if tall else X
+
+
+def newton_schulz_bfloat16(G: Tensor, steps: int = 5) -> Tensor:
+    """`newton_schulz` with its products in bfloat16, for weights that are trained so."""
+    X = G / (torch.linalg.vector_norm(G, dim=(-2, -1), keepdim=True) + 1e-7)
+    tall = G.shape[-2] > G.shape[-1]
+    X = iterated((X.mT if tall else X).bfloat16(), steps, QUINTIC).to(G.dtype)
+    return X.mT if tall else X
+
+
+def iterated(X: Tensor, steps: int, coefficients: tuple[float, float, float]) -> Tensor:
+    """X <- a X + (b A + c A^2) X with A = X X^T, for every matrix of a stack (.., n, m)."""
+    a, b, c = coefficients
+    lead = X.shape[:-2]
+    X = X.flatten(0, -3) if len(lead) > 1 else X if lead else X.unsqueeze(0)
+    for _ in range(steps):
+        A = torch.bmm(X, X.mT)
+        X = torch.baddbmm(X, torch.baddbmm(A, A, A, beta=b, alpha=c), X, beta=a)
+    return X.reshape(*lead, *X.shape[-2:])
 
 
 def gelu_slope(z: Tensor) -> Tensor:
