@@ -16,21 +16,19 @@ metrics kept, and `run.status` set.
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from runtime import checkpoint, device, metrics, mirror, plot, probe, replay, resume, settings, summary
+from runtime import checkpoint, device, mirror, probe, replay, resume, settings, summary
 from runtime import data as texts
 from runtime.batches import Batch, Crops, Lanes
 from runtime.checkpoint import Checkpoint
@@ -45,10 +43,10 @@ from runtime.ops import watch
 from runtime.precision import autocast
 from runtime.processes import Processes
 from runtime.progress import Report, display
+from runtime.record import Record
 from runtime.schedule import due
 from runtime.settings import Settings
 from runtime.signals import Stop
-from runtime.trends import Trends
 
 FINAL = 16  # times the tokens of a validation on the way are read at the end
 INTERRUPTED = 130
@@ -73,17 +71,12 @@ class Run:
         self.status = 0
         self.result: dict[str, Any] = {}
         self.batch: Batch | None = None  # the last one given out
-        self.metrics: metrics.Metrics | None = None
         self.claimed: int | None = None  # a handle of the directory, in the process that writes it
-        self.mirror: mirror.Mirror | None = None
-        self.trends = Trends()
+        self.record = Record(self.settings.tokens, self.processes)
         self.state: Any = None  # what the last step left
         self.step = 0  # steps done
         self.running = 0  # the step that is running, from 1
         self.saved = -1  # steps done at the last checkpoint
-        self.losses: list[Tensor] = []  # of the steps since the last row
-        self.loss = math.nan  # their mean at the last row
-        self.training = 0.0  # seconds spent in steps, up to the last row
         self.entered = time.perf_counter()
 
     # ---- before the first step --------------------------------------------------------------------------------------
@@ -140,24 +133,19 @@ class Run:
             self.claimed = self.directory.claim()
         scalars = self._resume() if self.options.resume else {}
         if self.processes.first:
-            if self.options.tensorboard:
-                self.mirror = mirror.Mirror(self.directory.path, self.step * self.settings.tokens)
             if not self.options.resume:
                 self.directory.begin(self.package)
                 if self.text.tokenizer is not None:
                     self.text.tokenizer.keep(self.directory.path)
                 self.directory.write_lock(self._facts())
-            rows = scalars.get("rows", 0)
-            self.metrics = metrics.Metrics(self.directory.metrics, rows, lenient=self.options.allow)
-            for row in self.metrics.rows:
-                self.trends.see(row)
+            o, rows = self.options, scalars.get("rows", 0)
+            self.record.open(self.directory, rows, self.step, mirrored=o.tensorboard, lenient=o.allow)
         size = f"{self.parameters:,} parameters, {self.settings.tokens:,} tokens a step"
         self.display.note(f"{self.settings.name}: {size}, in {self.directory.path}")
         if self.step:
             self.display.note(f"going on after step {self.step}")
         self.display.__enter__()
-        self.clock, self.clocked = time.perf_counter(), self.step  # when, and after which step, the last row was made
-        self.began = self.clock - scalars.get("seconds", 0.0)  # of the run
+        self.record.start(self.step, scalars.get("seconds", 0.0))
 
     def _resume(self) -> dict[str, Any]:
         """Go back to the newest whole checkpoint, or to the beginning where none was written; its scalars."""
@@ -173,8 +161,7 @@ class Run:
         self.step = self.saved = scalars["step"]
         self.state = device.moved(self.processes.rows(found.state), self.device) if found.state else None
         self.guard.count = scalars.get("not_finite", 0)
-        self.losses = [torch.tensor(loss, device=self.device) for loss in scalars["losses"]]
-        self.loss, self.training = scalars["loss"] or math.nan, scalars["training"]
+        self.record.restore(scalars, self.device)
         elsewhere = (lock.get("environment"), lock.get("device")) != (environment(), facts["device"])
         if self.processes.first and (changed or elsewhere):
             self.directory.write_lock(facts, [*lock.get("resumed", []), {"step": self.step, "before": lock}])
@@ -220,7 +207,7 @@ class Run:
         self.step += 1
         seen = watch.end()
         before, self.state = self.state, self.state if self.guard.lost else state
-        self.losses += [] if self.guard.bad else [loss.detach()]
+        self.record.losses += [] if self.guard.bad else [loss.detach()]
         last = self.step == s.steps
         if self._logs(self.step):
             self._log(self._inside(seen, before))
@@ -256,41 +243,23 @@ class Run:
         """What the levels inside a sequence did; `state` is what the step's sequences went on from, in a stream."""
         if not self.processes.first or self.batch is None:
             return {}
-        with self._pause():
+        with self.record.pause():
             return probe.look(seen, self.model, *self.batch, state if getattr(self.model, "streams", ()) else None)
 
     def _log(self, inside: dict[str, float]) -> None:
         """A row of metrics and the display, from the steps since the last row, none where no loss was finite; `inside`:
         what a look inside found."""
-        if not self.losses:
+        counts: dict[str, float] = {f"level/{name}/fires": count for name, count in self.fires().items()}
+        counts |= {f"train/{self.guard.policy}ped": self.guard.count} if self.guard.count else {}
+        record, steps = self.record, self.settings.steps
+        speed = record.row(self.step, self.state, self.levels, counts | inside)
+        if speed is None:
             return
-        mean = torch.stack(self.losses).mean()
-        norms = metrics.norms(self.state or {})
-        squares = torch.tensor(list(norms.values())).square()
-        self.processes.mean([mean, squares])
-        loss = float(mean)
-        if not math.isfinite(loss):
-            raise Diverged("the loss is not finite")
-        now = time.perf_counter()
-        speed = (self.step - self.clocked) * self.settings.tokens / (now - self.clock)
-        self.training += now - self.clock
-        values: dict[str, float] = {"train/loss": loss, "perf/tokens_per_s": speed}
-        for level in self.levels:
-            values |= level.seen()
-        values |= {f"memory/{name}/norm": norm for name, norm in zip(norms, squares.sqrt().tolist(), strict=True)}
-        values |= {f"level/{name}/fires": count for name, count in self.fires().items()}
-        values |= {f"train/{self.guard.policy}ped": self.guard.count} if self.guard.count else {}
-        self._write(values | inside)
-        self._warn_of_memories()
-        left = (self.settings.steps - self.step) * self.training / self.step
-        self.display.update(Report(self.step, self.settings.steps, loss, speed, left))
-        self.losses, self.loss = [], loss
-        self.clock, self.clocked = time.perf_counter(), self.step
-
-    def _warn_of_memories(self) -> None:
-        """A line for every memory that is about to vanish or explode since the last row."""
-        for memory, words in self.trends.see(self.metrics.rows[-1]).items() if self.metrics else ():
-            self._warn(f"warning: step {self.step}: memory {memory} {words}; look at its rate and retention")
+        for warning in record.warnings():
+            self._warn(f"warning: step {self.step}: {warning}")
+        left = (steps - self.step) * record.training / self.step
+        self.display.update(Report(self.step, steps, record.loss, speed, left))
+        record.next_row(self.step)
 
     def fires(self) -> dict[str, int]:
         """Updates of every level so far, as the model and the levels count them."""
@@ -302,11 +271,11 @@ class Run:
         s = self.settings
         if not self.processes.first:
             return None
-        with self._pause():
+        with self.record.pause():
             part, precision = self.text.validation, s.precision
             result = evaluate(self.model, part, batch=s.batch, context=s.context, tokens=tokens, precision=precision)
             found = {"val/loss": result.loss, "val/bits_per_byte": result.bits_per_byte, "val/tokens": result.tokens}
-            self._write(found)
+            self.record.write(self.step, found)
         bits = result.bits_per_byte
         self.display.judged(bits)
         self.display.note(f"step {self.step}: validation {bits:.4f} bits/byte on {result.tokens:,} tokens")
@@ -316,13 +285,13 @@ class Run:
         """The checkpoint of this step, written by the first process unless it has been."""
         folder = self.directory.checkpoints
         if self.saved != self.step:
-            with self._pause():
+            with self.record.pause():
                 made = self._checkpoint()
                 if name := not_finite(made):
                     raise Diverged(f"{name} is not finite after step {self.step}, and no checkpoint of it is made")
                 if self.processes.first:
-                    assert self.metrics is not None
-                    self.metrics.sync()
+                    assert self.record.metrics is not None
+                    self.record.metrics.sync()
                     checkpoint.save(folder, self.step, made, self.options.keep)
             self.saved = self.step
         return folder / checkpoint.name_of(self.step)
@@ -337,29 +306,11 @@ class Run:
             "fires": dict(getattr(self.model, "fires", {})),
             "levels": {level.name: level.last() for level in self.levels},
             **checkpoint.random_states(self.device),
-            "losses": [float(loss) for loss in self.losses],
-            "loss": self.loss if math.isfinite(self.loss) else None,
             "not_finite": self.guard.count,
-            "rows": len(self.metrics.rows) if self.metrics else 0,
-            "training": self.training,
-            "seconds": time.perf_counter() - self.began,
+            **self.record.scalars(),
         }
         state = self.processes.all_rows(self.state) if outlives else {}
         return Checkpoint(self.model.state_dict(), optimiser, state, scalars)
-
-    def _write(self, values: dict[str, float]) -> None:
-        if self.metrics is not None:
-            tokens = self.step * self.settings.tokens
-            self.metrics.write(self.step, tokens, time.perf_counter() - self.began, values)
-            if self.mirror is not None:
-                self.mirror.write(self.metrics.rows[-1])
-
-    @contextmanager
-    def _pause(self) -> Iterator[None]:
-        """Time in here does not count as training."""
-        began = time.perf_counter()
-        yield
-        self.clock += time.perf_counter() - began
 
     # ---- the end ----------------------------------------------------------------------------------------------------
 
@@ -381,9 +332,9 @@ class Run:
             "parameters": self.parameters,
             "steps": self.step,
             "tokens": seen,
-            "seconds": round(time.perf_counter() - self.began, 3),
-            "tokens_per_s": round(seen / self.training, 1),
-            "train_loss": self.loss,
+            "seconds": round(self.record.seconds, 3),
+            "tokens_per_s": round(seen / self.record.training, 1),
+            "train_loss": self.record.loss,
             "val_loss": result.loss,
             "val_bits_per_byte": result.bits_per_byte,
             "val_tokens": result.tokens,
@@ -391,11 +342,7 @@ class Run:
         }
 
     def _draw(self) -> None:
-        assert self.metrics is not None
-        try:
-            title = f"{self.settings.name}, learning {self.text.source}"
-            plot.loss(self.metrics.rows, self.directory.plot, title)
-        except ModuleNotFoundError:
+        if not self.record.draw(self.directory, f"{self.settings.name}, learning {self.text.source}"):
             self.display.note("no loss.png: drawing it needs matplotlib")
 
     def _inspect(self, error: Diverged) -> str:
@@ -427,13 +374,10 @@ class Run:
         if message and (self.processes.rank == getattr(error, "rank", 0) or isinstance(error, Lost)):
             alone = self.processes.first or not isinstance(error, Lost)  # all that are left say that one is lost
             summary.fail(message, self.status, self.options.json and alone)
-        if self.metrics is not None:
-            with suppress(OSError):  # of a disk that the message above speaks of
-                if error is not None:
-                    self._draw()
-                self.metrics.close()
-        if self.mirror is not None:
-            self.mirror.close()
+        with suppress(OSError):  # of a disk that the message above speaks of
+            if error is not None and self.record.metrics is not None:
+                self._draw()
+        self.record.close()
         if self.claimed is not None:
             os.close(self.claimed)
         if error is None:
