@@ -6,7 +6,7 @@ memory becomes  retain * weight [+ (1 - retain) * start] + delta;  or it sets `w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from types import MappingProxyType
@@ -106,20 +106,19 @@ class Carried:
 
     states: Mapping[str, Parts]
     count: int = 0
-    vectors: frozenset[str] = frozenset()  # the parts that are biases or vectors: a rule meets each as one column
+    vectors: frozenset[str] = frozenset()
 
     @classmethod
-    def zero(cls, rule: Rule, start: Parts, vectors: Iterable[str] = ()) -> Carried:
-        """Everything starts at zero."""
-        columns = frozenset(vectors)
+    def zero(cls, rule: Rule, start: Parts, vectors: Collection[str] = ()) -> Carried:
+        """Everything starts at zero, but for the rule's own memories.  `vectors`: the parts it meets as one column."""
         names = [name for level in rule.levels for name in level.state]
         names += [gathered(i) for i, level in enumerate(rule.levels) if level.period > 1]
         states = {name: {part: torch.zeros_like(x) for part, x in start.items()} for name in names}
         for memory in memories(rule):
             for part, x in start.items():
-                for name, first in begun(memory, x.unsqueeze(-1) if part in columns else x).items():
+                for name, first in begun(memory, x.unsqueeze(-1) if part in vectors else x).items():
                     states.setdefault(name, {})[part] = first
-        return cls(states, vectors=columns)
+        return cls(states, vectors=frozenset(vectors))
 
     def counted(self) -> Carried:
         return replace(self, count=self.count + 1)
@@ -186,7 +185,7 @@ def _update(rule: Rule, seen: Names, states: dict[str, Tensor], count: int) -> d
             keys, values, lr = (evaluate(t, names, operators) for t in (memory.keys, memory.values, memory.lr))
             new = written(memory, parts, keys, values, lr, base, loss_of)
             seeing = parts if memory.before else new
-            operators[memory.name] = partial(applied, memory, seeing, like=base)
+            operators[memory.name] = partial(applied, memory, seeing, base)
             states |= new
         for line in level.do:
             value = evaluate(line.value, names, operators)
