@@ -189,6 +189,16 @@ def memory_call(emitter: Emitter, memory: Memory, reads: Iterable[Read], clock: 
     return f"{'periodic' if once else 'memory'}({', '.join(arguments)})"
 
 
+def earlier_pairs(graph: Graph, memory: Memory) -> str:
+    """Shapes of the earlier pairs that a gradient is over, for the register of one sequence."""
+    heads, count = memory.heads, memory.window - 1
+    moving = [graph[p.value].shape or () for p in memory.objective.params if p.value]
+    shapes = {"k": (*heads, memory.inner), "v": (*heads, memory.outer), "weigh": heads}
+    shapes |= {f"param{i}": max(own, heads, key=len) for i, own in enumerate(moving)}
+    said = [f'"{name}": {tuple_([str(n) for n in (count, *shape)])}' for name, shape in shapes.items()]
+    return f"{{{', '.join(said)}}}"
+
+
 def parameter(scope: Scope, memory: Memory, param: Param) -> str:
     """A number, or a value of each token with at least the memory's heads."""
     if param.value is None:
