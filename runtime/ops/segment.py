@@ -103,9 +103,11 @@ class Learner:
         """Apply what a period has gathered:  W <- retain W [+ (1 - retain) start] + delta, delta from the rule.
 
         start    the memory's parts before any write, shared by all sequences
-        lr       the rule's learning rate; 1 where the rates are in the sums
+        lr       the rule's learning rate; 1 where the rates are in the sums.  A token's own, where each is written
+                 alone, is in the register
         """
         out: Register = {}
+        lr = register.get("param.lr", lr)
         if self.counts:
             rows = register[f"sum.{self.form.parts[0]}"]
             out["rule.count"] = register.get("rule.count", rows.new_zeros(len(rows))).to(rows.dtype) + 1
@@ -160,6 +162,7 @@ class Learner:
             n.split(".")[1]: matrix(x) for n, x in register.items() if n.startswith("rule.") and n.endswith(f".{part}")
         }
         retain = 1.0 if keep is None else share(keep)
+        given = [n for n in register if n.startswith("param.") and n != "param.lr"]
         delta, after = self.rule(
             grad=g,
             weight=matrix(W),
@@ -169,7 +172,7 @@ class Learner:
             gram=gram,
             count=None if count is None else count.view(-1, *(1,) * (g.dim() - 1)),
             state=states or _Zeros(g),
-            **{n.removeprefix("param."): matrix(spread(x)) for n, x in register.items() if n.startswith("param.")},
+            **{n.removeprefix("param."): matrix(spread(x)) for n, x in register.items() if n in given},
         )
         base = W if keep is None else retain * W + ((1 - retain) * start if self.to_start else 0)
         flat = (lambda x: x.squeeze(-1)) if vector else (lambda x: x)
