@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from codegen.axes import Axes
@@ -13,9 +13,10 @@ from codegen.memories import clock_of, counts, erases, form_text, holds, start_p
 from codegen.names import class_constant, function_name
 from codegen.places import place_of
 from nlc.graph.graph import Graph
-from nlc.graph.nodes import Carry, Level, Memory, Meta, Rule, Tail
+from nlc.graph.nodes import Carry, Input, Level, Memory, Meta, Rule, Tail
 
 IGNORED = -100  # a target that teaches nothing
+RUN = ("tokens_BT", "targets_BT", "taught_BT", "part_BT", "part_BTV", "nats_BT", "logits_BTV")  # variables of a run
 
 if TYPE_CHECKING:
     from codegen.block import Emitter
@@ -27,7 +28,8 @@ def learner(graph: Graph, memory: Memory, rules: Mapping[Rule, str]) -> str:
     options += ["constant=True"] * (memory.meta is Meta.NONE) + ["to_start=True"] * memory.retain_to_start
     options += ["hold=True"] * holds(memory) + ["counts=True"] * counts(memory)
     options.append(f"name={quoted(place_of(graph, memory))}")
-    return f"Learner({', '.join([quoted(graph[memory.level].name), form_text(memory), rules[memory.rule], *options])})"
+    told = [quoted(graph[memory.level].name), form_text(graph, memory), rules[memory.rule]]
+    return f"Learner({', '.join([*told, *options])})"
 
 
 def quoted(text: str) -> str:
@@ -41,10 +43,12 @@ def write_methods(emitter: Emitter, rules: Mapping[Rule, str]) -> list[str]:
     driven = [m for m in loss_driven(graph) if m.block == emitter.block]
     for memory in driven + [m for m in graph.of(Memory, emitter.block) if ends_early(m) and m not in driven]:
         level: Level = graph[memory.level]
-        lines += ["", f"    def {write_name(graph, memory)}(self, register):"]
+        held = ", held" * bool(held_start(graph, memory))
+        lines += ["", f"    def {write_name(graph, memory)}(self, register{held}):"]
         doc = f"Level {level.name}, every {memory.period}: {memory.rule.name} from the sum of the period's gradients."
         lines.append(f'        """{doc}"""')
         start = start_parts(graph, memory, "like")
+        start = f"{class_constant(memory.id)}.start(held, {start})" if held else start
         apart = replace(emitter.scope, names={}, like="like")  # forward's variables are not here
         rate = [] if memory.rate_varies else [f"lr={apart.text(memory.rate)}"]
         if memory in driven:
@@ -58,6 +62,12 @@ def write_methods(emitter: Emitter, rules: Mapping[Rule, str]) -> list[str]:
     return lines
 
 
+def held_start(graph: Graph, memory: Memory) -> Memory | None:
+    """The memory that holds a nested one's start, where tokens write it."""
+    found = graph[memory.nest] if memory.nest else None
+    return found if found is not None and found.of else None
+
+
 def write_name(graph: Graph, memory: Memory) -> str:
     """The method of a block that writes the memory; runtime.model finds it by the memory's place."""
     return f"write_{function_name(place_of(graph, memory))}"
@@ -68,10 +78,32 @@ def ends_early(memory: Memory) -> bool:
     return memory.tail is Tail.FLUSH and memory.period.count > 1 and memory.carry is not Carry.MODEL
 
 
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """What flows from block to block: x and the streams beside it, as variables, and the lines that begin them."""
+
+    values: str  # x_BTD, v0_BTD
+    begins: tuple[str, ...]
+
+    @classmethod
+    def of(cls, graph: Graph, axes: Axes) -> Flow:
+        found, begins = ["x_BTD"], []
+        for node in graph.of(Input, graph.stack[0])[1:]:
+            text = f"{node.name}{axes.suffix(node.shape)}"
+            text = f"{text}_" if text in RUN else text
+            shape = "".join(f", {size}" for size in node.shape)
+            begins.append(f"        {text} = x_BTD.new_zeros(*x_BTD.shape[:2]{shape})")
+            found.append(text)
+        return cls(", ".join(found), tuple(begins))
+
+    def through(self, call: str) -> list[str]:
+        return fit(f"{self.values}, {call}", 3)
+
+
 def run_lines(graph: Graph, axes: Axes, final: bool) -> list[str]:
     """start, run and, where levels write at ticks, read and learn.  final: a block asks whether anybody reads the
     state."""
-    first = "x_BTD"
+    flow = Flow.of(graph, axes)
     lines = [
         "    def start(self, B):",
         '        """The initial state of every register, for B sequences."""',
@@ -87,21 +119,22 @@ def run_lines(graph: Graph, axes: Axes, final: bool) -> list[str]:
             *lines,
             "    def run(self, tokens_BT, targets_BT, state, clock, final, learn):",
             '        """Logits, nats of every token and the state after them, for sequences that share all clocks."""',
-            f"        {first} = F.embedding(tokens_BT, self.embedding)",
+            "        x_BTD = F.embedding(tokens_BT, self.embedding)",
+            *flow.begins,
             "        for i, block in enumerate(self.blocks):",
-            f"            {first}, registers = block({first}, layer_of(state, i), clock, learn{', final' * final})",
+            *flow.through(f"registers = block({flow.values}, layer_of(state, i), clock, learn{', final' * final})"),
             "            state = with_layer(state, i, registers)",
-            f"        logits_BTV = linear(rmsnorm({first}, self.rmsnorm), {head})",
+            f"        logits_BTV = linear(rmsnorm(x_BTD, self.rmsnorm), {head})",
             *count_lines(graph, "tokens_BT.shape[1]"),
             "        return logits_BTV, nats_of(logits_BTV, targets_BT), state",
         ]
-    return lines + _segmented(graph, head, final)
+    return lines + _segmented(graph, flow, head, final)
 
 
-def _segmented(graph: Graph, head: str, final: bool) -> list[str]:
+def _segmented(graph: Graph, flow: Flow, head: str, final: bool) -> list[str]:
     memories = loss_driven(graph)
     levels: dict[str, list[Memory]] = {}
-    for m in memories:
+    for m in sorted(memories, key=lambda m: m.period.count):  # a nested memory before what holds its start
         levels.setdefault(m.level, []).append(m)
     ticks = {(clock_of(m, "t"), m.period.count) for m in memories} | {
         (clock_of(m, "t"), m.chunk) for m in memories if m.chunk > 1
@@ -140,7 +173,7 @@ def _segmented(graph: Graph, head: str, final: bool) -> list[str]:
         *count_lines(graph, "T"),
         "        return torch.cat(logits, 1), torch.cat(nats, 1), state",
         "",
-        *_read(head, final),
+        *_read(flow, head, final),
         "",
         *_learn(memories),
     ]
@@ -172,18 +205,35 @@ def _ticks(graph: Graph, levels: Levels) -> list[str]:
         lines += comment(f"level {node.name}: every {m.period}", cited(m.at), 4)
         lines.append(f'                if awaited["{node.name}"] and ({t} + b) % {n} == 0:')
         for m in {place_of(graph, m): m for m in members}.values():
-            lines += [
-                "                    for i, block in enumerate(self.blocks):",
-                *[f'                        if "{place_of(graph, m)}" in calls[i]:'] * (len(graph.blocks) > 1),
-                *_indented(
-                    [
-                        f'place = f"blocks.{{i}}.{place_of(graph, m)}"',
-                        f"state = state | {{place: block.{write_name(graph, m)}(state[place])}}",
-                    ],
-                    7 if len(graph.blocks) > 1 else 6,
-                ),
-            ]
+            held = ', state.get(f"{place}.start")' * bool(held_start(graph, m))
+            lines += _in_layers(graph, m, f"block.{write_name(graph, m)}(state[place]{held})", "i, block")
+        for m in {place_of(graph, m): m for m in _lives(graph, members)}.values():
+            lines += comment(f"{m.name} begins again from the start held for it", "", 5)
+            lines += _in_layers(graph, m, f'{class_constant(m.id)}.begun(state[f"{{place}}.start"])', "i")
     return lines
+
+
+def _in_layers(graph: Graph, memory: Memory, register: str, names: str) -> list[str]:
+    """Replace the memory's register in every layer that has it."""
+    over = {"i, block": "enumerate(self.blocks)", "i": "range(len(self.blocks))"}[names]
+    place, several = place_of(graph, memory), len(graph.blocks) > 1
+    body = [f'place = f"blocks.{{i}}.{place}"', f"state = state | {{place: {register}}}"]
+    return [
+        f"                    for {names} in {over}:",
+        *[f'                        if "{place}" in calls[i]:'] * several,
+        *_indented(body, 7 if several else 6),
+    ]
+
+
+def _lives(graph: Graph, written: list[Memory]) -> list[Memory]:
+    """The nested memories whose lives end when these are written: what holds their start is, or begins again itself."""
+    over = {m.id for m in written}
+    found = []
+    for memory in sorted((m for m in graph.of(Memory) if m.nest), key=lambda m: m.period.count, reverse=True):
+        if memory.nest in over and held_start(graph, memory):
+            over.add(memory.id)
+            found.append(memory)
+    return found
 
 
 def _releases(graph: Graph, memories: list[Memory]) -> list[str]:
@@ -202,7 +252,7 @@ def _releases(graph: Graph, memories: list[Memory]) -> list[str]:
     return lines
 
 
-def _read(head: str, final: bool) -> list[str]:
+def _read(flow: Flow, head: str, final: bool) -> list[str]:
     """The method that runs all blocks over one segment."""
     return [
         f"    def read(self, tokens_BT, state, clock, learn{', final' * final}):",
@@ -210,8 +260,9 @@ def _read(head: str, final: bool) -> list[str]:
         "        x_BTD, calls = F.embedding(tokens_BT, self.embedding), []",
         "        if not x_BTD.requires_grad:  # an own error needs a graph even where nothing else is trained",
         "            x_BTD = x_BTD.detach().requires_grad_()",
+        *flow.begins,
         "        for i, block in enumerate(self.blocks):",
-        f"            x_BTD, registers, call = block(x_BTD, layer_of(state, i), clock, learn{', final' * final})",
+        *flow.through(f"registers, call = block({flow.values}, layer_of(state, i), clock, learn{', final' * final})"),
         "            state = with_layer(state, i, registers)",
         "            calls.append(call)",
         f"        return linear(rmsnorm(x_BTD, self.rmsnorm), {head}), state, calls",

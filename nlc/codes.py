@@ -212,6 +212,21 @@ Two fields of this level or memory contradict each other, or one says nothing be
     meta: none
     start: learned     # nothing would train the start
 
+NLC0412 not a form of one's own
+A form under forms: has a state of matrices and vectors, each of which reaches y. A matrix is applied once, as W @ a;
+a vector may be used freely. Its equations start from x and the state, and use operators that look at one token.
+    ttt: {state: {W: [out, in]}, do: 'y = x * W'}    # y = W @ x
+
+NLC0415 a checkpoint that cannot be read
+start: from(checkpoint:path) names a run, one of its checkpoints or a .safetensors file, relative to the file that
+says so (on the command line, to the folder one is in). It is not there, or not whole.
+    start: from(checkpoint:runs/frist)    # runs/first
+
+NLC0416 a checkpoint that does not fit
+No weight of the checkpoint has the name of one that is to begin so, a weight has another shape, or a name given is
+not there. Names that differ are said: from(checkpoint:path, W_in=x.linear).
+    start: from(checkpoint:runs/wide)     # whose width is another
+
 # 05: names
 
 NLC0501 an undefined value
@@ -294,15 +309,16 @@ NLC0904 nothing for a level to learn
 The level owns no memory and no weight.
     memories: select(blocks.*.nothing)
 
-NLC0905 an input that nothing uses
-A bare program asks for this stream of vectors, and no equation, field or output names it.
+NLC0905 an input or a stream that nothing uses
+A bare program asks for this stream of vectors, and no equation, field or output names it; or no block assigns, or none
+reads, a stream that flows from block to block.
     inputs: {k: [head], v: [head], w: [head]}     # and no w in the block
 
 # 10: not supported yet
 
 NLC1001 not supported yet
 The language has this; this version of the compiler does not lower it yet.
-    carry: slow      # nested: reset at each update of 'slow'
+    every: 2 tasks   # at a level that owns ordinary weights
 """
 
 

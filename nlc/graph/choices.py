@@ -14,12 +14,14 @@ from nlc.diagnostics import Reporter, SpecError, suggest
 from nlc.equations import Boolean, Call, Expr, Multiple, Name, Text, parse_call, parse_expression, to_text, walk
 from nlc.graph.declare import Said
 from nlc.graph.lower import Lowering
-from nlc.graph.nodes import Form, Init, Objective, Param, Rule, RuleLevel
+from nlc.graph.nodes import Form, Init, Objective, Param, Rule, RuleLevel, Source
 from nlc.graph.scope import Place
 from nlc.graph.static import Refused, literal, size
+from nlc.graph.written_forms import WrittenForms
 from nlc.operators import CALLABLE, OPERATORS
 from nlc.spec.fields import FORMS, OBJECTIVES, STARTS, bind
 from nlc.spec.rule import load_rule
+from nlc.spec.sources import source_of
 
 ACTS = ("gelu", "silu", "relu", "tanh", "sigmoid", "softplus")
 NORMS = ("none", "layernorm", "rmsnorm")
@@ -28,19 +30,16 @@ INITS = {"normal": (Init.NORMAL, None), "zeros": (Init.CONSTANT, 0.0), "identity
 MakePlace = Callable[[str], Place]  # the name of a parameter -> where its value stands
 
 
-def form(said: Said, sizes: Sizes, own: tuple[str, ...], report: Reporter) -> Form:
-    """`mlp(hidden=4x, norm=layernorm, bias=true)`.  `own` are forms the spec defines itself."""
+def form(said: Said, sizes: Sizes, own: WrittenForms, report: Reporter) -> Form:
+    """`mlp(hidden=4x, norm=layernorm, bias=true)`.  `own` are forms the spec writes itself, which come before others
+    of their name."""
     call = parse_call(str(said.value), said.place)
-    if call.func in own:
-        report.error(
-            "NLC1001",
-            call.at,
-            f"form '{call.func}': forms of one's own are not supported yet",
-            f"forms: {', '.join(FORMS)}",
-        )
-        raise Refused
+    written = own.spec.model.forms
+    if call.func in written:
+        bind(call, (), "form")
+        return own.form(call.func)
     if call.func not in FORMS:
-        report.error("NLC0403", call.at, f"unknown form '{call.func}'", suggest(call.func, [*FORMS, *own], "forms"))
+        report.error("NLC0403", call.at, f"unknown form '{call.func}'", suggest(call.func, [*FORMS, *written], "forms"))
         raise Refused
     given = bind(call, FORMS[call.func], "form")
     found: dict[str, Any] = {"residual": call.func in ("mlp", "swiglu")}
@@ -90,7 +89,7 @@ def _word(func: str, name: str, expr: Expr, words: tuple[str, ...], report: Repo
 
 
 def start(said: Said | None, report: Reporter) -> tuple[str, tuple[Init, float | None]]:
-    """(learned | zeros | identity | random, initial values)."""
+    """(learned | zeros | identity | random, initial values).  What begins as a checkpoint's is learned, too."""
     if said is None:
         return "learned", INITS["normal"]
     call = parse_call(str(said.value), said.place)
@@ -98,14 +97,18 @@ def start(said: Said | None, report: Reporter) -> tuple[str, tuple[Init, float |
         report.error("NLC0406", call.at, f"unknown start '{call.func}'", suggest(call.func, STARTS, "starts"))
         raise Refused
     if call.func == "from":
-        message = "a start from a checkpoint is not supported yet"
-        report.error("NLC1001", call.at, message, "start: learned, and load the weights into the model")
-        raise Refused
+        return "learned", INITS["normal"]
     given = bind(call, STARTS[call.func], "start")
     word = "normal" if call.func in ("learned", "random") else call.func
     if "init" in given:
         word = _word("learned", "init", given["init"], tuple(INITS), report)
     return call.func, INITS[word]
+
+
+def source(said: Said | None) -> Source | None:
+    """The checkpoint that `start: from(checkpoint:path)` names."""
+    found = None if said is None else source_of(str(said.value), said.place)
+    return None if found is None else Source(path=found.path, renamed=found.renamed, at=found.at)
 
 
 def objective(said: Said | None, lower: Lowering, place: MakePlace, report: Reporter) -> Objective:

@@ -16,7 +16,7 @@ from typing import Any
 
 from nlc.constants import constant
 from nlc.diagnostics import Reporter
-from nlc.equations import Call, Expr, Number, names, parse_expression, walk
+from nlc.equations import Call, Expr, Number, names, parse_call, parse_expression, walk
 from nlc.graph import choices
 from nlc.graph.choices import guarded
 from nlc.graph.declare import DeclaredLevel, DeclaredMemory, Said
@@ -24,6 +24,7 @@ from nlc.graph.lower import Lowering, weight_id
 from nlc.graph.nodes import Carry, Form, Init, Memory, Meta, Objective, Rule, Tail, Unit, Weight
 from nlc.graph.scope import Place
 from nlc.graph.static import Refused, above_0, size
+from nlc.graph.written_forms import WrittenForms, vectors
 from nlc.source import Place as Where
 from nlc.source import Position
 from nlc.spec import Spec
@@ -57,6 +58,10 @@ class Blocks:
     lowered: dict[str, Lowering] = field(default_factory=dict)
     values: dict[tuple[str, str], FieldValues] = field(default_factory=dict)  # (kind, memory id) -> its fields
     cache: dict[tuple[str, str], Any] = field(default_factory=dict)  # (kind, path of a field) -> what it became
+    forms: WrittenForms = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.forms = WrittenForms(self.spec, self.sizes, self.report)
 
     @property
     def memories(self) -> list[DeclaredMemory]:
@@ -218,14 +223,18 @@ def memory_nodes(blocks: Blocks) -> list[Memory]:
 
 
 def _memory(blocks: Blocks, kind: str, lower: Lowering, memory: DeclaredMemory) -> Memory:
-    report, sizes = blocks.report, blocks.sizes
+    report = blocks.report
     values, said = blocks.values[kind, memory.id], memory.fields
     _supported(memory, report, alone=all(m.attention for m in blocks.memories if m.level == memory.level))
     if "form" not in said:
         report.error("NLC0203", memory.at, f"memory '{memory.id}' has no form", "form: matrix")
         raise Refused
-    form = choices.form(said["form"], sizes, tuple(blocks.spec.model.forms), report)
+    form = choices.form(said["form"], blocks.sizes, blocks.forms, report)
+    form_weights: tuple[str, ...] = ()
+    if form.kind == "equations":
+        form, form_weights = blocks.forms.placed(form, lower, memory.base("form"))
     start, (init, scale) = choices.start(None if memory.attention else said.get("start"), report)
+    source = None if memory.attention else choices.source(said.get("start"))
     if start == "learned" and memory.steps:
         start = "random"
     if start == "random" and not memory.steps:
@@ -246,9 +255,9 @@ def _memory(blocks: Blocks, kind: str, lower: Lowering, memory: DeclaredMemory) 
         pairs=values.pairs, rate=values.rate, retain=values.retain,
         retain_to_start=memory.get("retain_to", "zero") == "start" and bool(values.retain),
         grad_at_kept=memory.get("grad_at", "old") == "kept" and bool(values.retain),
-        read=lower.memories[memory.name].when, carry=memory.carry, start=start,
+        read=lower.memories[memory.name].when, carry=memory.carry, start=start, source=source,
         meta=Meta(memory.get("meta", "full")), tail=Tail(memory.get("tail", "carry")), outer=outer,
-        normalise_hidden=bool(memory.get("normalise_hidden", False)),
+        normalise_hidden=bool(memory.get("normalise_hidden", False)), form_weights=form_weights,
         said=tuple((name, s.at) for name, s in said.items()),
     )  # fmt: skip
     return replace(node, weights=tuple(w.id for w in _weights(node, memory.id, lower, init, scale)))
@@ -271,9 +280,16 @@ def part_names(form: Form) -> tuple[str, ...]:
             layers = ["gate", "in", "out"]
         case "mlp":
             layers = ["in", *map(str, range(2, form.depth)), "out"] if form.depth > 1 else ["out"]
+        case "equations":
+            return tuple(name for name, _ in form.state)
         case _:
             return ("k", "v") if form.persistent else ()
     return tuple(name for layer in layers for name in ((f"W_{layer}", f"b_{layer}") if form.bias else (f"W_{layer}",)))
+
+
+def is_vector(form: Form, part: str) -> bool:
+    """Whether a part of the state is a vector of each head, which multiplies no layer's input."""
+    return part in vectors(form) if form.kind == "equations" else part == "m" or part.startswith("b_")
 
 
 def _weights(node: Memory, path: str, lower: Lowering, init: Init, scale: float | None) -> list[Weight]:
@@ -285,7 +301,7 @@ def _weights(node: Memory, path: str, lower: Lowering, init: Init, scale: float 
     single = node.form.kind in ("matrix", "vector")
     made = []
     for name in names:
-        bias, last = name.startswith("b_"), name == "W_out"
+        bias, last = is_vector(node.form, name) and node.form.kind != "vector", name == "W_out"
         full = base if single else f"{base}.{name}"
         zero = bias or (last and node.form.residual)
         weight = Weight(
@@ -319,13 +335,14 @@ def _supported(memory: DeclaredMemory, report: Reporter, alone: bool) -> None:
                     memory.where(name),
                     f"memory '{memory.id}': attention keeps every pair, so '{name}' says nothing",
                 )
-        if memory.carry is not Carry.SEQUENCE:
-            report.error(
-                "NLC1001",
-                memory.where("carry"),
-                f"memory '{memory.id}': attention across sequences is not supported yet",
-                "carry: sequence",
+        if memory.carry is Carry.MODEL:
+            message = f"memory '{memory.id}': attention keeps the pairs of a lane, not of the model"
+            report.error("NLC0411", memory.where("carry"), message, "sequence or stream")
+        elif memory.carry is Carry.STREAM and not {"window", "segment"} & set(_parameters(memory)):
+            message = (
+                f"memory '{memory.id}': attention across sequences would keep every pair of a lane that never ends"
             )
+            report.error("NLC0411", memory.where("carry"), message, "say how many: attention(window=64), or segment=64")
         return
     if memory.steps:
         for name in ("chunk", "retain", "retain_to", "grad_at", "read", "tail"):
@@ -338,12 +355,18 @@ def _supported(memory: DeclaredMemory, report: Reporter, alone: bool) -> None:
                 report.error("NLC0411", memory.where(name), message, "no token writes it")
 
 
+def _parameters(memory: DeclaredMemory) -> list[str]:
+    """The names of what its form's call gives."""
+    said = memory.fields["form"]
+    return [name for name, _ in parse_call(str(said.value), said.place).kwargs]
+
+
 def outer_level(blocks: Blocks, level: DeclaredLevel) -> tuple[Rule | None, float | None, str]:
     """Rule, rate and objective of a level.  A level whose memories tokens write has them on its memories."""
     report = blocks.report
     fields = level.memories[0].fields if level.memories else level.fields
     objective = _objective_word(level, fields)
-    tokens = bool(level.memories) and not level.memories[0].steps
+    tokens = bool(level.memories) and (level.memories[0].attention or not level.memories[0].steps)
     if tokens or level.period.unit is Unit.NEVER:
         return None, None, objective
     if objective != "loss":

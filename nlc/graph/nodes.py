@@ -70,7 +70,7 @@ class Flow(Enum):
     OBJECTIVE = "objective"  # value -> memory, as a parameter of its objective
     WEIGHT = "weight"  # weight -> the operator that uses it
     ERROR = "error"  # loss -> memory or weight that an `objective: loss` level writes (gradient)
-    INITIALISES = "initialises"  # weight -> memory whose learned start it is
+    INITIALISES = "initialises"  # weight, or what a slower memory holds -> memory whose start it is
     OWNS = "owns"  # level -> memory or weight
 
 
@@ -152,7 +152,7 @@ class Weight(Node):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """The map a memory is.  kind: matrix | mlp | swiglu | vector | attention."""
+    """The map a memory is.  kind: matrix | mlp | swiglu | vector | attention | equations."""
 
     kind: str
     hidden: int = 0  # mlp, swiglu
@@ -165,6 +165,15 @@ class Form:
     window: int = 0  # attention: tokens seen, itself included; 0 is all
     segment: int = 0  # attention: aligned segment; 0 is none
     persistent: int = 0  # attention: learned pairs always visible
+    name: str = ""  # equations: what the spec calls it under `forms:`
+    state: tuple[tuple[str, tuple[str, ...]], ...] = ()  # equations: each part, with the text of each axis
+    body: tuple[Op | Number, ...] = ()  # equations: the values of `do`, in order; they start from "x" and the parts
+    result: str = ""  # equations: the value that is y
+
+    @property
+    def called(self) -> str:
+        """The form as a spec calls it."""
+        return self.name or self.kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +216,15 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """`from(checkpoint:path, part=name)`: a run, a checkpoint or a file of weights, and the names that differ there."""
+
+    path: str
+    renamed: tuple[tuple[str, str], ...] = ()  # (name here, name there)
+    at: Position
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Memory(Node):
     """An associative memory: one register per layer of `block`.  All value references are ids of Values."""
 
@@ -228,8 +246,10 @@ class Memory(Node):
     weigh: str = ""
     read: When = When.CHUNK
     carry: Carry = Carry.SEQUENCE
-    start: str = "learned"  # learned | zeros | identity | from | random
-    source: str = ""  # `from(checkpoint:path)`: the path
+    start: str = "learned"  # learned | zeros | identity | random
+    nest: str = ""  # id of the memory that holds its start, and at each of whose updates its state begins again from it
+    of: str = ""  # of a start that a slower memory holds: id of the memory whose reads teach it
+    source: Source | None = None  # the checkpoint its weights begin as
     meta: Meta = Meta.FULL
     tail: Tail = Tail.CARRY
     normalise_hidden: bool = False
@@ -238,6 +258,7 @@ class Memory(Node):
     outer: int = 0  # width out
     weights: tuple[str, ...] = ()  # ids of its Weights: the start, or the weights themselves for carry model
     parts: tuple[tuple[str, Shape], ...] = ()  # of its state, heads included: M; W_in, b_in, W_out, b_out; m
+    form_weights: tuple[str, ...] = ()  # ids of the Weights that its form's own equations use beside the state
     said: tuple[tuple[str, Position], ...] = field(default=(), compare=False)  # where each field is said
 
 
@@ -264,6 +285,7 @@ class Level(Node):
     memories: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()  # ids of the Weights it owns (levels that count steps)
     selects: tuple[Selection, ...] = ()  # what `memories: rest` or `select(...)` asks for
+    source: Source | None = None  # the checkpoint that its weights begin as
     said: tuple[tuple[str, Position], ...] = field(default=(), compare=False)  # where each of its fields is said
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from nlc.graph.graph import Graph
-from nlc.graph.nodes import Carry, Memory, Output, Tail, When
+from nlc.graph.nodes import Carry, Input, Memory, Output, Tail, When
 from nlc.interpret.memory import Surprise, emptied, write_sum
 from nlc.interpret.operators import DTYPE, rmsnorm
 from nlc.interpret.state import NOTHING, Sequence, State, pack, row_of, unpack_register
@@ -92,6 +92,7 @@ class Interpreter:
     def __init__(self, program: Program) -> None:
         self.program, self.graph = program, program.graph
         self.places = {place: memory for place, (_, memory) in program.registers().items()}
+        self.lanes = program.lanes()  # where pairs of attention outlive a document
 
     def resume(self, state: State | None, B: int) -> list[Sequence]:
         """One Sequence per row: as at the start, or as the state says."""
@@ -114,7 +115,8 @@ class Interpreter:
         for place in sequence.pairs:
             if row.get(place):
                 pairs = list(zip(row[place]["k"].to(DTYPE), row[place]["v"].to(DTYPE), strict=True))
-                sequence.pairs[place] = pairs[max(0, len(pairs) - sequence.clock) :]  # without the zeros in front
+                ticks = sequence.stream if place in self.lanes else sequence.clock
+                sequence.pairs[place] = pairs[max(0, len(pairs) - ticks) :]  # without the zeros in front
 
     def run(self, sequence: Sequence, fed: list[Fed]) -> Found:
         """Feed one sequence its tokens; then its part chunks and periods end as `tail:` says."""
@@ -141,12 +143,17 @@ class Interpreter:
 
     def forward(self, sequence: Sequence, fed: Fed, states: States) -> tuple[list[Layer], dict[str, Tensor]]:
         """All layers at one token, which may be given other states to read; nothing is written."""
-        entering: Mapping[str, Tensor] = fed.values if self.graph.bare else {"x": self.frame("embedding")[fed.token]}
+        entering = fed.values if self.graph.bare else self.entering(fed.token)
         layers = []
         for i, kind in enumerate(self.graph.stack):
             layers.append(Layer(self.program, i, sequence, entering, states=dict(states.get(i, {}))))
             entering = {out.name: layers[-1].value(out.value) for out in self.graph.of(Output, kind)}
         return layers, dict(entering) if self.graph.bare else self.predict(entering["x"], fed.target)
+
+    def entering(self, token: int) -> Mapping[str, Tensor]:
+        """What the first block takes: the token's embedding, and every stream at 0."""
+        streams = {i.name: torch.zeros(i.shape, dtype=DTYPE) for i in self.graph.of(Input, self.graph.stack[0])}
+        return streams | {"x": self.frame("embedding")[token]}
 
     def frame(self, name: str) -> Tensor:
         return self.program.weights[name]
@@ -173,7 +180,9 @@ class Interpreter:
             grads = torch.func.grad(lambda states: self.forward(sequence, fed, states)[1]["nats"])(read)
         return [
             {
-                memory.id: layer.error(memory, [g for (id, _), g in grads[layer.layer].items() if id == memory.id])
+                memory.id: layer.error(
+                    memory, [g for (id, _), g in grads[layer.layer].items() if id == (memory.of or memory.id)]
+                )
                 for memory in layer.driven()
             }
             for layer in layers
@@ -199,6 +208,8 @@ class Interpreter:
             sequence.registers[place] = register
             if memory.carry is Carry.STREAM:
                 sequence.detach(place)
+        for place in self.lanes:
+            sequence.pairs[place] = [(k.detach(), v.detach()) for k, v in sequence.pairs[place]]
 
 
 def interpret(

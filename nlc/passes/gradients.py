@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from nlc.diagnostics import Reporter
 from nlc.equations import names as names_in
 from nlc.graph.graph import Graph
-from nlc.graph.nodes import Carry, Memory, Meta, Op, Output, Read, Rule, Unit, Weight, When
+from nlc.graph.nodes import Carry, Input, Memory, Meta, Op, Output, Read, Rule, Unit, Weight, When
 from nlc.operators import OPERATORS
 from nlc.passes.causality import write_needs
 from nlc.passes.owners import frozen, weight_names
@@ -52,7 +52,8 @@ def reach(graph: Graph) -> Reach:
 
 
 def _walk(graph: Graph, back: Callable[[Graph, Op | Read | Memory], Iterable[str]]) -> frozenset[str]:
-    waiting = [out.value for out in graph.of(Output)]
+    leaving = {out.name: [o.value for o in graph.of(Output) if o.name == out.name] for out in graph.of(Output)}
+    waiting = [value for name, values in leaving.items() if graph.bare or name == "x" for value in values]
     seen: set[str] = set()
     while waiting:
         id = waiting.pop()
@@ -62,6 +63,8 @@ def _walk(graph: Graph, back: Callable[[Graph, Op | Read | Memory], Iterable[str
         node = graph[id]
         if isinstance(node, Op | Read | Memory):
             waiting += back(graph, node)
+        elif isinstance(node, Input) and not graph.bare:  # what a block before it gave
+            waiting += leaving[node.name]
     return frozenset(seen)
 
 
@@ -70,9 +73,14 @@ def _used(graph: Graph, node: Op | Read | Memory) -> Iterable[str]:
         case Op():
             return (*node.inputs, *node.weights)
         case Read():
-            return (node.query, node.memory)
+            return (node.query, node.memory, *graph[node.memory].form_weights)
         case Memory():
-            return (*write_needs(node), *node.weights)
+            return (*write_needs(node), *node.weights, *_nest(node))
+
+
+def _nest(memory: Memory) -> tuple[str, ...]:
+    """The memory that its state begins from."""
+    return (memory.nest,) if memory.nest else ()
 
 
 def _outer(graph: Graph, node: Op | Read | Memory) -> Iterable[str]:
@@ -80,18 +88,18 @@ def _outer(graph: Graph, node: Op | Read | Memory) -> Iterable[str]:
         case Op():
             return (*node.inputs, *node.weights) if OPERATORS[node.op].gradient else ()
         case Read():
-            return (node.query, node.memory)
+            return (node.query, node.memory, *graph[node.memory].form_weights)
         case Memory() if node.form.kind == "attention" or not written(node):
             return (*write_needs(node), *node.weights)
         case Memory() if node.meta is Meta.NONE:
             return ()
         case Memory() if node.meta is Meta.FULL:
-            return (*write_needs(node), *node.weights)
+            return (*write_needs(node), *node.weights, *_nest(node))
         case Memory():
             given = open_roles(node)
             needed = [v for v in (node.rate, node.retain) if v] + [p.value for p in node.rule.params if p.value]
             needed += [k for k, _ in node.pairs if "key" in given] + [v for _, v in node.pairs if "value" in given]
-            return (*needed, *node.weights)
+            return (*needed, *node.weights, *_nest(node))
 
 
 def open_roles(memory: Memory) -> frozenset[str]:
@@ -151,7 +159,7 @@ def _memory(graph: Graph, memory: Memory, found: Reach, report: Reporter) -> Non
     if loss and graph.bare and memory.period.unit is not Unit.NEVER:
         hint = "a program with inputs has no loss; its host trains the weights"
         report.error("NLC0903", said.get("objective", memory.at), f"{subject} is reached by no objective", hint)
-    elif loss and written(memory) and memory.id not in found.own:
+    elif loss and written(memory) and (memory.of or memory.id) not in found.own:
         hint = "within a token, its output does not lead to the token's own loss"
         report.error("NLC0903", said.get("objective", memory.at), f"{subject} is reached by no objective", hint)
     if memory.meta is Meta.NONE and written(memory) and memory.start == "learned" and memory.form.kind != "attention":
@@ -167,7 +175,9 @@ def _memory(graph: Graph, memory: Memory, found: Reach, report: Reporter) -> Non
 def _weights(graph: Graph, found: Reach, report: Reporter) -> None:
     """Every weight that is to be trained gets a gradient."""
     users = {w: node for node in graph.of(Op) for w in node.weights}
-    for id in sorted({w for n in graph.nodes.values() if isinstance(n, Op | Memory) for w in n.weights} - found.outer):
+    used = {w for n in graph.nodes.values() if isinstance(n, Op | Memory) for w in n.weights}
+    used |= {w for m in graph.of(Memory) for w in m.form_weights}
+    for id in sorted(used - found.outer):
         weight = graph[id]
         if frozen(graph, weight):
             continue

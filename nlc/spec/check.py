@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import PurePath
 from typing import Any
 
 from nlc.diagnostics import Reporter, SpecError, suggest
-from nlc.equations import Assign, Call, Expr, Name, Text, names, parse_block, parse_call, parse_expression, walk
+from nlc.equations import Assign, Call, Expr, Name, names, parse_block, parse_call, parse_expression, walk
 from nlc.source import Position, Scalar
 from nlc.spec.architecture import Fields, Level
 from nlc.spec.expressions import expressions
 from nlc.spec.fields import CARRIES, FORMS, OBJECTIVES, STARTS, bind, parse_period, parse_select, parse_stack
 from nlc.spec.rule import load_rule
+from nlc.spec.sources import source_of
 from nlc.spec.view import Spec
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -151,6 +151,7 @@ def _program(spec: Spec, path: str, text: str, report: Reporter) -> None:
 def _frame(spec: Spec, report: Reporter) -> None:
     """Sizes and streams that the frame needs."""
     model = spec.model
+    _streams(spec, report)
     if model.inputs:
         if not spec.said("outputs"):
             report.error(
@@ -177,12 +178,33 @@ def _frame(spec: Spec, report: Reporter) -> None:
             report.error("NLC0203", at, f"sizes: '{size}' is missing", hint=near if "did you" in near else "")
 
 
+def _streams(spec: Spec, report: Reporter) -> None:
+    """Streams flow between the blocks of a model of tokens, under names of their own."""
+    for name in spec.model.streams:
+        at = spec.at(f"streams.{name}", key=True)
+        if spec.model.inputs:
+            hint = "its one block takes inputs and returns outputs"
+            report.error("NLC0411", at, f"a bare program has no stream '{name}' between blocks", hint)
+        elif name == "x":
+            report.error("NLC0504", at, "a stream called 'x', which flows between all blocks anyway")
+        elif name in spec.model.sizes:
+            report.error("NLC0504", at, f"'{name}' is a size and a stream", "call one of them something else")
+
+
 def _unused(spec: Spec, report: Reporter) -> None:
-    """Inputs that no equation, field or output names.  What does not parse may name them."""
-    if report.found or not spec.model.inputs:
+    """Inputs and streams that no equation, field or output names.  What does not parse may name them."""
+    if report.found or not (spec.model.inputs or spec.model.streams):
         return
-    trees = [tree.value if isinstance(tree, Assign) else tree for _, tree in expressions(spec)]
+    found = [tree for _, tree in expressions(spec)]
+    assigned = {target for tree in found if isinstance(tree, Assign) for target in tree.targets}
+    trees = [tree.value if isinstance(tree, Assign) else tree for tree in found]
     read = {name for tree in trees for name in names(tree)} | set(spec.model.outputs)
+    for name in spec.model.streams:
+        at = spec.at(f"streams.{name}", key=True)
+        if name not in assigned:
+            report.error("NLC0905", at, f"no block assigns the stream '{name}': it stays 0", f"{name} = ...")
+        elif name not in read:
+            report.error("NLC0905", at, f"nothing reads the stream '{name}'", "read it in an equation, or take it away")
     for name in spec.model.inputs:
         if name not in read:
             hint = "read it in an equation, or take it away"
@@ -259,19 +281,14 @@ def _call(
 
 
 def _start(spec: Spec, fields: Fields, path: str, subject: str, report: Reporter) -> None:
-    bound = _call(spec, f"{path}.start", fields.start or "", STARTS, "start", "NLC0406", subject, report)
-    init, source = (bound or {}).get("init"), (bound or {}).get("checkpoint")
+    text = fields.start or ""
+    if text.lstrip().startswith("from"):
+        _try(report, lambda: source_of(text, spec.place(f"{path}.start")), subject)
+        return
+    bound = _call(spec, f"{path}.start", text, STARTS, "start", "NLC0406", subject, report)
+    init = (bound or {}).get("init")
     if init is not None and not (isinstance(init, Name) and init.id in ("normal", "zeros", "identity")):
         report.error("NLC0406", init.at, f"{subject}: a learned start begins at normal, zeros or identity")
-    if isinstance(source, Text):
-        kind, _, file = source.value.partition(":")
-        if kind != "checkpoint" or not file:
-            report.error("NLC0406", source.at, f"{subject}: from({source.value})", hint="write from(checkpoint:path)")
-        elif PurePath(file).is_absolute() or ".." in PurePath(file).parts:
-            hint = "a path in the folder of this spec or below it"
-            report.error("NLC0406", source.at, f"{subject}: '{file}' is outside the spec's folder", hint=hint)
-    elif bound is not None and (fields.start or "").lstrip().startswith("from"):
-        report.error("NLC0406", spec.at(f"{path}.start"), f"{subject}: from what?", hint="write from(checkpoint:path)")
 
 
 def _objective(spec: Spec, text: str, path: str, subject: str, report: Reporter) -> None:

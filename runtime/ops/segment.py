@@ -14,7 +14,7 @@ While a period runs its gradients gather in the memory's register; the write tak
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -50,6 +50,10 @@ class Learner:
     hold: bool = False
     counts: bool = False
     name: str = ""
+
+    def given(self, **weights: Tensor) -> Learner:
+        """The same with the weights that the form's equations use (runtime.ops.equations)."""
+        return replace(self, form=self.form.given(**weights))
 
     def read(
         self, register: Register | None, start: Parts, x: Tensor, before: bool = False
@@ -125,6 +129,18 @@ class Learner:
             Watched.by.add(self.name, ONCE, at.sum(), at.numel())
         return out
 
+    def start(self, held: Register | None, first: Parts) -> Parts:
+        """A nested memory's start: as the slower memory that holds it has it now, `first` before it was written."""
+        return {part: first[part] if held is None else held.get(part, first[part]) for part in self.form.parts}
+
+    def begun(self, held: Register) -> Register:
+        """A nested memory's register where its life begins: the start that the slower memory holds, and nothing else.
+
+        Source: arXiv 2512.24695, eq. 72, to first order: the holder gathers the gradients at the running state.
+        """
+        out = {part: held[part] for part in self.form.parts}
+        return out | ({f"held.{part}": x for part, x in out.items()} if self.hold else {})
+
     def released(self, register: Register) -> Register:
         """A chunk ends: reads see what has been written."""
         return register | {f"held.{part}": register[part] for part in self.form.parts if part in register}
@@ -140,7 +156,7 @@ class Learner:
         count: Tensor | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """One part.  A bias or vector meets the rule as a matrix with one column, and has no gram."""
-        vector = part.startswith("b_") or part == "m"
+        vector = self.form.vector(part)
         axes = 1 if vector else 2
         keep = register["kept"].exp() if "kept" in register else None
 

@@ -39,6 +39,14 @@ EXPRESSIONS = (
     "sum((M - v) ** 2 * {g})", "sum(where(v > 0, 2, 1) * (M - v) ** 2)",
 )  # fmt: skip
 
+# Forms of one's own: their definition, and whether they are as wide as what they are read with.
+WRITTEN: Mapping[str, tuple[dict[str, Any], bool]] = {
+    "ttt": ({"state": {"W": ["out", "in"], "b": ["out"]}, "do": "y = x + layernorm(W @ x + b)"}, True),
+    "gated": ({"state": {"A": ["out", "in"], "B": ["out", "in"]}, "do": "y = silu(A @ x) * (B @ x)"}, False),
+    "scaled": ({"state": {"s": ["in"], "W": ["out", "in"]}, "do": "y = W @ (s * x)"}, False),
+    "two": ({"state": {"A": [3, "in"], "B": ["out", 3]}, "do": "a = tanh(A @ x)\ny = B @ a\n"}, False),
+}  # fmt: skip
+
 
 def choices(field: str) -> tuple[str, ...]:
     """The words that a field of a memory takes."""

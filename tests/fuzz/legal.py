@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from nlc.operators import Shape
+from nlc.spec.fields import CARRIES
 from tests.fuzz.choices import Choose
 from tests.fuzz.equations import Equations
 from tests.fuzz.language import outer_rules
@@ -35,19 +36,31 @@ def program(choose: Choose) -> Drawn:
     layers = len(stack) + ("2 * two" in stack) or choose.among([2, 2, 2, 3])
     if len(stack) == layers == 2:
         layers = choose.among([2, 2, 2, 4])
-    sizes = {"width": heads * head, "heads": heads, "layers": layers, "vocab": choose.whole(5, 11), "context": 4 * choose.whole(4, 10)}
+    sizes = {
+        "width": heads * head,
+        "heads": heads,
+        "layers": layers,
+        "vocab": choose.whole(5, 11),
+        "context": 4 * choose.whole(4, 10),
+    }
     batch = choose.whole(1, 3)
     if choose.chance(20):
         sizes["rank"] = choose.whole(2, 4)
     known = {**sizes, "head": head}
-    families = _families(choose, Frame(known, False, batch))
+    frame = Frame(known, False, batch)
+    families = _families(choose, frame)
     spec: dict[str, Any] = {"nlc": 1, "name": "drawn", "sizes": sizes, "run": {"batch": batch}}
     if choose.chance(25):
         spec["tied"] = False
     kinds = ["one", "two"] if stack else ["block"]
     spec["levels"] = [*(_level(f) for f in families), *_outer(choose)]
+    if frame.forms:
+        spec["forms"] = frame.forms
+    streams: dict[str, Shape] = {"s0": choose.among([(heads, head), (known["width"],)])} if choose.chance(25) else {}
+    if streams:
+        spec["streams"] = {name: list(shape) for name, shape in streams.items()}
     readers = _readers(choose, kinds, families)
-    texts = {kind: _block(choose, known, readers[kind], len(kinds) > 1) for kind in kinds}
+    texts = {kind: _block(choose, known, readers[kind], streams, kind == kinds[0]) for kind in kinds}
     spec |= {"blocks": texts, "stack": stack} if stack else {"block": texts["block"]}
     if "2 * two" in stack and choose.chance(40):
         del sizes["layers"]
@@ -59,7 +72,8 @@ def layer(choose: Choose) -> Drawn:
     heads, head = 2, choose.among([2, 3, 4])
     sizes = {"width": heads * head, "heads": heads}
     known = {**sizes, "head": head}
-    families = _families(choose, Frame(known, True))
+    frame = Frame(known, True)
+    families = _families(choose, frame)
     inputs: dict[str, list[str | int]] = {"x": ["width"]}
     more: dict[str, list[str | int]] = {"u": ["heads", "head"], "gain": [], "share": ["heads"], "w": ["width"]}
     inputs |= {name: more[name] for name in choose.some(list(more))}
@@ -67,6 +81,7 @@ def layer(choose: Choose) -> Drawn:
     shapes: dict[str, Shape] = {n: tuple(known[a] for a in axes) for n, axes in inputs.items()}  # type: ignore[index]
     block, outputs = _layer(choose, known, plans, shapes)
     spec = {"nlc": 1, "name": "drawn_layer", "sizes": sizes, "inputs": inputs,
+            **({"forms": frame.forms} if frame.forms else {}),
             "levels": [_level(f) for f in families], "block": block, "outputs": outputs}  # fmt: skip
     return Drawn(spec, _feeding(choose, families, bare=True))
 
@@ -77,14 +92,15 @@ def layer(choose: Choose) -> Drawn:
 def _families(choose: Choose, frame: Frame) -> list[Family]:
     """Levels of memories; one at least is written by tokens."""
     roles = [choose.among(["pairs", "pairs", "cell", "loss"] if not frame.bare else ["pairs", "pairs", "cell"])]
-    others = ["pairs", "attention", "never", *([] if frame.bare else ["loss", "model"])]
+    others = ["pairs", "attention", "never", *([] if frame.bare else ["loss", "model", "nested"])]
     roles += [choose.among(others) for _ in range(choose.among([0, 1, 1, 2]))]
     if roles.count("loss") > 1:
         roles = [r for i, r in enumerate(roles) if r != "loss" or i == roles.index("loss")]
+    roles = [r for i, r in enumerate(roles) if r != "nested" or ("loss" not in roles and i == roles.index("nested"))]
     names, labels = choose.shuffled(MEMORIES), choose.shuffled(LEVELS)
     found, at = [], 0
     for label, role in zip(labels, roles, strict=False):
-        count = choose.among([1, 1, 2, 3] if role == "pairs" else [1, 1, 2])
+        count = choose.among([1, 1, 2, 3] if role == "pairs" else [2, 2, 3] if role == "nested" else [1, 1, 2])
         if role == "cell":
             found.append(_cell(choose, frame, label))
         else:
@@ -142,11 +158,19 @@ def _outer(choose: Choose) -> list[dict[str, Any]]:
         n = choose.among([1, 1, 2, 3])
         rule = choose.among(outer_rules())
         said = {"rule": rule, "rate": 0.001} if choose.chance(30) else {"rule": f"{rule}(lr=0.001)"}
-        return {"name": name, "every": f"{n} step{'' if n == 1 else 's'}", "objective": "loss", **said, "memories": memories}
+        return {
+            "name": name,
+            "every": f"{n} step{'' if n == 1 else 's'}",
+            "objective": "loss",
+            **said,
+            "memories": memories,
+        }
 
     found = []
     if choose.chance(20):
-        found.append(level("first", choose.among(["select(embedding)", "select(*norm)", "select(*, rank=2, except=*.linear)"])))
+        found.append(
+            level("first", choose.among(["select(embedding)", "select(*norm)", "select(*, rank=2, except=*.linear)"]))
+        )
     if choose.chance(15) and not found:
         found.append({"name": "frozen", "every": "never", "memories": "select(embedding)"})
     return [*found, level("train", "rest")]
@@ -160,8 +184,9 @@ def _readers(choose: Choose, kinds: list[str], families: list[Family]) -> dict[s
     found: dict[str, list[Plan]] = {kind: [] for kind in kinds}
     for one in families:
         whole = choose.some(kinds, least=1)
+        nested = any(plan.fields.get("carry", "sequence") not in CARRIES for plan in one.plans)
         for plan in one.plans:
-            for kind in whole if plan.role in ("cell", "pairs") else choose.some(kinds, least=1):
+            for kind in whole if nested or plan.role in ("cell", "pairs") else choose.some(kinds, least=1):
                 found[kind].append(plan)
     return found
 
@@ -170,16 +195,20 @@ def _names(taken: set[str]) -> Iterator[str]:
     return (name for name in VALUES if name not in taken)
 
 
-def _block(choose: Choose, sizes: dict[str, int], plans: list[Plan], several: bool) -> str:
-    """The equations of a block of tokens."""
+def _block(choose: Choose, sizes: dict[str, int], plans: list[Plan], streams: dict[str, Shape], assigns: bool) -> str:
+    """The equations of a block of tokens.  `assigns`: what it makes flows on in the streams."""
     width = sizes["width"]
     block = Equations(choose, sizes, {"x": (width,)}, _names({p.name for p in plans}))
     first = choose.among(["rmsnorm(x)", "conv(rmsnorm(x), 3)", "layernorm(x)", "rmsnorm(linear(x))", "conv(x, 2)"])
     block.assign(first, (width,), "h")
     block.assign("heads(h)", (sizes["heads"], width // sizes["heads"]), "u")
     del block.values["x"]
+    block.values |= streams
+    block.loose |= streams
     _body(choose, block, plans)
     block.loose.pop("h", None)
+    for name, shape in streams.items() if assigns else ():
+        block.lines.append(f"later_{name} = tanh({block.fitted(shape)[0]})")
     if choose.chance(30):
         block.lines.append(f"x = x + linear({block.joined((width,))})")
         block.assign("rmsnorm(x)", (width,))
@@ -187,7 +216,10 @@ def _block(choose: Choose, sizes: dict[str, int], plans: list[Plan], several: bo
         block.lines.append(f"x = x + {block.joined((width,))}")
     else:
         last = block.joined((width,))
-        block.lines.append(f"x = x + {choose.among([f'linear({last})', f'linear(rmsnorm({last}))', f'dropout(linear({last}), 0)'])}")
+        block.lines.append(
+            f"x = x + {choose.among([f'linear({last})', f'linear(rmsnorm({last}))', f'dropout(linear({last}), 0)'])}"
+        )
+    block.lines += [f"{name} = later_{name}" for name in streams if assigns]
     return "\n".join(block.lines) + "\n"
 
 
@@ -238,7 +270,11 @@ def _given(choose: Choose, block: Equations, plan: Plan, reads: list[str] | None
                 value = block.turned(own[0], block.values[own[0]], plan.key_shape)
             else:
                 value = block.fit(plan.key_shape)
-            block.assign(choose.among([f"l2norm({value})", f"l2norm({value})", f"tanh({value}) * 0.5", f"softmax({value})"]), plan.key_shape, name)
+            block.assign(
+                choose.among([f"l2norm({value})", f"l2norm({value})", f"tanh({value}) * 0.5", f"softmax({value})"]),
+                plan.key_shape,
+                name,
+            )
     for name in plan.values:
         if name not in block.values:
             block.assign(block.bounded(plan.value_shape), plan.value_shape, name)
@@ -258,7 +294,9 @@ def _read(choose: Choose, block: Equations, plan: Plan, when: str) -> str:
 def _boxes(choose: Choose, block: Equations, cell: list[Plan]) -> None:
     shape = cell[0].query
     key = block.assign(f"l2norm(box_k({choose.among(['u', 'linear(u)', 'tanh(u)'])}))", shape, "k_box")
-    made = "box_v(u)" if any(p.name == "box_v" for p in cell) else choose.among(["linear(u)", "u", f"linear({key}) + u"])
+    made = (
+        "box_v(u)" if any(p.name == "box_v" for p in cell) else choose.among(["linear(u)", "u", f"linear({key}) + u"])
+    )
     block.assign(choose.among([f"l2norm({made})", f"tanh({made})"]), shape, "v_box")
     when = choose.among(["", "", "", ", read=before", ", read=after"])
     block.assign(f"box_m({choose.among(['l2norm(linear(u))', key, 'u'])}{when})", shape)

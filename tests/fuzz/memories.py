@@ -22,7 +22,7 @@ from nlc.operators import Shape
 from nlc.spec.fields import CARRIES, FORMS, OBJECTIVES, STARTS
 from nlc.spec.rule import load_rule, rules
 from tests.fuzz.choices import Choose
-from tests.fuzz.language import EXPRESSIONS, call, choices, outer_rules, parameter
+from tests.fuzz.language import EXPRESSIONS, WRITTEN, call, choices, outer_rules, parameter
 
 Fields = dict[str, Any]
 PARAMETRIC = tuple(name for name in FORMS if name != "attention")
@@ -36,6 +36,7 @@ class Frame:
     sizes: Mapping[str, int]
     bare: bool
     batch: int = 1
+    forms: dict[str, Any] = field(default_factory=dict)  # of its own, as far as memories use them
 
     @property
     def step(self) -> int:
@@ -219,6 +220,8 @@ def family(choose: Choose, frame: Frame, role: str, label: str, names: list[str]
     match role:
         case "attention":
             return _attention(choose, frame, label, names, heads, inner, choose.among(widths))
+        case "nested":
+            return _nested(choose, frame, label, names, heads, inner)
         case "model" | "never":
             return _unwritten(choose, frame, role, label, names, heads, inner)
     return _written(choose, frame, role, label, names, heads, inner, widths)
@@ -228,8 +231,9 @@ def _written(
     choose: Choose, frame: Frame, role: str, label: str, names: list[str], heads: Shape, inner: int, widths: list[int]
 ) -> Family:
     """Memories that tokens write."""
-    forms = [choose.among(PARAMETRIC) for _ in names]
-    deep, matrices = any(f in DEEP for f in forms), all(f in ("matrix", "vector") for f in forms)
+    forms = [choose.among([*PARAMETRIC, *PARAMETRIC, *WRITTEN]) for _ in names]
+    frame.forms.update({form: WRITTEN[form][0] for form in forms if form in WRITTEN})
+    deep, matrices = any(f in DEEP or f in WRITTEN for f in forms), all(f in ("matrix", "vector") for f in forms)
     drawing = Drawing(choose, frame, role, heads, inner, choose.chance(20), label, deep)
     slow = 0.08 if deep or role == "loss" else 0.3
     groups = {
@@ -248,13 +252,14 @@ def _written(
     plans = []
     same = role == "pairs" and choose.chance(40)
     for name, form in zip(names, forms, strict=True):
-        own: Fields = {"form": call(choose, "form", form, FORMS[form])}
+        own: Fields = {"form": call(choose, "form", form, FORMS.get(form, ()))}
         for label_, group in groups.items():
             if len(names) > 1 and label_ != "objective" * (role == "loss") and choose.chance(15):
                 own |= _own(label_, group(), shared)
         if form in DEEP and choose.chance(30):
             own["normalise_hidden"] = choose.chance(70)
-        outer = inner if form == "vector" or role == "loss" else choose.among([inner, *widths])
+        square = form == "vector" or (form in WRITTEN and WRITTEN[form][1])
+        outer = inner if square or role == "loss" else choose.among([inner, *widths])
         own |= drawing.own_start(form, (shared | own).get("meta", "full"), inner == outer)
         plan = Plan(name, role, own, (*heads, inner), (*heads, outer))
         if role == "loss" and form in ("matrix", *DEEP) and choose.chance(20):
@@ -340,8 +345,27 @@ def _attention(
             plan.key_shape = (heads[0] // 2, inner)
         plan.value_shape = (*plan.key_shape[:-1], outer)
         plan.fields |= {"keys": plan.keys[0], "values": plan.values[0]}
+        if "window" in plan.fields["form"] or "segment" in plan.fields["form"]:
+            plan.fields |= {"carry": "stream"} if choose.chance(30) else {}
         plans.append(plan)
     return Family(label, {}, plans)
+
+
+def _nested(choose: Choose, frame: Frame, label: str, names: list[str], heads: Shape, inner: int) -> Family:
+    """Memories whose state begins again at each update of the next, which holds their start."""
+    drawing = Drawing(choose, frame, "loss", heads, inner, False, label)
+    shared: Fields = {"objective": "loss", **drawing.rule(0.04)} | drawing.word("meta", 0)
+    plans, period = [], choose.whole(1, 2)
+    for i, name in enumerate(names):
+        form = choose.among([f for f in PARAMETRIC if f != "vector"])
+        own: Fields = {"form": call(choose, "form", form, FORMS[form]), "every": f"{period} token{'' if period == 1 else 's'}"}
+        period *= choose.whole(2, 3)
+        if i + 1 < len(names):
+            own["carry"] = names[i + 1]
+        plans.append(Plan(name, "loss", own, (*heads, inner), (*heads, inner)))
+    for plan in plans:
+        plan.needs = drawing.needs
+    return Family(label, shared, plans)
 
 
 def _unwritten(

@@ -295,7 +295,26 @@ REFUSED = {
         "NLC0406",
         "random start is for carry: model",
     ),
-    "nested carry": (DELTA.replace("values: v", "values: v, carry: m"), BLOCK, "NLC1001", "nested memories"),
+    "attention of every pair of a lane": (
+        "- {name: a, carry: stream, memories: {m: {form: attention, keys: k, values: v}}}",
+        BLOCK,
+        "NLC0411",
+        "would keep every pair of a lane that never ends",
+    ),
+    "attention of the model": (
+        "- {name: a, carry: model, memories: {m: {form: attention(window=3), keys: k, values: v}}}",
+        BLOCK,
+        "NLC0411",
+        "keeps the pairs of a lane, not of the model",
+    ),
+    "nested in itself": (DELTA.replace("values: v", "values: v, carry: m"), BLOCK, "NLC0411", "at its own updates"),
+    "nested, of pairs": (
+        DELTA.replace("values: v", "values: v, carry: b")
+        + "\n- {name: o, every: 4 tokens, objective: loss, memories: {b: {form: mlp}}}",
+        BLOCK + "\nx = b(x)",
+        "NLC1001",
+        "nested memories with objective l2 ('a.m') are not supported yet",
+    ),
     "window": (DELTA.replace("values: v", "values: v, window: 4"), BLOCK, "NLC1001", "a window of pairs"),
 }
 
@@ -319,15 +338,3 @@ def test_a_level_that_counts_steps_has_a_numeric_rate() -> None:
 
 def test_both_names_of_a_rate_are_refused() -> None:
     assert "NLC0408" in refusals(model, DELTA.replace("rule: gd", "rule: gd(lr=1), rate: 0.5"), BLOCK)[0]
-
-
-def test_forms_and_streams_of_ones_own_are_not_supported_yet() -> None:
-    streams = refusals(model, DELTA, BLOCK, more="streams: {z: [width]}\n")
-    assert any("NLC1001" in s for s in streams)
-    forms = refusals(
-        model,
-        DELTA.replace("form: matrix", "form: own"),
-        BLOCK,
-        more="forms: {own: {state: {W: [head, head]}, do: 'y = W @ x'}}\n",
-    )
-    assert any("NLC1001" in s for s in forms)
