@@ -81,7 +81,7 @@ class Drawing:
     inner: int
     plain: bool  # no weights in fields: nothing would train them under meta: none
     label: str
-    deep: bool = False  # some of its forms have a hidden layer, which learns nothing from zeros
+    deep: bool = False  # from zeros some of it would learn nothing
     needs: dict[str, Shape] = field(default_factory=dict)
 
     def gate(self, shape: Shape) -> str:
@@ -234,7 +234,8 @@ def _written(
     forms = [choose.among([*PARAMETRIC, *PARAMETRIC, *WRITTEN]) for _ in names]
     frame.forms.update({form: WRITTEN[form][0] for form in forms if form in WRITTEN})
     deep, matrices = any(f in DEEP or f in WRITTEN for f in forms), all(f in ("matrix", "vector") for f in forms)
-    drawing = Drawing(choose, frame, role, heads, inner, choose.chance(20), label, deep)
+    dead = deep or role == "loss"  # read with its own read, a memory of zeros learns nothing, and rounding decides
+    drawing = Drawing(choose, frame, role, heads, inner, choose.chance(20), label, dead)
     slow = 0.08 if deep or role == "loss" else 0.3
     groups = {
         "clock": drawing.clock,
