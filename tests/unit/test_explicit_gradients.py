@@ -35,11 +35,17 @@ def test_every_explicit_gradient_is_checked() -> None:
 
 
 @pytest.mark.parametrize("B", [1, 2])
-def test_reads_of_chunks(B: int) -> None:
+@pytest.mark.parametrize("fresh", [False, True])
+def test_reads_of_chunks(fresh: bool, B: int) -> None:
     N, H, C, K, rows = 2, 2, 3, 3, 2
-    inputs = normal(N, H, 2, C, K), normal(N, H, 2, 4, K, seed=1), normal(H, B, rows, 4, seed=2)
-    run = lambda q, P, W: ReadChunks.apply(q, P, W)
-    assert gradcheck(run, inputs) and gradgradcheck(run, inputs)
+    P = normal(N, H, 2, K, K, seed=1)
+    given = normal(2, N * C, H, K), P, normal(H, B, rows, K, seed=2)
+
+    def run(q: Tensor, P: Tensor, W: Tensor) -> Tensor:
+        first = torch.eye(K, dtype=P.dtype).expand_as(P[:1])
+        return ReadChunks.apply((N, C), fresh, q, torch.cat((first, P[1:])) if fresh else P, W)
+
+    assert gradcheck(run, given) and gradgradcheck(run, given)
 
 
 FORMS = {
