@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from codegen import written_forms
 from codegen.equations import number
 from codegen.expressions import Scope, attribute
+from codegen.forms import form_text
 from codegen.layout import cited, comment
 from codegen.names import function_name, local
 from codegen.places import place_of
@@ -161,7 +161,7 @@ def memory_call(emitter: Emitter, memory: Memory, reads: Iterable[Read], clock: 
     once = memory.period.count > 1
     speed = "None" if once and not memory.rate_varies else rate(scope, memory)
     arguments = [constant_of(emitter, memory), f's["{place_of(graph, memory)}"]', k, v, speed, keep]
-    if memory.retain_to_start:
+    if memory.retain_to_start or begins(memory):
         arguments.append(f"start={start_parts(graph, memory, scope.like)}")
     queries = [f'({pair(scope, r.query)}, "{r.when.value}")' for r in reads]
     if queries:
@@ -181,6 +181,8 @@ def memory_call(emitter: Emitter, memory: Memory, reads: Iterable[Read], clock: 
         arguments.append(f"params={tuple_(given)}")
     if shape is None or once:
         arguments += moving_params(scope, memory)
+    if memory.weigh:
+        arguments.append(f"weigh={scope.spread(memory.weigh, memory.heads)}")
     if not emitter.own and not once:
         arguments.append("own=False")
     arguments.append(f'learn="{graph[memory.level].name}" in learn')
@@ -207,9 +209,14 @@ def erases(memory: Memory) -> bool:
     return mentions(memory.rule, "gram")
 
 
+def begins(memory: Memory) -> bool:
+    """Its rule looks at the start."""
+    return mentions(memory.rule, "start")
+
+
 def counts(memory: Memory) -> bool:
-    """Its rule asks how many updates there have been."""
-    return mentions(memory.rule, "count")
+    """Its rule asks how many updates there have been, or has a level that waits for some."""
+    return mentions(memory.rule, "count") or any(level.period > 1 for level in memory.rule.levels)
 
 
 def mentions(rule: Rule, name: str) -> bool:
@@ -258,36 +265,7 @@ def beta(scope: Scope, memory: Memory, name: str, factor: float) -> str:
 def form_of(emitter: Emitter, memory: Memory) -> str:
     """The form where the memory is read piece by piece."""
     whole = memory.form.kind == "equations"
-    return f"{constant_of(emitter, memory)}.form" if whole else form_text(emitter.graph, memory)
-
-
-def form_text(graph: Graph, memory: Memory) -> str:
-    """The runtime's form: `Mlp(hidden ...)`."""
-    form = memory.form
-    match form.kind:
-        case "equations":
-            return written_forms.form_text(graph, memory)
-        case "matrix":
-            return "Matrix()"
-        case "vector":
-            return "Vector()"
-        case "mlp":
-            options = {
-                "act": form.act,
-                "residual": form.residual,
-                "norm": form.norm,
-                "bias": form.bias,
-                "depth": form.depth,
-            }
-            given = {"act": "gelu", "residual": True, "norm": "none", "bias": False, "depth": 2}
-        case "swiglu":
-            options = {"residual": form.residual, "norm": form.norm, "bias": form.bias}
-            given = {"residual": True, "norm": "none", "bias": False}
-        case _:
-            raise KeyError(form.kind)
-    options["normalise_hidden"], given["normalise_hidden"] = memory.normalise_hidden, False
-    said = [f'{n}="{v}"' if isinstance(v, str) else f"{n}={v}" for n, v in options.items() if v != given[n]]
-    return f"{form.kind.capitalize()}({', '.join(said)})"
+    return f"{constant_of(emitter, memory)}.form" if whole else form_text(memory, emitter.graph)
 
 
 def tuple_(items: list[str]) -> str:

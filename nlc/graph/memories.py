@@ -16,13 +16,14 @@ from typing import Any
 
 from nlc.constants import constant
 from nlc.diagnostics import Reporter
-from nlc.equations import Call, Expr, Number, names, parse_call, parse_expression, walk
+from nlc.equations import Call, Expr, Number, parse_call, parse_expression, walk
 from nlc.graph import choices
 from nlc.graph.choices import guarded
 from nlc.graph.declare import DeclaredLevel, DeclaredMemory, Said
 from nlc.graph.lower import Lowering, weight_id
-from nlc.graph.nodes import Carry, Form, Init, Memory, Meta, Objective, Rule, Tail, Unit, Weight
+from nlc.graph.nodes import Carry, Form, Init, Memory, Meta, Objective, Period, Rule, Tail, Unit, Weight
 from nlc.graph.scope import Place
+from nlc.graph.specialise import reads
 from nlc.graph.static import Refused, above_0, size
 from nlc.graph.written_forms import WrittenForms, vectors
 from nlc.source import Place as Where
@@ -43,6 +44,7 @@ class FieldValues:
     pairs: tuple[tuple[str, str], ...] = ()
     rate: str = ""
     retain: str = ""
+    weigh: str = ""
     objective: Objective = L2
     rule: Rule = GD
 
@@ -114,8 +116,11 @@ class Blocks:
         rule = guarded(self.report, lambda: self.rule(kind, memory))
         if rule is not None:
             values.rule, values.rate = rule
+            _of_one_pair(memory, values, self.report)
         if "retain" in memory.fields and str(memory.fields["retain"].value) not in ("1", "1.0"):  # which keep all
             values.retain = self.value(kind, memory, "retain") or ""
+        if "weigh" in memory.fields:
+            values.weigh = self.value(kind, memory, "weigh") or ""
 
     # ---- single fields ----------------------------------------------------------------------------------------
 
@@ -189,7 +194,12 @@ class Blocks:
 
         def make() -> tuple[Rule, str]:
             rule, lr, default = choices.rule(
-                said, self.lowered[kind], self.sizes, lambda p: self.place(kind, f"{base}.{p}"), self.report
+                said,
+                self.lowered[kind],
+                self.sizes,
+                lambda p: self.place(kind, f"{base}.{p}"),
+                self.report,
+                self.spec.rules,
             )
             if lr is not None:
                 rate = self.lower(kind, lr, f"{base}.lr")
@@ -258,9 +268,37 @@ def _memory(blocks: Blocks, kind: str, lower: Lowering, memory: DeclaredMemory) 
         read=lower.memories[memory.name].when, carry=memory.carry, start=start, source=source,
         meta=Meta(memory.get("meta", "full")), tail=Tail(memory.get("tail", "carry")), outer=outer,
         normalise_hidden=bool(memory.get("normalise_hidden", False)), form_weights=form_weights,
+        window=_window(blocks, memory, values), weigh=values.weigh,
         said=tuple((name, s.at) for name, s in said.items()),
     )  # fmt: skip
     return replace(node, weights=tuple(w.id for w in _weights(node, memory.id, lower, init, scale)))
+
+
+def _window(blocks: Blocks, memory: DeclaredMemory, values: FieldValues) -> int:
+    """The pairs that each gradient is over; 1 is the token's own."""
+    report, said = blocks.report, memory.fields.get("window")
+    if memory.attention or memory.steps or memory.period.unit is Unit.NEVER:
+        return 1
+    count = 1
+    if said is not None:
+        expr = parse_expression(str(said.value), said.place)
+        count = above_0(size(expr, blocks.sizes, report), expr, report, f"'window' of '{memory.id}'")
+    if count == 1:
+        if "weigh" in memory.fields:
+            message = f"memory '{memory.id}': each gradient is over one pair, so 'weigh' says nothing"
+            report.error("NLC0411", memory.where("weigh"), message, "say over how many: window")
+        return 1
+    at = memory.where("window")
+    if values.objective.kind == "loss":
+        message = f"memory '{memory.id}': 'window' says nothing under objective: loss"
+        report.error("NLC0411", at, message, "it counts pairs of keys and values")
+    elif memory.period != Period(1, Unit.TOKEN):
+        message = f"memory '{memory.id}': a window of pairs at every {memory.period} is not supported yet"
+        report.error("NLC1001", at, message, "every: 1 token, with a chunk")
+    elif len(values.pairs) > 1:
+        message = f"memory '{memory.id}': a window over {len(values.pairs)} pairs a token is not supported yet"
+        report.error("NLC1001", at, message, "one key and one value")
+    return count
 
 
 def _out(blocks: Blocks, memory: DeclaredMemory) -> int:
@@ -322,11 +360,6 @@ def _supported(memory: DeclaredMemory, report: Reporter, alone: bool) -> None:
     """Refuse what the language has and this version does not lower, and what contradicts itself.
 
     `alone`: all memories of its level are attention, so that what the level says is said for nothing else."""
-    window = memory.fields.get("window")
-    if window is not None and str(window.value).strip() != "1":
-        report.error("NLC1001", window.at, f"memory '{memory.id}': a window of pairs is not supported yet", "window: 1")
-    if "weigh" in memory.fields:
-        report.error("NLC1001", memory.where("weigh"), f"memory '{memory.id}': weighed windows are not supported yet")
     if memory.attention:
         for name in NOT_ATTENTION:
             if name in memory.fields and (alone or memory.fields[name].own):
@@ -345,7 +378,7 @@ def _supported(memory: DeclaredMemory, report: Reporter, alone: bool) -> None:
             report.error("NLC0411", memory.where("carry"), message, "say how many: attention(window=64), or segment=64")
         return
     if memory.steps:
-        for name in ("chunk", "retain", "retain_to", "grad_at", "read", "tail"):
+        for name in ("chunk", "retain", "retain_to", "grad_at", "window", "weigh", "read", "tail"):
             if (
                 name in memory.fields
                 and memory.fields[name].own
@@ -383,7 +416,7 @@ def outer_level(blocks: Blocks, level: DeclaredLevel) -> tuple[Rule | None, floa
     def no_value(parameter: str) -> Place:
         raise AssertionError(f"a rule without a block took the value {parameter}")
 
-    made = guarded(report, lambda: choices.rule(said, None, blocks.sizes, no_value, report))
+    made = guarded(report, lambda: choices.rule(said, None, blocks.sizes, no_value, report, blocks.spec.rules))
     if made is None:
         return None, None, objective
     rule, lr, default = made
@@ -402,12 +435,27 @@ def outer_level(blocks: Blocks, level: DeclaredLevel) -> tuple[Rule | None, floa
 
 
 def _gradient_alone(rule: Rule, at: Position, report: Reporter) -> None:
-    """A level that counts steps hands its rule a gradient, and no inputs of a layer."""
-    reads = {name for level in rule.levels for statement in level.do for name in names(statement.value)}
-    for name in sorted(reads & {"gram", "k", "v"}):
-        message = f"rule '{rule.name}' reads '{name}', which a level that counts steps does not have yet"
-        hint = "use it at a level that counts tokens, or a rule of the gradient alone: gd, momentum, adamw"
+    """A level that counts steps hands its rule sums over the tokens of its steps."""
+    for name in sorted(reads(rule) & {"k", "v", "x", "error"}):
+        message = f"rule '{rule.name}' reads '{name}', of one pair, and a step's gradient is a sum of many"
+        hint = "use it at a level that counts tokens, every: 1 token"
         report.error("NLC1001", at, message, hint)
+
+
+def _of_one_pair(memory: DeclaredMemory, values: FieldValues, report: Reporter) -> None:
+    """A rule that looks at a pair, or at a layer's input and error, is given one pair at a time."""
+    rule, asked = values.rule, sorted(reads(values.rule) & {"k", "v", "x", "error"})
+    matrix = str(memory.get("form", "")).strip() == "matrix"
+    if asked and (memory.period.count > 1 or values.objective.kind == "loss"):
+        message = (
+            f"memory '{memory.id}': rule '{rule.name}' reads '{asked[0]}', of one pair, and is given a sum of many"
+        )
+        report.error("NLC1001", memory.where("rule"), message, "every: 1 token, with an objective of its own")
+    elif {"k", "v"} & set(asked) and not matrix:
+        message = (
+            f"memory '{memory.id}': rule '{rule.name}' reads '{asked[0]}', and only a matrix is as wide as its pair"
+        )
+        report.error("NLC0410", memory.where("rule"), message, "x and error are those of each layer")
 
 
 def _objective_word(level: DeclaredLevel, fields: dict[str, Said]) -> str:

@@ -22,6 +22,16 @@ Parts = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
+class Pair:
+    """A pair that later gradients are over too: its weight, and the parameters its objective had."""
+
+    key: Tensor
+    value: Tensor
+    weigh: Tensor
+    objective: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Register:
     """A memory's state.  `now` is the running state, `held` the first state of the running chunk."""
 
@@ -31,6 +41,8 @@ class Register:
     sum: Parts  # of the running period: gradients,
     gram: Parts  # ... x x^T of the layers' inputs,
     kept: Tensor | None  # ... and the product of the retentions
+    window: tuple[Pair, ...] = ()  # the last pairs, oldest first, where a gradient is over several
+    blank: Parts = field(default_factory=dict)  # of such a window: zeros for each parameter of the objective that moves
     origin: int = 0  # tokens of its clock at which chunks and periods were last begun afresh
 
 
@@ -44,6 +56,7 @@ class Flows:
     pairs: tuple[tuple[Tensor, Tensor], ...] = ()
     objective: Mapping[str, Any] = field(default_factory=dict)  # parameters by name
     rule: Mapping[str, Any] = field(default_factory=dict)
+    weigh: Tensor | None = None
     form: Parts = field(default_factory=dict)  # the weights of its form's own equations, by id
 
 
@@ -53,19 +66,22 @@ class Surprise:
 
     grad: Parts
     gram: Parts
+    pair: tuple[Tensor, ...] = ()  # key and value, where it is of one pair
+    inputs: Parts = field(default_factory=dict)  # and the inputs of its layers
 
 
-def fresh(memory: Memory, start: Parts, retain_shape: tuple[int, ...] | None) -> Register:
+def fresh(memory: Memory, start: Parts, retain_shape: tuple[int, ...] | None, blank: Parts) -> Register:
     """The register at the beginning of a sequence."""
     periodic = memory.period.count > 1
     zeros = {name: torch.zeros_like(part) for name, part in start.items()} if periodic else {}
     return Register(
         now=dict(start),
         held=dict(start),
-        carried=Carried.zero(memory.rule, start, no_gram(memory)),
+        carried=Carried.zero(memory.rule, start),
         sum=zeros,
         gram=no_gram(memory) if periodic else {},
         kept=torch.ones(retain_shape, dtype=DTYPE) if periodic and retain_shape is not None else None,
+        blank=blank,
     )
 
 
@@ -105,7 +121,8 @@ def surprise(memory: Memory, at: Parts, key: Tensor, value: Tensor, flows: Flows
 
     W = detached(at) if memory.meta is Meta.NONE else dict(at)
     grad, inputs = torch.func.grad(loss, has_aux=True)(W)
-    return Surprise(grad if memory.meta is Meta.FULL else detached(grad), grams(memory, inputs))
+    taught = grad if memory.meta is Meta.FULL else detached(grad)
+    return Surprise(taught, grams(memory, inputs), (forms.with_heads(key, memory.heads), target), inputs)
 
 
 def detached(parts: Parts) -> dict[str, Tensor]:
@@ -146,9 +163,32 @@ def write_each_token(memory: Memory, register: Register, flows: Flows, error: Su
         retain = flows.retain if i == 0 else None
         at = register.held if memory.chunk > 1 else register.now
         at = kept(memory, at, flows.start, flows.retain if memory.chunk > 1 else retain) if memory.grad_at_kept else at
-        each = surprise(memory, at, key, value, flows)
+        if memory.window > 1:
+            register = remember(memory, register, flows, key, value)
+            each = over_window(memory, at, register.window, flows)
+            register = replace(register, window=register.window[-(memory.window - 1) :])
+        else:
+            each = surprise(memory, at, key, value, flows)
         register = apply_rule(memory, register, flows, each, flows.rate, retain)
     return register
+
+
+def remember(memory: Memory, register: Register, flows: Flows, key: Tensor, value: Tensor) -> Register:
+    """The register with one more pair in its window."""
+    weigh = torch.ones((), dtype=DTYPE) if flows.weigh is None else flows.weigh
+    pair = Pair(forms.with_heads(key, memory.heads), forms.with_heads(value, memory.heads), weigh, flows.objective)
+    return replace(register, window=(*register.window, pair))
+
+
+def over_window(memory: Memory, at: Parts, pairs: tuple[Pair, ...], flows: Flows) -> Surprise:
+    """sum_s w_s grad L(at; k_s, v_s) over the pairs (Omega, arXiv 2505.23735); gram likewise."""
+    grad: Parts = {}
+    gram: Parts = no_gram(memory)
+    for pair in pairs:
+        each = surprise(memory, at, pair.key, pair.value, replace(flows, objective=pair.objective))
+        grad = total([grad, total([each.grad], pair.weigh)])
+        gram = total([gram, total([each.gram], pair.weigh)])
+    return Surprise(grad, gram)
 
 
 def write_each_period(
@@ -198,16 +238,32 @@ def apply_rule(
             "weight": weight,
             "start": flows.start[name],
             "lr": lr,
-            "retain": torch.ones((), dtype=DTYPE) if retain is None else retain,
-            "rows": weight.shape[len(memory.heads)],
-            "cols": weight.shape[-1] if weight.dim() > len(memory.heads) + 1 else 1,
+            "retain": share_of(memory, weight, retain),
+            "gram": learned.gram.get(name, weight.new_zeros(*memory.heads, 1, 1)),  # a bias or vector has no input
+            **dict(zip(("k", "v"), learned.pair, strict=False)),
+            **layer_of(memory, learned, name),
         }
-        if name in learned.gram:
-            seen["gram"] = learned.gram[name]
-        elif mentions(memory.rule, "gram"):  # a bias or a vector has no layer input
-            seen["gram"] = weight.new_zeros(*weight.shape, weight.shape[-1])
         now[name], carried = run_rule(memory.rule, name, base[name], {**flows.rule, **seen}, carried)
     return replace(register, now=now, carried=carried)
+
+
+def layer_of(memory: Memory, learned: Surprise, name: str) -> dict[str, Tensor]:
+    """Of one pair, a layer's input x and the error at its output: grad = error x^T.  A bias or vector has input 1."""
+    if not learned.pair:
+        return {}
+    grad, x = learned.grad[name], learned.inputs.get(name)
+    if x is None:
+        return {"x": torch.ones_like(grad[..., :1]), "error": grad}
+    error = (grad @ x.unsqueeze(-1)).squeeze(-1) / x.square().sum(-1, keepdim=True)
+    return {"x": x, "error": error if memory.meta is Meta.FULL else error.detach()}
+
+
+def share_of(memory: Memory, weight: Tensor, retain: Tensor | None) -> Tensor:
+    """What a rule sees as `retain`: one number a head, or one row of numbers for each key channel."""
+    if retain is None:
+        return torch.ones((), dtype=DTYPE)
+    channels = retain.dim() == len(memory.heads) + 1
+    return retain.unsqueeze(-2) if channels and weight.dim() == len(memory.heads) + 2 else retain
 
 
 def held(memory: Memory, register: Register, ticks: int) -> Register:

@@ -55,8 +55,11 @@ class Program:
     perturb: Perturbations
 
     def weight(self, layer: int, id: str) -> Tensor:
+        return self.weights[self.name(layer, id)]
+
+    def name(self, layer: int, id: str) -> str:
         node = self.graph[id]
-        return self.weights[f"blocks.{layer}.{node.path}" if node.block else node.path]
+        return f"blocks.{layer}.{node.path}" if node.block else node.path
 
     def start(self, layer: int, memory: Memory) -> dict[str, Tensor]:
         """The memory's initial state; its weights where it is never written inside a sequence."""
@@ -73,7 +76,9 @@ class Program:
     def fresh(self, layer: int, memory: Memory, start: Parts | None = None) -> Register:
         """The register at the beginning of a life: from its own start, or from the one given."""
         shape = self.graph[memory.retain].shape if memory.retain else None
-        return fresh(memory, self.start(layer, memory) if start is None else start, shape)
+        wide = {p.name: self.graph[p.value].shape or () for p in memory.objective.params if p.value}
+        blank = {name: torch.zeros(max(own, memory.heads, key=len), dtype=DTYPE) for name, own in wide.items()}
+        return fresh(memory, self.start(layer, memory) if start is None else start, shape, blank)
 
     def holder(self, memory: Memory) -> Memory | None:
         """The register that holds a nested memory's start."""
@@ -233,6 +238,7 @@ class Layer:
             pairs=tuple((self.value(key), self.value(value)) for key, value in memory.pairs),
             objective=params(memory.objective.params),
             rule=params(memory.rule.params),
+            weigh=self.value(memory.weigh) if memory.weigh else None,
             form=self.program.form_weights(self.layer, memory),
         )
 

@@ -23,8 +23,10 @@ from typing import Any
 from nlc.diagnostics import Reporter
 from nlc.graph.flow import label, pieces, reads_of, self_query, signed_momentum, sources, written_inside
 from nlc.graph.graph import Graph
+from nlc.graph.layers import layers
 from nlc.graph.linearity import linear
-from nlc.graph.nodes import Carry, Memory, Meta, Op, Read, Recurrence, Tail, Unit, When
+from nlc.graph.nodes import Carry, Level, Memory, Meta, Op, Read, Recurrence, Tail, Unit, When
+from nlc.graph.specialise import reads
 
 BLOCK_LENGTH = 64  # tokens per triangular system where the spec leaves it free
 
@@ -37,12 +39,33 @@ def chunks(graph: Graph) -> Graph:
             axes = ", ".join(map(str, memory.heads))
             message = f"memory '{memory.id}' has the axes [{axes}] of heads: more than one is not supported yet"
             report.error("NLC1001", memory.at, message, "merge() them, or read it with fewer")
+        if memory.window > 1 and self_query(graph, memory):
+            at = dict(memory.said).get("window", memory.at)
+            message = f"memory '{memory.id}': a window of targets that it generates itself is not supported yet"
+            report.error("NLC1001", at, message, "values from elsewhere, or window: 1")
     _chained(graph, report)
     report.check()
     made = []
     for block in graph.blocks:
         made += list(_of_block(graph, block))
-    return graph.with_nodes(made)
+    graph = graph.with_nodes(made)
+    _unseen_layers(graph, report)
+    report.check()
+    return graph
+
+
+def _unseen_layers(graph: Graph, report: Reporter) -> None:
+    """A level that counts steps, whose rule looks at its layers' inputs, owns no layer inside a walk over chunks."""
+    for level in graph.of(Level):
+        if level.rule is None or "gram" not in reads(level.rule):
+            continue
+        hidden = {graph[id].path: walk for id, walk in layers(graph).items() if walk and graph[id].owner == level.id}
+        if hidden:
+            first, more = next(iter(hidden)), f" and {len(hidden) - 1} more" if len(hidden) > 1 else ""
+            looks = f"rule '{level.rule.name}' looks at the inputs of '{first}'{more}"
+            hint = f"give it another level: memories: select({', '.join(f'blocks.*.{path}' for path in hidden)})"
+            at = dict(level.said).get("rule", level.at)
+            report.error("NLC1001", at, f"{looks}, hidden in the walk of {hidden[first]}", hint)
 
 
 def _chained(graph: Graph, report: Reporter) -> None:
@@ -218,6 +241,8 @@ def _single(graph: Graph, memory: Memory, base: Recurrence) -> Recurrence:
         reason = "retention differs by key channel: token by token"
     elif len(memory.pairs) > 1:
         reason = f"{len(memory.pairs)} pairs a token, one after another: token by token"
+    elif memory.window > 1:
+        return _over_window(memory, shape.erase, replace(base, facts=facts))
     elif memory.form.kind != "matrix":
         if memory.chunk == 1:
             reason = (
@@ -235,6 +260,25 @@ def _single(graph: Graph, memory: Memory, base: Recurrence) -> Recurrence:
         reason = f"a write is linear in the state: one triangular system for {length} tokens ({bound})"
         return replace(base, lowering="linear", block_length=length, reason=reason, facts=facts)
     return replace(base, lowering="loop", reason=reason, facts=facts)
+
+
+def _over_window(memory: Memory, erase: bool, base: Recurrence) -> Recurrence:
+    """Gradients over the last pairs: at one state for a chunk, each pair's is taken once for all tokens that see it."""
+    over = f"each write is over {memory.window} pairs"
+    if erase:
+        return replace(base, reason=f"{over}, and erases along all of them at the running state: token by token")
+    if memory.grad_at_kept:
+        return replace(base, reason=f"{over}, at a state that each token's retention makes: token by token")
+    if memory.form.kind == "vector":
+        return replace(base, reason=f"{over}, entry by entry: token by token")
+    if memory.form.kind == "matrix" and memory.objective.kind == "dot":
+        reason = f"{over}, whose gradients are the same at every state: one for each pair, for the tokens that see it"
+        length = max(memory.chunk, BLOCK_LENGTH)
+        return replace(base, lowering="linear", block_length=length, reason=reason)
+    if memory.chunk == 1:
+        return replace(base, reason=f"{over}, at the state before its token: token by token")
+    reason = f"{over}, at each chunk's first state: one gradient for each pair, for all {memory.chunk} tokens at once"
+    return replace(base, lowering="deep", block_length=memory.chunk, reason=reason)
 
 
 def _signed(graph: Graph, memory: Memory) -> str:
@@ -318,6 +362,7 @@ def _not_a_product(graph: Graph, memory: Memory) -> list[str]:
         (memory.objective.kind not in ("l2", "dot"), f"objective {memory.objective.kind!r} is not linear in the state"),
         (shape is None or bool(shape.state), f"rule {memory.rule.name!r} keeps a state or is not linear"),
         (memory.period.count != 1, f"{name!r} is written every {memory.period}"),
+        (memory.window > 1, f"each write of {name!r} is over {memory.window} pairs"),
         (memory.grad_at_kept, f"the gradient of {name!r} is taken after retention"),
         (memory.meta is not Meta.FULL, f"meta is {memory.meta.value}"),
         (width > len(memory.heads), f"the retention of {name!r} differs by channel"),

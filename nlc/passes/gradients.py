@@ -97,7 +97,9 @@ def _outer(graph: Graph, node: Op | Read | Memory) -> Iterable[str]:
             return (*write_needs(node), *node.weights, *_nest(node))
         case Memory():
             given = open_roles(node)
-            needed = [v for v in (node.rate, node.retain) if v] + [p.value for p in node.rule.params if p.value]
+            needed = [v for v in (node.rate, node.retain, node.weigh) if v] + [
+                p.value for p in node.rule.params if p.value
+            ]
             needed += [k for k, _ in node.pairs if "key" in given] + [v for _, v in node.pairs if "value" in given]
             return (*needed, *node.weights, *_nest(node))
 
@@ -112,7 +114,7 @@ def open_roles(memory: Memory) -> frozenset[str]:
     found = {"rate", "retain", "rule", "initialises"}
     if memory.meta is Meta.FULL:
         return frozenset({*found, "key", "value", "objective", "write", "error"})
-    found |= {"key"} if uses(memory.rule, "gram", "k") else set()
+    found |= {"key"} if uses(memory.rule, "gram", "k", "x") else set()
     return frozenset(found | ({"value"} if uses(memory.rule, "v") else set()))
 
 

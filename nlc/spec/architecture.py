@@ -96,9 +96,9 @@ class Fields(Section):
     values: Expressions | None = None
     """Context flow: the expression of the values; a memory may stand in its own values."""
     window: Expression | None = None
-    """Each gradient is over the last so many pairs. Default 1."""
+    """Each gradient is over the last so many pairs, this token's included. Default 1."""
     weigh: Expression | None = None
-    """The weight of each pair in the window."""
+    """The weight of a pair in every window that sees it. Default 1."""
     read: Literal["chunk", "before", "after"] | None = None
     """Which state a read sees: the chunk's first (default), the previous token's, or this token's."""
     carry: str | None = None
@@ -176,6 +176,9 @@ class Architecture(Section):
     """The head uses the embedding's weights."""
     forms: dict[str, FormFields] = {}
     """Forms of one's own."""
+    rules: dict[str, Annotated[Any, WithJsonSchema({"type": ["object", "string"]})]] = {}
+    """Update rules of one's own by name: params, ranges and levels; or a rule file in this folder or below it. A rule
+    file beside the spec needs no entry."""
     streams: dict[str, Shape] = {}
     """Further values that flow from block to block like x, starting at 0."""
 

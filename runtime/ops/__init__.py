@@ -11,12 +11,14 @@ from runtime.ops.basic import (
     linear,
     merge,
     newton_schulz,
+    newton_schulz_bfloat16,
     norm,
     outer,
     poly,
     previous,
     readout,
     rmsnorm,
+    root,
     rope,
     trace,
 )
@@ -26,6 +28,7 @@ from runtime.ops.history import own_errors, past
 from runtime.ops.memories import Write, memory
 from runtime.ops.periods import ended, periodic
 from runtime.ops.recurrence import log_share
+from runtime.ops.remembered import Remembered
 from runtime.ops.segment import Call, Learner, held, now, segments
 from runtime.ops.shared import shared_product
 from runtime.ops.softmax import attention
@@ -36,6 +39,7 @@ __all__ = [
     "Learner",
     "Matrix",
     "Mlp",
+    "Remembered",
     "Swiglu",
     "Vector",
     "Write",
@@ -54,6 +58,7 @@ __all__ = [
     "memory",
     "merge",
     "newton_schulz",
+    "newton_schulz_bfloat16",
     "norm",
     "now",
     "outer",
@@ -65,6 +70,7 @@ __all__ = [
     "read",
     "readout",
     "rmsnorm",
+    "root",
     "rope",
     "segments",
     "shared_product",

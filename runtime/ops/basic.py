@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from runtime.ops.history import Past, past
+from runtime.ops.inputs import seen
+from runtime.ops.one import affine, alone
 from runtime.precision import exact, full, wide
 
 EPS = 1e-5  # added to the biased variance by rmsnorm and layernorm
@@ -26,12 +28,12 @@ CUBIC = (1.5, -0.5, 0.0)
 
 def rmsnorm(x: Tensor, gain: Tensor | None = None) -> Tensor:
     """x / sqrt(mean(x^2) + 1e-5) * gain over the last axis; gain (D,)."""
-    return F.rms_norm(x, x.shape[-1:], gain, EPS)
+    return torch.rms_norm(x, x.shape[-1:], gain, EPS)
 
 
 def layernorm(x: Tensor, gain: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
     """(x - mean) / sqrt(var + 1e-5) * gain + bias over the last axis, with the biased variance; gain and bias (D,)."""
-    return F.layer_norm(x, x.shape[-1:], gain, bias, EPS)
+    return torch.layer_norm(x, x.shape[-1:], gain, bias, EPS)
 
 
 def exact_layernorm(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
@@ -47,9 +49,13 @@ class L2norm(torch.autograd.Function):
     eps = 1e-6
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    def value(x: Tensor) -> tuple[Tensor, Tensor]:
         scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(L2norm.eps).reciprocal_()
-        y = x * scale
+        return x * scale, scale
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        y, scale = L2norm.value(x)
         ctx.save_for_backward(y, scale)
         ctx.set_materialize_grads(False)
         return y, scale
@@ -68,7 +74,7 @@ class L2norm(torch.autograd.Function):
 
 def l2norm(x: Tensor) -> Tensor:
     """x / max(|x|, 1e-6) over the last axis."""
-    return L2norm.apply(x)[0]
+    return (L2norm.apply(x) if torch.is_grad_enabled() else L2norm.value(x))[0]
 
 
 def linear(x: Tensor, W: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -76,8 +82,9 @@ def linear(x: Tensor, W: Tensor, bias: Tensor | None = None) -> Tensor:
 
     x (B, T, *leading, in); W (*leading, out, in); bias (*leading, out).  Returns (B, T, *leading, out).
     """
+    seen(W, x)
     if W.dim() == 2:
-        return wide(F.linear(x, W, bias))
+        return wide(affine(x, W, bias) if x.dim() == 3 and alone(x) else F.linear(x, W, bias))
     if W.shape[-2] == 1:
         y = (x * W[..., 0, :]).sum(-1, keepdim=True)
     else:
@@ -115,20 +122,27 @@ def causal_conv(x: Tensor, w: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
     Returns y and the history for the next call.  A token's own error passes the last tap only.
     """
     seen = torch.cat((history, x), 1)
-    return CausalConv.apply(seen, w), seen[:, x.shape[1] :]
+    convolve = CausalConv.apply if torch.is_grad_enabled() else CausalConv.value
+    return convolve(seen, w), seen[:, x.shape[1] :]
 
 
 class CausalConv(torch.autograd.Function):
     """y_t = sum_j w_j seen_{t + j}, in one pass a tap either way.  apply(seen (B, C - 1 + T, *axes), w) -> y."""
 
     @staticmethod
-    def forward(ctx: Any, seen: Tensor, w: Tensor) -> Tensor:
+    def value(seen: Tensor, w: Tensor) -> Tensor:
         T = seen.shape[1] - len(w) + 1
+        if T == 1 and seen.dim() == 3:
+            return (w * seen).sum(1, keepdim=True)
         y = w[0] * seen[:, :T]
         for j in range(1, len(w)):
             y.addcmul_(w[j], seen[:, j : j + T])
-        ctx.save_for_backward(seen, w)
         return y
+
+    @staticmethod
+    def forward(ctx: Any, seen: Tensor, w: Tensor) -> Tensor:
+        ctx.save_for_backward(seen, w)
+        return CausalConv.value(seen, w)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -177,6 +191,12 @@ def poly(x: Tensor, degree: int) -> Tensor:
     return torch.cat([x**n for n in range(1, degree + 1)], -1)
 
 
+def root(x: Tensor) -> Tensor:
+    """Square root of an update rule, whose derivative at 0 is taken as 0: of what no gradient has reached yet."""
+    none = x == 0
+    return torch.where(none, 1, x).sqrt().masked_fill(none, 0)
+
+
 def outer(a: Tensor, b: Tensor) -> Tensor:
     """[.., n], [.., m] -> [.., n, m]."""
     a, b = a.unsqueeze(-1), b.unsqueeze(-2)
@@ -210,14 +230,29 @@ def newton_schulz(G: Tensor, steps: int = 5, coefficients: tuple[float, float, f
 
     G (.., n, m), transposed inside if tall.  Source: the reference mathematics, section 5 (Muon).
     """
-    a, b, c = coefficients
     X = G / (torch.linalg.vector_norm(G, dim=(-2, -1), keepdim=True) + 1e-7)
     tall = G.shape[-2] > G.shape[-1]
-    X = X.mT if tall else X
-    for _ in range(steps):
-        A = X @ X.mT
-        X = a * X + (b * A + c * (A @ A)) @ X
+    X = iterated(X.mT if tall else X, steps, coefficients)
     return X.mT if tall else X
+
+
+def newton_schulz_bfloat16(G: Tensor, steps: int = 5) -> Tensor:
+    """`newton_schulz` with its products in bfloat16, for weights that are trained so."""
+    X = G / (torch.linalg.vector_norm(G, dim=(-2, -1), keepdim=True) + 1e-7)
+    tall = G.shape[-2] > G.shape[-1]
+    X = iterated((X.mT if tall else X).bfloat16(), steps, QUINTIC).to(G.dtype)
+    return X.mT if tall else X
+
+
+def iterated(X: Tensor, steps: int, coefficients: tuple[float, float, float]) -> Tensor:
+    """X <- a X + (b A + c A^2) X with A = X X^T, for every matrix of a stack (.., n, m)."""
+    a, b, c = coefficients
+    lead = X.shape[:-2]
+    X = X.flatten(0, -3) if len(lead) > 1 else X if lead else X.unsqueeze(0)
+    for _ in range(steps):
+        A = torch.bmm(X, X.mT)
+        X = torch.baddbmm(X, torch.baddbmm(A, A, A, beta=b, alpha=c), X, beta=a)
+    return X.reshape(*lead, *X.shape[-2:])
 
 
 def gelu_slope(z: Tensor) -> Tensor:

@@ -54,8 +54,7 @@ def program(choose: Choose) -> Drawn:
         spec["tied"] = False
     kinds = ["one", "two"] if stack else ["block"]
     spec["levels"] = [*(_level(f) for f in families), *_outer(choose)]
-    if frame.forms:
-        spec["forms"] = frame.forms
+    spec |= _own(frame)
     streams: dict[str, Shape] = {"s0": choose.among([(heads, head), (known["width"],)])} if choose.chance(25) else {}
     if streams:
         spec["streams"] = {name: list(shape) for name, shape in streams.items()}
@@ -81,7 +80,7 @@ def layer(choose: Choose) -> Drawn:
     shapes: dict[str, Shape] = {n: tuple(known[a] for a in axes) for n, axes in inputs.items()}  # type: ignore[index]
     block, outputs = _layer(choose, known, plans, shapes)
     spec = {"nlc": 1, "name": "drawn_layer", "sizes": sizes, "inputs": inputs,
-            **({"forms": frame.forms} if frame.forms else {}),
+            **_own(frame),
             "levels": [_level(f) for f in families], "block": block, "outputs": outputs}  # fmt: skip
     return Drawn(spec, _feeding(choose, families, bare=True))
 
@@ -106,7 +105,18 @@ def _families(choose: Choose, frame: Frame) -> list[Family]:
         else:
             found.append(family(choose, frame, role, label, names[at : at + count]))
         at += count
+    if {"loss", "nested"} & set(roles):
+        _one_after(found)
     return found
+
+
+def _one_after(families: list[Family]) -> None:
+    """Beside a token's own error a memory is read once after its write: the second might be asked with the first."""
+    for one in families:
+        for plan in one.plans:
+            default = (one.fields | plan.fields).get("read", "chunk")
+            if sum((when or default) == "after" for when in plan.reads) > 1:
+                plan.reads = plan.reads[:1]
 
 
 def _cell(choose: Choose, frame: Frame, label: str) -> Family:
@@ -145,6 +155,11 @@ def _cell(choose: Choose, frame: Frame, label: str) -> Family:
     for plan in plans:
         plan.needs = drawing.needs
     return Family(label, shared, plans)
+
+
+def _own(frame: Frame) -> dict[str, Any]:
+    """Forms and rules of its own."""
+    return {name: said for name, said in (("forms", frame.forms), ("rules", frame.rules)) if said}
 
 
 def _level(found: Family) -> dict[str, Any]:

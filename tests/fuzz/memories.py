@@ -20,9 +20,9 @@ from typing import Any
 
 from nlc.operators import Shape
 from nlc.spec.fields import CARRIES, FORMS, OBJECTIVES, STARTS
-from nlc.spec.rule import load_rule, rules
+from nlc.spec.rule import load_rule
 from tests.fuzz.choices import Choose
-from tests.fuzz.language import EXPRESSIONS, WRITTEN, call, choices, outer_rules, parameter
+from tests.fuzz.language import EXPRESSIONS, INVENTED, WRITTEN, call, choices, inner_rules, outer_rules, parameter
 
 Fields = dict[str, Any]
 PARAMETRIC = tuple(name for name in FORMS if name != "attention")
@@ -37,6 +37,7 @@ class Frame:
     bare: bool
     batch: int = 1
     forms: dict[str, Any] = field(default_factory=dict)  # of its own, as far as memories use them
+    rules: dict[str, Any] = field(default_factory=dict)  # likewise
 
     @property
     def step(self) -> int:
@@ -82,6 +83,7 @@ class Drawing:
     plain: bool  # no weights in fields: nothing would train them under meta: none
     label: str
     deep: bool = False  # from zeros some of it would learn nothing
+    pair: bool = False  # each pair is written alone, to a matrix
     needs: dict[str, Shape] = field(default_factory=dict)
 
     def gate(self, shape: Shape) -> str:
@@ -101,7 +103,11 @@ class Drawing:
     def rule(self, slow: float, outer: bool = False) -> Fields:
         """A rule with some of its parameters, and its rate: at most `slow`, a field or the rule's own lr."""
         choose = self.choose
-        name = choose.among(outer_rules() if outer else rules())
+        if choose.chance(8):
+            name = choose.among(list(INVENTED))
+            self.frame.rules[name] = INVENTED[name]
+            return {"rule": name, "rate": str(choose.number(0.1 * slow, slow)) if outer else self.rate(slow)}
+        name = choose.among(outer_rules(inputs=True) if outer else inner_rules(self.pair))
         rule = load_rule(name)
         given: dict[str, str] = {}
         for param in choose.some([p for p in rule.params if p != "lr"]):
@@ -248,13 +254,17 @@ def _written(
         "tail": lambda: drawing.word("tail", 25),
     }
     shared: Fields = {}
-    for group in groups.values():
+    for name, group in groups.items():
         shared |= group()
+        if name == "clock":
+            drawing.pair = role == "pairs" and shared["every"] == "1 token" and all(f == "matrix" for f in forms)
     plans = []
     same = role == "pairs" and choose.chance(40)
     for name, form in zip(names, forms, strict=True):
         own: Fields = {"form": call(choose, "form", form, FORMS.get(form, ()))}
         for label_, group in groups.items():
+            if label_ == "clock" and drawing.pair:
+                continue
             if len(names) > 1 and label_ != "objective" * (role == "loss") and choose.chance(15):
                 own |= _own(label_, group(), shared)
         if form in DEEP and choose.chance(30):
@@ -268,6 +278,10 @@ def _written(
             plan.gives = (*heads, outer)
         if role == "pairs":
             _pairs(choose, frame, plan, same, plans)
+            if (shared | own)["every"] == "1 token" and own["values"] in plan.values and choose.chance(20):
+                own["window"] = choose.whole(2, 4)
+                if choose.chance(50):
+                    own["weigh"] = choose.among([0.5, f"sigmoid({drawing.gate(drawing.per_head())})"])
         plan.reads = _calls(choose, (shared | own).get("read", "chunk"), role)
         plan.late = "after" not in (*plan.reads, (shared | own).get("read")) and choose.chance(60)
         if plan.late and role == "pairs" and inner != outer:
