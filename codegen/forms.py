@@ -7,11 +7,11 @@ from nlc.graph.graph import Graph
 from nlc.graph.nodes import Memory
 
 
-def form_text(memory: Memory, graph: Graph) -> str:
-    """The runtime's form: `Mlp(hidden ...)`."""
+def form_text(memory: Memory, graph: Graph | None) -> str:
+    """The runtime's form: `Mlp(hidden ...)`.  A rule's own memory is in no graph."""
     form = memory.form
     match form.kind:
-        case "equations":
+        case "equations" if graph is not None:
             return written_text(graph, memory)
         case "matrix":
             return "Matrix()"

@@ -328,8 +328,8 @@ def _unwritten(emitter: Emitter) -> list[str]:
 def _begin(graph: Graph, memory: Memory) -> str:
     shape = linear(memory.rule)
     options = ["hold=True"] if memory.chunk > memory.period.count else []
-    own = {name for level in memory.rule.levels for m in level.memories for name in state_names(m)}
-    if kept := tuple(name for name in states(memory.rule) if name not in own):
+    theirs = {name for level in memory.rule.levels for m in level.memories for name in state_names(m)}
+    if kept := tuple(name for name in states(memory.rule) if name not in theirs):
         names = kept if needs_rule(memory) or shape is None else ("m",)
         options.append(f"rule={tuple_([quoted(s) for s in names])}")
     if counts(memory):

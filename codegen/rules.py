@@ -97,7 +97,7 @@ def remembered(function: str, memory: RuleMemory) -> list[str]:
     options += [f"hidden={form.hidden or form.times!r}"] * (form.kind != "matrix")
     options += [f'objective="{memory.objective}"'] * (memory.objective != "l2")
     options += ["identity=False"] * (memory.start != "identity")
-    text = ", ".join([f'"{memory.name}"', form_text(node), *options])
+    text = ", ".join([f'"{memory.name}"', form_text(node, None), *options])
     return fit(f"{constant(function, memory)} = Remembered({text})")
 
 

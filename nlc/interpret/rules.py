@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -188,7 +188,7 @@ def _update(rule: Rule, seen: Names, states: dict[str, Tensor], count: int) -> d
             keys, values, lr = (evaluate(t, names, operators) for t in (memory.keys, memory.values, memory.lr))
             new = written(memory, parts, keys, values, lr, base, loss_of)
             seeing = parts if memory.before else new
-            operators[memory.name] = lambda x, memory=memory, parts=seeing: applied(memory, parts, x, base)
+            operators[memory.name] = partial(applied, memory, seeing, like=base)
             states |= new
         for line in level.do:
             value = evaluate(line.value, names, operators)

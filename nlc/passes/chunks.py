@@ -78,7 +78,9 @@ def _chained(graph: Graph, report: Reporter) -> None:
         first = next((r for r in _asked_with(graph, read) if r.memory == memory.id), None)
         if read.when is When.AFTER and written_inside(memory) and first is not None:
             message = f"'{memory.id}' is read after its write with what another such read of it gives"
-            hint = "beside a memory that learns from each token's loss this is not supported yet; read one of them before"
+            hint = (
+                "beside a memory that learns from each token's loss this is not supported yet; read one of them before"
+            )
             report.error("NLC1001", read.at, message, hint)
 
 

@@ -176,7 +176,9 @@ class Learner:
             retain=keep,
             gram=register.get(f"gram.{part}"),
             count=count,
-            params={n.removeprefix("param."): x for n, x in register.items() if n.startswith("param.") and n != "param.lr"},
+            params={
+                n.removeprefix("param."): x for n, x in register.items() if n.startswith("param.") and n != "param.lr"
+            },
         )
         return base + delta, after
 

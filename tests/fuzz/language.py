@@ -78,7 +78,9 @@ OF_A_PAIR = {"k", "v", "x", "error"}  # what a rule sees only where each pair is
 def outer_rules(inputs: bool = False) -> tuple[str, ...]:
     """Rules that a level which counts steps may have.  `inputs`: also those that look at the inputs of layers, which a
     level of ordinary weights has where no layer stands inside a walk."""
-    return tuple(name for name in rules() if not read_by(load_rule(name)) & (OF_A_PAIR | (set() if inputs else {"gram"})))
+    return tuple(
+        name for name in rules() if not read_by(load_rule(name)) & (OF_A_PAIR | (set() if inputs else {"gram"}))
+    )
 
 
 @cache

@@ -373,7 +373,10 @@ def _nested(choose: Choose, frame: Frame, label: str, names: list[str], heads: S
     plans, period = [], choose.whole(1, 2)
     for i, name in enumerate(names):
         form = choose.among([f for f in PARAMETRIC if f != "vector"])
-        own: Fields = {"form": call(choose, "form", form, FORMS[form]), "every": f"{period} token{'' if period == 1 else 's'}"}
+        own: Fields = {
+            "form": call(choose, "form", form, FORMS[form]),
+            "every": f"{period} token{'' if period == 1 else 's'}",
+        }
         period *= choose.whole(2, 3)
         if i + 1 < len(names):
             own["carry"] = names[i + 1]

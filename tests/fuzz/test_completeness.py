@@ -78,7 +78,9 @@ def test_every_parameter_can_be_drawn() -> None:
 def test_every_operator_is_drawn() -> None:
     text = "\n".join(str(spec.get("block", spec.get("blocks"))) for spec in specs())
     named = {name: f"{name}(" for name, op in OPERATORS.items() if not op.symbol}
-    signs = {name: f" {op.symbol} " for name, op in OPERATORS.items() if op.symbol and name not in ("neg", "slice", "item")}
+    signs = {
+        name: f" {op.symbol} " for name, op in OPERATORS.items() if op.symbol and name not in ("neg", "slice", "item")
+    }
     assert [name for name, sign in (named | signs).items() if sign not in text] == []
 
 
@@ -92,7 +94,8 @@ def test_every_program_has_layers_heads_and_a_level_that_fires_several_times() -
         graph = build(loads(one.text))
         assert len(graph.stack) >= 2 and graph.sizes["heads"] >= 2
         assert any(
-            level.period.unit is Unit.TOKEN and 0 < level.period.count * 3 <= one.feeding.length for level in graph.levels
+            level.period.unit is Unit.TOKEN and 0 < level.period.count * 3 <= one.feeding.length
+            for level in graph.levels
         )
 
 

@@ -1,7 +1,7 @@
 """One process that checks programs: `kind seed` lines in, one line of JSON out for each.
 
-    python -m tests.fuzz.worker MEGABYTES      programs
-    python -m tests.fuzz.worker twin           specs as JSON strings in, digests of what they compile to out
+python -m tests.fuzz.worker MEGABYTES      programs
+python -m tests.fuzz.worker twin           specs as JSON strings in, digests of what they compile to out
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ class Twin:
     """Another process, of another hash seed, that compiles the same specs."""
 
     def __init__(self) -> None:
-        seed = str(1 + int(os.environ.get("PYTHONHASHSEED", "0") or 0) if os.environ.get("PYTHONHASHSEED") != "random" else 1)
+        seed = str(
+            1 + int(os.environ.get("PYTHONHASHSEED", "0") or 0) if os.environ.get("PYTHONHASHSEED") != "random" else 1
+        )
         command = [sys.executable, "-m", "tests.fuzz.worker", "twin"]
         environment = {**os.environ, "PYTHONHASHSEED": seed}
         self.process = subprocess.Popen(
