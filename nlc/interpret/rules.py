@@ -17,8 +17,9 @@ from torch import Tensor
 
 from nlc import equations as eq
 from nlc.diagnostics import CompilerBug
-from nlc.graph.nodes import Objective, Rule, RuleMemory
+from nlc.graph.nodes import Form, Objective, Rule, RuleMemory
 from nlc.graph.remembered import state_names
+from nlc.graph.written_forms import vectors
 from nlc.interpret.operators import DTYPE, FUNCTIONS, aligned, call
 from nlc.interpret.remembered import applied, begun, written
 from nlc.operators import BY_SYMBOL
@@ -108,14 +109,14 @@ class Carried:
     count: int = 0
 
     @classmethod
-    def zero(cls, rule: Rule, start: Parts) -> Carried:
+    def zero(cls, rule: Rule, start: Parts, form: Form | None = None) -> Carried:
         """Everything starts at zero."""
         names = [name for level in rule.levels for name in level.state]
         names += [gathered(i) for i, level in enumerate(rule.levels) if level.period > 1]
         states = {name: {part: torch.zeros_like(x) for part, x in start.items()} for name in names}
         for memory in memories(rule):
             for part, x in start.items():
-                for name, first in begun(memory, x.unsqueeze(-1) if is_vector(part) else x).items():
+                for name, first in begun(memory, x.unsqueeze(-1) if is_vector(part, form) else x).items():
                     states.setdefault(name, {})[part] = first
         return cls(states)
 
@@ -131,14 +132,16 @@ class Carried:
         return replace(self, states=new)
 
 
-def run_rule(rule: Rule, part: str, base: Tensor, seen: Names, carried: Carried) -> tuple[Tensor, Carried]:
+def run_rule(
+    rule: Rule, part: str, base: Tensor, seen: Names, carried: Carried, form: Form | None = None
+) -> tuple[Tensor, Carried]:
     """One update of one part: the rule's levels in order, each when so many updates have been counted.
 
     `base` is the part after retention, [..., rows, cols], or [..., n] for a bias or vector, which the rule meets as one
-    column; `seen` holds grad, weight and start of the same shape, and gram, lr, retain, k, v and parameters.
+    column; `form` says which are, where the names do not.  `seen` holds grad, weight and start of the same shape, and gram, lr, retain, k, v and parameters.
     The leading axes are heads: each has its own matrix.
     """
-    vector, own = is_vector(part), {name for memory in memories(rule) for name in state_names(memory)}
+    vector, own = is_vector(part, form), {name for memory in memories(rule) for name in state_names(memory)}
     like = {"base": base, **{n: seen[n] for n in ("grad", "weight", "start") if n in seen}} | carried.of(part)
     matrices = {name: x.unsqueeze(-1) if vector and name not in own else x for name, x in like.items()}
     states = {name: matrices.pop(name) for name in carried.states}
@@ -147,7 +150,9 @@ def run_rule(rule: Rule, part: str, base: Tensor, seen: Names, carried: Carried)
     return after.pop("weight"), carried.with_part(part, after)
 
 
-def is_vector(part: str) -> bool:
+def is_vector(part: str, form: Form | None) -> bool:
+    if form is not None and form.kind == "equations":
+        return part in vectors(form)
     return part.startswith("b_") or part == "m"
 
 
