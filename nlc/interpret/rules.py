@@ -138,8 +138,8 @@ def run_rule(
     """One update of one part: the rule's levels in order, each when so many updates have been counted.
 
     `base` is the part after retention, [..., rows, cols], or [..., n] for a bias or vector, which the rule meets as one
-    column; `form` says which are, where the names do not.  `seen` holds grad, weight and start of the same shape, and gram, lr, retain, k, v and parameters.
-    The leading axes are heads: each has its own matrix.
+    column; `form` says which are, where the names do not.  `seen` holds grad, weight and start of the same shape, and
+    gram, lr, retain, k, v and parameters.  The leading axes are heads: each has its own matrix.
     """
     vector, own = is_vector(part, form), {name for memory in memories(rule) for name in state_names(memory)}
     like = {"base": base, **{n: seen[n] for n in ("grad", "weight", "start") if n in seen}} | carried.of(part)

@@ -4,7 +4,8 @@
     python -m tests.fuzz --again legal 17       one program again, as text and verdict
     python -m tests.fuzz --report               the counts so far, to bench/results/fuzz
 
-The journal has one line of JSON for each program, and is only ever appended to.  A seed means the same program everywhere.
+The journal has one line of JSON for each program, and is only ever appended to.  A seed means the same program
+everywhere.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 broken(choose) -> Broken        one legal program, one break, and the lines where its one error may stand
 refused(broken)                 raises Disagreement unless there is one located error, there, and exit status 2
 
-A break changes one value, key or equation.  What it means is known from how it is made, not from what the compiler says.
+A break changes one value, key or equation.  What it means is known from how it is made, not from what the compiler
+says.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def refused(one: Broken) -> str:
     raise Disagreement("accepted", one.what)
 
 
-# ---- breaks: spec -> (a spec with it, the paths on whose lines its error may stand) -----------------------------------
+# ---- breaks: spec -> (a spec with it, the paths on whose lines its error may stand)
 
 Way = tuple[Spec, list[Path]]
 
@@ -142,8 +143,9 @@ def unknown_key(spec: Spec) -> Iterator[Way]:
 
 
 def wrong_type(spec: Spec) -> Iterator[Way]:
-    for name, value in (("chunk", "four"), ("form", 3), ("rule", True), ("rate", [0.1]), ("retain", {"a": 1}), ("meta", 1),
-                        ("read", 2), ("normalise_hidden", "no"), ("every", [3]), ("carry", 1), ("start", 0)):  # fmt: skip
+    wrong = {"chunk": "four", "form": 3, "rule": True, "rate": [0.1], "retain": {"a": 1}, "meta": 1, "read": 2,
+             "normalise_hidden": "no", "every": [3], "carry": 1, "start": 0}  # fmt: skip
+    for name, value in wrong.items():
         for path, _ in _said(spec, name):
             yield _put(spec, path, value), [path, (*path, 0), (*path, "a")]
     yield _put(spec, ("sizes", "heads"), "two"), [("sizes", "heads")]
@@ -306,8 +308,8 @@ def cycle(spec: Spec) -> Iterator[Way]:
 def syntax(spec: Spec) -> Iterator[Way]:
     for path, text, n, line in _equations(spec):
         target, _, value = line.partition(" = ")
-        for changed in (f"{target} = {value} +", f"{target} = ({value}", f"{target} = {value}.T", f"{target} = {value} ? 1",
-                        f"{target} = {value} if 1 else 2", value, f"{target} = {value})"):  # fmt: skip
+        wrong = (f"{value} +", f"({value}", f"{value}.T", f"{value} ? 1", f"{value} if 1 else 2", f"{value})")
+        for changed in (value, *(f"{target} = {w}" for w in wrong)):
             yield _line(spec, path, text, n, changed)
 
 
@@ -350,8 +352,9 @@ def name_of_a_size(spec: Spec) -> Iterator[Way]:
 BREAKS: dict[str, Callable[[Spec], Iterator[Way]]] = {
     f.__name__.replace("_", " "): f
     for f in (
-        misspelt_key, unknown_key, wrong_type, wrong_choice, wrong_unit, illegal_period, chunk_beside_period, unknown_name,
-        unknown_value, unknown_operator, number_out_of_range, parameter, two_rates, nothing_there, missing, contradiction,
+        misspelt_key, unknown_key, wrong_type, wrong_choice, wrong_unit, illegal_period, chunk_beside_period,
+        unknown_name, unknown_value, unknown_operator, number_out_of_range, parameter, two_rates, nothing_there,
+        missing, contradiction,
         one_name_twice, shapes, cycle, syntax, never_read, unused_input, empty_selection, stack, name_of_a_size,
     )
 }  # fmt: skip

@@ -30,7 +30,8 @@ def _kind(lines: list[Line], kind: str) -> Line:
     fine = [line for line in lines if line["ok"]]
     found: Line = {
         "programs": len(lines), "failed": len(failed), "overflow": sum(bool(line.get("overflows")) for line in fine),
-        "seeds": _ranges(sorted(line["seed"] for line in lines)), "seconds": round(sum(x.get("seconds", 0) for x in lines)),
+        "seeds": _ranges(sorted(line["seed"] for line in lines)),
+        "seconds": round(sum(x.get("seconds", 0) for x in lines)),
         "failures": {claim: sorted(x["seed"] for x in failed if x["claim"] == claim) for claim in _claims(failed)},
     }  # fmt: skip
     if kind == "illegal":
