@@ -53,7 +53,7 @@ def written(memory: RuleMemory, parts: Parts, keys: Tensor, values: Tensor, lr: 
     return {f"{memory.name}_{name}": x - rate * grads[name] for name, x in short.items()}
 
 
-def applied(memory: RuleMemory, parts: Parts, x: Tensor, like: Tensor) -> Tensor:
+def applied(memory: RuleMemory, parts: Parts, like: Tensor, x: Tensor) -> Tensor:
     """M of every column."""
     node: Memory = memory_of(memory, like.shape[-2], like.shape[-1])
     outs = []
