@@ -207,9 +207,10 @@ def parameter(scope: Scope, memory: Memory, param: Param) -> str:
     return scope.spread(param.value, own if len(own) > len(memory.heads) else memory.heads)
 
 
-def moving_params(scope: Scope, memory: Memory, name: str = "rule_params") -> list[str]:
-    """`rule_params={"beta": s_BTH}`: the rule's parameters that are values of the block."""
-    given = ", ".join(f'"{p.name}": {scope.spread(p.value, memory.heads)}' for p in memory.rule.params if p.value)
+def moving_params(scope: Scope, memory: Memory, name: str = "rule_params", lr: str = "") -> list[str]:
+    """`rule_params={"beta": s_BTH}`: the rule's parameters that are values of the block, and its `lr` if that is."""
+    values = {"lr": lr} | {p.name: p.value or "" for p in memory.rule.params}
+    given = ", ".join(f'"{p}": {scope.spread(value, memory.heads)}' for p, value in values.items() if value)
     return [f"{name}={{{given}}}"] if given else []
 
 

@@ -230,11 +230,12 @@ def _calls(emitter: Emitter) -> list[tuple[Memory, list[str]]]:
 def _call(emitter: Emitter, memory: Memory, taps: list[str]) -> str:
     """What the block leaves for a write at the next tick."""
     options = [class_constant(memory.id), f"({', '.join(taps)}{',' if len(taps) == 1 else ''})"]
-    if memory.rate_varies:
+    alone = memory.rate_varies and memory.period.count == 1  # no sum to weigh: the rate is the rule's own lr
+    if memory.rate_varies and not alone:
         options.append(f"rate={emitter.scope.spread(memory.rate, memory.heads)}")
     if memory.retain:
         options.append(f"keep={log_retention(emitter.scope, memory)}")
-    options += moving_params(emitter.scope, memory, "params")
+    options += moving_params(emitter.scope, memory, "params", memory.rate if alone else "")
     return f'"{place_of(emitter.graph, memory)}": Call({", ".join(options)}),'
 
 
@@ -277,8 +278,9 @@ def _put(weight: Weight) -> str:
         case Init.CONSTANT:
             value = f"constant({_constant(scale)}{', ' if shape else ''}{shape})"
         case Init.IDENTITY:
-            *leading, _, n = weight.shape or (0, 0)
-            value = f"{number(scale)} * torch.eye({n}).repeat({', '.join(map(str, [*leading, 1, 1]))})"
+            *leading, rows, n = weight.shape or (0, 0)
+            axes = f"{n}" if rows == n else f"{rows}, {n}"
+            value = f"{number(scale)} * torch.eye({axes}).repeat({', '.join(map(str, [*leading, 1, 1]))})"
         case Init.NORMAL:
             value = f"normal({_scale(scale, weight.shape or ())}{', ' if shape else ''}{shape})"
     return f'self.put("{weight.path}", {value})'
