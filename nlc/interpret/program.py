@@ -17,7 +17,7 @@ from nlc.graph.graph import Graph
 from nlc.graph.nodes import Carry, Memory, Output, Tail, When
 from nlc.interpret.memory import Surprise, emptied, write_sum
 from nlc.interpret.operators import DTYPE, rmsnorm
-from nlc.interpret.state import NOTHING, Sequence, State, pack, row_of, unpack_register
+from nlc.interpret.state import NOTHING, Sequence, State, pack, row_of, unpack_pairs, unpack_register
 from nlc.interpret.token import Layer, Perturbations, Program, writes
 
 IGNORED = -100  # a target that teaches nothing
@@ -111,9 +111,9 @@ class Interpreter:
             sequence.registers[place] = unpack_register(fresh, row[place])
         for place in sequence.pasts:
             sequence.pasts[place] = row[place]["past"].to(DTYPE)
-        for place in sequence.pairs:
+        for place, memory in self.program.attentions().items():
             if row.get(place):
-                pairs = list(zip(row[place]["k"].to(DTYPE), row[place]["v"].to(DTYPE), strict=True))
+                pairs = unpack_pairs(row[place], several=len(memory.pairs) > 1)
                 sequence.pairs[place] = pairs[max(0, len(pairs) - sequence.clock) :]  # without the zeros in front
 
     def run(self, sequence: Sequence, fed: list[Fed]) -> Found:
