@@ -116,7 +116,7 @@ def attention_call(emitter: Emitter, memory: Memory, read: Read, scope: Scope, p
     options += [f"window={form.window}"] * bool(form.window) + [f"segment={form.segment}"] * bool(form.segment)
     if form.persistent:
         options.append(f"persistent=({', '.join(attribute(emitter.graph[w].path) for w in memory.weights)})")
-    options += [f"position={scope.position}"] + ([] if emitter.own else ["own=False"])
+    options += [f"position={clock_of(memory, scope.position)}"] + ([] if emitter.own else ["own=False"])
     several = len(reads_of(emitter.graph, emitter.block, [memory.id])) > 1
     pairs = pairs or (_pairs(memory) if several else f's["{place_of(emitter.graph, memory)}"]')
     scope.runtime.add("attention")

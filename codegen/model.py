@@ -188,7 +188,7 @@ def _block(graph: Graph, kind: str, name: str, axes: Axes) -> BlockView:
     emitter.all()
     results = [emitter.scope.spread(o.value) for o in graph.of(Output, kind)]
     inputs = [emitter.scope.names[n.id] for n in graph.of(Input, kind)]
-    calls = [c for m, taps in emitter.calls.items() for c in fit(_call(emitter, graph[m], list(taps.values())), 3)]
+    calls = [line for m, taps in _calls(emitter) for line in fit(_call(emitter, m, taps), 3)]
     forward = _preamble(emitter, inputs[0], [*calls, *results])
     returns = results[0] if len(results) == 1 else f"({', '.join(results)})"
     if loss_driven(graph):
@@ -209,6 +209,13 @@ def _block(graph: Graph, kind: str, name: str, axes: Axes) -> BlockView:
         final=emitter.final,
         returns=returns,
     )
+
+
+def _calls(emitter: Emitter) -> list[tuple[Memory, list[str]]]:
+    """Each memory that a tick writes, with the taps of its reads, which teach a start held for it, too."""
+    found = [(emitter.graph[m], list(taps.values())) for m, taps in emitter.calls.items()]
+    starts = [m for m in emitter.graph.of(Memory, emitter.block) if m.of]
+    return found + [(m, list(emitter.calls[m.of].values())) for m in starts if m.of in emitter.calls]
 
 
 def _call(emitter: Emitter, memory: Memory, taps: list[str]) -> str:

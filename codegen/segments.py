@@ -41,10 +41,12 @@ def write_methods(emitter: Emitter, rules: Mapping[Rule, str]) -> list[str]:
     driven = [m for m in loss_driven(graph) if m.block == emitter.block]
     for memory in driven + [m for m in graph.of(Memory, emitter.block) if ends_early(m) and m not in driven]:
         level: Level = graph[memory.level]
-        lines += ["", f"    def {write_name(graph, memory)}(self, register):"]
+        held = ", held" * bool(held_start(graph, memory))
+        lines += ["", f"    def {write_name(graph, memory)}(self, register{held}):"]
         doc = f"Level {level.name}, every {memory.period}: {memory.rule.name} from the sum of the period's gradients."
         lines.append(f'        """{doc}"""')
         start = start_parts(graph, memory, "like")
+        start = f"{class_constant(memory.id)}.start(held, {start})" if held else start
         apart = replace(emitter.scope, names={}, like="like")  # forward's variables are not here
         rate = [] if memory.rate_varies else [f"lr={apart.text(memory.rate)}"]
         if memory in driven:
@@ -56,6 +58,12 @@ def write_methods(emitter: Emitter, rules: Mapping[Rule, str]) -> list[str]:
             lines.append("        like = next(iter(register.values()))")
         lines += fit(f"return {call}", 2)
     return lines
+
+
+def held_start(graph: Graph, memory: Memory) -> Memory | None:
+    """The memory that holds a nested one's start, where tokens write it."""
+    found = graph[memory.nest] if memory.nest else None
+    return found if found is not None and found.of else None
 
 
 def write_name(graph: Graph, memory: Memory) -> str:
@@ -101,7 +109,7 @@ def run_lines(graph: Graph, axes: Axes, final: bool) -> list[str]:
 def _segmented(graph: Graph, head: str, final: bool) -> list[str]:
     memories = loss_driven(graph)
     levels: dict[str, list[Memory]] = {}
-    for m in memories:
+    for m in sorted(memories, key=lambda m: m.period.count):  # a nested memory before what holds its start
         levels.setdefault(m.level, []).append(m)
     ticks = {(clock_of(m, "t"), m.period.count) for m in memories} | {
         (clock_of(m, "t"), m.chunk) for m in memories if m.chunk > 1
@@ -172,18 +180,35 @@ def _ticks(graph: Graph, levels: Levels) -> list[str]:
         lines += comment(f"level {node.name}: every {m.period}", cited(m.at), 4)
         lines.append(f'                if awaited["{node.name}"] and ({t} + b) % {n} == 0:')
         for m in {place_of(graph, m): m for m in members}.values():
-            lines += [
-                "                    for i, block in enumerate(self.blocks):",
-                *[f'                        if "{place_of(graph, m)}" in calls[i]:'] * (len(graph.blocks) > 1),
-                *_indented(
-                    [
-                        f'place = f"blocks.{{i}}.{place_of(graph, m)}"',
-                        f"state = state | {{place: block.{write_name(graph, m)}(state[place])}}",
-                    ],
-                    7 if len(graph.blocks) > 1 else 6,
-                ),
-            ]
+            held = ', state.get(f"{place}.start")' * bool(held_start(graph, m))
+            lines += _in_layers(graph, m, f"block.{write_name(graph, m)}(state[place]{held})", "i, block")
+        for m in {place_of(graph, m): m for m in _lives(graph, members)}.values():
+            lines += comment(f"{m.name} begins again from the start held for it", "", 5)
+            lines += _in_layers(graph, m, f'{class_constant(m.id)}.begun(state[f"{{place}}.start"])', "i")
     return lines
+
+
+def _in_layers(graph: Graph, memory: Memory, register: str, names: str) -> list[str]:
+    """Replace the memory's register in every layer that has it."""
+    over = {"i, block": "enumerate(self.blocks)", "i": "range(len(self.blocks))"}[names]
+    place, several = place_of(graph, memory), len(graph.blocks) > 1
+    body = [f'place = f"blocks.{{i}}.{place}"', f"state = state | {{place: {register}}}"]
+    return [
+        f"                    for {names} in {over}:",
+        *[f'                        if "{place}" in calls[i]:'] * several,
+        *_indented(body, 7 if several else 6),
+    ]
+
+
+def _lives(graph: Graph, written: list[Memory]) -> list[Memory]:
+    """The nested memories whose lives end when these are written: what holds their start is, or begins again itself."""
+    over = {m.id for m in written}
+    found = []
+    for memory in sorted((m for m in graph.of(Memory) if m.nest), key=lambda m: m.period.count, reverse=True):
+        if memory.nest in over and held_start(graph, memory):
+            over.add(memory.id)
+            found.append(memory)
+    return found
 
 
 def _releases(graph: Graph, memories: list[Memory]) -> list[str]:

@@ -21,8 +21,8 @@ from nlc.graph.nodes import Carry, Level, Memory, Period, Rule, Unit
 from nlc.source import Position
 
 USED = """
-    Level Run Settings Weights arguments batches build constant cosine detached factor levels loss main math model run
-    settings starts_BT state step sys text torch weights x_BT y_BT
+    Level Run Settings Weights arguments batches build constant cosine detached factor inherited levels loss main math
+    model run settings starts_BT state step sys text torch weights x_BT y_BT
 """
 TAKEN = frozenset(USED.split())  # names that the template uses
 
@@ -45,6 +45,8 @@ class TrainView:
     settings: tuple[str, ...]
     model: str
     dtype: str  # " .to(...)" after the model, "" for float32
+    begun: str  # the model and its weights at step 0
+    inherits: bool  # some of them are a checkpoint's
     schedule: str
     stream: bool
     math: bool
@@ -70,6 +72,7 @@ def train(graph: Graph, *, header: Sequence[str], digest: str) -> str:
 def view(graph: Graph, *, header: Sequence[str], digest: str) -> TrainView:
     outer = counting_steps(graph)
     stream = any(memory.carry is Carry.STREAM for memory in graph.of(Memory))
+    inherits = any(m.source for m in graph.of(Memory)) or any(level.source for level in outer)
     updates = functions(graph, outer)
     written = tuple(updates.values())
     owned = Owned(graph)
@@ -91,6 +94,8 @@ def view(graph: Graph, *, header: Sequence[str], digest: str) -> TrainView:
         settings=settings(graph, digest),
         model=class_name(graph.name),
         dtype=dtype(graph),
+        begun=begun(inherits),
+        inherits=inherits,
         schedule=graph.run.schedule,
         stream=stream,
         math=any(u.math for u in written),
@@ -195,6 +200,13 @@ def even(steps: float) -> int:
 def dtype(graph: Graph) -> str:
     """Of the weights: bfloat16 is a precision of products only."""
     return ".to(torch.float64)" if graph.run.precision == "float64" else ""
+
+
+def begun(inherits: bool) -> str:
+    """The model at its first step; what begins as a checkpoint's is in a file of the package."""
+    fresh = "build(run.settings.seed)"
+    model = f"inherited({fresh}, __file__)" if inherits else fresh
+    return margin(f"        model = {model}.to(run.device)", "start.safetensors" if inherits else "")
 
 
 def loss(graph: Graph, arguments: str) -> tuple[str, ...]:

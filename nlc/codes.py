@@ -212,6 +212,16 @@ Two fields of this level or memory contradict each other, or one says nothing be
     meta: none
     start: learned     # nothing would train the start
 
+NLC0415 a checkpoint that cannot be read
+start: from(checkpoint:path) names a run, one of its checkpoints or a .safetensors file, relative to the file that
+says so (on the command line, to the folder one is in). It is not there, or not whole.
+    start: from(checkpoint:runs/frist)    # runs/first
+
+NLC0416 a checkpoint that does not fit
+No weight of the checkpoint has the name of one that is to begin so, a weight has another shape, or a name given is
+not there. Names that differ are said: from(checkpoint:path, W_in=x.linear).
+    start: from(checkpoint:runs/wide)     # whose width is another
+
 # 05: names
 
 NLC0501 an undefined value

@@ -19,9 +19,11 @@ from codegen.names import class_name
 from codegen.train import train
 from codegen.write import render
 from nlc import __version__
+from nlc.diagnostics import Diagnostic, SpecError
 from nlc.graph.dump import to_json
 from nlc.graph.graph import Graph
 from nlc.graph.hash import graph_hash
+from nlc.inherit import Inherited, inherited
 from nlc.passes import build
 from nlc.spec import Spec, load
 from nlc.target import Target
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+STARTS = "start.safetensors"  # of a package: the weights that begin as a checkpoint's
 DEPTH = 20_000  # calls within calls that writing a program may take
 
 
@@ -38,17 +41,20 @@ def compile(
     out: str | Path | None = None,
     set: Mapping[str, str | object] | None = None,
     target: Target | str = Target.CPU,
+    starts: bool = True,
 ) -> Program:
     """Compile a spec; with `out`, also write the package there.
 
     `spec`: a Spec, a path or a shipped name; `set`: values that replace some of a path's or name's;
     `target`: whose kernels the program may call.  A program for cuda runs on a cpu too, without them.
+    `starts`: False leaves out what begins as a checkpoint's (`start: from(...)`), whose files are not asked for then.
     Raises SpecError with every diagnostic.
     """
     loaded = spec if isinstance(spec, Spec) else load(spec, set)
     graph = build(loaded, target=Target(target))
+    begins = inherited(graph) if starts else Inherited()
     with deeper():
-        program = Program(spec=loaded, graph=graph, files=package(loaded, graph))
+        program = Program(spec=loaded, graph=graph, files=package(loaded, graph), inherited=begins)
     if out is not None:
         program.write(out)
     return program
@@ -107,6 +113,7 @@ class Program:
     spec: Spec
     graph: Graph
     files: Mapping[str, str] = field(repr=False)
+    inherited: Inherited = field(default_factory=Inherited)  # the weights that begin as those of a checkpoint
 
     def write(self, out: str | Path) -> Path:
         """Write the package; each file appears whole or not at all, and an unchanged one is not touched.
@@ -124,7 +131,36 @@ class Program:
             part = folder / f".{name}.{os.getpid()}.part"
             part.write_text(text, encoding="utf-8")
             part.replace(path)
+        self._write_starts(folder)
         return folder
+
+    def _write_starts(self, folder: Path) -> None:
+        """The weights that begin as a checkpoint's, in a file of the package; none stays from a program before."""
+        path = folder / STARTS
+        if not self.inherited:
+            if (folder / "spec.lock.yaml").exists():
+                path.unlink(missing_ok=True)
+            return
+        from safetensors.torch import save_file
+
+        part = folder / f".{STARTS}.{os.getpid()}.part"
+        save_file(self.starts(), part)
+        part.replace(path)
+
+    def starts(self) -> dict[str, torch.Tensor]:
+        """The weights that begin as a checkpoint's, by their names here.  Raises SpecError where it was altered."""
+        from safetensors import safe_open
+
+        from runtime.checkpoint import damage
+
+        found: dict[str, torch.Tensor] = {}
+        for origin in self.inherited.origins:
+            folder = origin.file.parent
+            if (folder / "manifest.json").exists() and (reason := damage(folder)):
+                raise SpecError([Diagnostic("NLC0415", origin.at, f"'{folder}' {reason}")])
+            with safe_open(origin.file, framework="pt") as tensors:
+                found |= {here: tensors.get_tensor(there) for here, there in origin.taken.items()}
+        return found
 
     @cached_property
     def module(self) -> ModuleType:
@@ -137,13 +173,16 @@ class Program:
         return module
 
     def model(self, seed: int = 0, dtype: torch.dtype | None = None) -> nn.Module:
-        """A model with fresh weights drawn from `seed`.  Its parameters are named by the spec."""
+        """A model with fresh weights drawn from `seed`, or a checkpoint's where the spec says so, named by the spec."""
         import torch
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             made: Any = getattr(self.module, class_name(self.graph.name))()
-        return made if dtype is None else made.to(dtype)  # type: ignore[no-any-return]
+        made = made if dtype is None else made.to(dtype)
+        if self.inherited:
+            made.load_state_dict(self.starts(), strict=False)
+        return made  # type: ignore[no-any-return]
 
 
 def _code(text: str, name: str) -> Any:

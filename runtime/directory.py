@@ -31,9 +31,10 @@ import torch
 
 from runtime.checkpoint import replace_text
 from runtime.errors import USAGE, RunError, Unsaved
+from runtime.inherit import STARTS
 
 LOCK = "spec.lock.yaml"  # in the package: the spec with everything filled in
-PACKAGE = ("model.py", "train.py", LOCK, "graph.json")
+PACKAGE = ("model.py", "train.py", LOCK, "graph.json", STARTS)
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUBLAS_WORKSPACE_CONFIG", "PYTHONHASHSEED")
 LIBRARIES = ("nlc", "torch", "numpy", "safetensors")
 

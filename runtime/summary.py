@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from runtime.errors import DATA_MISSING
 from runtime.progress import duration
+
+REASON = "TORCHELASTIC_ERROR_FILE"  # set by torchrun
 
 
 def say(result: Mapping[str, Any], as_json: bool = False) -> int:
@@ -30,6 +34,18 @@ def fail(message: str, status: int, as_json: bool) -> None:
     print(f"error: {message}", file=sys.stderr, flush=True)
     if as_json:
         say({"ok": False, "status": status, "error": message}, as_json)
+
+
+def keep(message: str, status: int) -> None:
+    """Why this process fails, for the launcher that started it together with others, in the file that it named.
+
+    Written before the others can notice, so that theirs is never taken for the cause.  Alone, nothing is written.
+    """
+    if place := os.environ.get(REASON):
+        now = time.time()
+        why = {"message": message, "timestamp": int(now), "seconds": now, "status": status}
+        with suppress(OSError):  # the exit status still says it
+            Path(place).write_text(json.dumps(why), encoding="utf-8")
 
 
 def text(result: Mapping[str, Any], as_json: bool = False) -> str:

@@ -422,6 +422,8 @@ class Run:
         self.flushed.__exit__(None, None, None)
         watch.end()
         message = "" if error is None else self._said(error)
+        if message and not isinstance(error, Lost):
+            summary.keep(message, self.status)
         if message and (self.processes.rank == getattr(error, "rank", 0) or isinstance(error, Lost)):
             alone = self.processes.first or not isinstance(error, Lost)  # all that are left say that one is lost
             summary.fail(message, self.status, self.options.json and alone)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nlc.cli.common import JsonOption, Status, Stop, calm_threads, note, say_json
+from nlc.cli.common import DeviceOption, JsonOption, Status, Stop, calm_threads, note, say_json
 
 if TYPE_CHECKING:
     from runtime.session import Sampling, Session
@@ -65,6 +65,7 @@ def generate(
     weights: WeightsOption = None,
     tokenizer: TokenizerOption = None,
     allow: AllowOption = False,
+    device: DeviceOption = "auto",
     json_: JsonOption = False,
 ) -> int:
     """Go on with a text, token by token, learning from what is read and written.
@@ -81,7 +82,7 @@ def generate(
             saved.keep_others(save_state)
         sampling = Sampling(temperature, top_k, top_p)
         text, name = prompt_text(prompt, prompt_file)
-        session = opened(run, state, learn, seed, weights, tokenizer, allow)
+        session = opened(run, state, learn, seed, weights, tokenizer, allow, device)
         ids = session.ids(text, name)
         status, facts = written(session, ids, tokens, sampling, show=not json_)
         if save_state is not None and (session.tokens or not facts["stopped_by"]):
@@ -124,13 +125,17 @@ def opened(
     weights: Path | None = None,
     tokenizer: Path | None = None,
     allow: bool = False,
+    device: str = "auto",
 ) -> Session:
-    """A session of a run, from the beginning or from a saved state."""
+    """A session of a run on a device, from the beginning or from a saved state."""
+    from runtime.device import choose
     from runtime.session import Session, find
     from runtime.session.levels import read
 
     chosen = None if learn is None else read(learn)
+    place = choose(device)
     trained = find(run, weights=weights, tokenizer=tokenizer, warn=note)
+    trained.model.to(place)
     if state is None:
         return Session(trained, learn=True if chosen is None else chosen, seed=seed or 0)
     session = Session.load(state, trained, learn=chosen, allow=allow)
@@ -169,6 +174,7 @@ def written(session: Session, prompt: Any, count: int, sampling: Sampling, show:
         "tokens_per_s": round(len(made) / seconds, 1) if made else None,
         "tokens_read": session.tokens,
         "learn": sorted(session.learn, key=session.model.writing.index),
+        "device": str(session.device),
         "stopped_by": stop.name or None,
         "state": None,
     }

@@ -16,6 +16,7 @@ from nlc.cli.common import (
     TargetOption,
     calm_threads,
     device_there,
+    note,
     say,
     say_json,
     settings,
@@ -41,16 +42,19 @@ def compile_(
 
     Example: nlc compile hope -o build/hope
     """
-    from nlc.compile import compile
+    from nlc.compile import STARTS, compile
     from nlc.spec import load
 
     loaded = load(spec, settings(set_))
     folder = out or Path("build") / loaded.model.name
     program = compile(loaded, folder, target=target)
+    files = [*program.files, *[STARTS] * bool(program.inherited)]
     if json_:
-        say_json({"name": program.graph.name, "out": str(folder), "files": list(program.files)})
-    else:
-        say("\n".join(str(folder / name) for name in program.files))
+        say_json({"name": program.graph.name, "out": str(folder), "files": files, **program.inherited.as_dict()})
+        return
+    for line in program.inherited.lines():
+        note(line)
+    say("\n".join(str(folder / name) for name in files))
 
 
 def verify(

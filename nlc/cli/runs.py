@@ -25,6 +25,7 @@ from nlc.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from nlc.inherit import Inherited
     from nlc.spec import Spec
     from runtime.directory import RunDirectory
 
@@ -173,20 +174,23 @@ def run(spec: Spec, folder: Path | None, how: HowToRun) -> int:
     if told.warmup >= told.steps and not how.quiet:
         note(f"run.warmup is {told.warmup} and run.steps {told.steps}: the rate never reaches its full value")
     with directory.unless_begun():
-        write(spec, directory)
+        begins = write(spec, directory)
+        for line in () if how.quiet else begins.lines():
+            note(line)
         status = start(directory, ["--out", str(directory.path), *how.arguments()], how.processes)
     return reported(directory, status, how)
 
 
-def write(spec: Spec, directory: RunDirectory) -> None:
-    """The program of a spec, the spec as it was written, and with everything filled in."""
+def write(spec: Spec, directory: RunDirectory) -> Inherited:
+    """The program of a spec, the spec as it was written, and with everything filled in; what begins as a checkpoint."""
     calm_threads()
     from nlc.compile import compile
     from nlc.show import resolved_text, written_text
 
-    compile(spec, directory.code)
+    program = compile(spec, directory.code)
     directory.spec.write_text(written_text(spec) + "\n", encoding="utf-8")
     directory.resolved.write_text(resolved_text(spec) + "\n", encoding="utf-8")
+    return program.inherited
 
 
 def go_on(folder: Path, spec: Spec | None, allow: bool, how: HowToRun) -> int:

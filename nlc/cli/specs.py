@@ -60,12 +60,13 @@ def check(
     Example: nlc check hope --set sizes.width=96
     """
     from nlc.diagnostics import SpecError
+    from nlc.inherit import inherited
 
     chosen, results = settings(set_), []
     for spec in specs:
         result: dict[str, Any] = {"spec": called(spec), "ok": True, "diagnostics": []}
         try:
-            result |= summary(built(spec, chosen))
+            result |= summary(made := built(spec, chosen)) | inherited(made).as_dict()
             if not json_:
                 say(f"{called(spec)}: ok ({sentence(result)})")
         except SpecError as error:
@@ -143,10 +144,16 @@ def explain(
         say_or_write(drawn(built(what, settings(set_), after), Format.json if json_ else Format.text), None)
         return
     from nlc.explain import explain as facts
+    from nlc.inherit import inherited
     from nlc.report import report
 
-    found = facts(built(what, settings(set_), target=target))
-    say_json(asdict(found)) if json_ else say(report(found).removesuffix("\n"))
+    made = built(what, settings(set_), target=target)
+    found, begins = facts(made), inherited(made)
+    if json_:
+        say_json(asdict(found) | begins.as_dict())
+        return
+    starts = "".join(f"\n  {line}" for line in begins.lines())
+    say(report(found).removesuffix("\n") + (f"\n\nStarts\n{starts}" if starts else ""))
 
 
 def explain_code(code: str, json_: bool) -> None:

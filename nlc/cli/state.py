@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nlc.cli.common import JsonOption, Status, Stop, calm_threads, say, say_json
+from nlc.cli.common import DeviceOption, JsonOption, Status, Stop, calm_threads, say, say_json
 from nlc.cli.generate import (
     AllowOption,
     LearnOption,
@@ -45,6 +45,7 @@ def save(
     learn: LearnOption = None,
     weights: WeightsOption = None,
     tokenizer: TokenizerOption = None,
+    device: DeviceOption = "auto",
     json_: JsonOption = False,
 ) -> int:
     """Read a text from the beginning and keep what the memories learned.
@@ -53,7 +54,7 @@ def save(
     """
     calm_threads()
     with told():
-        session = opened(run, None, learn, weights=weights, tokenizer=tokenizer)
+        session = opened(run, None, learn, weights=weights, tokenizer=tokenizer, device=device)
         return go_on(session, text, out, json_)
 
 
@@ -71,6 +72,7 @@ def load(
     weights: WeightsOption = None,
     tokenizer: TokenizerOption = None,
     allow: AllowOption = False,
+    device: DeviceOption = "auto",
     json_: JsonOption = False,
 ) -> int:
     """Check that a state fits a model, and go on from it with a text.
@@ -81,7 +83,7 @@ def load(
         raise Stop(Status.USAGE, "--out keeps the state after a text: say which --text")
     calm_threads()
     with told():
-        session = opened(run, place, learn, weights=weights, tokenizer=tokenizer, allow=allow)
+        session = opened(run, place, learn, None, weights, tokenizer, allow, device)
         if text is not None:
             return go_on(session, text, out, json_)
     levels = learning(session)
@@ -162,6 +164,7 @@ def go_on(session: Session, text: Path, out: Path | None, json_: bool) -> int:
         "tokens": session.tokens,
         "bits_per_token": read.bits,
         "learn": learning(session),
+        "device": str(session.device),
         "state": None if out is None else str(out),
         "stopped_by": stop.name or None,
     }

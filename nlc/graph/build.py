@@ -13,9 +13,10 @@ from functools import partial
 
 from nlc.diagnostics import Reporter, SpecError, suggest
 from nlc.equations import Assign, parse_block, parse_expression
-from nlc.graph.choices import guarded
+from nlc.graph.choices import guarded, source
 from nlc.graph.declare import DeclaredLevel, DeclaredMemory, declare
 from nlc.graph.graph import Graph
+from nlc.graph.holders import nested, with_starts
 from nlc.graph.idle import idle
 from nlc.graph.lower import Lowering, Readable
 from nlc.graph.memories import Blocks, memory_nodes, outer_level
@@ -40,7 +41,7 @@ def build(spec: Spec) -> Graph:
     bare = bool(model.inputs)
     statements = _statements(spec, report)
     stack = _stack(spec, tuple(statements), sizes, bare, report)
-    levels = declare(spec, report)
+    levels = nested(declare(spec, report), report)
     idle(levels, report)
     report.check()
 
@@ -53,7 +54,7 @@ def build(spec: Spec) -> Graph:
     for kind, lower in blocks.lowered.items():
         nodes += _values(lower, blocks.ids(kind))
         nodes += _outputs(spec, kind, lower, bare, report)
-    memories = memory_nodes(blocks)
+    memories = with_starts(levels, memory_nodes(blocks), report)
     nodes += [w for lower in blocks.lowered.values() for w in lower.weights.values()]
     if not bare:
         nodes += [
@@ -258,5 +259,6 @@ def _level(blocks: Blocks, level: DeclaredLevel, memories: list[str]) -> Level:
     return Level(
         id=f"level:{level.name}", at=level.at, name=level.name, period=level.period, objective=objective, rule=rule,
         rate=rate, memories=tuple(memories), selects=level.selects,
+        source=None if memories else guarded(blocks.report, lambda: source(level.fields.get("start"))),
         said=tuple((name, said.at) for name, said in level.fields.items()),
     )  # fmt: skip

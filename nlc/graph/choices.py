@@ -14,12 +14,13 @@ from nlc.diagnostics import Reporter, SpecError, suggest
 from nlc.equations import Boolean, Call, Expr, Multiple, Name, Text, parse_call, parse_expression, to_text, walk
 from nlc.graph.declare import Said
 from nlc.graph.lower import Lowering
-from nlc.graph.nodes import Form, Init, Objective, Param, Rule, RuleLevel
+from nlc.graph.nodes import Form, Init, Objective, Param, Rule, RuleLevel, Source
 from nlc.graph.scope import Place
 from nlc.graph.static import Refused, literal, size
 from nlc.operators import CALLABLE, OPERATORS
 from nlc.spec.fields import FORMS, OBJECTIVES, STARTS, bind
 from nlc.spec.rule import load_rule
+from nlc.spec.sources import source_of
 
 ACTS = ("gelu", "silu", "relu", "tanh", "sigmoid", "softplus")
 NORMS = ("none", "layernorm", "rmsnorm")
@@ -90,7 +91,7 @@ def _word(func: str, name: str, expr: Expr, words: tuple[str, ...], report: Repo
 
 
 def start(said: Said | None, report: Reporter) -> tuple[str, tuple[Init, float | None]]:
-    """(learned | zeros | identity | random, initial values)."""
+    """(learned | zeros | identity | random, initial values).  What begins as a checkpoint's is learned, too."""
     if said is None:
         return "learned", INITS["normal"]
     call = parse_call(str(said.value), said.place)
@@ -98,14 +99,18 @@ def start(said: Said | None, report: Reporter) -> tuple[str, tuple[Init, float |
         report.error("NLC0406", call.at, f"unknown start '{call.func}'", suggest(call.func, STARTS, "starts"))
         raise Refused
     if call.func == "from":
-        message = "a start from a checkpoint is not supported yet"
-        report.error("NLC1001", call.at, message, "start: learned, and load the weights into the model")
-        raise Refused
+        return "learned", INITS["normal"]
     given = bind(call, STARTS[call.func], "start")
     word = "normal" if call.func in ("learned", "random") else call.func
     if "init" in given:
         word = _word("learned", "init", given["init"], tuple(INITS), report)
     return call.func, INITS[word]
+
+
+def source(said: Said | None) -> Source | None:
+    """The checkpoint that `start: from(checkpoint:path)` names."""
+    found = None if said is None else source_of(str(said.value), said.place)
+    return None if found is None else Source(path=found.path, renamed=found.renamed, at=found.at)
 
 
 def objective(said: Said | None, lower: Lowering, place: MakePlace, report: Reporter) -> Objective:

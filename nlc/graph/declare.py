@@ -9,7 +9,7 @@ each, named `level.memory`; each then evaluates the level's fields for itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nlc.diagnostics import Reporter, SpecError
@@ -17,11 +17,11 @@ from nlc.graph.nodes import Carry, Period, Selection, Unit
 from nlc.source import Place, Position
 from nlc.spec import Spec
 from nlc.spec.architecture import Fields, Level
-from nlc.spec.fields import parse_period, parse_select
+from nlc.spec.fields import CARRIES, parse_period, parse_select
 
 AT_ONCE = Period(0, Unit.TOKEN)  # attention: its frequency is infinite
 FIELDS = tuple(name for name in Fields.model_fields)
-OUTER = ("every", "objective", "rule", "rate", "carry")  # what a level that owns ordinary weights may say
+OUTER = ("every", "objective", "rule", "rate", "start", "carry")  # what a level that owns ordinary weights may say
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ class DeclaredMemory:
     carry: Carry
     fields: dict[str, Said]
     at: Position
+    holder: str = ""  # id of the slower memory whose updates end its life (`carry: slow`)
 
     def get(self, name: str, default: Any = None) -> Any:
         said = self.fields.get(name)
@@ -101,7 +102,7 @@ class Declaring:
             groups.setdefault(_frequency(memory), []).append(memory)
         for members in groups.values():
             name = level.name if len(groups) == 1 else f"{level.name}.{'_'.join(m.name for m in members)}"
-            renamed = tuple(DeclaredMemory(m.id, m.name, name, m.period, m.carry, m.fields, m.at) for m in members)
+            renamed = tuple(replace(m, level=name) for m in members)
             self.levels.append(DeclaredLevel(name, members[0].period, self.spec.at(path, key=True), shared, renamed))
 
     def fields(self, section: Fields, path: str, own: bool) -> dict[str, Said]:
@@ -126,7 +127,6 @@ class Declaring:
             )
         inherited = {k: v for k, v in shared.items() if not (k == "rate" and "rule" in own)}
         fields = {**inherited, **own}
-        carry = self.carry(f"{level.name}.{name}", fields)
         attention = "form" in fields and str(fields["form"].value).strip().startswith("attention")
         if attention:
             period: Period | None = AT_ONCE
@@ -137,21 +137,11 @@ class Declaring:
                 "NLC0203", at, f"memory '{level.name}.{name}' does not say how often it is written", "every: 1 token"
             )
             period = None
-        if carry is None or period is None:
+        if period is None:
             return None
+        word = str(fields["carry"].value) if "carry" in fields else "sequence"
+        carry = Carry(word) if word in CARRIES else Carry.SEQUENCE  # until the slower memory's own is known
         return DeclaredMemory(f"{level.name}.{name}", name, level.name, period, carry, fields, at)
-
-    def carry(self, id: str, fields: dict[str, Said]) -> Carry | None:
-        said = fields.get("carry")
-        if said is None or said.value in [c.value for c in Carry]:
-            return Carry(said.value) if said else Carry.SEQUENCE
-        self.report.error(
-            "NLC1001",
-            said.at,
-            f"memory '{id}': carry: {said.value} (nested memories) is not supported yet",
-            "sequence, stream or model",
-        )
-        return None
 
     def period(self, said: Said) -> Period | None:
         try:
@@ -172,7 +162,10 @@ class Declaring:
             except SpecError as error:
                 self.report.take(error)
         for name, said in fields.items():
-            if name not in OUTER or (name == "carry" and said.value != "model"):
+            if name == "start" and not str(said.value).lstrip().startswith("from"):
+                message = f"level '{level.name}' owns ordinary weights, whose start their operators say"
+                self.report.error("NLC0411", said.at, message, "it may begin from(checkpoint:path)")
+            elif name not in OUTER or (name == "carry" and said.value != "model"):
                 self.report.error(
                     "NLC0411",
                     said.at,

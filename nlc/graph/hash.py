@@ -24,6 +24,7 @@ from nlc.graph.nodes import AnyNode, Input, Level, Memory, Number, Op, Output, R
 HIDDEN = {
     "id", "at", "said", "block", "name", "version", "field", "path", "inputs", "weights", "memory", "query", "owner",
     "level", "pairs", "rate", "retain", "weigh", "value", "memories", "selects", "rule", "objective", "rate_varies",
+    "nest", "of",
 }  # fmt: skip
 
 
@@ -76,6 +77,8 @@ def _content(graph: Graph, node: AnyNode) -> Any:
             data["value"] = node.value
         case Input() | Output():
             data["name"] = node.name
+    if isinstance(node, Memory | Level) and node.source is not None:
+        data["source"] = [node.source.path, *node.source.renamed]
     return data
 
 
@@ -95,6 +98,7 @@ def _references(node: AnyNode) -> list[tuple[str, str]]:
             return [("memory", node.memory), ("query", node.query)]
         case Memory():
             found = [("level", node.level)] + [("start", w) for w in node.weights]
+            found += [(role, m) for role, m in (("nest", node.nest), ("of", node.of)) if m]
             found += [(role, v) for pair in node.pairs for role, v in zip(("key", "value"), pair, strict=True)]
             found += [
                 (role, v) for role, v in (("rate", node.rate), ("retain", node.retain), ("weigh", node.weigh)) if v

@@ -16,7 +16,7 @@ from typing import Any
 
 from nlc.constants import constant
 from nlc.diagnostics import Reporter
-from nlc.equations import Call, Expr, Number, names, parse_expression, walk
+from nlc.equations import Call, Expr, Number, names, parse_call, parse_expression, walk
 from nlc.graph import choices
 from nlc.graph.choices import guarded
 from nlc.graph.declare import DeclaredLevel, DeclaredMemory, Said
@@ -222,6 +222,7 @@ def _memory(blocks: Blocks, kind: str, lower: Lowering, memory: DeclaredMemory) 
         raise Refused
     form = choices.form(said["form"], sizes, tuple(blocks.spec.model.forms), report)
     start, (init, scale) = choices.start(None if memory.attention else said.get("start"), report)
+    source = None if memory.attention else choices.source(said.get("start"))
     if start == "learned" and memory.steps:
         start = "random"
     if start == "random" and not memory.steps:
@@ -242,7 +243,7 @@ def _memory(blocks: Blocks, kind: str, lower: Lowering, memory: DeclaredMemory) 
         pairs=values.pairs, rate=values.rate, retain=values.retain,
         retain_to_start=memory.get("retain_to", "zero") == "start" and bool(values.retain),
         grad_at_kept=memory.get("grad_at", "old") == "kept" and bool(values.retain),
-        read=lower.memories[memory.name].when, carry=memory.carry, start=start,
+        read=lower.memories[memory.name].when, carry=memory.carry, start=start, source=source,
         meta=Meta(memory.get("meta", "full")), tail=Tail(memory.get("tail", "carry")), outer=outer,
         normalise_hidden=bool(memory.get("normalise_hidden", False)),
         said=tuple((name, s.at) for name, s in said.items()),
@@ -315,13 +316,14 @@ def _supported(memory: DeclaredMemory, report: Reporter, alone: bool) -> None:
                     memory.where(name),
                     f"memory '{memory.id}': attention keeps every pair, so '{name}' says nothing",
                 )
-        if memory.carry is not Carry.SEQUENCE:
-            report.error(
-                "NLC1001",
-                memory.where("carry"),
-                f"memory '{memory.id}': attention across sequences is not supported yet",
-                "carry: sequence",
+        if memory.carry is Carry.MODEL:
+            message = f"memory '{memory.id}': attention keeps the pairs of a lane, not of the model"
+            report.error("NLC0411", memory.where("carry"), message, "sequence or stream")
+        elif memory.carry is Carry.STREAM and not {"window", "segment"} & set(_parameters(memory)):
+            message = (
+                f"memory '{memory.id}': attention across sequences would keep every pair of a lane that never ends"
             )
+            report.error("NLC0411", memory.where("carry"), message, "say how many: attention(window=64), or segment=64")
         return
     if memory.steps:
         for name in ("chunk", "retain", "retain_to", "grad_at", "read", "tail"):
@@ -334,12 +336,18 @@ def _supported(memory: DeclaredMemory, report: Reporter, alone: bool) -> None:
                 report.error("NLC0411", memory.where(name), message, "no token writes it")
 
 
+def _parameters(memory: DeclaredMemory) -> list[str]:
+    """The names of what its form's call gives."""
+    said = memory.fields["form"]
+    return [name for name, _ in parse_call(str(said.value), said.place).kwargs]
+
+
 def outer_level(blocks: Blocks, level: DeclaredLevel) -> tuple[Rule | None, float | None, str]:
     """Rule, rate and objective of a level.  A level whose memories tokens write has them on its memories."""
     report = blocks.report
     fields = level.memories[0].fields if level.memories else level.fields
     objective = _objective_word(level, fields)
-    tokens = bool(level.memories) and not level.memories[0].steps
+    tokens = bool(level.memories) and (level.memories[0].attention or not level.memories[0].steps)
     if tokens or level.period.unit is Unit.NEVER:
         return None, None, objective
     if objective != "loss":

@@ -70,7 +70,7 @@ class Flow(Enum):
     OBJECTIVE = "objective"  # value -> memory, as a parameter of its objective
     WEIGHT = "weight"  # weight -> the operator that uses it
     ERROR = "error"  # loss -> memory or weight that an `objective: loss` level writes (gradient)
-    INITIALISES = "initialises"  # weight -> memory whose learned start it is
+    INITIALISES = "initialises"  # weight, or what a slower memory holds -> memory whose start it is
     OWNS = "owns"  # level -> memory or weight
 
 
@@ -207,6 +207,15 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """`from(checkpoint:path, part=name)`: a run, a checkpoint or a file of weights, and the names that differ there."""
+
+    path: str
+    renamed: tuple[tuple[str, str], ...] = ()  # (name here, name there)
+    at: Position
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Memory(Node):
     """An associative memory: one register per layer of `block`.  All value references are ids of Values."""
 
@@ -228,8 +237,10 @@ class Memory(Node):
     weigh: str = ""
     read: When = When.CHUNK
     carry: Carry = Carry.SEQUENCE
-    start: str = "learned"  # learned | zeros | identity | from | random
-    source: str = ""  # `from(checkpoint:path)`: the path
+    start: str = "learned"  # learned | zeros | identity | random
+    nest: str = ""  # id of the memory that holds its start, and at each of whose updates its state begins again from it
+    of: str = ""  # of a start that a slower memory holds: id of the memory whose reads teach it
+    source: Source | None = None  # the checkpoint its weights begin as
     meta: Meta = Meta.FULL
     tail: Tail = Tail.CARRY
     normalise_hidden: bool = False
@@ -264,6 +275,7 @@ class Level(Node):
     memories: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()  # ids of the Weights it owns (levels that count steps)
     selects: tuple[Selection, ...] = ()  # what `memories: rest` or `select(...)` asks for
+    source: Source | None = None  # the checkpoint that its weights begin as
     said: tuple[tuple[str, Position], ...] = field(default=(), compare=False)  # where each of its fields is said
 
 

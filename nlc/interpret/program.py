@@ -92,6 +92,7 @@ class Interpreter:
     def __init__(self, program: Program) -> None:
         self.program, self.graph = program, program.graph
         self.places = {place: memory for place, (_, memory) in program.registers().items()}
+        self.lanes = program.lanes()  # where pairs of attention outlive a document
 
     def resume(self, state: State | None, B: int) -> list[Sequence]:
         """One Sequence per row: as at the start, or as the state says."""
@@ -114,7 +115,8 @@ class Interpreter:
         for place, memory in self.program.attentions().items():
             if row.get(place):
                 pairs = unpack_pairs(row[place], several=len(memory.pairs) > 1)
-                sequence.pairs[place] = pairs[max(0, len(pairs) - sequence.clock) :]  # without the zeros in front
+                ticks = sequence.stream if place in self.lanes else sequence.clock
+                sequence.pairs[place] = pairs[max(0, len(pairs) - ticks) :]  # without the zeros in front
 
     def run(self, sequence: Sequence, fed: list[Fed]) -> Found:
         """Feed one sequence its tokens; then its part chunks and periods end as `tail:` says."""
@@ -173,7 +175,9 @@ class Interpreter:
             grads = torch.func.grad(lambda states: self.forward(sequence, fed, states)[1]["nats"])(read)
         return [
             {
-                memory.id: layer.error(memory, [g for (id, _), g in grads[layer.layer].items() if id == memory.id])
+                memory.id: layer.error(
+                    memory, [g for (id, _), g in grads[layer.layer].items() if id == (memory.of or memory.id)]
+                )
                 for memory in layer.driven()
             }
             for layer in layers
@@ -199,6 +203,8 @@ class Interpreter:
             sequence.registers[place] = register
             if memory.carry is Carry.STREAM:
                 sequence.detach(place)
+        for place in self.lanes:
+            sequence.pairs[place] = [(k.detach(), v.detach()) for k, v in sequence.pairs[place]]
 
 
 def interpret(

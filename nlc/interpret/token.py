@@ -66,9 +66,15 @@ class Program:
             return {name: torch.eye(shape[-2], shape[-1], dtype=DTYPE).expand(shape) for name, shape in memory.parts}
         return {name: torch.zeros(shape, dtype=DTYPE) for name, shape in memory.parts}
 
-    def fresh(self, layer: int, memory: Memory) -> Register:
+    def fresh(self, layer: int, memory: Memory, start: Parts | None = None) -> Register:
+        """The register at the beginning of a life: from its own start, or from the one given."""
         shape = self.graph[memory.retain].shape if memory.retain else None
-        return fresh(memory, self.start(layer, memory), shape)
+        return fresh(memory, self.start(layer, memory) if start is None else start, shape)
+
+    def holder(self, memory: Memory) -> Memory | None:
+        """The register that holds a nested memory's start."""
+        found = self.graph[memory.nest] if memory.nest else None
+        return found if found is not None and writes(found) else None
 
     def place(self, layer: int, node: Memory | Op) -> str:
         """Where a memory's, a convolution's or prev's state is found: blocks.0.titans.key, blocks.0.h.conv."""
@@ -87,6 +93,10 @@ class Program:
         kinds = enumerate(self.graph.stack)
         return {self.place(i, m): m for i, kind in kinds for m in self.graph.of(Memory, kind) if attends(m)}
 
+    def lanes(self) -> tuple[str, ...]:
+        """The places of attention whose pairs outlive a document."""
+        return tuple(place for place, m in self.attentions().items() if m.carry is Carry.STREAM)
+
     def begin(self, sequence: Sequence) -> None:
         """A document begins: all that depends on earlier tokens is as at the start, but for streams."""
         sequence.clock = 0
@@ -99,7 +109,9 @@ class Program:
                     shape = self.graph[op.inputs[0]].shape
                     past = (dict(op.options)["window"] - 1, *shape) if op.op == "conv" else (1, *shape)
                     sequence.pasts[self.place(layer, op)] = torch.zeros(past, dtype=DTYPE)
-        sequence.pairs = {place: [] for place in self.attentions()}
+        for place, memory in self.attentions().items():
+            if memory.carry is not Carry.STREAM or place not in sequence.pairs:
+                sequence.pairs[place] = []
 
 
 @dataclass
@@ -184,9 +196,9 @@ class Layer:
         return self.states[memory.id, when]
 
     def attend(self, memory: Memory, query: Tensor) -> Tensor:
-        """Softmax attention over the sequence's pairs, this token's included, as far as the form sees."""
+        """Softmax attention over the pairs of the sequence, or of the lane, this token's included, as the form sees."""
         history = self.sequence.pairs[self.program.place(self.layer, memory)]
-        seen = [*visible(memory.form, history, self.sequence.clock), self.pairs(memory)]
+        seen = [*visible(memory.form, history, self.ticks(memory) - 1), self.pairs(memory)]
         pairs = [pair for token in seen for pair in token]
         if memory.form.persistent:
             k, v = (self.program.weight(self.layer, id) for id in memory.weights)
@@ -210,8 +222,9 @@ class Layer:
         def params(given: tuple[Param, ...]) -> dict[str, Any]:
             return {p.name: p.number if p.value is None else self.value(p.value) for p in given}
 
+        holder = self.program.holder(memory)
         return Flows(
-            start=self.program.start(self.layer, memory),
+            start=self.register(holder).now if holder else self.program.start(self.layer, memory),
             rate=self.value(memory.rate) if memory.rate else torch.ones((), dtype=DTYPE),
             retain=self.value(memory.retain) if memory.retain else None,
             pairs=tuple((self.value(key), self.value(value)) for key, value in memory.pairs),
@@ -249,7 +262,7 @@ class Layer:
 
     def read_of(self, memory: Memory) -> dict[tuple[str, When], Parts]:
         """The states of a memory that this token read."""
-        return {key: parts for key, parts in self.states.items() if key[0] == memory.id}
+        return {key: parts for key, parts in self.states.items() if key[0] == (memory.of or memory.id)}
 
     def error(self, memory: Memory, gradients: list[Parts]) -> Surprise:
         """What the token's loss says to a memory, given the derivative by each of its states that were read.
@@ -261,7 +274,7 @@ class Layer:
             return Surprise(zero, no_gram(memory))
         if memory.meta is not Meta.FULL:
             gradients = [detached(grad) for grad in gradients]
-        inputs = [grams(memory, x) for x in self.layer_inputs[memory.id]]
+        inputs = [grams(memory, x) for x in self.layer_inputs[memory.of or memory.id]]
         return Surprise(total([zero, *gradients]), total([no_gram(memory), *inputs]))
 
     def commit(self, errors: Mapping[str, Surprise]) -> list[str]:
@@ -274,6 +287,7 @@ class Layer:
                 place = self.program.place(self.layer, memory)
                 new[place] = held(memory, register, self.ticks(memory))
                 fired += [place] if was_written else []
+        new |= self.begun(memories, new)
         for op in self.program.graph.of(Op, self.kind):
             if op.op == "prev":
                 self.pasts[self.program.place(self.layer, op)] = self.value(op.inputs[0])[None]
@@ -283,7 +297,20 @@ class Layer:
             if attends(memory):
                 place = self.program.place(self.layer, memory)
                 history = [*self.sequence.pairs[place], self.pairs(memory)]
-                self.sequence.pairs[place] = visible(memory.form, history, self.sequence.clock + 1)
+                self.sequence.pairs[place] = visible(memory.form, history, self.ticks(memory))
         self.sequence.registers |= new
         self.sequence.pasts |= self.pasts
         return fired
+
+    def begun(self, memories: list[Memory], new: Mapping[str, Register]) -> dict[str, Register]:
+        """The registers of nested memories whose holder was written, or begins again itself: fresh, from its state."""
+        found: dict[str, Register] = {}
+        for memory in sorted((m for m in memories if m.nest), key=lambda m: m.period.count, reverse=True):
+            holder = self.program.holder(memory)
+            if holder is None:
+                continue
+            place = self.program.place(self.layer, holder)
+            if place in found or self.written[holder.id][1]:
+                held = found.get(place, new[place]).now
+                found[self.program.place(self.layer, memory)] = self.program.fresh(self.layer, memory, held)
+        return found

@@ -153,6 +153,7 @@ def _choose(graph: Graph, memory: Memory, members: tuple[str, ...], inside: tupl
         return replace(base, lowering="weights", reason="not written inside a sequence: weights all tokens share")
     if memory.objective.kind == "loss":
         reason = f"written from the network's own error: every sequence is cut every {memory.period}"
+        reason = f"holds the start of '{graph[memory.of].name}', {reason}" if memory.of else reason
         return replace(base, lowering="segment", reason=reason, facts=_rule_facts(memory))
     if inside:
         refusals = shared_product_refusals(graph, members, inside)

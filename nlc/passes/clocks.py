@@ -8,6 +8,7 @@ counts that are not whole, and periods that contradict how long the state lives.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from nlc.diagnostics import Reporter
@@ -27,6 +28,7 @@ def clocks(graph: Graph) -> Graph:
             continue
         _chunk(memory, period, report)
         nodes.append(replace(memory, period=period, rate_varies=bool(memory.rate) and varies(graph, memory.rate)))
+    _lives({m.id: m for m in nodes if isinstance(m, Memory)}, report)
     periods = {m.level: m.period for m in nodes if isinstance(m, Memory)}
     for level in graph.of(Level):
         if level.id in reported:
@@ -110,6 +112,25 @@ def _chunk(memory: Memory, period: Period, report: Reporter) -> None:
         nearest = " or ".join(str(n) for n in (below, below + period.count) if n)
         message = f"memory '{memory.id}': chunk {memory.chunk} is not a multiple of its period, {period}"
         report.error("NLC0702", dict(memory.said).get("chunk", memory.at), message, f"nearest: {nearest}")
+
+
+def _lives(memories: Mapping[str, Memory], report: Reporter) -> None:
+    """A nested memory is written more often than its holder, a whole number of times between two of its updates."""
+    for memory in memories.values():
+        holder = memories.get(memory.nest)
+        if holder is None or holder.period.unit is not Unit.TOKEN or memory.period.unit is not Unit.TOKEN:
+            continue
+        at, subject = dict(memory.said).get("carry", memory.at), f"memory '{memory.of or memory.id}'"
+        life, each = holder.period.count, max(memory.period.count, memory.chunk)
+        if life <= memory.period.count:
+            message = f"{subject}: it is written every {memory.period}, and what holds its start every {holder.period}"
+            report.error("NLC0411", at, message, "name a slower memory")
+        elif life % each:
+            below = life // each * each
+            nearest = " or ".join(str(Period(n, Unit.TOKEN)) for n in (below, below + each) if n > each)
+            what = "chunks" if memory.chunk > memory.period.count else "periods"
+            message = f"{subject}: a life of {holder.period} is not a whole number of its {what}, of {each} tokens"
+            report.error("NLC0702", at, message, f"nearest: {nearest}")
 
 
 def varies(graph: Graph, id: str) -> bool:

@@ -72,7 +72,12 @@ def _used(graph: Graph, node: Op | Read | Memory) -> Iterable[str]:
         case Read():
             return (node.query, node.memory)
         case Memory():
-            return (*write_needs(node), *node.weights)
+            return (*write_needs(node), *node.weights, *_nest(node))
+
+
+def _nest(memory: Memory) -> tuple[str, ...]:
+    """The memory that its state begins from."""
+    return (memory.nest,) if memory.nest else ()
 
 
 def _outer(graph: Graph, node: Op | Read | Memory) -> Iterable[str]:
@@ -86,12 +91,12 @@ def _outer(graph: Graph, node: Op | Read | Memory) -> Iterable[str]:
         case Memory() if node.meta is Meta.NONE:
             return ()
         case Memory() if node.meta is Meta.FULL:
-            return (*write_needs(node), *node.weights)
+            return (*write_needs(node), *node.weights, *_nest(node))
         case Memory():
             given = open_roles(node)
             needed = [v for v in (node.rate, node.retain) if v] + [p.value for p in node.rule.params if p.value]
             needed += [k for k, _ in node.pairs if "key" in given] + [v for _, v in node.pairs if "value" in given]
-            return (*needed, *node.weights)
+            return (*needed, *node.weights, *_nest(node))
 
 
 def open_roles(memory: Memory) -> frozenset[str]:
@@ -151,7 +156,7 @@ def _memory(graph: Graph, memory: Memory, found: Reach, report: Reporter) -> Non
     if loss and graph.bare and memory.period.unit is not Unit.NEVER:
         hint = "a program with inputs has no loss; its host trains the weights"
         report.error("NLC0903", said.get("objective", memory.at), f"{subject} is reached by no objective", hint)
-    elif loss and written(memory) and memory.id not in found.own:
+    elif loss and written(memory) and (memory.of or memory.id) not in found.own:
         hint = "within a token, its output does not lead to the token's own loss"
         report.error("NLC0903", said.get("objective", memory.at), f"{subject} is reached by no objective", hint)
     if memory.meta is Meta.NONE and written(memory) and memory.start == "learned" and memory.form.kind != "attention":

@@ -98,13 +98,20 @@ def _split(graph: Graph) -> Graph:
         if len(rounds) < 2:
             nodes[id] = node
             continue
-        for members in rounds:
-            name = f"{node.name}.{'_'.join(graph[m].name for m in members)}"
+        for name, members in zip(_called(graph, node, rounds), rounds, strict=True):
             part = replace(node, id=f"level:{name}", name=name, memories=tuple(members))
             nodes[part.id] = part
             for m in members:
                 nodes[m] = replace(graph[m], level=part.id)
     return replace(graph, nodes=nodes)
+
+
+def _called(graph: Graph, level: Level, rounds: list[list[str]]) -> list[str]:
+    """A name for each part of a level: its memories', with their kinds of block where one name would be two parts'."""
+    called = [[graph[m].name for m in members] for members in rounds]
+    if len({name for names in called for name in set(names)}) < sum(len(set(names)) for names in called):
+        called = [[f"{graph[m].block}_{graph[m].name}" for m in members] for members in rounds]
+    return [f"{level.name}.{'_'.join(dict.fromkeys(names))}" for names in called]
 
 
 def _rounds(level: Level, needed: dict[str, set[str]]) -> list[list[str]]:

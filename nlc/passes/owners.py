@@ -1,9 +1,10 @@
 """Owners: the level that updates each weight.
 
 Needs: shapes (a selection may ask for the number of axes) and clocks.
-Establishes: Weight.owner and Level.weights.  A memory carried by the model is owned by its own level; every other
-weight by the first level that selects it. Refuses: a weight that no level owns (in a bare program the host does), a
-level that owns nothing, a selection that takes a weight in some layers only.
+Establishes: Weight.owner and Level.weights.  A memory carried by the model is owned by its own level, with the starts
+that it holds for others; every other weight by the first level that selects it.
+Refuses: a weight that no level owns (in a bare program the host does), a level that owns nothing, a selection that
+takes a weight in some layers only.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ def owners(graph: Graph) -> Graph:
     for memory in graph.of(Memory):
         if memory.carry is Carry.MODEL:
             owner |= dict.fromkeys(memory.weights, memory.level)
+        elif memory.nest and graph[memory.nest].carry is Carry.MODEL:  # its start belongs to the slower memory
+            owner |= dict.fromkeys(memory.weights, graph[memory.nest].level)
     for level in graph.of(Level):
         for selection in level.selects:
             taken = [w for w in graph.of(Weight) if w.id not in owner and _takes(graph, level, selection, w, report)]

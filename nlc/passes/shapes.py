@@ -56,7 +56,7 @@ class _Inference:
                 self.reads.setdefault(value.memory, []).append(value)
 
     def run(self) -> dict[str, AnyNode]:
-        while self.forward() or self.square() or self.guess():
+        while self.forward() or self.settle() or self.square() or self.guess():
             pass
         nodes: dict[str, AnyNode] = {}
         for value in self.values:
@@ -97,7 +97,7 @@ class _Inference:
             if value.id not in self.known and value.id not in self.bad:
                 self.value(value)
         for memory in self.memories.values():
-            if memory.id not in self.widths:
+            if memory.id not in self.widths and self.asked(memory):
                 self.memory(memory, square=False)
         return len(self.known) + len(self.bad) + len(self.widths) > before
 
@@ -162,18 +162,30 @@ class _Inference:
         values = [self.known[v] for _, v in memory.pairs if v in self.known]
         if self.refused(memory):
             return False
+        if memory.of:  # a start is as wide as what begins from it
+            found = self.widths.get(memory.of)
+            self.widths |= {memory.id: found} if found else {}
+            return found is not None
         found = widths_of(memory, queries, keys, values, square)
         if found is not None:
             self.widths[memory.id] = found
         return found is not None
 
+    def asked(self, memory: Memory) -> bool:
+        """Whether all that the memory is read with is known: keys alone do not tell how many heads it has."""
+        return all(read.query in self.known for read in self.reads.get(memory.id, []))
+
     def refused(self, memory: Memory) -> bool:
         """Whether the memory has no widths because a key or value of it was reported."""
         return memory.id not in self.widths and any(p in self.bad for pair in memory.pairs for p in pair)
 
+    def settle(self) -> bool:
+        """A memory whose queries wait for its own reads is as wide as its keys and values tell."""
+        return any(m.id not in self.widths and self.memory(m, square=False) for m in self.memories.values())
+
     def square(self) -> bool:
         """A memory in its own values has the width it is read with."""
-        for memory in self.memories.values():
+        for memory in sorted(self.memories.values(), key=lambda m: not self.asked(m)):
             if memory.id not in self.widths and self.own_values(memory) and self.memory(memory, square=True):
                 return True
         return False

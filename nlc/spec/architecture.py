@@ -102,10 +102,11 @@ class Fields(Section):
     read: Literal["chunk", "before", "after"] | None = None
     """Which state a read sees: the chunk's first (default), the previous token's, or this token's."""
     carry: str | None = None
-    """Lifetime of the state: sequence (default), stream, model, or the name of a slower memory."""
+    """Lifetime of the state: sequence (default), stream, model, or the name of a slower memory, which holds its start
+    and at each of whose updates it begins again."""
     start: str | None = None
     """The first state: learned (default), learned(normal | zeros | identity), zeros, identity; random for carry: model;
-    from(checkpoint:path), which is not supported yet."""
+    from(checkpoint:path, part=name): as a weight of a run or checkpoint, of the same name unless another is said."""
     meta: Literal["full", "first_order", "none"] | None = None
     """How slower levels learn through the writes. Default full."""
     tail: Literal["carry", "flush", "drop"] | None = None

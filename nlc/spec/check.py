@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import PurePath
 from typing import Any
 
 from nlc.diagnostics import Reporter, SpecError, suggest
-from nlc.equations import Assign, Call, Expr, Name, Text, names, parse_block, parse_call, parse_expression, walk
+from nlc.equations import Assign, Call, Expr, Name, names, parse_block, parse_call, parse_expression, walk
 from nlc.source import Position, Scalar
 from nlc.spec.architecture import Fields, Level
 from nlc.spec.expressions import expressions
 from nlc.spec.fields import CARRIES, FORMS, OBJECTIVES, STARTS, bind, parse_period, parse_select, parse_stack
 from nlc.spec.rule import load_rule
+from nlc.spec.sources import source_of
 from nlc.spec.view import Spec
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -259,19 +259,14 @@ def _call(
 
 
 def _start(spec: Spec, fields: Fields, path: str, subject: str, report: Reporter) -> None:
-    bound = _call(spec, f"{path}.start", fields.start or "", STARTS, "start", "NLC0406", subject, report)
-    init, source = (bound or {}).get("init"), (bound or {}).get("checkpoint")
+    text = fields.start or ""
+    if text.lstrip().startswith("from"):
+        _try(report, lambda: source_of(text, spec.place(f"{path}.start")), subject)
+        return
+    bound = _call(spec, f"{path}.start", text, STARTS, "start", "NLC0406", subject, report)
+    init = (bound or {}).get("init")
     if init is not None and not (isinstance(init, Name) and init.id in ("normal", "zeros", "identity")):
         report.error("NLC0406", init.at, f"{subject}: a learned start begins at normal, zeros or identity")
-    if isinstance(source, Text):
-        kind, _, file = source.value.partition(":")
-        if kind != "checkpoint" or not file:
-            report.error("NLC0406", source.at, f"{subject}: from({source.value})", hint="write from(checkpoint:path)")
-        elif PurePath(file).is_absolute() or ".." in PurePath(file).parts:
-            hint = "a path in the folder of this spec or below it"
-            report.error("NLC0406", source.at, f"{subject}: '{file}' is outside the spec's folder", hint=hint)
-    elif bound is not None and (fields.start or "").lstrip().startswith("from"):
-        report.error("NLC0406", spec.at(f"{path}.start"), f"{subject}: from what?", hint="write from(checkpoint:path)")
 
 
 def _objective(spec: Spec, text: str, path: str, subject: str, report: Reporter) -> None:

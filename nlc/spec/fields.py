@@ -30,7 +30,7 @@ FORMS: dict[str, tuple[str, ...]] = {
 }
 OBJECTIVES: dict[str, tuple[str, ...]] = {"dot": (), "l2": (), "lp": ("p",), "huber": ("d",), "loss": ()}
 STARTS: dict[str, tuple[str, ...]] = {
-    "learned": ("init",), "zeros": (), "identity": (), "random": (), "from": ("checkpoint",),
+    "learned": ("init",), "zeros": (), "identity": (), "random": (), "from": (),
 }  # fmt: skip
 CARRIES = ("sequence", "stream", "model")
 

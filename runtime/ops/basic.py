@@ -55,7 +55,8 @@ class L2norm(torch.autograd.Function):
         along = (y * g).sum(-1, keepdim=True)
         if g_scale is not None:
             along = along + g_scale * scale
-        return torch.addcmul(g, y, along * (scale < 1 / L2norm.eps), value=-1) * scale
+        along = along * scale * (scale < 1 / L2norm.eps)
+        return (g * scale).addcmul_(y, along, value=-1) if not torch.is_grad_enabled() else g * scale - y * along
 
 
 def l2norm(x: Tensor) -> Tensor:

@@ -24,8 +24,7 @@ import torch
 from torch import Tensor
 
 from runtime.ops.recurrence import FLOOR
-
-BLOCK = 16  # rows that are faster to solve for than to split
+from runtime.ops.triangular import inverse_blocks, solve, solve_transposed
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,8 @@ class Chunk:
     gamma: Tensor | float  # (G, 1, 1)
     D: Tensor | None
     gram: Tensor | None  # K K^T * D
-    inverse: Tensor | None  # (I + N)^-1
+    N: Tensor | None
+    inverses: Tensor | None  # of the blocks on the diagonal of I + N
     at_state: Tensor | float
     at_start: Tensor | float
     lost: Tensor | float
@@ -62,8 +62,13 @@ class Chunk:
     B_start: Tensor | None
 
 
-def chunk_of(kind: Kind, k: Tensor, v: Tensor, rate: Tensor, keep: Tensor | None) -> Chunk:
-    """k, v (G, C, K), rate and log retention (G, C), G any number of chunks; not recorded by autograd."""
+def chunk_of(
+    kind: Kind, k: Tensor, v: Tensor, rate: Tensor, keep: Tensor | None, inverses: Tensor | None = None
+) -> Chunk:
+    """k, v (G, C, K), rate and log retention (G, C), G any number of chunks; not recorded by autograd.
+
+    inverses: of the blocks on the diagonal of I + N, where they are known
+    """
     e = rate.unsqueeze(-1)
     c = b = None
     a: Tensor | float = 1.0
@@ -77,35 +82,19 @@ def chunk_of(kind: Kind, k: Tensor, v: Tensor, rate: Tensor, keep: Tensor | None
         a, p = keep.exp().unsqueeze(-1), b.exp().unsqueeze(-1)
         gamma = c[:, -1:, None].exp()
         lost = (c[:, -1:] - c).exp().neg_().unsqueeze(-1)
-    D = gram = inverse = None
+    D = gram = N = None
     if kind.erase:
         D = decay_before(b, c, k)
         gram = torch.bmm(k, k.mT).mul_(D)
-        inverse = inverse_of(e * gram)
+        N = e * gram
+        inverses = inverse_blocks(N) if inverses is None else inverses
 
     gradient_at = a if kind.kept else 1.0
     at_state = (p if kind.erase else 0.0) + (gradient_at if kind.l2 else 0.0)
     at_start = (1 - p if kind.erase else 0.0) + (1 - gradient_at if kind.l2 else 0.0)
     B = (at_state * k).sub_(v).mul_(e)
     B_start = (e * at_start) * k if kind.to_start else None
-    return Chunk(k, v, e, keep, a, p, gamma, D, gram, inverse, at_state, at_start, lost, lost * k, B, B_start)
-
-
-def inverse_of(N: Tensor) -> Tensor:
-    """(I + N)^-1 for N (G, C, C) strictly lower triangular: by substitution in blocks, which are joined by products.
-
-    [[A, 0], [M, B]]^-1 = [[A^-1, 0], [-B^-1 M A^-1, B^-1]]
-    """
-    C = N.shape[-1]
-    if C <= BLOCK or C % 2:
-        eye = torch.eye(C, dtype=N.dtype, device=N.device).expand_as(N)
-        return torch.linalg.solve_triangular(N, eye, upper=False, unitriangular=True)
-    half = C // 2
-    A, B = inverse_of(torch.cat((N[:, :half, :half], N[:, half:, half:]))).chunk(2)
-    inverse = torch.zeros_like(N)
-    inverse[:, :half, :half], inverse[:, half:, half:] = A, B
-    inverse[:, half:, :half] = torch.bmm(torch.bmm(B, N[:, half:, :half]), A).neg_()
-    return inverse
+    return Chunk(k, v, e, keep, a, p, gamma, D, gram, N, inverses, at_state, at_start, lost, lost * k, B, B_start)
 
 
 def decay_before(b: Tensor | None, c: Tensor | None, k: Tensor) -> Tensor:
@@ -115,65 +104,79 @@ def decay_before(b: Tensor | None, c: Tensor | None, k: Tensor) -> Tensor:
     return torch.sub(b.unsqueeze(-1), c.unsqueeze(-2)).exp_().tril_(-1)
 
 
-def written(t: Chunk, P: Tensor) -> Tensor:
-    """L (G, I, C): what each token is written with."""
-    L = torch.bmm(P, t.B.mT)
-    if t.B_start is not None:
-        L[:, -t.k.shape[-1] :] += t.B_start.mT
-    return L if t.inverse is None else torch.bmm(L, t.inverse.mT)
+def written(t: Chunk, P: Tensor | None) -> Tensor:
+    """L^T (G, C, I): what each token is written with.  No P is the identity, here and below: a product spared."""
+    if P is None:
+        L = t.B if t.B_start is None else t.B + t.B_start
+    else:
+        L = torch.bmm(t.B, P.mT)
+        if t.B_start is not None:
+            L[..., -t.k.shape[-1] :] += t.B_start
+    return L if t.N is None or t.inverses is None else solve(t.N, t.inverses, L)
 
 
-def advance(t: Chunk, P: Tensor, out: Tensor) -> None:
+def advance(t: Chunk, P: Tensor | None, L: Tensor, out: Tensor) -> None:
     """P after the chunk, into `out`."""
+    if P is None:
+        torch.bmm(L.mT, t.k_lost, out=out)
+        diagonal(out).add_(1.0 if t.B_start is not None else gamma_of(t))
+        return
     torch.mul(P, t.gamma, out=out)
-    out.baddbmm_(written(t, P), t.k_lost)
+    out.baddbmm_(L.mT, t.k_lost)
     if t.B_start is not None:
         diagonal(out).add_(1 - gamma_of(t))
 
 
 def gradient(
-    kind: Kind, t: Chunk, P: Tensor, dP: Tensor
-) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor | None], Tensor]:
+    kind: Kind, t: Chunk, P: Tensor | None, L: Tensor, dP: Tensor
+) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor | None], Tensor | None]:
     """(gradients of k, v (G, C, K), rate and log retention (G, C)), gradient of P, from that of P after the chunk.
 
     dL = -dP' K^T diag(r),  R = dL (I + N)^-1:   dB = R^T P,  dB_0 = R^T E,  dN = -R^T L,  dP = gamma dP' + R B
-    and onwards by the chain rule.
+    and onwards by the chain rule.  L, transposed as `written` gives it, is what the chunk wrote.
     """
     K, e = t.k.shape[-1], t.e
-    L = written(t, P)
-    R = torch.bmm(dP, t.k_lost.mT)
-    if t.inverse is not None:
-        R = torch.bmm(R, t.inverse)
-    dk_lost = torch.bmm(L.mT, dP)
-    dB = torch.bmm(R.mT, P)
-    on_k = (dB * t.k).sum(-1, keepdim=True)  # gradient of what multiplies e k in B
-    drate = t.at_state * on_k - (dB * t.v).sum(-1, keepdim=True)
+    R = torch.bmm(t.k_lost, dP.mT)  # R^T, as L^T (G, C, I)
+    if t.N is not None and t.inverses is not None:
+        R = solve_transposed(t.N, t.inverses, R)
+    dk_lost = torch.bmm(L, dP)
+    dB = R if P is None else torch.bmm(R, P)
+    work = torch.empty_like(t.k)
+    on_k = dots(dB, t.k, work)  # gradient of what multiplies e k in B
+    drate = t.at_state * on_k - dots(dB, t.v, work)
     dv = dB * -e
-    dk = dB.mul_(e * t.at_state)
-    dgamma = None if t.keep is None else (dP * P).sum((-2, -1)).unsqueeze(-1)
+    dk = dB * (e * t.at_state) if P is None else dB.mul_(e * t.at_state)
+    dgamma = None
+    if t.keep is not None:
+        dgamma = diagonal(dP).sum(-1, keepdim=True) if P is None else (dP * P).sum((-2, -1)).unsqueeze(-1)
     on_start = None
     if t.B_start is not None:
-        dB_start = R[:, -K:].mT
-        on_start = (dB_start * t.k).sum(-1, keepdim=True)
+        dB_start = R[..., -K:]
+        on_start = dots(dB_start, t.k, work)
         drate += t.at_start * on_start
         dk.addcmul_(dB_start, e * t.at_start)
         dgamma = None if dgamma is None else dgamma - diagonal(dP).sum(-1, keepdim=True)
     dk.addcmul_(dk_lost, t.lost) if isinstance(t.lost, Tensor) else dk.sub_(dk_lost)
     later = earlier = None
     if t.gram is not None and t.D is not None:
-        minus_dN = torch.bmm(R.mT, L)
-        on_gram = minus_dN * t.gram
+        minus_dN = torch.bmm(R, L.mT)
+        on_gram = torch.mul(minus_dN, t.gram, out=work) if work.shape == minus_dN.shape else minus_dN * t.gram
         rows = on_gram.sum(-1, keepdim=True)
         drate -= rows
-        later, earlier = e * rows, torch.bmm(on_gram.mT, e).squeeze(-1)
+        later, earlier = e * rows, torch.bmm(e.mT, on_gram).squeeze(-2)
         minus_dN.mul_(t.D).mul_(e)
         dk.baddbmm_(minus_dN + minus_dN.mT, t.k, alpha=-1)
     dkeep = None
     if dgamma is not None:
         on_scale = on_k if on_start is None else on_k - on_start
-        dkeep = retention_gradient(kind, t, e * on_scale, dgamma, dk_lost, later, earlier)
-    before = torch.baddbmm(dP * t.gamma, R, t.B)
+        dkeep = retention_gradient(kind, t, e * on_scale, dgamma, dots(dk_lost, t.k, work), later, earlier)
+    before = None if P is None else torch.baddbmm(dP * t.gamma, R.mT, t.B)
     return (dk, dv, drate.squeeze(-1), dkeep), before
+
+
+def dots(x: Tensor, y: Tensor, work: Tensor) -> Tensor:
+    """Row by row, (G, C, 1); `work` is overwritten."""
+    return torch.mul(x, y, out=work).sum(-1, keepdim=True)
 
 
 def retention_gradient(
@@ -181,12 +184,12 @@ def retention_gradient(
     t: Chunk,
     on_scale: Tensor,
     dgamma: Tensor,
-    dk_lost: Tensor,
+    on_lost: Tensor,
     later: Tensor | None,
     earlier: Tensor | None,
 ) -> Tensor:
     """Of log retention (G, C), through p, r, a, gamma and D: all are exponentials of its running sums b and c."""
-    rho = (t.lost * (dk_lost * t.k).sum(-1, keepdim=True)).squeeze(-1)
+    rho = (t.lost * on_lost).squeeze(-1)
     dc = -rho if earlier is None else earlier - rho
     dc[:, -1:] += rho.sum(-1, keepdim=True) + gamma_of(t) * dgamma
     both, db = dc, None

@@ -123,6 +123,18 @@ class Learner:
             Watched.by.add(self.name, ONCE, at.sum(), at.numel())
         return out
 
+    def start(self, held: Register | None, first: Parts) -> Parts:
+        """A nested memory's start: as the slower memory that holds it has it now, `first` before it was written."""
+        return {part: first[part] if held is None else held.get(part, first[part]) for part in self.form.parts}
+
+    def begun(self, held: Register) -> Register:
+        """A nested memory's register where its life begins: the start that the slower memory holds, and nothing else.
+
+        Source: arXiv 2512.24695, eq. 72, to first order: the holder gathers the gradients at the running state.
+        """
+        out = {part: held[part] for part in self.form.parts}
+        return out | ({f"held.{part}": x for part, x in out.items()} if self.hold else {})
+
     def released(self, register: Register) -> Register:
         """A chunk ends: reads see what has been written."""
         return register | {f"held.{part}": register[part] for part in self.form.parts if part in register}

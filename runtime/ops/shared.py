@@ -5,8 +5,8 @@ the same matrices (product.py).  So at the first token of every chunk S = W P, w
 all boxes of a head (basis.py).  Keys, values, rates and retention are read from the boxes themselves at the chunk's
 first state, so chunks follow one another; within a chunk everything is parallel.
 
-The gradient is explicit and keeps the inputs and the P of every chunk only:
-    1. chunks in parallel: reads and the flow again, U, Phi
+The gradient is explicit and keeps the inputs, the P of every chunk, and what its tokens were written with (L):
+    1. chunks in parallel: reads and the flow again
     2. last chunk to first: gradient of the products, of the flow, of the chunk's P
     3. chunks in parallel: gradients of what was read with, and of W
 
@@ -28,10 +28,10 @@ from runtime.ops import headless
 from runtime.ops.basis import PRODUCT, Boxes, Spanned, Stacked, anchored, begins, heads_first, stacked
 from runtime.ops.chunk_reads import ReadChunks, along, joint
 from runtime.ops.history import Past, past
-from runtime.ops.product import Kind, advance, chunk_of
+from runtime.ops.product import Kind, advance, chunk_of, written
 from runtime.ops.recurrence import Rows, Solved, State, pace
 from runtime.ops.shared_gradient import Backward, own_gradient
-from runtime.ops.stack import Flow, Layout, Tensors, by_chunk, by_token, cut, flat, read
+from runtime.ops.stack import Flow, Layout, Tensors, by_chunk, by_token, cut, flat, read, reads
 from runtime.ops.watch import Watch, Watched, squared
 from runtime.precision import exact, mixed
 
@@ -248,6 +248,7 @@ class Piece:
     first: Tensor
     form: Form | None = None  # of the kernels that computed it
     low: bool = False  # by products of bfloat16
+    fresh: bool = False  # the first is the identity
 
     def first_sequence(self) -> Piece:
         """The same of the batch's first sequence alone, for reads."""
@@ -268,7 +269,7 @@ class Piece:
         return y.movedim(0, 2)
 
     def by_chunks(self, q: Tensor, P: Tensor, W: Tensor) -> Tensor:
-        return by_token(ReadChunks.apply(by_chunk(q, self.size), P, W))
+        return ReadChunks.apply(self.size, self.fresh, q, P, W)
 
 
 # ---- pieces
@@ -308,7 +309,7 @@ class Call:
             after = Running(span, P, boxes.held, boxes.start)
         else:
             after = Running(stack, torch.cat([span.of(P, box) for box in stack.at], -2), boxes.held, boxes.start)
-        return Piece(self.size, outs, after, span, Ps, form, self.low)
+        return Piece(self.size, outs, after, span, Ps, form, self.low, boxes.fresh)
 
     def launched(self, form: Form, gates: Gates, first: Tensor | None, W: Tensor) -> list[Tensor | None]:
         """What `Product` returns, by kernels.
@@ -320,7 +321,7 @@ class Call:
         layout, (x,), given = self.layout, self.xs, list[Tensor | None]([None, None])
         if gates.rate_form == "given" or gates.keep_form == "given":
             blank = x.new_zeros(()).expand(x.shape[2], x.shape[0], x.shape[1], sum(layout.reads[0]))
-            _, _, *said = layout.flowing([blank], tuple(self.extras), self.weights)
+            _, _, *said = layout.flowing(layout.apart([blank]), tuple(self.extras), self.weights)
             forms = (gates.rate_form, gates.keep_form)
             given = [
                 g.movedim(0, 2) if g is not None and f == "given" else None for g, f in zip(said, forms, strict=True)
@@ -331,7 +332,10 @@ class Call:
         if self.outputs:
             Y = by_chunk(x, self.size) @ past(Ps).mT
             z = read(joint(Y), past(W))
-            outs = [y if y is None else y.movedim(0, 2) for y in layout.flowing([z], tuple(self.extras), self.weights)]
+            outs = [
+                y if y is None else y.movedim(0, 2)
+                for y in layout.flowing(layout.apart([z]), tuple(self.extras), self.weights)
+            ]
         return [*outs, Ps, P]
 
     def plain(self, learn: bool) -> Piece:
@@ -342,7 +346,7 @@ class Call:
             boxes.basis.reads(x.permute(2, 0, 1, 3), mark, names, self.readouts)
             for x, names in zip(self.xs, self.asked, strict=True)
         ]
-        k, v, rate, keep = layout.flowing(zs, tuple(self.extras), self.weights)
+        k, v, rate, keep = layout.flowing(layout.apart(zs), tuple(self.extras), self.weights)
         now = boxes.now
         if learn:
             speed = pace((torch.zeros_like(rate) if keep is None else keep).unsqueeze(2), None)
@@ -378,29 +382,44 @@ class Product(torch.autograd.Function):
             Ps[0] = torch.eye(W[0].shape[-1], K, dtype=Ps.dtype, device=Ps.device)
         else:
             Ps[0] = P
+        Ls, inverses = [], []
+        square = W[0].shape[-1] == K  # [identity, 0] is the identity
+        rows, first_rows = layout.boxes(W), layout.boxes([w[..., :K] for w in W])
         kept = []
         for c in range(N):
             identity = P is None and c == 0
-            zs = [read(X[c], w[..., :K]) if identity else read(X[c] @ Ps[c].mT, w) for X, w in zip(Xs, W, strict=True)]
+            Ys = [X[c] if identity else X[c] @ Ps[c].mT for X in Xs]
+            zs = [z for Y, w in zip(Ys, first_rows if identity else rows, strict=True) for z in reads(Y, w)]
             tokens = slice(c * C, (c + 1) * C)
             k, v, rate, keep = layout.flowing(zs, tuple(x[:, tokens] for x in extras), weights)
             keep_GC = None if keep is None else keep.reshape(-1, C)
-            advance(chunk_of(layout.kind, flat(k), flat(v), rate.reshape(-1, C), keep_GC), flat(Ps[c]), flat(Ps[c + 1]))
+            chunk = chunk_of(layout.kind, flat(k), flat(v), rate.reshape(-1, C), keep_GC)
+            P_c = None if identity and square else flat(Ps[c])
+            Ls.append(written(chunk, P_c))
+            advance(chunk, P_c, Ls[c], flat(Ps[c + 1]))
+            inverses.append(chunk.inverses)
             if outputs:
                 kept.append((k, v, rate, keep))
         outs = [None if x[0] is None else by_token(torch.stack(x)) for x in zip(*kept, strict=True)] or [None] * 4
         first = Ps[:N]
         ctx.layout, ctx.size, ctx.identity = layout, size, P is None
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(first, *inputs)
+        ctx.save_for_backward(first, *Ls, *inverses, *inputs)
         return (*outs, first, Ps[N].clone())
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        first, *inputs = ctx.saved_tensors
+        first, *kept = ctx.saved_tensors
+        N = ctx.size[0]
+        Ls, inverses, inputs = kept[:N], kept[N : 2 * N], kept[2 * N :]
         with exact(first):
             if Past.closed:
                 return (None,) * 4 + tuple(own_gradient(ctx.layout, ctx.size, first, inputs, grads[:4]))
             if torch.is_grad_enabled():
                 raise RuntimeError("shared_product has no second derivative outside own_errors; use memory() for one")
-            return (None, None, None, *Backward(ctx.layout, ctx.size, ctx.identity, first, inputs, grads).run())
+            return (
+                None,
+                None,
+                None,
+                *Backward(ctx.layout, ctx.size, ctx.identity, first, Ls, inverses, inputs, grads).run(),
+            )

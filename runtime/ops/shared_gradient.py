@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from runtime.ops.chunk_reads import along
 from runtime.ops.history import past
 from runtime.ops.product import Chunk, chunk_of, gradient
-from runtime.ops.stack import Layout, by_chunk, by_token, flat, read, read_gradient
+from runtime.ops.stack import Layout, by_chunk, by_token, flat, read, reads, reads_gradient
 
 
 def own_gradient(
@@ -29,7 +31,7 @@ def own_gradient(
         for w, x in zip(W, xs, strict=True):
             chunks = [read(X @ Pc.mT, past(w)) for X, Pc in zip(by_chunk(x, size), P, strict=True)]
             zs.append(torch.cat(chunks, 2))
-        outs = [x if x is None else x.movedim(0, 2) for x in layout.flowing(zs, extras, weights)]
+        outs = [x if x is None else x.movedim(0, 2) for x in layout.flowing(layout.apart(zs), extras, weights)]
         pairs = [
             (y, g) for y, g in zip(outs, grads, strict=True) if y is not None and g is not None and y.requires_grad
         ]
@@ -56,10 +58,12 @@ class Backward:
         size: tuple[int, int],
         identity: bool,
         first: Tensor,
+        Ls: Sequence[Tensor],
+        inverses: Sequence[Tensor | None],
         inputs: list[Tensor],
         grads: Sequence[Tensor | None],
     ) -> None:
-        self.layout, self.size, self.first = layout, size, first
+        self.layout, self.size, self.first, self.Ls, self.inverses = layout, size, first, Ls, inverses
         self.identity = identity  # the first P is [identity, 0], and nobody asks for its gradient
         self.W, self.xs, self.extras, self.weights = layout.split(inputs)
         self.given = [None if g is None else by_chunk(g, size) for g in grads[:4]]
@@ -67,6 +71,10 @@ class Backward:
         self.dP = torch.zeros_like(first[0]) if grads[5] is None else grads[5]
         self.unread = grads[5] is None and all(g is None for g in grads[:4])  # what the last chunk writes
         self.dW = [torch.zeros_like(w) for w in self.W]
+        K = first.shape[-1]
+        self.square = first.shape[-2] == K  # [identity, 0] is the identity
+        self.rows, self.first_rows = layout.boxes(self.W), layout.boxes([w[..., :K] for w in self.W])
+        self.drows, self.dfirst_rows = layout.boxes(self.dW), layout.boxes([dw[..., :K] for dw in self.dW])
         N, C = size
         self.dXs = [x.new_empty(N, *first.shape[1:3], C, x.shape[-1]) for x in self.xs]
         self.dextras = [torch.empty_like(x) for x in self.extras]
@@ -106,7 +114,8 @@ class Backward:
         flows = [Flowed(first + c, [X[c] for X in Xs], self) for c in chunks]
         k, v, rate, keep = (stacked([f.values[i] for f in flows]) for i in range(4))
         assert k is not None and v is not None and rate is not None
-        t = chunk_of(self.layout.kind, k, v, rate, keep)
+        known = [x for x in self.inverses[first:last] if x is not None]
+        t = chunk_of(self.layout.kind, k, v, rate, keep, along(0, known) if known else None)
         # 2: last chunk to first
         G = self.dP.shape[0] * self.dP.shape[1]
         for c in reversed(chunks):
@@ -115,21 +124,22 @@ class Backward:
 
     def _chunk(self, c: int, t: Chunk, flow: Flowed) -> None:
         """Take the gradient of P from the chunk's end to its beginning, and leave those of what was read."""
-        identity, K = self.identity and c == 0, self.first.shape[-1]
-        found, before = gradient(self.layout.kind, t, flat(self.first[c]), flat(self.dP))
-        self.dP = before.view_as(self.dP)
-        dzs = flow.pull(found)
-        for dz, X, Y, w, dw, dX in zip(dzs, flow.Xs, flow.Ys, self.W, self.dW, self.dXs, strict=True):
+        identity = self.identity and c == 0
+        rows, drows = (self.first_rows, self.dfirst_rows) if identity else (self.rows, self.drows)
+        P = None if identity and self.square else flat(self.first[c])
+        found, before = gradient(self.layout.kind, t, P, self.Ls[c], flat(self.dP))
+        dzs = iter(flow.pull(found))
+        for X, Y, w, dw, dX in zip(flow.Xs, flow.Ys, rows, drows, self.dXs, strict=True):
+            dY = reads_gradient(list(islice(dzs, len(w))), Y, w, dw)
             if identity:
-                dX[c], more = read_gradient(dz, Y, w[..., :K])
-                dw[..., :K] += more
-            else:
-                dY, more = read_gradient(dz, Y, w)
-                dw += more
+                dX[c] = dY
+            elif before is not None:
                 torch.matmul(dY, self.first[c], out=dX[c])
                 before.baddbmm_(flat(dY).mT, flat(X))
-        if self.dfirst is not None and not identity:
-            self.dP += self.dfirst[c]
+        if before is not None:
+            self.dP = before.view_as(self.dP)
+            if self.dfirst is not None:
+                self.dP += self.dfirst[c]
 
 
 def stacked(values: list[Tensor | None]) -> Tensor | None:
@@ -151,12 +161,12 @@ class Flowed:
     """One chunk's reads and flow, recorded, so that its gradient can be taken when the chunk's turn comes."""
 
     def __init__(self, c: int, Xs: list[Tensor], of: Backward) -> None:
-        C, K = of.size[1], of.first.shape[-1]
+        C = of.size[1]
         self.of, self.c, self.Xs, self.tokens = of, c, Xs, slice(c * C, (c + 1) * C)
         identity = of.identity and c == 0
         self.Ys = Xs if identity else [X @ of.first[c].mT for X in Xs]
-        rows = [w[..., :K] for w in of.W] if identity else of.W
-        self.zs = [read(Y, w).detach().requires_grad_() for Y, w in zip(self.Ys, rows, strict=True)]
+        rows = of.first_rows if identity else of.rows
+        self.zs = [z.requires_grad_() for Y, w in zip(self.Ys, rows, strict=True) for z in reads(Y, w)]
         extras = [x[:, self.tokens].detach().requires_grad_(x.is_floating_point()) for x in of.extras]
         weights = [w.detach().requires_grad_(w.is_floating_point()) for w in of.weights]
         with torch.enable_grad():

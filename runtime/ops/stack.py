@@ -34,12 +34,19 @@ class Layout:
         e = 2 * q + self.extras
         return tuple(inputs[:q]), tuple(inputs[q : 2 * q]), tuple(inputs[2 * q : e]), tuple(inputs[e:])
 
+    def boxes(self, W: Sequence[Tensor]) -> list[list[Tensor]]:
+        """Of every query the rows of each box, apart: views."""
+        return [list(w.split(rows, 2)) for w, rows in zip(W, self.reads, strict=True)]
+
+    def apart(self, zs: Sequence[Tensor]) -> list[Tensor]:
+        """The boxes' reads from those with each query, (H, B, T, all rows)."""
+        return [z for wide, rows in zip(zs, self.reads, strict=True) for z in wide.split(rows, -1)]
+
     def flowing(
         self, zs: Sequence[Tensor], extras: Tensors, weights: Tensors
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """k, v (H, B, T, K), rate, log retention (H, B, T) from the reads with each query, (H, B, T, rows)."""
-        boxes = [z for wide, rows in zip(zs, self.reads, strict=True) for z in wide.split(rows, -1)]
-        k, v, rate, keep = self.flow(tuple(z.permute(1, 2, 0, 3) for z in boxes), extras, weights)
+        """k, v (H, B, T, K), rate, log retention (H, B, T) from the reads of the boxes, (H, B, T, rows) each."""
+        k, v, rate, keep = self.flow(tuple(z.permute(1, 2, 0, 3) for z in zs), extras, weights)
         shape = k.shape[:3]
         rate = rate.expand(shape).permute(2, 0, 1)
         keep = keep if keep is None else keep.expand(shape).permute(2, 0, 1)
@@ -76,6 +83,11 @@ def read(Y: Tensor, W: Tensor) -> Tensor:
     return torch.bmm(Y.flatten(1, 2), W.squeeze(1).mT).unflatten(1, Y.shape[1:3])
 
 
+def reads(Y: Tensor, W: Sequence[Tensor]) -> list[Tensor]:
+    """`read` of every box: one product each, where all boxes' rows in one would have to be taken apart again."""
+    return [read(Y, w) for w in W]
+
+
 def read_gradient(dz: Tensor, Y: Tensor, W: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of Y and W from that of `read`."""
     if W.shape[1] != 1:
@@ -83,3 +95,19 @@ def read_gradient(dz: Tensor, Y: Tensor, W: Tensor) -> tuple[Tensor, Tensor]:
     rows = dz.flatten(1, 2)
     dY = torch.bmm(rows, W.squeeze(1)).unflatten(1, dz.shape[1:3])
     return dY, torch.bmm(rows.mT, Y.flatten(1, 2)).unsqueeze(1)
+
+
+def reads_gradient(dzs: Sequence[Tensor], Y: Tensor, W: Sequence[Tensor], dW: Sequence[Tensor]) -> Tensor:
+    """Gradient of Y from those of `reads`; that of every box's rows is added to its `dW`."""
+    dY = None
+    for dz, w, dw in zip(dzs, W, dW, strict=True):
+        if w.shape[1] == 1 and dY is not None:
+            rows = dz.flatten(1, 2)
+            dY.flatten(1, 2).baddbmm_(rows, w.squeeze(1))
+            dw += torch.bmm(rows.mT, Y.flatten(1, 2)).unsqueeze(1)
+            continue
+        more, dw_more = read_gradient(dz, Y, w)
+        dY = more if dY is None else dY.add_(more)
+        dw += dw_more
+    assert dY is not None
+    return dY

@@ -20,8 +20,10 @@ from torch import Tensor
 
 from runtime.data.pieces import unreadable
 from runtime.data.tokens import Tokenizer
+from runtime.device import moved
 from runtime.errors import USAGE, DataError, RunError
 from runtime.model import State
+from runtime.precision import autocast
 from runtime.session import saved
 from runtime.session.levels import named
 from runtime.session.memories import Moved, described
@@ -84,6 +86,11 @@ class Session:
         self._learn = named(self.model.writing, learn)
 
     @property
+    def device(self) -> torch.device:
+        """Where the model is, and so the state."""
+        return next(self.model.parameters()).device
+
+    @property
     def tokens(self) -> int:
         """Tokens read since the beginning of the stream."""
         return self.stream.tokens
@@ -113,7 +120,8 @@ class Session:
             wrong = low if low < 0 else high
             raise RunError(f"token {wrong} is outside the vocabulary of {self.model.vocab}", USAGE)
         stream = self.stream
-        logits_BTV, state = self._read(ids_T[None].to(next(self.model.parameters()).device))
+        with autocast(self.trained.settings.precision, self.device):
+            logits_BTV, state = self._read(ids_T[None].to(self.device))
         found = self._surprise(ids_T, logits_BTV[0])
         self.before, self.fed, self.found = stream.state, len(ids_T), found
         self.stream = Stream(state, logits_BTV[0, -1], stream.tokens + len(ids_T), stream.surprise + found)
@@ -230,10 +238,9 @@ class Session:
         saved.refuse(Path(path), found, trained, allow)
         session = cls(trained, learn=found.facts["learn"] if learn is None else learn)
         session.generator.set_state(saved.random_of(found.facts["random"]))
-        device = next(session.model.parameters()).device
-        state = {place: {n: x.to(device) for n, x in parts.items()} for place, parts in found.state.items()}
+        state, logits = moved(found.state, session.device), found.logits.to(session.device)
         surprise = Surprise(found.facts["surprise"]["nats"], found.facts["surprise"]["tokens"])
-        session.stream = Stream(state, found.logits.to(device), found.facts["tokens"], surprise, found.facts["border"])
+        session.stream = Stream(state, logits, found.facts["tokens"], surprise, found.facts["border"])
         return session
 
 

@@ -155,6 +155,24 @@ def test_a_run_learns_and_goes_on_anywhere(spec: str, tmp_path: Path, capsys: py
     assert seen[DEVICE]["loss"] == pytest.approx(seen["cpu"]["loss"], rel=1e-4)
 
 
+def test_a_stream_goes_on_on_another_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *given("hope", tmp_path / "out")]) == 0
+    (tmp_path / "text").write_bytes((ROOT / "README.md").read_bytes()[:700])
+    bits = {}
+    for one, other in (("cpu", "cpu"), ("cpu", DEVICE), (DEVICE, "cpu")):
+        text, run, state = ["--text", str(tmp_path / "text")], str(tmp_path / "out"), str(tmp_path / f"{one}-{other}")
+        assert main(["state", "save", run, *text, "-o", state, "--device", one]) == 0
+        capsys.readouterr()
+        assert main(["state", "load", state, run, *text, "--device", other, "--json"]) == 0
+        bits[one, other] = json.loads(capsys.readouterr().out)["bits_per_token"]
+    assert list(bits.values()) == pytest.approx([bits["cpu", "cpu"]] * 3, rel=1e-3)
+    capsys.readouterr()
+    drawn = ["generate", str(tmp_path / "out"), "x", "--tokens", "70", "--json", "--device", DEVICE]
+    assert main(drawn) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["device"] == "cuda:0" and len(made["tokens"]) == 70
+
+
 def test_one_process_over_nccl_is_the_run_alone(tmp_path: Path) -> None:
     assert main(["train", *given("hope", tmp_path / "alone")]) == 0
     program = tmp_path / "alone/code/train.py"

@@ -295,6 +295,18 @@ REFUSED = {
         "NLC0406",
         "random start is for carry: model",
     ),
+    "attention of every pair of a lane": (
+        "- {name: a, carry: stream, memories: {m: {form: attention, keys: k, values: v}}}",
+        BLOCK,
+        "NLC0411",
+        "would keep every pair of a lane that never ends",
+    ),
+    "attention of the model": (
+        "- {name: a, carry: model, memories: {m: {form: attention(window=3), keys: k, values: v}}}",
+        BLOCK,
+        "NLC0411",
+        "keeps the pairs of a lane, not of the model",
+    ),
     "nested carry": (DELTA.replace("values: v", "values: v, carry: m"), BLOCK, "NLC1001", "nested memories"),
     "window": (DELTA.replace("values: v", "values: v, window: 4"), BLOCK, "NLC1001", "a window of pairs"),
 }

@@ -16,6 +16,7 @@ from runtime.ops.basic import l2norm
 from runtime.ops.history import own_errors, past
 from runtime.ops.shared import Running, Shared, shared_product
 from runtime.ops.shared_gradient import Backward
+from runtime.ops.triangular import BLOCK
 
 B, H, K = 2, 2, 4
 
@@ -315,8 +316,9 @@ def test_identical_tokens_in_float32():
 
 
 def test_only_boundaries_are_saved():
-    """Bytes kept for backward, per token: the inputs and one product per chunk, nothing per token pair."""
-    case = Case(64, 16, fresh=True)
+    """Bytes kept for backward: the inputs, one product per chunk, what each token is written with and its row of a
+    block; nothing per pair of a chunk's tokens."""
+    case = Case(256, 128, fresh=True)
     saved: dict[int, int] = {}
 
     def pack(x: Tensor) -> Tensor:
@@ -328,7 +330,8 @@ def test_only_boundaries_are_saved():
     start = sum(x.nbytes for x in case.start.values())
     product = B * H * K * K * case.x.element_size()  # also the size of the box that is read from outside
     tokens = sum(x.nbytes for x in (case.x, case.extra, case.q))
-    assert sum(saved.values()) < 2 * start + 2 * (64 // 16 + 1) * product + 2 * tokens
+    rows = B * 256 * H * (K + BLOCK) * case.x.element_size()
+    assert sum(saved.values()) < 2 * start + 2 * (256 // 128 + 1) * product + 2 * tokens + rows
 
 
 def test_outputs_may_be_left_out():

@@ -193,11 +193,6 @@ class TestNames:
         assert found.startswith("NLC0504 4:") and "call the input something else" in found
 
 
-def test_a_start_from_a_checkpoint_is_not_supported_yet() -> None:
-    (found,) = refusals(cell, matrix("start: from(checkpoint:foo)"), "y = m(q)")
-    assert found.startswith("NLC1001 7:") and "checkpoint is not supported yet" in found
-
-
 def test_the_prediction_is_no_call() -> None:
     (found,) = refusals(cell, matrix("objective: sum(abs(M(k) - v))"), "y = m(q)")
     assert found.startswith("NLC0404 7: level 'a': 'M' is called") and "sum(abs(M - v))" in found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,26 @@ def test_another_program_is_refused_and_says_what_differs(session: Session, tmp_
     for name, said in (("titans_lmm", "memory titans.key M: .* -> nothing"), ("hope_attention", "graph: ")):
         with pytest.raises(RunError, match=said):
             Session.load(place, trained(package(name, tmp_path)), allow=True)
+
+
+def test_a_state_goes_where_the_model_is(session: Session, made: tuple[Path, Path], tmp_path: Path) -> None:
+    there = trained(made)
+    there.model.to("meta")
+    state = Session.load(session.save(tmp_path / "state"), there).stream.state
+    assert state is not None and {x.device.type for x in state["clock"].values()} == {"cpu"}
+    parts = [x for place, register in state.items() if place != "clock" for x in register.values()]
+    assert {x.device.type for x in parts} == {"meta"}
+
+
+def test_a_session_computes_in_the_precision_of_its_run(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    under = []
+    read = session._read
+    monkeypatch.setattr(session, "_read", lambda ids: under.append(torch.is_autocast_enabled("cpu")) or read(ids))
+    session.feed([5])
+    half = replace(session.trained, settings=replace(session.trained.settings, precision="bfloat16"))
+    monkeypatch.setattr(session, "trained", half)
+    session.feed([5])
+    assert under == [False, True]
 
 
 def test_another_precision_is_refused(session: Session, made: tuple[Path, Path], tmp_path: Path) -> None:

@@ -62,22 +62,24 @@ def test_each_process_has_its_own_gpu(two_gpus: list[int], monkeypatch: pytest.M
 
 @pytest.mark.usefixtures("without_gpu")
 @pytest.mark.parametrize(
-    "arguments", [["train", "transformer"], ["verify", "transformer"], ["eval", "run"], ["replay", "run"]],
-    ids=lambda arguments: arguments[0],
+    "arguments",
+    [["train", "transformer"], ["verify", "transformer"], ["eval", "run"], ["replay", "run"], ["generate", "run", "x"],
+     ["state", "save", "run", "--text", "text", "-o", "state"], ["state", "load", "state", "run"]],
+    ids=lambda arguments: " ".join(arguments[:2]),
 )  # fmt: skip
 def test_every_command_says_it_in_one_line_and_leaves_nothing(
     package: Package, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     arguments: list[str],
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    if arguments[1] == "run":
+    if "run" in arguments:
         program.load(package()).main(["--out", "run", "--data", str(text), "--steps", "1", "--quiet"])
     capsys.readouterr()
     for word, message in (("tpu", "unknown device 'tpu': auto, cpu, cuda or cuda:N"), ("cuda", "no device 'cuda:0'")):
         assert main([*arguments, "--device", word]) == 4
         err = capsys.readouterr().err
         assert err.startswith(f"nlc: {message}") and err.count("\n") == 1
-    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "state").exists()
 
 
 @pytest.mark.usefixtures("without_gpu")

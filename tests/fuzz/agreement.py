@@ -1,0 +1,157 @@
+"""What must hold of a legal program.
+
+check(drawn) -> Verdict     raises Disagreement, which says which claim failed and how
+
+1. it is accepted, and every pass keeps the invariants of the graph;
+2. the graph, printed as text and as JSON, reads back equal;
+3. the order of levels is that of Definition 2, found by brute force;
+4. compiling it again, there in a process of another hash seed, gives the same bytes;
+5. interpreter, generated PyTorch, whole and in pieces, agree: outputs, states, every gradient, 1e-9 in float64.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nlc.compile import Program, compile
+from nlc.diagnostics import SpecError
+from nlc.graph.dump import from_json, from_text, to_json, to_text
+from nlc.graph.graph import Graph
+from nlc.graph.nodes import Op
+from nlc.passes import build
+from nlc.spec import loads
+from nlc.verify.cases import Case, vectors
+from nlc.verify.judge import FLOAT64, compare, cut_matters, perturbed
+from tests.differential.machine import IGNORED, Run, generated, reference
+from tests.fuzz.coverage import covered
+from tests.fuzz.definition2 import misplaced
+from tests.fuzz.program import Drawn, Feeding
+
+Digest = Callable[[str], str]  # the digest of what a spec's text compiles to, elsewhere
+LARGE = 1e8  # a number of the interpreter's beyond which float64 cannot tell right from wrong to 1e-9
+
+
+class Disagreement(AssertionError):
+    """A claim that does not hold.  `claim` is one word."""
+
+    def __init__(self, claim: str, message: str) -> None:
+        super().__init__(f"{claim}: {message}")
+        self.claim = claim
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A program that holds: the worst relative error, what it covers, or that its own numbers overflow."""
+
+    error: float = 0.0
+    overflows: bool = False
+    fires: int = 0
+    covers: dict[str, list[str]] = field(default_factory=dict)
+
+
+def check(drawn: Drawn, elsewhere: Digest | None = None) -> Verdict:
+    """Every claim.  `elsewhere` compiles in another process."""
+    program = accepted(drawn.text)
+    reads_back(program.graph)
+    if faults := misplaced(program.graph):
+        raise Disagreement("order", faults[0])
+    if elsewhere and elsewhere(drawn.text) != digest(program):
+        raise Disagreement("bytes", "another process compiles it to other bytes")
+    covers = covered(program.graph)
+    return agrees(program, drawn.feeding, covers)
+
+
+def accepted(text: str) -> Program:
+    try:
+        spec = loads(text, "drawn.yaml")
+        build(spec, check=True)
+        return compile(spec)
+    except SpecError as error:
+        raise Disagreement("refused", str(error)) from error
+
+
+def digest(program: Program) -> str:
+    """Of every file's bytes."""
+    return hashlib.sha256(repr(sorted(program.files.items())).encode()).hexdigest()
+
+
+def reads_back(graph: Graph) -> None:
+    if from_text(to_text(graph)) != graph:
+        raise Disagreement("text", "the printed graph does not read back equal")
+    if from_json(to_json(graph)) != graph:
+        raise Disagreement("json", "the graph's JSON does not read back equal")
+
+
+# ---- all ways of running it -----------------------------------------------------------------------------------------
+
+
+def agrees(program: Program, feeding: Feeding, covers: dict[str, list[str]]) -> Verdict:
+    """Interpreter and generated program, whole and in pieces."""
+    model = perturbed(program.model(seed=feeding.seed, dtype=torch.float64), feeding.seed)
+    if any(isinstance(n, Op) and n.op == "dropout" for n in program.graph.nodes.values()):
+        model.eval()
+    case, whole = case_of(program, feeding), (feeding.length,)
+    learn = learning(model, feeding)
+    right = reference(program, model, case, whole, learn)
+    if not tame(right):
+        return Verdict(overflows=True, covers=covers)
+    worst = compared("whole", generated(program, model, case, whole, learn), right)
+    if feeding.pieces:
+        matters = cut_matters(program) or learn is not True
+        again = reference(program, model, case, feeding.pieces, learn) if matters else right
+        if not tame(again):
+            return Verdict(overflows=True, covers=covers)
+        worst = max(worst, compared("pieces", generated(program, model, case, feeding.pieces, learn), again))
+    return Verdict(worst, covers=covers)
+
+
+def compared(way: str, mine: Run, right: Run) -> float:
+    outcome = compare(way, way, mine, right, FLOAT64)  # type: ignore[arg-type]
+    if not outcome.passed:
+        raise Disagreement(way, f"relative error {outcome.error:.1e} at {outcome.where}")
+    return outcome.error
+
+
+def tame(run: Run) -> bool:
+    """Whether every number of a run is finite, and of a size at which 1e-9 means something."""
+    numbers = [*run.outputs.values(), *run.gradients.values()]
+    numbers += [x for register in run.state.values() for x in register.values()]
+    return all(bool(torch.isfinite(x).all()) and float(x.detach().abs().max()) < LARGE for x in numbers if x.numel())
+
+
+def case_of(program: Program, feeding: Feeding) -> Case:
+    """Random tokens, one of which teaches nothing, with borders and padding; or a bare program's inputs."""
+    draw = torch.Generator().manual_seed(feeding.seed)
+    B, T = feeding.batch, feeding.length
+    if program.graph.bare:
+        none = torch.zeros(B, T, dtype=torch.long)
+        return Case("drawn", none, none, inputs=vectors(program.graph, B, T, draw))
+    fed = torch.randint(program.graph.sizes["vocab"], (B, T + 1), generator=draw)
+    targets = fed[:, 1:].clone()
+    targets[0, T // 3] = IGNORED
+    starts = marked(feeding.borders, B, T) if feeding.borders else None
+    mask = ~marked(feeding.padding, B, T) if feeding.padding else None
+    if starts is not None:
+        starts[:, 0] = True
+    return Case("drawn", fed[:, :-1], targets, starts=starts, mask=mask)
+
+
+def marked(places: tuple[tuple[int, int], ...], B: int, T: int) -> Tensor:
+    found = torch.zeros(B, T, dtype=torch.bool)
+    for b, t in places:
+        found[b, t] = True
+    return found
+
+
+def learning(model: nn.Module, feeding: Feeding) -> Any:
+    """What writes: all, nothing, or some of the levels that write in a call."""
+    if isinstance(feeding.learn, bool):
+        return feeding.learn
+    writing: list[str] = sorted(model.writing)  # type: ignore[arg-type]
+    return [writing[i % len(writing)] for i in feeding.learn] if writing else True
