@@ -32,6 +32,7 @@ class Emitter:
     done: set[str] = field(default_factory=set)
     final: bool = False  # some statement asks whether anybody reads the state afterwards
     owner: dict[str, str] = field(default_factory=dict)  # python variable -> value it holds
+    given: dict[str, str] = field(default_factory=dict)  # memory -> the variable of its form with its weights
 
     def __post_init__(self) -> None:
         self.scope = Scope(self.graph, position="t")
@@ -64,6 +65,11 @@ class Emitter:
         text = self.variable(name, id)
         self.owner[text] = id
         return text
+
+    def keep(self, text: str) -> None:
+        """A variable of the emitter's own, which no value may take."""
+        self.owner[text] = text
+        self.uses[text] = {"the whole block"}
 
     def define(self, id: str, text: str) -> None:
         self.owner[text] = id

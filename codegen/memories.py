@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from codegen import written_forms
 from codegen.equations import number
 from codegen.expressions import Scope, attribute
 from codegen.layout import cited, comment
-from codegen.names import class_constant, function_name, local
+from codegen.names import function_name, local
 from codegen.places import place_of
+from codegen.written_forms import constant_of
 from nlc.equations import Name, walk
 from nlc.graph.flow import reads_of, self_query, signed_momentum, sources
 from nlc.graph.graph import Graph
@@ -41,7 +43,7 @@ def frozen(emitter: Emitter, recurrence: Recurrence, read: Read) -> None:
     emitter.need(read.query)
     query = spread(emitter, read.query)
     out = emitter.variable(read.name or memory.name, read.id)
-    constant, parts = class_constant(memory.id), start_parts(emitter.graph, memory, emitter.scope.like)
+    constant, parts = constant_of(emitter, memory), start_parts(emitter.graph, memory, emitter.scope.like)
     if recurrence.lowering == "weights":
         emitter.say(f"{out} = {constant}({parts}, {query})")
     else:
@@ -159,7 +161,7 @@ def memory_call(emitter: Emitter, memory: Memory, reads: Iterable[Read], clock: 
     keep = log_retention(scope, memory)
     once = memory.period.count > 1
     speed = "None" if once and not memory.rate_varies else rate(scope, memory)
-    arguments = [class_constant(memory.id), f's["{place_of(graph, memory)}"]', k, v, speed, keep]
+    arguments = [constant_of(emitter, memory), f's["{place_of(graph, memory)}"]', k, v, speed, keep]
     if memory.retain_to_start:
         arguments.append(f"start={start_parts(graph, memory, scope.like)}")
     queries = [f'({pair(scope, r.query)}, "{r.when.value}")' for r in reads]
@@ -253,10 +255,18 @@ def beta(scope: Scope, memory: Memory, name: str, factor: float) -> str:
     return number(float(param.number)) if param.value is None else scope.spread(param.value, memory.heads)
 
 
-def form_text(memory: Memory) -> str:
+def form_of(emitter: Emitter, memory: Memory) -> str:
+    """The form where the memory is read piece by piece."""
+    whole = memory.form.kind == "equations"
+    return f"{constant_of(emitter, memory)}.form" if whole else form_text(emitter.graph, memory)
+
+
+def form_text(graph: Graph, memory: Memory) -> str:
     """The runtime's form: `Mlp(hidden ...)`."""
     form = memory.form
     match form.kind:
+        case "equations":
+            return written_forms.form_text(graph, memory)
         case "matrix":
             return "Matrix()"
         case "vector":

@@ -21,6 +21,7 @@ from codegen.places import place_of
 from codegen.rules import RuleView, rule_view
 from codegen.segments import learner, quoted, run_lines, write_methods
 from codegen.views import BlockView, ModelView
+from codegen.written_forms import functions
 from nlc.graph.flow import self_query
 from nlc.graph.graph import Graph
 from nlc.graph.linearity import linear
@@ -50,7 +51,7 @@ def model_view(graph: Graph, header: tuple[str, ...]) -> ModelView:
     asks = any(b.final for b in blocks)  # every kind of block is called alike
     blocks = tuple(replace(b, arguments=b.arguments + ", final" * asks) for b in blocks)
     body = tuple(_bare(graph, axes, asks) if graph.bare else run_lines(graph, axes, asks))
-    constants = (*slopes(graph), *_constants(graph))
+    constants = (*functions(graph), *slopes(graph), *_constants(graph))
     frame = tuple(line for w in graph.of(Weight) if not w.block for line in fit(_put(w), 2))
     flows = [line for b in blocks for line in b.flows]
     everything = [
@@ -104,9 +105,9 @@ def _imports(text: str, bare: bool) -> tuple[str, ...]:
 
 
 OPS = frozenset(
-    "Call Learner Matrix Mlp Swiglu Vector Write apply_matrix attention causal_conv ended heads held l2norm layernorm "
-    "linear log_share memory merge newton_schulz norm now outer own_errors past periodic poly previous read "
-    "readout rmsnorm rope segments shared_product trace".split()
+    "Call Equations Learner Matrix Mlp Swiglu Vector Write apply_matrix attention causal_conv ended "
+    "exact_layernorm heads held l2norm layernorm linear log_share memory merge newton_schulz norm now outer "
+    "own_errors past periodic poly previous read readout rmsnorm rope segments shared_product trace".split()
 )
 
 
@@ -145,7 +146,7 @@ def _constants(graph: Graph) -> tuple[str, ...]:
             if recurrence.lowering in ("attention", "shared_product"):
                 continue
             if recurrence.lowering == "weights":
-                lines += fit(f"{class_constant(memory.id)} = {form_text(memory)}")
+                lines += fit(f"{class_constant(memory.id)} = {form_text(graph, memory)}")
                 continue
             if recurrence.lowering == "segment":
                 lines += fit(f"{class_constant(memory.id)} = {learner(graph, memory, names)}")
@@ -158,7 +159,7 @@ def _write(graph: Graph, memory: Memory, names: dict[Rule, str]) -> str:
     shape = linear(memory.rule)
     objective = memory.objective
     kind = f'"{objective.kind}"' if objective.tree is None else slope_name(memory)
-    options = [f"form={form_text(memory)}", f"objective={kind}"]
+    options = [f"form={form_text(graph, memory)}", f"objective={kind}"]
     if shape is not None and shape.erase:
         options.append("erase=True")
     if memory.chunk > 1 and memory.period.count == 1:

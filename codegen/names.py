@@ -7,7 +7,8 @@ import keyword
 TAKEN = frozenset("self s t B T F torch nn math history clock learn state final calls".split())
 
 CLASSES = frozenset(
-    "Block Call F LanguageModel Layer Learner Level Matrix Mlp Run Settings Swiglu Vector Weights Write".split()
+    "Block Call Equations F LanguageModel Layer Learner Level Matrix Mlp Run Settings Swiglu Vector Weights "
+    "Write".split()
 )  # of the generated files
 
 

@@ -27,7 +27,8 @@ def learner(graph: Graph, memory: Memory, rules: Mapping[Rule, str]) -> str:
     options += ["constant=True"] * (memory.meta is Meta.NONE) + ["to_start=True"] * memory.retain_to_start
     options += ["hold=True"] * holds(memory) + ["counts=True"] * counts(memory)
     options.append(f"name={quoted(place_of(graph, memory))}")
-    return f"Learner({', '.join([quoted(graph[memory.level].name), form_text(memory), rules[memory.rule], *options])})"
+    told = [quoted(graph[memory.level].name), form_text(graph, memory), rules[memory.rule]]
+    return f"Learner({', '.join([*told, *options])})"
 
 
 def quoted(text: str) -> str:

@@ -9,7 +9,7 @@ from codegen.layout import fit
 from codegen.memories import (
     attention_call,
     clock_of,
-    form_text,
+    form_of,
     headline,
     holds,
     keep_pairs,
@@ -19,8 +19,9 @@ from codegen.memories import (
     straight,
     taps_name,
 )
-from codegen.names import class_constant, function_name, local
+from codegen.names import function_name, local
 from codegen.places import place_of
+from codegen.written_forms import constant_of
 from nlc.graph.flow import pieces, reads_of, sources
 from nlc.graph.nodes import Input, Memory, Number, Op, Read, Recurrence, When
 
@@ -130,7 +131,7 @@ class _Walker:
             state = "held" if node.when is When.CHUNK else "now"
             self.scope.runtime.add(state)
             register = f's["{place_of(self.graph, memory)}"]'
-            text = f"read({form_text(memory)}, {state}({register}), {pair(self.scope, node.query)})"
+            text = f"read({form_of(self.outer, memory)}, {state}({register}), {pair(self.scope, node.query)})"
             self.assign(id, text)
             return
         for i in node.inputs:
@@ -157,12 +158,13 @@ class _Walker:
                 self.say(f's["{place}"] = cache')
         elif self.outer.recurrences[memory.id].lowering == "weights":
             parts = start_parts(self.graph, memory, self.scope.like)
-            self.say(f"{out} = {class_constant(memory.id)}({parts}, {pair(self.scope, read.query)})")
+            self.say(f"{out} = {constant_of(self.outer, memory)}({parts}, {pair(self.scope, read.query)})")
         else:
             parts, name = start_parts(self.graph, memory, self.scope.like), taps_name(self.outer, memory, read)
             before = ", before=True" if holds(memory) and read.when is When.BEFORE else ""
             query = pair(self.scope, read.query)
-            self.say(f'{out}, taps = {class_constant(memory.id)}.read(s.get("{place}"), {parts}, {query}{before})')
+            constant = constant_of(self.outer, memory)
+            self.say(f'{out}, taps = {constant}.read(s.get("{place}"), {parts}, {query}{before})')
             self.say(f"{name}.append(taps)")
         self.scope.names[read.id] = out
         self.outer.owner[out] = read.id

@@ -212,6 +212,11 @@ Two fields of this level or memory contradict each other, or one says nothing be
     meta: none
     start: learned     # nothing would train the start
 
+NLC0412 not a form of one's own
+A form under forms: has a state of matrices and vectors, each of which reaches y. A matrix is applied once, as W @ a;
+a vector may be used freely. Its equations start from x and the state, and use operators that look at one token.
+    ttt: {state: {W: [out, in]}, do: 'y = x * W'}    # y = W @ x
+
 NLC0415 a checkpoint that cannot be read
 start: from(checkpoint:path) names a run, one of its checkpoints or a .safetensors file, relative to the file that
 says so (on the command line, to the folder one is in). It is not there, or not whole.

@@ -2,6 +2,7 @@
 
     parse_block(text, at)       several assignments, one per line         -> tuple[Assign, ...]
     parse_expression(text, at)  one expression                            -> Expr
+    parse_axis(text, at)        one expression of sizes, in which `in` and `out` are names       -> Expr
     parse_call(text, at)        a form, rule, objective or start: `mlp(hidden=4x, act=silu)`, `matrix`  -> Call
     to_text(tree)               writes a tree back; parsing that gives an equal tree
     names(tree)                 the names it reads, in order, without repeats
@@ -50,7 +51,7 @@ from nlc.trees import (
 
 __all__ = [
     "Assign", "Binary", "Boolean", "Call", "Compare", "Expr", "ListOf", "Multiple", "Name", "Number", "Slice", "Text",
-    "Unary", "children", "names", "parse_block", "parse_call", "parse_expression", "to_text", "walk",
+    "Unary", "children", "names", "parse_axis", "parse_block", "parse_call", "parse_expression", "to_text", "walk",
 ]  # fmt: skip
 
 
@@ -71,7 +72,12 @@ def parse_block(text: str, at: Position | Place) -> tuple[Assign, ...]:
 
 def parse_expression(text: str, at: Position | Place) -> Expr:
     """One expression.  Raises SpecError with NLC03xx codes."""
-    return _single(text, at, calls=False)
+    return _single(text, at)
+
+
+def parse_axis(text: str, at: Position | Place) -> Expr:
+    """One axis of a form's state: `in`, `4 * in`, `out`, or any expression of sizes.  Raises SpecError."""
+    return _single(text, at, words=("in",))
 
 
 def parse_call(text: str, at: Position | Place) -> Call:
@@ -103,12 +109,12 @@ def _place(text: str, at: Position | Place) -> Place:
     return place_from(at, text) if isinstance(at, Position) else at
 
 
-def _single(text: str, at: Position | Place, calls: bool) -> Expr:
-    """One expression; `4x` is allowed where `calls`."""
+def _single(text: str, at: Position | Place, calls: bool = False, words: tuple[str, ...] = ()) -> Expr:
+    """One expression; `4x` is allowed where `calls`, and Python's own `words` are names."""
     report = Reporter()
     place = _place(text, at)
     found = [t for t in tokens(text, place, report) if t.kind != "newline"]
-    expr = None if report.found else Parser(found, text, place, report, calls).whole()
+    expr = None if report.found else Parser(found, text, place, report, calls, words).whole()
     report.check()
     assert expr is not None
     return expr

@@ -256,7 +256,8 @@ def form_text(memory: Memory) -> str:
         case "attention":
             return f"attention {heads}{memory.inner}{_extras(form)}"
         case _:
-            return form.kind
+            shapes = [f"{name} [{', '.join(map(str, shape[len(memory.heads) :]))}]" for name, shape in memory.parts]
+            return f"{form.called} {heads}{memory.inner} -> {memory.outer}, {', '.join(shapes)}"
 
 
 def _extras(form: Form) -> str:

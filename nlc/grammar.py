@@ -29,8 +29,18 @@ class _Fault(Exception):
 class Parser:
     """Recursive descent over the tokens of one statement."""
 
-    def __init__(self, found: list[Token], text: str, place: Place, report: Reporter, calls: bool = False) -> None:
+    def __init__(
+        self,
+        found: list[Token],
+        text: str,
+        place: Place,
+        report: Reporter,
+        calls: bool = False,
+        words: tuple[str, ...] = (),
+    ) -> None:
+        """`calls`: 4x is allowed.  `words`: those of Python's own that are names here."""
         self.tokens, self.text, self.place, self.report, self.calls = found, text, place, report, calls
+        self.words = words
         self.index = 0
         self.depth = 0
 
@@ -266,7 +276,7 @@ class Parser:
 
     def word(self, token: Token) -> None:
         """Refuse the words that Python's grammar keeps for itself."""
-        if keyword.iskeyword(token.text) and token.text not in _WORDS:
+        if keyword.iskeyword(token.text) and token.text not in _WORDS and token.text not in self.words:
             hint = _INSTEAD.get(token.text, "")
             self.fail("NLC0304", self.at(token), f"'{token.text}' is not part of the block language", hint)
 

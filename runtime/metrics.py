@@ -90,5 +90,5 @@ def norms(state: Mapping[str, Any]) -> dict[str, float]:
 
 
 def is_running(part: str) -> bool:
-    """Whether a part of a register is a memory's running state: M, m, W_in, b_out ..."""
-    return part in ("M", "m") or part.startswith(("W_", "b_"))
+    """Whether a part of a register is a memory's running state: M, m, W_in, or what a form of one's own calls it."""
+    return "." not in part and part not in ("k", "v", "past", "kept", "origin")

@@ -34,9 +34,8 @@ def build(spec: Spec) -> Graph:
     """The graph of a spec, before any pass."""
     report = Reporter()
     model = spec.model
-    for name in ("forms", "streams"):
-        if name == "streams" and model.streams:
-            report.error("NLC1001", spec.at("streams", key=True), "streams between blocks are not supported yet")
+    if model.streams:
+        report.error("NLC1001", spec.at("streams", key=True), "streams between blocks are not supported yet")
     sizes = _sizes(spec, report)
     bare = bool(model.inputs)
     statements = _statements(spec, report)

@@ -17,6 +17,7 @@ from nlc.graph.lower import Lowering
 from nlc.graph.nodes import Form, Init, Objective, Param, Rule, RuleLevel, Source
 from nlc.graph.scope import Place
 from nlc.graph.static import Refused, literal, size
+from nlc.graph.written_forms import WrittenForms
 from nlc.operators import CALLABLE, OPERATORS
 from nlc.spec.fields import FORMS, OBJECTIVES, STARTS, bind
 from nlc.spec.rule import load_rule
@@ -29,19 +30,16 @@ INITS = {"normal": (Init.NORMAL, None), "zeros": (Init.CONSTANT, 0.0), "identity
 MakePlace = Callable[[str], Place]  # the name of a parameter -> where its value stands
 
 
-def form(said: Said, sizes: Sizes, own: tuple[str, ...], report: Reporter) -> Form:
-    """`mlp(hidden=4x, norm=layernorm, bias=true)`.  `own` are forms the spec defines itself."""
+def form(said: Said, sizes: Sizes, own: WrittenForms, report: Reporter) -> Form:
+    """`mlp(hidden=4x, norm=layernorm, bias=true)`.  `own` are forms the spec writes itself, which come before others
+    of their name."""
     call = parse_call(str(said.value), said.place)
-    if call.func in own:
-        report.error(
-            "NLC1001",
-            call.at,
-            f"form '{call.func}': forms of one's own are not supported yet",
-            f"forms: {', '.join(FORMS)}",
-        )
-        raise Refused
+    written = own.spec.model.forms
+    if call.func in written:
+        bind(call, (), "form")
+        return own.form(call.func)
     if call.func not in FORMS:
-        report.error("NLC0403", call.at, f"unknown form '{call.func}'", suggest(call.func, [*FORMS, *own], "forms"))
+        report.error("NLC0403", call.at, f"unknown form '{call.func}'", suggest(call.func, [*FORMS, *written], "forms"))
         raise Refused
     given = bind(call, FORMS[call.func], "form")
     found: dict[str, Any] = {"residual": call.func in ("mlp", "swiglu")}

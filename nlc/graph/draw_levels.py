@@ -391,6 +391,8 @@ def _form(memory: Memory) -> list[str]:
                 else "all earlier pairs"
             )
             return [f"attention, {by}" if by else "attention", seen]
+        case "equations":
+            return [f"{form.called} {memory.inner}→{memory.outer}", by]
     widths = "→".join(map(str, (memory.inner, *[form.hidden] * (form.depth - 1), memory.outer)))
     return [f"{form.kind} {widths}", ", ".join(filter(None, [by, "residual" if form.residual else ""]))]
 

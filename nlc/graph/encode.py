@@ -73,7 +73,7 @@ def decode(kind: Any, data: Any, file: str) -> Any:
         return _untyped(data, file)
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
-        return None if data is None else decode(next(a for a in arguments if a is not type(None)), data, file)
+        return None if data is None else decode(_alternative(arguments, data), data, file)
     if origin is tuple:
         if len(arguments) == 2 and arguments[1] is Ellipsis:
             return tuple(decode(arguments[0], d, file) for d in data)
@@ -86,6 +86,14 @@ def decode(kind: Any, data: Any, file: str) -> Any:
     if isinstance(kind, type) and issubclass(kind, Enum):
         return kind(data)
     return float(data) if kind is float else data
+
+
+def _alternative(arguments: tuple[Any, ...], data: Any) -> Any:
+    """The type that is meant: the only one beside None, or the dataclass that has all the fields given."""
+    kinds = [a for a in arguments if a is not type(None)]
+    if len(kinds) == 1:
+        return kinds[0]
+    return next(k for k in kinds if {f.name for f in fields(k)} >= data.keys())
 
 
 @lru_cache

@@ -102,7 +102,8 @@ def flows(node: AnyNode) -> list[tuple[str, str, Flow]]:
         case Read():
             return [(node.memory, node.id, Flow.READS), (node.query, node.id, Flow.QUERY)]
         case Memory():
-            edges = [(i, node.id, Flow.INITIALISES) for i in (*node.weights, *([node.nest] if node.nest else []))]
+            edges = [(w, node.id, Flow.WEIGHT) for w in node.form_weights]
+            edges += [(i, node.id, Flow.INITIALISES) for i in (*node.weights, *([node.nest] if node.nest else []))]
             for key, value in node.pairs:
                 edges += [(key, node.id, Flow.KEY), (value, node.id, Flow.VALUE)]
             fields = ((node.rate, Flow.RATE), (node.retain, Flow.RETAIN), (node.weigh, Flow.RATE))

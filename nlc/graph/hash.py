@@ -24,6 +24,7 @@ from nlc.graph.nodes import AnyNode, Input, Level, Memory, Number, Op, Output, R
 HIDDEN = {
     "id", "at", "said", "block", "name", "version", "field", "path", "inputs", "weights", "memory", "query", "owner",
     "level", "pairs", "rate", "retain", "weigh", "value", "memories", "selects", "rule", "objective", "rate_varies",
+    "form_weights",
     "nest", "of",
 }  # fmt: skip
 
@@ -71,6 +72,8 @@ def _content(graph: Graph, node: AnyNode) -> Any:
             params = [[p.name, encode(p.number, "")] for p in node.objective.params]
             tree = "" if node.objective.tree is None else to_text(node.objective.tree)
             data |= {"rule": _rule(node.rule), "objective": [node.objective.kind, params, tree]}
+            if node.form.kind == "equations":
+                data |= {"form": _equations(node), "parts": [list(shape) for _, shape in node.parts]}
         case Level():
             data |= {"rule": _rule(node.rule), "rate": node.rate, "objective": node.objective}
         case Number():
@@ -80,6 +83,20 @@ def _content(graph: Graph, node: AnyNode) -> Any:
     if isinstance(node, Memory | Level) and node.source is not None:
         data["source"] = [node.source.path, *node.source.renamed]
     return data
+
+
+def _equations(memory: Memory) -> Any:
+    """A form's own equations, whatever its state, values and weights are called."""
+    form = memory.form
+    number = {name: i for i, name in enumerate(["x", *(name for name, _ in form.state), *(n.id for n in form.body)])}
+    body: list[Any] = []
+    for node in form.body:
+        if isinstance(node, Op):
+            weights = [memory.form_weights.index(w) for w in node.weights]
+            body.append([node.op, [number[i] for i in node.inputs], encode(node.options, ""), weights])
+        else:
+            body.append(node.value)
+    return [[axes for _, axes in form.state], body, number[form.result]]
 
 
 def _rule(rule: Rule | None) -> Any:
@@ -98,6 +115,7 @@ def _references(node: AnyNode) -> list[tuple[str, str]]:
             return [("memory", node.memory), ("query", node.query)]
         case Memory():
             found = [("level", node.level)] + [("start", w) for w in node.weights]
+            found += [("form", w) for w in node.form_weights]
             found += [(role, m) for role, m in (("nest", node.nest), ("of", node.of)) if m]
             found += [(role, v) for pair in node.pairs for role, v in zip(("key", "value"), pair, strict=True)]
             found += [

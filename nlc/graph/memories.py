@@ -24,6 +24,7 @@ from nlc.graph.lower import Lowering, weight_id
 from nlc.graph.nodes import Carry, Form, Init, Memory, Meta, Objective, Rule, Tail, Unit, Weight
 from nlc.graph.scope import Place
 from nlc.graph.static import Refused, above_0, size
+from nlc.graph.written_forms import WrittenForms, vectors
 from nlc.source import Place as Where
 from nlc.source import Position
 from nlc.spec import Spec
@@ -57,6 +58,10 @@ class Blocks:
     lowered: dict[str, Lowering] = field(default_factory=dict)
     values: dict[tuple[str, str], FieldValues] = field(default_factory=dict)  # (kind, memory id) -> its fields
     cache: dict[tuple[str, str], Any] = field(default_factory=dict)  # (kind, path of a field) -> what it became
+    forms: WrittenForms = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.forms = WrittenForms(self.spec, self.sizes, self.report)
 
     @property
     def memories(self) -> list[DeclaredMemory]:
@@ -214,13 +219,16 @@ def memory_nodes(blocks: Blocks) -> list[Memory]:
 
 
 def _memory(blocks: Blocks, kind: str, lower: Lowering, memory: DeclaredMemory) -> Memory:
-    report, sizes = blocks.report, blocks.sizes
+    report = blocks.report
     values, said = blocks.values[kind, memory.id], memory.fields
     _supported(memory, report, alone=all(m.attention for m in blocks.memories if m.level == memory.level))
     if "form" not in said:
         report.error("NLC0203", memory.at, f"memory '{memory.id}' has no form", "form: matrix")
         raise Refused
-    form = choices.form(said["form"], sizes, tuple(blocks.spec.model.forms), report)
+    form = choices.form(said["form"], blocks.sizes, blocks.forms, report)
+    form_weights: tuple[str, ...] = ()
+    if form.kind == "equations":
+        form, form_weights = blocks.forms.placed(form, lower, memory.base("form"))
     start, (init, scale) = choices.start(None if memory.attention else said.get("start"), report)
     source = None if memory.attention else choices.source(said.get("start"))
     if start == "learned" and memory.steps:
@@ -245,7 +253,7 @@ def _memory(blocks: Blocks, kind: str, lower: Lowering, memory: DeclaredMemory) 
         grad_at_kept=memory.get("grad_at", "old") == "kept" and bool(values.retain),
         read=lower.memories[memory.name].when, carry=memory.carry, start=start, source=source,
         meta=Meta(memory.get("meta", "full")), tail=Tail(memory.get("tail", "carry")), outer=outer,
-        normalise_hidden=bool(memory.get("normalise_hidden", False)),
+        normalise_hidden=bool(memory.get("normalise_hidden", False)), form_weights=form_weights,
         said=tuple((name, s.at) for name, s in said.items()),
     )  # fmt: skip
     return replace(node, weights=tuple(w.id for w in _weights(node, memory.id, lower, init, scale)))
@@ -268,9 +276,16 @@ def part_names(form: Form) -> tuple[str, ...]:
             layers = ["gate", "in", "out"]
         case "mlp":
             layers = ["in", *map(str, range(2, form.depth)), "out"] if form.depth > 1 else ["out"]
+        case "equations":
+            return tuple(name for name, _ in form.state)
         case _:
             return ("k", "v") if form.persistent else ()
     return tuple(name for layer in layers for name in ((f"W_{layer}", f"b_{layer}") if form.bias else (f"W_{layer}",)))
+
+
+def is_vector(form: Form, part: str) -> bool:
+    """Whether a part of the state is a vector of each head, which multiplies no layer's input."""
+    return part in vectors(form) if form.kind == "equations" else part == "m" or part.startswith("b_")
 
 
 def _weights(node: Memory, path: str, lower: Lowering, init: Init, scale: float | None) -> list[Weight]:
@@ -282,7 +297,7 @@ def _weights(node: Memory, path: str, lower: Lowering, init: Init, scale: float 
     single = node.form.kind in ("matrix", "vector")
     made = []
     for name in names:
-        bias, last = name.startswith("b_"), name == "W_out"
+        bias, last = is_vector(node.form, name) and node.form.kind != "vector", name == "W_out"
         full = base if single else f"{base}.{name}"
         zero = bias or (last and node.form.residual)
         weight = Weight(

@@ -152,7 +152,7 @@ class Weight(Node):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """The map a memory is.  kind: matrix | mlp | swiglu | vector | attention."""
+    """The map a memory is.  kind: matrix | mlp | swiglu | vector | attention | equations."""
 
     kind: str
     hidden: int = 0  # mlp, swiglu
@@ -165,6 +165,15 @@ class Form:
     window: int = 0  # attention: tokens seen, itself included; 0 is all
     segment: int = 0  # attention: aligned segment; 0 is none
     persistent: int = 0  # attention: learned pairs always visible
+    name: str = ""  # equations: what the spec calls it under `forms:`
+    state: tuple[tuple[str, tuple[str, ...]], ...] = ()  # equations: each part, with the text of each axis
+    body: tuple[Op | Number, ...] = ()  # equations: the values of `do`, in order; they start from "x" and the parts
+    result: str = ""  # equations: the value that is y
+
+    @property
+    def called(self) -> str:
+        """The form as a spec calls it."""
+        return self.name or self.kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,6 +258,7 @@ class Memory(Node):
     outer: int = 0  # width out
     weights: tuple[str, ...] = ()  # ids of its Weights: the start, or the weights themselves for carry model
     parts: tuple[tuple[str, Shape], ...] = ()  # of its state, heads included: M; W_in, b_in, W_out, b_out; m
+    form_weights: tuple[str, ...] = ()  # ids of the Weights that its form's own equations use beside the state
     said: tuple[tuple[str, Position], ...] = field(default=(), compare=False)  # where each field is said
 
 

@@ -7,13 +7,14 @@ Equations: reference section 1 (matrix, mlp, vector, swiglu), section 4 (bias an
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from nlc.diagnostics import CompilerBug
-from nlc.graph.nodes import Form, Memory
-from nlc.interpret.operators import gelu, l2norm, layernorm, linear, rmsnorm, silu
+from nlc.graph.nodes import Form, Memory, Number
+from nlc.interpret.operators import DTYPE, FUNCTIONS, gelu, l2norm, layernorm, linear, rmsnorm, silu, weighted
 
 Parts = Mapping[str, Tensor]
 
@@ -29,8 +30,10 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def apply(memory: Memory, parts: Parts, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """The memory's map at `parts`, applied to x; and each matrix's own input (what an erase acts along)."""
+def apply(memory: Memory, parts: Parts, x: Tensor, weights: Parts) -> tuple[Tensor, dict[str, Tensor]]:
+    """The memory's map at `parts`, applied to x; and each matrix's own input (what an erase acts along).
+
+    `weights` are those that a form written as equations uses beside the state, by id."""
     x = with_heads(x, memory.heads)
     match memory.form.kind:
         case "matrix":
@@ -41,6 +44,8 @@ def apply(memory: Memory, parts: Parts, x: Tensor) -> tuple[Tensor, dict[str, Te
             return mlp(memory, parts, x)
         case "swiglu":
             return swiglu(memory, parts, x)
+        case "equations":
+            return equations(memory.form, parts, x, weights)
     raise CompilerBug(f"memory {memory.id!r}: form {memory.form.kind!r} is not a map with a state")
 
 
@@ -65,6 +70,30 @@ def swiglu(memory: Memory, parts: Parts, x: Tensor) -> tuple[Tensor, dict[str, T
     hidden = l2norm(hidden) if memory.normalise_hidden else hidden
     y = linear(hidden, parts["W_out"], parts.get("b_out"))
     return x + y if memory.form.residual else y, {"W_gate": entering, "W_in": entering, "W_out": hidden}
+
+
+def equations(form: Form, parts: Parts, x: Tensor, weights: Parts) -> tuple[Tensor, dict[str, Tensor]]:
+    """The values of the form's own equations, in order; every `W @ a` is a layer with the input a."""
+    values: dict[str, Any] = {"x": x, **parts}
+    inputs = {}
+    for node in form.body:
+        if isinstance(node, Number):
+            values[node.id] = torch.full(node.shape, float(node.value), dtype=DTYPE)
+            continue
+        given, own, options = (
+            [values[id] for id in node.inputs],
+            [weights[id] for id in node.weights],
+            dict(node.options),
+        )
+        if node.op == "matmul" and node.inputs[0] in parts:
+            inputs[node.inputs[0]] = given[1]
+        if node.op == "param":
+            values[node.id] = own[0]
+        else:
+            values[node.id] = (
+                weighted(node.op, given[0], own, options) if own else FUNCTIONS[node.op](*given, **options)
+            )
+    return values[form.result], inputs
 
 
 def normalised(form: Form, x: Tensor) -> Tensor:

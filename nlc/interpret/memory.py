@@ -44,6 +44,7 @@ class Flows:
     pairs: tuple[tuple[Tensor, Tensor], ...] = ()
     objective: Mapping[str, Any] = field(default_factory=dict)  # parameters by name
     rule: Mapping[str, Any] = field(default_factory=dict)
+    form: Parts = field(default_factory=dict)  # the weights of its form's own equations, by id
 
 
 @dataclass(frozen=True)
@@ -94,13 +95,13 @@ def kept(memory: Memory, parts: Parts, start: Parts, retain: Tensor | None) -> P
     return out
 
 
-def surprise(memory: Memory, at: Parts, key: Tensor, value: Tensor, params: Mapping[str, Any]) -> Surprise:
+def surprise(memory: Memory, at: Parts, key: Tensor, value: Tensor, flows: Flows) -> Surprise:
     """The gradient of the objective of one pair at the state `at`; the value is a target, not differentiated here."""
     target = forms.with_heads(value, memory.heads)
 
     def loss(W: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        prediction, inputs = forms.apply(memory, W, key)
-        return loss_of(memory.objective, prediction, key, target, params), inputs
+        prediction, inputs = forms.apply(memory, W, key, flows.form)
+        return loss_of(memory.objective, prediction, key, target, flows.objective), inputs
 
     W = detached(at) if memory.meta is Meta.NONE else dict(at)
     grad, inputs = torch.func.grad(loss, has_aux=True)(W)
@@ -145,7 +146,7 @@ def write_each_token(memory: Memory, register: Register, flows: Flows, error: Su
         retain = flows.retain if i == 0 else None
         at = register.held if memory.chunk > 1 else register.now
         at = kept(memory, at, flows.start, flows.retain if memory.chunk > 1 else retain) if memory.grad_at_kept else at
-        each = surprise(memory, at, key, value, flows.objective)
+        each = surprise(memory, at, key, value, flows)
         register = apply_rule(memory, register, flows, each, flows.rate, retain)
     return register
 
@@ -155,7 +156,7 @@ def write_each_period(
 ) -> tuple[Register, bool]:
     """Period n: gather each token's gradient, weighed by its own rate where that varies; write after n tokens."""
     at = kept(memory, register.held, flows.start, flows.retain) if memory.grad_at_kept else register.held
-    terms = [surprise(memory, at, k, v, flows.objective) for k, v in flows.pairs] if error is None else [error]
+    terms = [surprise(memory, at, k, v, flows) for k, v in flows.pairs] if error is None else [error]
     weight = flows.rate if memory.rate_varies else None
     register = replace(
         register,

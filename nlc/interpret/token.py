@@ -66,6 +66,10 @@ class Program:
             return {name: torch.eye(shape[-2], shape[-1], dtype=DTYPE).expand(shape) for name, shape in memory.parts}
         return {name: torch.zeros(shape, dtype=DTYPE) for name, shape in memory.parts}
 
+    def form_weights(self, layer: int, memory: Memory) -> dict[str, Tensor]:
+        """The weights that the equations of a form use beside the state, by id."""
+        return {id: self.weight(layer, id) for id in memory.form_weights}
+
     def fresh(self, layer: int, memory: Memory, start: Parts | None = None) -> Register:
         """The register at the beginning of a life: from its own start, or from the one given."""
         shape = self.graph[memory.retain].shape if memory.retain else None
@@ -178,7 +182,8 @@ class Layer:
         query = self.value(node.query)
         if attends(memory):
             return self.attend(memory, query)
-        y, inputs = forms.apply(memory, self.state(memory, node.when), query)
+        weights = self.program.form_weights(self.layer, memory)
+        y, inputs = forms.apply(memory, self.state(memory, node.when), query, weights)
         self.layer_inputs.setdefault(memory.id, []).append(inputs)
         return y
 
@@ -230,6 +235,7 @@ class Layer:
             pairs=tuple((self.value(key), self.value(value)) for key, value in memory.pairs),
             objective=params(memory.objective.params),
             rule=params(memory.rule.params),
+            form=self.program.form_weights(self.layer, memory),
         )
 
     def write(self, memory: Memory, error: Surprise | None = None) -> tuple[Register, bool]:

@@ -25,7 +25,9 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from nlc.graph.graph import Graph
+from nlc.graph.memories import is_vector
 from nlc.graph.nodes import Cost, Memory, Op, Read, Recurrence, Shape, Unit, Weight
+from nlc.graph.written_forms import matrices
 from nlc.operators import OPERATORS
 from nlc.passes.gradients import uses, written
 
@@ -100,11 +102,31 @@ def _read(graph: Graph, read: Read) -> Count:
         flops = int(2 * heads * (memory.inner + memory.outer) * _visible(graph, memory))
         return Count(flops=flops, saved=query + prod(read.shape or ()) + heads)
     size = memory_size(memory)
+    if memory.form.kind == "equations":
+        work = _equations(memory)
+        matrices = sum(prod(shape) for name, shape in memory.parts if not is_vector(memory.form, name))
+        return Count(flops=2 * matrices + work.flops, saved=query + work.saved)
     hidden = sum(prod(shape) for name, shape in memory.parts if name.startswith("b_") and name != "b_out")
     if not hidden and memory.form.kind in ("mlp", "swiglu"):
         hidden = prod(memory.heads) * memory.form.hidden * (memory.form.depth - 1)
     saved = query + (3 if memory.form.kind == "swiglu" else 2) * hidden
     return Count(flops=size if memory.form.kind == "vector" else 2 * size, saved=saved)
+
+
+def _equations(memory: Memory) -> Count:
+    """What the equations of a form compute beside the products with its state."""
+    shapes = {
+        "x": (*memory.heads, memory.inner),
+        **dict(memory.parts),
+        **{n.id: n.shape or () for n in memory.form.body},
+    }
+    layers, found = matrices(memory.form), Count()
+    for node in memory.form.body:
+        if isinstance(node, Op) and not (node.op == "matmul" and node.inputs[0] in layers):
+            inputs, options, operator = tuple(shapes[i] for i in node.inputs), dict(node.options), OPERATORS[node.op]
+            out = node.shape or ()
+            found += Count(flops=operator.flops(inputs, options, out), saved=operator.saved(inputs, options, out))
+    return found
 
 
 def memory_size(memory: Memory) -> int:
@@ -130,8 +152,8 @@ def _memory(graph: Graph, memory: Memory) -> Count:
     if not written(memory) or _shared_weights(graph, memory):
         return Count()
     size, token = memory_size(memory), memory.period.unit is Unit.TOKEN
-    matrices = [shape for name, shape in memory.parts if not name.startswith(("b_", "m"))]
-    grams = sum(prod(s[:-2]) * s[-1] ** 2 for s in matrices) if uses(memory.rule, "gram") else 0
+    wide = [shape for name, shape in memory.parts if not is_vector(memory.form, name)]
+    grams = sum(prod(s[:-2]) * s[-1] ** 2 for s in wide) if uses(memory.rule, "gram") else 0
     kept = 1 + (memory.chunk > 1) + sum(len(level.state) for level in memory.rule.levels)
     state = size * kept + (size + grams if token and memory.period.count > 1 else 0)
     return Count(state=state, flops=_write(memory, size, bool(grams)), saved=_boundaries(graph, memory, size))
@@ -152,13 +174,11 @@ def _write(memory: Memory, size: int, erases: bool) -> int:
     pairs = max(1, len(memory.pairs))
     if memory.objective.kind == "loss":
         return 4 * size + size // max(1, memory.period.count)
-    matrices = [prod(shape) for name, shape in memory.parts if name.startswith("W_")]
-    looks = memory.objective.kind != "dot" or len(matrices) > 1
-    below = (
-        sum(2 * size for name, shape in memory.parts if name == "W_out" for size in [prod(shape)])
-        if len(matrices) > 1
-        else 0
-    )
+    wide = [prod(shape) for name, shape in memory.parts if not is_vector(memory.form, name)]
+    looks = memory.objective.kind != "dot" or len(wide) > 1 or memory.form.kind == "equations"
+    below = 2 * sum(prod(shape) for name, shape in memory.parts if name == "W_out") if len(wide) > 1 else 0
+    if memory.form.kind == "equations":
+        below = 2 * sum(wide) + 2 * _equations(memory).flops  # errors go back through all of them
     each = 2 * size * (1 + looks + erases) + below
     return pairs * each + (size if memory.retain else 0)
 

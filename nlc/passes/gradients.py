@@ -70,7 +70,7 @@ def _used(graph: Graph, node: Op | Read | Memory) -> Iterable[str]:
         case Op():
             return (*node.inputs, *node.weights)
         case Read():
-            return (node.query, node.memory)
+            return (node.query, node.memory, *graph[node.memory].form_weights)
         case Memory():
             return (*write_needs(node), *node.weights, *_nest(node))
 
@@ -85,7 +85,7 @@ def _outer(graph: Graph, node: Op | Read | Memory) -> Iterable[str]:
         case Op():
             return (*node.inputs, *node.weights) if OPERATORS[node.op].gradient else ()
         case Read():
-            return (node.query, node.memory)
+            return (node.query, node.memory, *graph[node.memory].form_weights)
         case Memory() if node.form.kind == "attention" or not written(node):
             return (*write_needs(node), *node.weights)
         case Memory() if node.meta is Meta.NONE:
@@ -172,7 +172,9 @@ def _memory(graph: Graph, memory: Memory, found: Reach, report: Reporter) -> Non
 def _weights(graph: Graph, found: Reach, report: Reporter) -> None:
     """Every weight that is to be trained gets a gradient."""
     users = {w: node for node in graph.of(Op) for w in node.weights}
-    for id in sorted({w for n in graph.nodes.values() if isinstance(n, Op | Memory) for w in n.weights} - found.outer):
+    used = {w for n in graph.nodes.values() if isinstance(n, Op | Memory) for w in n.weights}
+    used |= {w for m in graph.of(Memory) for w in m.form_weights}
+    for id in sorted(used - found.outer):
         weight = graph[id]
         if frozen(graph, weight):
             continue

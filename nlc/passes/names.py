@@ -49,7 +49,8 @@ def _alike(graph: Graph, report: Reporter) -> None:
 def _weights(graph: Graph, report: Reporter) -> None:
     """A weight belongs to one memory, or to operators of one kind that share it."""
     users: dict[str, list[Op | Memory]] = defaultdict(list)
-    for node in graph.nodes.values():
+    nodes = [*graph.nodes.values(), *(inside for m in graph.of(Memory) for inside in m.form.body)]
+    for node in nodes:
         if isinstance(node, Op | Memory):
             for id in node.weights:
                 users[id].append(node)

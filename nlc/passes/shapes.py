@@ -11,11 +11,13 @@ end.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from nlc.diagnostics import CompilerBug, Reporter
 from nlc.graph.graph import Graph
 from nlc.graph.nodes import AnyNode, Init, Input, Memory, Number, Op, Output, Read, Shape, Value, Weight
+from nlc.graph.written_forms import matrices
 from nlc.operators import OPERATORS, Made, ShapeError, meet, pieces, show
 from nlc.passes.widths import Widths, finish, widths_of
 
@@ -86,7 +88,41 @@ class _Inference:
                 )
                 continue
             nodes |= finish(self.graph, memory, self.widths[memory.id], self.known, self.report)
+        for memory in [n for n in nodes.values() if isinstance(n, Memory) and n.form.kind == "equations"]:
+            nodes |= self.form(memory, nodes)
         return nodes
+
+    def form(self, memory: Memory, nodes: Mapping[str, AnyNode]) -> dict[str, AnyNode]:
+        """A memory whose form is written as equations, with the shapes of these; and of the weights they use."""
+        form, before = memory.form, len(self.report.found)
+        entering = {"x": (*memory.heads, memory.inner), **dict(memory.parts)}
+        given = [Input(id=n, at=memory.at, block="form", name=n, shape=shape) for n, shape in entering.items()]
+        body = [replace(node, block="form") for node in form.body]
+        weights: list[Weight] = [nodes.get(id, self.graph[id]) for id in memory.form_weights]  # type: ignore[misc]
+        small = replace(self.graph, nodes={n.id: n for n in (*given, *body, *weights)})
+        inside = _Inference(small, "form", self.report)
+        inside.known |= {f"weight {w.id}": w.shape for w in weights if w.shape is not None}
+        found = inside.run()
+        if len(self.report.found) > before:
+            return {}
+        shape, expected = inside.known[form.result], (*memory.heads, memory.outer)
+        if shape != expected:
+            at = found[form.result].at
+            message = f"y of the form '{form.name}' is {show(shape)}, and '{memory.id}' gives {show(expected)}"
+            self.report.error("NLC0601", at, message, "out: says another width; or see keys and values")
+        wide = matrices(form)
+        for node in found.values():
+            if isinstance(node, Op) and node.op == "matmul" and node.inputs[0] in wide:
+                width = inside.known[node.inputs[1]]
+                if len(width) != len(memory.heads) + 1:
+                    message = f"'{node.inputs[0]}' of the form '{form.name}' is applied to {show(width)}"
+                    self.report.error("NLC0601", node.at, message, "one vector per head expected")
+        settled = [found.get(node.id, node) for node in body]
+        done = tuple(node for node in settled if isinstance(node, Op | Number))
+        return {
+            **{id: found[id] for id in memory.form_weights},
+            memory.id: replace(memory, form=replace(form, body=done)),
+        }
 
     # ---- what follows from what is known ----------------------------------------------------------------------
 

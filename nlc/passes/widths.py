@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nlc.diagnostics import Reporter
+from nlc.equations import parse_axis
 from nlc.graph.graph import Graph
 from nlc.graph.memories import part_names
 from nlc.graph.nodes import AnyNode, Carry, Form, Init, Memory, Shape
+from nlc.graph.static import Refused, above_0, size
 from nlc.operators import show
 from nlc.passes.objectives import objective_shape
+from nlc.source import Position
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,10 @@ def finish(
 ) -> dict[str, AnyNode]:
     """The memory and its weights with every shape; checks the shapes of its pairs and fields."""
     form = _form(memory, widths, report)
-    parts = parts_of(form, widths)
+    try:
+        parts = parts_of(form, widths, graph.sizes, dict(memory.said).get("form", memory.at), report)
+    except Refused:
+        return {}
     nodes: dict[str, AnyNode] = {}
     names = part_names(form)
     for id, name in zip(memory.weights, names[: len(memory.weights)], strict=True):
@@ -94,9 +100,13 @@ def _form(memory: Memory, widths: Widths, report: Reporter) -> Form:
     return form
 
 
-def parts_of(form: Form, widths: Widths) -> tuple[tuple[str, Shape], ...]:
+def parts_of(
+    form: Form, widths: Widths, sizes: Mapping[str, int], at: Position, report: Reporter
+) -> tuple[tuple[str, Shape], ...]:
     """Names and shapes of a form's state, heads included."""
     inner, outer, hidden = widths.inner, widths.outer, form.hidden
+    if form.kind == "equations":
+        return _written_parts(form, widths, sizes, at, report)
     ends = {
         "W_in": (hidden, inner),
         "W_gate": (hidden, inner),
@@ -111,6 +121,19 @@ def parts_of(form: Form, widths: Widths) -> tuple[tuple[str, Shape], ...]:
         else:
             shape = ends.get(name, (hidden, hidden))
         found.append((name, (*widths.heads, *shape)))
+    return tuple(found)
+
+
+def _written_parts(
+    form: Form, widths: Widths, sizes: Mapping[str, int], at: Position, report: Reporter
+) -> tuple[tuple[str, Shape], ...]:
+    """The state of a form written as equations; in and out are the memory's widths."""
+    known = {**sizes, "in": widths.inner, "out": widths.outer}
+    found = []
+    for part, axes in form.state:
+        trees = [parse_axis(text, at) for text in axes]
+        shape = tuple(above_0(size(t, known, report), t, report, f"an axis of '{part}'") for t in trees)
+        found.append((part, (*widths.heads, *shape)))
     return tuple(found)
 
 

@@ -4,6 +4,7 @@ from runtime.ops.basic import (
     align,
     apply_matrix,
     causal_conv,
+    exact_layernorm,
     heads,
     l2norm,
     layernorm,
@@ -19,6 +20,7 @@ from runtime.ops.basic import (
     rope,
     trace,
 )
+from runtime.ops.equations import Equations
 from runtime.ops.forms import Matrix, Mlp, Swiglu, Vector, read
 from runtime.ops.history import own_errors, past
 from runtime.ops.memories import Write, memory
@@ -30,6 +32,7 @@ from runtime.ops.softmax import attention
 
 __all__ = [
     "Call",
+    "Equations",
     "Learner",
     "Matrix",
     "Mlp",
@@ -41,6 +44,7 @@ __all__ = [
     "attention",
     "causal_conv",
     "ended",
+    "exact_layernorm",
     "heads",
     "held",
     "l2norm",

@@ -34,6 +34,13 @@ def layernorm(x: Tensor, gain: Tensor | None = None, bias: Tensor | None = None)
     return F.layer_norm(x, x.shape[-1:], gain, bias, EPS)
 
 
+def exact_layernorm(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+    """`layernorm` with derivatives of every order, for the equations of forms: their errors are derivatives already,
+    and the third of F.layer_norm is wrong, since its second holds mean and deviation constant."""
+    centred = x - x.mean(-1, keepdim=True)
+    return centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + EPS) * gain + bias
+
+
 class L2norm(torch.autograd.Function):
     """y = x scale and scale = 1 / max(|x|, eps), from which alone every derivative follows: nothing else is kept."""
 

@@ -31,10 +31,13 @@ Tap = tuple[Tensor, Tensor]  # a layer's input, a layer's output
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One linear layer of a form: the names of its parts.  `bias` is "" where there is none."""
+    """One linear layer of a form: the names of its parts.  `bias` is "" where there is none.
+
+    vector: the weight is a vector (H, O), a layer whose input is 1."""
 
     weight: str
     bias: str = ""
+    vector: bool = False
 
 
 Product = Callable[[Layer, Tensor], Tensor]
@@ -87,9 +90,17 @@ class Form:
         """Error at every layer's output from the error `u` at the form's, where back(l, e) is W_l^T e."""
         raise NotImplementedError
 
+    def given(self, **weights: Tensor) -> Form:
+        """The form with the weights that its equations use; only one written as equations has any."""
+        raise TypeError(f"{type(self).__name__} takes no weights")
+
     @property
     def parts(self) -> tuple[str, ...]:
         return tuple(name for layer in self.layers for name in (layer.weight, layer.bias) if name)
+
+    def vector(self, part: str) -> bool:
+        """Whether a part is a vector of each head: a bias, or m of a vector memory."""
+        return any(part == layer.bias or (part == layer.weight and layer.vector) for layer in self.layers)
 
     def read(self, W: Weights, x: Tensor) -> tuple[Tensor, tuple[Tap, ...]]:
         """M(x) with the weights W, and every layer's (input, output): (B, T, H, I) -> (B, T, H, O)."""
@@ -239,7 +250,7 @@ class Swiglu(Form):
 class Vector(Form):
     """M(x) = m * x, entry by entry.  Parts: m (H, I), or (B, H, I) per sequence.  No layer input, so no gram."""
 
-    layers: tuple[Layer, ...] = field(default=(Layer("m"),), init=False)
+    layers: tuple[Layer, ...] = field(default=(Layer("m", vector=True),), init=False)
 
     def run(self, layer: Product, x: Tensor) -> tuple[Tensor, tuple[Tap, ...]]:
         y = layer(self.layers[0], x)

@@ -11,13 +11,15 @@ from typing import Any
 
 from torch import Tensor
 
+from runtime.ops.forms import Form
+
 Register = Mapping[str, Tensor]
 
 
-def is_headless(register: Register) -> bool:
+def is_headless(register: Register, form: Form) -> bool:
     """A matrix (B, O, I), a bias or vector (B, I)."""
-    part, x = next((p, x) for p, x in register.items() if "." not in p)
-    return x.dim() == (2 if part == "m" or part.startswith("b_") else 3)
+    part = form.parts[0]
+    return register[part].dim() == (2 if form.vector(part) else 3)
 
 
 def widen(register: Register, batch: bool = True) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from runtime.ops import headless, naive
+from runtime.ops.equations import inside_blocks
 from runtime.ops.forms import Form, Layer, Matrix, Tap, Vector
 from runtime.ops.history import past
 from runtime.ops.naive import Write
@@ -72,7 +73,7 @@ def memory(
     Returns the reads, each (B, T, H, O), and the state after the last token.
     Raises ValueError where shapes or settings do not fit together.
     """
-    if headless.is_headless(state):
+    if headless.is_headless(state, write.form):
         more = {
             "phase": phase,
             "beta": beta,
@@ -203,6 +204,7 @@ def by_entries(call: naive.Call, state: Weights, block: int) -> tuple[Reads, dic
 
 def closed(call: naive.Call, state: Weights, block: int) -> tuple[Reads, dict[str, Tensor]]:
     """Every form whose rule is a linear recurrence: gd, dgd, momentum."""
+    call = replace(call, write=replace(call.write, form=inside_blocks(call.write.form)))
     if call.write.meta == "none":
         with torch.no_grad():
             fixed = run(call, state, block, reading=False)
@@ -404,7 +406,8 @@ def layer_rows(
     rows = {}
     for part, (x, _) in zip(form.layers, taps, strict=True):
         x, e, r = x.unsqueeze(2), errors[part.weight].unsqueeze(2), lr.unsqueeze(2)
-        rows[part.weight] = Rows(x, r, j=x if erase else None, g=e, constant=x.detach() if constant else None)
+        erases = erase and not part.vector
+        rows[part.weight] = Rows(x, r, j=x if erases else None, g=e, constant=x.detach() if constant else None)
         if part.bias:
             rows[part.bias] = Rows(torch.ones_like(x[..., :1]), r, g=e)
     return rows

@@ -50,6 +50,10 @@ class Write:
     rule_state: tuple[str, ...] = ()
     name: str = ""
 
+    def given(self, **weights: Tensor) -> Write:
+        """The same with the weights that the form's equations use (runtime.ops.equations)."""
+        return replace(self, form=self.form.given(**weights))
+
 
 @dataclass(frozen=True)
 class Call:
@@ -77,10 +81,10 @@ def unmarked(x: Tensor) -> Tensor:
 
 
 def parts(form: Form) -> list[tuple[str, bool]]:
-    """Names of the form's parts, and whether each is a bias."""
+    """Names of the form's parts, and whether each is a vector."""
     found = []
     for layer in form.layers:
-        found.append((layer.weight, False))
+        found.append((layer.weight, layer.vector))
         if layer.bias:
             found.append((layer.bias, True))
     return found

@@ -51,7 +51,7 @@ def periodic(
     Returns the reads and the register, in which a period still running keeps its sums.
     """
     learner = learner_of(write, state, start, gram, chunk > period)
-    flat = is_headless(state)
+    flat = is_headless(state, write.form)
     if not flat:
         k, v = (share_heads(x, state[write.form.parts[0]].shape[1]) for x in (k, v))
     pairs = list(zip(k.unbind(2), v.unbind(2), strict=True)) if k.dim() == (4 if flat else 5) else [(k, v)]
@@ -135,7 +135,7 @@ def gradient(
     def layer(part: Layer, x: Tensor) -> Tensor:
         if isinstance(form, Vector):
             return mixed(lambda M, x: bias_of(M[part.weight], x) * x, x)
-        z = mixed(lambda M, x: product(M[part.weight], x), x)
+        z = mixed(lambda M, x: product(M[part.weight].unsqueeze(-1) if part.vector else M[part.weight], x), x)
         return z + mixed(lambda M, z: bias_of(M[part.bias], z), z) if part.bias else z
 
     p, taps = form.run(layer, k)

@@ -14,7 +14,7 @@ While a period runs its gradients gather in the memory's register; the write tak
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -50,6 +50,10 @@ class Learner:
     hold: bool = False
     counts: bool = False
     name: str = ""
+
+    def given(self, **weights: Tensor) -> Learner:
+        """The same with the weights that the form's equations use (runtime.ops.equations)."""
+        return replace(self, form=self.form.given(**weights))
 
     def read(
         self, register: Register | None, start: Parts, x: Tensor, before: bool = False
@@ -150,7 +154,7 @@ class Learner:
         count: Tensor | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """One part.  A bias or vector meets the rule as a matrix with one column, and has no gram."""
-        vector = part.startswith("b_") or part == "m"
+        vector = self.form.vector(part)
         axes = 1 if vector else 2
         keep = register["kept"].exp() if "kept" in register else None
 

@@ -27,6 +27,7 @@ from runtime.kernels.shared_product.form import Form, Gates
 from runtime.ops import headless
 from runtime.ops.basis import PRODUCT, Boxes, Spanned, Stacked, anchored, begins, heads_first, stacked
 from runtime.ops.chunk_reads import ReadChunks, along, joint
+from runtime.ops.forms import Matrix
 from runtime.ops.history import Past, past
 from runtime.ops.product import Kind, advance, chunk_of, written
 from runtime.ops.recurrence import Rows, Solved, State, pace
@@ -106,7 +107,7 @@ def shared_product(
     Everything is in the type of the states, float32 under autocast.  Gradients are of first order; a token's own error
     (`own_errors`) can be differentiated again.  Raises RuntimeError where any other second derivative is asked for.
     """
-    if headless.is_headless(next(iter(states.values()))):
+    if headless.is_headless(next(iter(states.values())), Matrix()):
         more = {
             "chunk": chunk,
             "phase": phase,

@@ -333,13 +333,6 @@ def test_both_names_of_a_rate_are_refused() -> None:
     assert "NLC0408" in refusals(model, DELTA.replace("rule: gd", "rule: gd(lr=1), rate: 0.5"), BLOCK)[0]
 
 
-def test_forms_and_streams_of_ones_own_are_not_supported_yet() -> None:
+def test_streams_are_not_supported_yet() -> None:
     streams = refusals(model, DELTA, BLOCK, more="streams: {z: [width]}\n")
     assert any("NLC1001" in s for s in streams)
-    forms = refusals(
-        model,
-        DELTA.replace("form: matrix", "form: own"),
-        BLOCK,
-        more="forms: {own: {state: {W: [head, head]}, do: 'y = W @ x'}}\n",
-    )
-    assert any("NLC1001" in s for s in forms)
