@@ -162,7 +162,7 @@ def memory_call(emitter: Emitter, memory: Memory, reads: Iterable[Read], clock: 
     once = memory.period.count > 1
     speed = "None" if once and not memory.rate_varies else rate(scope, memory)
     arguments = [constant_of(emitter, memory), f's["{place_of(graph, memory)}"]', k, v, speed, keep]
-    if memory.retain_to_start:
+    if memory.retain_to_start or begins(memory):
         arguments.append(f"start={start_parts(graph, memory, scope.like)}")
     queries = [f'({pair(scope, r.query)}, "{r.when.value}")' for r in reads]
     if queries:
@@ -207,9 +207,14 @@ def erases(memory: Memory) -> bool:
     return mentions(memory.rule, "gram")
 
 
+def begins(memory: Memory) -> bool:
+    """Its rule looks at the start."""
+    return mentions(memory.rule, "start")
+
+
 def counts(memory: Memory) -> bool:
-    """Its rule asks how many updates there have been."""
-    return mentions(memory.rule, "count")
+    """Its rule asks how many updates there have been, or has a level that waits for some."""
+    return mentions(memory.rule, "count") or any(level.period > 1 for level in memory.rule.levels)
 
 
 def mentions(rule: Rule, name: str) -> bool:

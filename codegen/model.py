@@ -14,11 +14,11 @@ from codegen.expressions import attribute
 from codegen.fires import count_lines, in_sequence, loss_driven
 from codegen.layout import comment, docstring_text, fit, wrapped
 from codegen.lowerings import compute
-from codegen.memories import counts, form_text, log_retention, moving_params, start_parts, tuple_
+from codegen.memories import begins, counts, form_text, log_retention, moving_params, start_parts, tuple_
 from codegen.names import block_classes, class_constant, class_name, function_name, local
 from codegen.objectives import slope_name, slopes
 from codegen.places import place_of
-from codegen.rules import RuleView, rule_view
+from codegen.rules import RuleView, rule_view, states
 from codegen.segments import learner, quoted, run_lines, write_methods
 from codegen.views import BlockView, ModelView
 from codegen.written_forms import functions
@@ -107,7 +107,7 @@ def _imports(text: str, bare: bool) -> tuple[str, ...]:
 OPS = frozenset(
     "Call Equations Learner Matrix Mlp Swiglu Vector Write apply_matrix attention causal_conv ended "
     "exact_layernorm heads held l2norm layernorm linear log_share memory merge newton_schulz norm now outer "
-    "own_errors past periodic poly previous read readout rmsnorm rope segments shared_product trace".split()
+    "own_errors past periodic poly previous read readout rmsnorm root rope segments shared_product trace".split()
 )
 
 
@@ -171,12 +171,13 @@ def _write(graph: Graph, memory: Memory, names: dict[Rule, str]) -> str:
     if self_query(graph, memory):
         options.append("self_values=True")
     if memory.period.count > 1 or shape is None:
-        states = [quoted(s) for level in memory.rule.levels for s in level.state]
         options.append(f"rule={names[memory.rule]}")
-        if states:
-            options.append(f"rule_state={tuple_(states)}")
+        if kept := states(memory.rule):
+            options.append(f"rule_state={tuple_([quoted(s) for s in kept])}")
     elif shape.state:
         options.append("momentum=True")
+    if begins(memory) and not memory.retain_to_start:
+        options.append("to_start=False")
     options.append(f"name={quoted(place_of(graph, memory))}")
     return f"Write({', '.join(options)})"
 
@@ -317,9 +318,8 @@ def _unwritten(emitter: Emitter) -> list[str]:
 def _begin(graph: Graph, memory: Memory) -> str:
     shape = linear(memory.rule)
     options = ["hold=True"] if memory.chunk > memory.period.count else []
-    states = [s for level in memory.rule.levels for s in level.state]
-    if states:
-        names = states if needs_rule(memory) or shape is None else ["m"]
+    if kept := states(memory.rule):
+        names = kept if needs_rule(memory) or shape is None else ("m",)
         options.append(f"rule={tuple_([quoted(s) for s in names])}")
     if counts(memory):
         options.append("count=True")

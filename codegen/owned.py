@@ -21,6 +21,10 @@ class Owned:
         """The names of the weights a level owns, by its id; "" for those that no level does."""
         return {name for name, weight in self.nodes.items() if weight.owner == level}
 
+    def named(self, ids: set[str]) -> set[str]:
+        """The names of these nodes, in every layer."""
+        return {name for name, weight in self.nodes.items() if weight.id in ids}
+
     def decaying(self) -> set[str]:
         return {name for name, weight in self.nodes.items() if weight.decay}
 

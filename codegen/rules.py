@@ -1,93 +1,345 @@
-"""Update rules as functions: the program of a rule file, its parameters filled in.
+"""An update rule's program -> one readable Python function, the same at every level.
 
-The functions have the signature the runtime's memories call (runtime.ops.memories):
-    rule(grad=, weight=, start=, lr=, retain=, gram=, count=, state=) -> (delta, state)
+    rule(grad=, weight=, kept=, start=, lr=, retain=, gram=, k=, v=, x=, error=, count=, state=, <parameters>=)
+        -> (delta, state)
+
+Called by the memories inside a sequence (runtime.ops) and by the levels that count steps (runtime.level).  Every
+tensor is a stack of matrices (..., rows, cols), a vector one column, a number 1 x 1; so what meets from the left in the
+language broadcasts in torch, and heads, sequences and weights of one shape are but leading axes.  `kept` is the state
+after retention.  Inside a sequence the numbers of a rule stand in its text, and lr, retain and count are tensors;
+outside, they are arguments and plain numbers.
 """
 
 from __future__ import annotations
 
+import keyword
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from codegen.equations import TIGHTEST, number, parenthesised, power
+from codegen.layout import fit, wrapped
 from nlc import equations as eq
-from nlc.graph.nodes import Rule
+from nlc.graph.nodes import Rule, RuleLevel
+from nlc.operator_shapes import Shape
+from nlc.rule_shapes import SEEN, entrywise, shape_of
 
-SEEN = ("grad", "weight", "start", "lr", "retain", "gram", "count", "state")
-METHODS = ("sqrt", "abs", "sign", "exp", "log", "tanh", "sigmoid", "relu")  # x.sqrt() ...
-REDUCTIONS = {"sum": "sum(-1)", "mean": "mean(-1)", "min": "amin(-1)", "max": "amax(-1)", "norm": "norm(dim=-1)"}
-PLAIN = ("softplus", "silu", "gelu")  # F.softplus(x) ...
+ARGUMENTS = ("grad", "weight", "kept", "start", "lr", "retain", "gram", "k", "v", "x", "error", "count", "state")
+ENTRY = ("exp", "log", "sqrt", "tanh", "abs", "sign", "sigmoid", "relu")  # torch.<name>, entry by entry
+FUNCTIONAL = ("silu", "gelu", "softplus")  # torch.nn.functional
+PLAIN = ("exp", "log", "sqrt", "tanh")  # math.<name> of a plain number
+REDUCED = {"sum": "sum", "mean": "mean", "min": "amin", "max": "amax"}
 STRENGTH = {"+": 1, "-": 1, "*": 2, "/": 2, "@": 2, "**": 4}
+NEGATED = 3
 
 
 @dataclass(frozen=True, slots=True)
 class RuleView:
+    """What a template prints of a rule, and what its callers must know."""
+
     name: str  # of the function
-    doc: str
+    doc: tuple[str, ...]
     arguments: str
     lines: tuple[str, ...]
+    state: tuple[str, ...]  # kept for each weight between updates; a slower level's sum of gradients too
+    parameters: tuple[str, ...]  # given by name at each call
+    entrywise: bool  # every entry is treated alike, whatever matrix it stands in
+    starts: bool  # it sees the weight at its start
+    ops: tuple[str, ...]  # names of runtime.ops
 
 
-def rule_view(rule: Rule, name: str) -> RuleView:
-    """A rule with one level of its own, as a function."""
-    (level,) = rule.levels
-    moving = [p.name for p in rule.params if p.value]  # given by name at each write
-    known = {p.name: _literal(p.number) for p in rule.params if not p.value}
-    lines = [f"{s} = state[{s!r}]".replace("'", '"') for s in level.state]
-    for statement in level.do:
-        targets = ", ".join(statement.targets)
-        lines.append(f"{targets} = {expression(statement.value, known)}")
-    kept = ", ".join(f'"{s}": {s}' for s in level.state)
-    if "weight" in {t for s in level.do for t in s.targets}:
-        lines.append("delta = weight - retain * given")
-        lines.insert(0, "given = weight")
-    lines.append(f"return delta, {{{kept}}}")
-    body = "\n".join(lines)
-    arguments = [a for a in (*SEEN, *moving) if re.search(rf"\b{a}\b", body)]
-    given = ", ".join(f"{p.name}={_literal(p.number)}" for p in rule.params if not p.value)
-    doc = f"Rule {rule.name}" + (f" with {given}." if given else ".")
-    return RuleView(name, doc, ", ".join(["*", *arguments, "**_"]), tuple(lines))
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A written expression: how tightly it binds, and its shape; None is a plain number, of no tensor."""
+
+    text: str
+    strength: int = TIGHTEST
+    shape: Shape | None = None
+
+    def within(self, least: int) -> str:
+        return parenthesised(self.text, self.strength, least)
 
 
-def _literal(value: object) -> str:
+def rule_view(rule: Rule, name: str, inside: bool = True) -> RuleView:
+    """The function of a rule.  `inside`: for memories inside a sequence, else for levels that count steps."""
+    return Writer(rule, inside).view(name)
+
+
+def gathered(index: int) -> str:
+    """The state in which the rule's level at this place sums its gradients."""
+    return f"level{index + 1}_grad"
+
+
+def states(rule: Rule) -> tuple[str, ...]:
+    """What the rule keeps between its updates: its levels' states, and the sums of the slower ones."""
+    sums = [gathered(i) for i, level in enumerate(rule.levels) if level.period > 1]
+    return (*(name for level in rule.levels for name in level.state), *sums)
+
+
+class Writer:
+    """Writes one rule; remembers the shape of each name, and what must be imported."""
+
+    def __init__(self, rule: Rule, inside: bool) -> None:
+        self.rule, self.inside = rule, inside
+        self.ops: set[str] = set()
+        plain = {} if inside else {"lr": Text("lr"), "count": Text("count"), "retain": Text("retain")}
+        self.names = {name: Text(name, shape=shape) for name, shape in SEEN.items()} | plain
+        self.names |= {"rows": Text("grad.shape[-2]"), "cols": Text("grad.shape[-1]")}
+        for param in rule.params:
+            if param.value:
+                self.names[param.name] = Text(safe(param.name), shape=())
+            else:
+                self.names[param.name] = literal(param.number) if inside else Text(safe(param.name))
+        self.lists = {p.name for p in rule.params if isinstance(p.number, tuple | list)}
+        state = [name for level in rule.levels for name in level.state]
+        self.names |= {name: Text(safe(name), shape=SEEN["grad"]) for name in state}
+        for index, level in enumerate(rule.levels):
+            if level.period > 1:
+                self.names[gathered(index)] = Text(gathered(index), shape=SEEN["grad"])
+
+    def view(self, name: str) -> RuleView:
+        kept = states(self.rule)
+        body = list(self.program())
+        own = any("weight" in line.targets for level in self.rule.levels for line in level.do)
+        body += ["delta = weight - kept"] * own
+        returned = ", ".join(f'"{s}": {self.names[s].text}' for s in kept)
+        head = together([self.names[s].text for s in kept], [f'state["{s}"]' for s in kept])
+        lines = [*head, *body, f"return delta, {{{returned}}}"]
+        text = "\n".join(lines)
+        moving = [p.name for p in self.rule.params if p.value or not self.inside]
+        moving = [name for name in moving if re.search(rf"\b{safe(name)}\b", text)]
+        arguments = [a for a in ARGUMENTS if a not in kept and re.search(rf"\b{a}\b", text)]
+        arguments += [safe(name) for name in moving]
+        return RuleView(
+            name=name,
+            doc=self.doc(),
+            arguments=", ".join(["*", *arguments, "**_"]),
+            lines=tuple(line for line in lines for line in fitted(line)),
+            state=kept,
+            parameters=tuple(moving),
+            entrywise=entrywise(self.rule.levels),
+            starts=bool(re.search(r"\bstart\b", text)),
+            ops=tuple(sorted(self.ops)),
+        )
+
+    def doc(self) -> tuple[str, ...]:
+        given = [f"{p.name}={literal(p.number).text}" for p in self.rule.params if not p.value] if self.inside else []
+        with_numbers = f" with {', '.join(given)}" if given else ""
+        return tuple(wrapped(f"Rule {self.rule.name}{with_numbers}.", 100))
+
+    # ---- statements -------------------------------------------------------------------------------------------------
+
+    def program(self) -> Iterator[str]:
+        """The rule's levels in order; a slower one sums its gradients and waits for its period."""
+        first = next((i for i, level in enumerate(self.rule.levels) if sets(level, "delta")), len(self.rule.levels))
+        own = any(sets(level, "weight") for level in self.rule.levels)
+        if not own and (first == len(self.rule.levels) or self.rule.levels[first].period > 1):
+            yield "delta = torch.zeros_like(grad)"
+        for index, level in enumerate(self.rule.levels):
+            if level.period == 1:
+                for line in level.do:
+                    yield self.statement(line)
+            else:
+                yield from self.slower(index, level)
+
+    def slower(self, index: int, level: RuleLevel) -> Iterator[str]:
+        """A level that runs once in so many updates.
+
+        Inside a sequence each of the stacked states has a count of its own, so what is new is chosen by row."""
+        total, grad = self.names[gathered(index)], self.names["grad"]
+        yield f"{total.text} = {total.text} + grad"
+        if self.inside:
+            yield f"due = count % {level.period} == 0"
+            yield "if due.any():"
+        else:
+            yield f"if count % {level.period} == 0:"
+        before = dict(self.names)
+        self.names["grad"] = total
+        lasting = [*level.state, *(name for name in ("delta", "weight") if sets(level, name))]
+        renamed = {name: f"{self.names[name].text}_new" for name in lasting} if self.inside else {}
+        for line in level.do:
+            yield "    " + self.statement(line, renamed)
+        for name in lasting if self.inside else ():
+            old = before[name].text
+            yield f"    {old} = torch.where(due, {self.names[name].text}, {old})"
+            self.names[name] = before[name]
+        empty = f"torch.zeros_like({total.text})"
+        yield f"    {total.text} = {f'torch.where(due, 0, {total.text})' if self.inside else empty}"
+        self.names["grad"] = grad
+
+    def statement(self, line: Any, renamed: dict[str, str] | None = None) -> str:
+        """One assignment.  A value of a smaller shape fills the state, delta or weight it is given to."""
+        if len(line.targets) > 1:
+            for name in line.targets:
+                self.names[name] = Text(safe(name))
+            return f"{', '.join(safe(name) for name in line.targets)} = {self.text(line.value).text}"
+        (name,), value = line.targets, self.text(line.value)
+        lasting = name in ("delta", "weight") or name in states(self.rule)
+        target = (renamed or {}).get(name) or safe(name)
+        if lasting and (value.shape is None or len(value.shape) < 2):
+            value = Text(f"{value.within(TIGHTEST)} * torch.ones_like(grad)", 2, SEEN["grad"])
+        self.names[name] = Text(target, shape=value.shape)
+        return f"{target} = {value.text}"
+
+    # ---- expressions ------------------------------------------------------------------------------------------------
+
+    def text(self, tree: eq.Expr) -> Text:
+        match tree:
+            case eq.Name(id=name):
+                return self.names[name]
+            case eq.Number(value=value):
+                return literal(value)
+            case eq.Boolean(value=value):
+                return Text(repr(value))
+            case eq.Unary(value=value):
+                inner = self.text(value)
+                return Text(f"-{inner.within(NEGATED)}", NEGATED, inner.shape)
+            case eq.Binary(op=op, left=left, right=right):
+                return self.binary(tree, op, self.text(left), self.text(right))
+            case eq.Compare(op=op, left=left, right=right):
+                a, b = self.text(left), self.text(right)
+                text = f"({a.within(1)} {op} {b.within(1)})"
+                shape = self.shape(tree)
+                return Text(f"float{text}") if shape is None else Text(f"{text}.to(grad.dtype)", shape=shape)
+            case eq.ListOf(items=items):
+                return listed([self.text(item).text for item in items])
+            case eq.Slice():
+                return self.slice(tree)
+            case eq.Call():
+                return self.call(tree)
+        raise KeyError(f"a rule's program cannot use {eq.to_text(tree)!r} here")
+
+    def shape(self, tree: eq.Expr) -> Shape | None:
+        """None where only plain numbers meet."""
+        tensors = {name: text.shape for name, text in self.names.items() if text.shape is not None}
+        if not any(name in tensors for name in eq.names(tree)) and not calls(tree, "eye", "index"):
+            return None
+        numbers = {name: () for name in self.names if name not in tensors and name not in self.lists}
+        return shape_of(tree, {**numbers, **tensors})
+
+    def binary(self, tree: eq.Expr, op: str, a: Text, b: Text) -> Text:
+        strength, shape = STRENGTH[op], self.shape(tree)
+        if op == "**":  # the right side binds more loosely than the left: 2 ** -x
+            return Text(power(a.within(TIGHTEST), b.within(NEGATED)), strength, shape)
+        return Text(f"{a.within(strength)} {op} {b.within(strength + 1)}", strength, shape)
+
+    def slice(self, tree: eq.Slice) -> Text:
+        value = self.text(tree.value)
+        start, stop = ("" if end is None else self.text(end).text for end in (tree.start, tree.stop))
+        if value.shape is None:  # of a list of numbers
+            return Text(f"{value.within(TIGHTEST)}[{start if tree.single else f'{start}:{stop}'}]")
+        after = "" if len(value.shape) == 2 else ", :"
+        bounds = f"{start}, None" if tree.single else f"{start}:{stop}"
+        return Text(f"{value.within(TIGHTEST)}[..., {bounds}{after}]", shape=self.shape(tree))
+
+    def call(self, tree: eq.Call) -> Text:
+        func, args, shape = tree.func, [self.text(arg) for arg in tree.args], self.shape(tree)
+        options = [f"{name}={self.text(value).text}" for name, value in tree.kwargs]
+        inputs = ", ".join([*(a.text for a in args), *options])
+        if func == "where":
+            return self.where(shape, *args)
+        if shape is None:
+            return self.plain(func, inputs)
+        if func in ("min", "max") and len(args) > 1:
+            return self.extremum(func, args, shape)
+        first = args[0] if args else Text("")
+        inner = first.within(TIGHTEST)
+        axis = -1 if first.shape is None or len(first.shape) == 2 else -2  # the last axis: a vector is one column
+        if func == "sqrt" and self.inside:  # whose slope at 0 is taken as 0
+            self.ops.add("root")
+            return Text(f"root({first.text})", shape=shape)
+        if func in ENTRY + FUNCTIONAL:
+            return Text(f"{'F' if func in FUNCTIONAL else 'torch'}.{func}({first.text})", shape=shape)
+        if func in REDUCED:
+            return Text(f"{inner}.{REDUCED[func]}({axis}, keepdim=True)", shape=shape)
+        like = "dtype=grad.dtype, device=grad.device"
+        match func:
+            case "norm":
+                p = (*(a.text for a in args[1:]), *(option.removeprefix("p=") for option in options), "2")[0]
+                return Text(f"torch.linalg.vector_norm({first.text}, {p}, dim={axis}, keepdim=True)", shape=shape)
+            case "softmax":
+                return Text(f"torch.softmax({first.text}, {axis})", shape=shape)
+            case "transpose":
+                return Text(f"{inner}.mT", shape=shape)
+            case "trace":
+                return Text(f"{inner}.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]", shape=shape)
+            case "outer":
+                return Text(f"{first.within(2)} @ {args[1].within(TIGHTEST)}.mT", 2, shape)
+            case "eye":
+                return Text(f"torch.eye({inputs}, {like})", shape=shape)
+            case "index":
+                return Text(f"torch.arange({inputs}, {like})[:, None]", shape=shape)
+            case "stop":
+                return Text(f"{inner}.detach()", shape=shape)
+            case "concat":
+                return Text(f"torch.cat(({inputs}), {axis})", shape=shape)
+        self.ops.add(func)  # l2norm, poly, newton_schulz
+        if axis == -2:
+            return Text(f"{func}({', '.join([f'{inner}.mT', *(a.text for a in args[1:]), *options])}).mT", shape=shape)
+        return Text(f"{func}({inputs})", shape=shape)
+
+    def plain(self, func: str, inputs: str) -> Text:
+        """An operator on plain numbers."""
+        if func in ("abs", "min", "max"):
+            return Text(f"{func}({inputs})")
+        if func in PLAIN:
+            return Text(f"math.{func}({inputs})")
+        return Text(f"float({'F' if func in FUNCTIONAL else 'torch'}.{func}(torch.tensor(float({inputs}))))")
+
+    def where(self, shape: Shape | None, condition: Text, yes: Text, no: Text) -> Text:
+        if condition.shape is None:
+            return Text(f"({yes.text} if {condition.text} else {no.text})", shape=shape)
+        return Text(f"torch.where({condition.within(1)} != 0, {yes.text}, {no.text})", shape=shape)
+
+    def extremum(self, func: str, args: list[Text], shape: Shape) -> Text:
+        found = args[0]
+        for other in args[1:]:
+            if found.shape is not None and other.shape is not None:
+                found = Text(f"torch.{func}imum({found.text}, {other.text})", shape=shape)
+            else:
+                tensor, plain = (found, other) if other.shape is None else (other, found)
+                bound = "max" if func == "min" else "min"
+                found = Text(f"{tensor.within(TIGHTEST)}.clamp({bound}={plain.text})", shape=shape)
+        return found
+
+
+def calls(tree: eq.Expr, *funcs: str) -> bool:
+    return any(isinstance(part, eq.Call) and part.func in funcs for part in eq.walk(tree))
+
+
+def sets(level: RuleLevel, name: str) -> bool:
+    return any(name in line.targets for line in level.do)
+
+
+def literal(value: Any) -> Text:
+    """A number, truth value, word or list of them as Python."""
     if isinstance(value, bool | str):
-        return repr(value)
+        return Text(f'"{value}"' if isinstance(value, str) else repr(value))
     if isinstance(value, tuple | list):
-        return "(" + ", ".join(_literal(v) for v in value) + ")"
-    return number(float(value)) if isinstance(value, int | float) else repr(value)
+        return listed([literal(v).text for v in value])
+    return Text(number(float(value)), TIGHTEST if value >= 0 else NEGATED)
 
 
-def expression(tree: eq.Expr, known: dict[str, str]) -> str:
-    return _expression(tree, known)[0]
+def listed(items: list[str]) -> Text:
+    return Text(f"({', '.join(items)}{',' * (len(items) == 1)})")
 
 
-def _expression(tree: eq.Expr, known: dict[str, str]) -> tuple[str, int]:
-    match tree:
-        case eq.Number(value=value):
-            return number(float(value)), TIGHTEST
-        case eq.Name(id="rows"):
-            return "grad.shape[-2]", TIGHTEST
-        case eq.Name(id="cols"):
-            return "grad.shape[-1]", TIGHTEST
-        case eq.Name(id=name):
-            return known.get(name, name), TIGHTEST
-        case eq.Unary(value=value):
-            text, precedence = _expression(value, known)
-            return "-" + parenthesised(text, precedence, 3), 3
-        case eq.Binary(op=op, left=left, right=right):
-            strength = STRENGTH[op]
-            a, b = _expression(left, known), _expression(right, known)
-            if op == "**":
-                return power(parenthesised(*a, TIGHTEST), parenthesised(*b, 3)), strength
-            return f"{parenthesised(*a, strength)} {op} {parenthesised(*b, strength + 1)}", strength
-        case eq.Call(func="newton_schulz", args=(matrix, *rest)):
-            more = "".join(f", {expression(r, known)}" for r in rest)
-            return f"newton_schulz({expression(matrix, known)}{more})", TIGHTEST
-        case eq.Call(func=func, args=(value,)) if func in METHODS or func in REDUCTIONS:
-            inner = parenthesised(*_expression(value, known), TIGHTEST)
-            return f"{inner}.{REDUCTIONS.get(func, f'{func}()')}", TIGHTEST
-        case eq.Call(func=func, args=(value,)) if func in PLAIN:
-            return f"F.{func}({expression(value, known)})", TIGHTEST
-        case eq.ListOf(items=items):
-            return "(" + ", ".join(expression(i, known) for i in items) + ")", TIGHTEST
-    raise KeyError(f"a rule's program cannot use {eq.to_text(tree)!r} here")
+def together(targets: list[str], values: list[str]) -> list[str]:
+    """One assignment of several values; one a line where that is too long."""
+    if not targets:
+        return []
+    line = f"{', '.join(targets)} = {', '.join(values)}"
+    return [line] if len(line) <= 100 else [f"{a} = {b}" for a, b in zip(targets, values, strict=True)]
+
+
+def fitted(line: str) -> list[str]:
+    """A line of a function's body, as long as one may be."""
+    depth = (len(line) - len(line.lstrip())) // 4
+    return [text.removeprefix("    ") for text in fit(line.lstrip(), depth + 1)]
+
+
+def safe(name: str) -> str:
+    """A name of the spec as a Python variable of the generated function."""
+    taken = ("kept", "state", "torch", "math", "root", "due", "F", "_", "float", "min", "max", "abs")
+    return f"{name}_" if keyword.iskeyword(name) or name in taken else name

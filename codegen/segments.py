@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from codegen.axes import Axes
 from codegen.fires import count_lines, loss_driven
 from codegen.layout import cited, comment, fit
-from codegen.memories import clock_of, counts, erases, form_text, holds, start_parts
+from codegen.memories import begins, clock_of, counts, erases, form_text, holds, start_parts
 from codegen.names import class_constant, function_name
 from codegen.places import place_of
 from nlc.graph.graph import Graph
@@ -53,7 +53,7 @@ def write_methods(emitter: Emitter, rules: Mapping[Rule, str]) -> list[str]:
         if memory in driven:
             call = f"{class_constant(memory.id)}.write(register, {', '.join([start, *rate])})"
         else:
-            options = [start] * memory.retain_to_start + [f"hold={holds(memory)}", *rate]
+            options = [start] * (memory.retain_to_start or begins(memory)) + [f"hold={holds(memory)}", *rate]
             call = f"ended({class_constant(memory.id)}, register, {', '.join(options)})"
         if "like" in call:
             lines.append("        like = next(iter(register.values()))")

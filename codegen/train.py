@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from codegen.layout import WIDTH, wrapped
-from codegen.names import class_name
+from codegen.names import class_name, function_name
 from codegen.owned import Owned
-from codegen.update import Update, update
+from codegen.rules import RuleView, rule_view, safe
 from codegen.write import render
 from codegen.writing import call, distinct, literal, margin, quoted, strings
 from nlc.diagnostics import CompilerBug, Diagnostic, SpecError
 from nlc.graph.graph import Graph
+from nlc.graph.layers import layers
 from nlc.graph.nodes import Carry, Level, Memory, Period, Rule, Unit
+from nlc.graph.specialise import reads
 from nlc.source import Position
 
 USED = """
@@ -50,8 +52,9 @@ class TrainView:
     schedule: str
     stream: bool
     math: bool
+    functional: bool
     ops: tuple[str, ...]  # names of runtime.ops
-    updates: tuple[Update, ...]
+    rules: tuple[RuleView, ...]
     weights: tuple[str, ...]  # lines that collect the weights and freeze those no level owns
     making: tuple[StepLevel, ...]  # in the order they take their weights
     firing: tuple[StepLevel, ...]  # fastest first
@@ -75,14 +78,17 @@ def view(graph: Graph, *, header: Sequence[str], digest: str) -> TrainView:
     inherits = any(m.source for m in graph.of(Memory)) or any(level.source for level in outer)
     updates = functions(graph, outer)
     written = tuple(updates.values())
+    text = "\n".join(line for rule in written for line in rule.lines)
     owned = Owned(graph)
-    variables = distinct([level.name for level in outer], TAKEN | {u.function for u in written})
+    variables = distinct([level.name for level in outer], TAKEN | {u.name for u in written})
     order = ", ".join(variables[level.name] for level in outer)
     largest_last = sorted(outer, key=lambda level: (len(owned.by(level.id)), level.name))
     made = {
         level.id: StepLevel(
             variable=variables[level.name],
-            making=making(level, owned, updates[key(level)], variables[level.name], rest=level is largest_last[-1]),
+            making=making(
+                graph, level, owned, updates[key(level)], variables[level.name], rest=level is largest_last[-1]
+            ),
             firing=firing(graph, level, updates[key(level)], variables[level.name]),
         )
         for level in outer
@@ -98,16 +104,17 @@ def view(graph: Graph, *, header: Sequence[str], digest: str) -> TrainView:
         inherits=inherits,
         schedule=graph.run.schedule,
         stream=stream,
-        math=any(u.math for u in written),
-        ops=tuple(sorted({name for u in written for name in u.imports})),
-        updates=written,
+        math="math." in text,
+        functional="F." in text,
+        ops=tuple(sorted({name for u in written for name in u.ops})),
+        rules=written,
         weights=weights(outer, owned),
         making=tuple(made[level.id] for level in largest_last),
         firing=tuple(made[level.id] for level in outer),
         variables=order,
         unpacked=order if len(outer) > 1 else f"[{order}]",
         loop=loop(graph, outer, order),
-        loss=loss(graph, arguments),
+        loss=loss(graph, arguments, [variables[level.name] for level in outer if looks(level)]),
     )
 
 
@@ -209,11 +216,13 @@ def begun(inherits: bool) -> str:
     return margin(f"        model = {model}.to(run.device)", "start.safetensors" if inherits else "")
 
 
-def loss(graph: Graph, arguments: str) -> tuple[str, ...]:
-    """The forward pass, under autocast where the spec asks for bfloat16."""
+def loss(graph: Graph, arguments: str, looking: Sequence[str]) -> tuple[str, ...]:
+    """The forward pass, under autocast where the spec asks for bfloat16; `looking`: levels whose rule sees inputs."""
     half = graph.run.precision == "bfloat16"
-    code = margin(f"{'    ' * (3 + half)}loss, state = model.loss({arguments})", ticks(graph))
-    return ("            with run.autocast():  # matrix products in bfloat16", code) if half else (code,)
+    around = ["run.autocast()"] * half + [f"{level}.inputs(y_BT)" for level in looking]
+    code = margin(f"{'    ' * (3 + bool(around))}loss, state = model.loss({arguments})", ticks(graph))
+    said = ["matrix products in bfloat16"] * half + ["the rule sees the layers' inputs"] * bool(looking)
+    return (f"            with {', '.join(around)}:  # {'; '.join(said)}", code) if around else (code,)
 
 
 def rule_of(level: Level) -> Rule:
@@ -233,14 +242,16 @@ def key(level: Level) -> Any:
     return rule_of(level).name, rule_of(level).levels
 
 
-def functions(graph: Graph, outer: Sequence[Level]) -> Mapping[Any, Update]:
+def functions(graph: Graph, outer: Sequence[Level]) -> Mapping[Any, RuleView]:
     """One function for every different program."""
-    found: dict[Any, Update] = {}
+    found: dict[Any, RuleView] = {}
     for level in outer:
         if key(level) not in found:
             rule = rule_of(level)
-            name = distinct([rule.name], TAKEN | {u.function for u in found.values()})[rule.name]
-            found[key(level)] = update(rule, name, said(graph, level, "rule"))
+            taken = TAKEN | {u.name for u in found.values()}
+            wanted = f"{rule.name}_{function_name(level.name.split('.')[-1])}" if rule.name in taken else rule.name
+            name = distinct([wanted], taken)[wanted]
+            found[key(level)] = rule_view(rule, name, inside=False)
     return found
 
 
@@ -251,21 +262,33 @@ def weights(outer: Sequence[Level], owned: Owned) -> tuple[str, ...]:
     return (*lines, *call("weights.freeze", [quoted(name) for name in orphans], 1)) if orphans else lines
 
 
-def making(level: Level, owned: Owned, rule: Update, variable: str, rest: bool) -> tuple[str, ...]:
+def looks(level: Level) -> bool:
+    """Its rule sees the inputs of the layers that it updates."""
+    return "gram" in reads(rule_of(level))
+
+
+def making(graph: Graph, level: Level, owned: Owned, rule: RuleView, variable: str, rest: bool) -> tuple[str, ...]:
     """slow = Level("cms.slow", weights.take("blocks.*.cms.slow.*"), state=("m", "v2"))"""
     names = ("*",) if rest else owned.patterns(owned.by(level.id))
     taken = "\n".join(call("weights.take", [quoted(name) for name in names], 0))
-    state = [f"state={strings(rule.state, 60)}"] if rule.state else []
+    kept = (*rule.state, *["start"] * rule.starts)
+    state = [f"state={strings(kept, 60)}"] if kept else []
+    state += ["entrywise=True"] * rule.entrywise
+    if looks(level):
+        known = owned.patterns(
+            owned.by(level.id) & owned.named({id for id, hidden in layers(graph).items() if not hidden})
+        )
+        state.append(f"layers={strings(known, 60)}")
     lines = call(f"{variable} = Level", [quoted(level.name), taken, *state], 1)
     return (margin(lines[0], "all that is left"), *lines[1:]) if rest else lines
 
 
-def firing(graph: Graph, level: Level, rule: Update, variable: str) -> tuple[str, ...]:
-    """adamw(train, lr=1e-3 * factor, betas=(0.9, 0.95), eps=1e-8, decay=0.1), under an `if` when not at every step."""
-    numbers = [literal(p.number) for p in rule_of(level).params]
-    given = [f"{name}={number}" for name, number in zip(rule.parameters, numbers, strict=True)]
+def firing(graph: Graph, level: Level, rule: RuleView, variable: str) -> tuple[str, ...]:
+    """train.update(adamw, clip=settings.clip, lr=1e-3 * factor, ...), under an `if` when not at every step."""
+    given = [f"{safe(p.name)}={literal(p.number)}" for p in rule_of(level).params if p.name in rule.parameters]
     count = level.period.count
-    lines = call(rule.function, [variable, f"lr={literal(level.rate)} * factor", *given], 3 + (count > 1))
+    arguments = [rule.name, "clip=settings.clip", f"lr={literal(level.rate)} * factor", *given]
+    lines = call(f"{variable}.update", arguments, 3 + (count > 1))
     if len(lines) == 1:
         lines = (margin(lines[0], "", said(graph, level, "rule")),)
     if count == 1:

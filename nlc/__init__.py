@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nlc.diagnostics import SpecError
     from nlc.interpret import interpret
     from nlc.passes import build
-    from nlc.spec import load
+    from nlc.spec.load import load
 
 __version__ = "0.1.0"
 __all__ = ["Program", "SpecError", "__version__", "build", "compile", "interpret", "load"]

@@ -12,6 +12,7 @@ from typing import Any
 
 from nlc.equations import names
 from nlc.graph.graph import Graph
+from nlc.graph.momenta import momenta
 from nlc.graph.nodes import (
     Carry,
     Form,
@@ -28,7 +29,6 @@ from nlc.graph.nodes import (
     When,
     per_step,
 )
-from nlc.spec import load_rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,14 @@ class MemoryFacts:
     carry: str
     reads: str
     meta: str
+
+
+@dataclass(frozen=True, slots=True)
+class MomentumFacts:
+    of: str  # the memory, or the level of weights, whose gradients it remembers
+    rule: str
+    names: tuple[str, ...]
+    every: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +94,7 @@ class Explanation:
     tokens_per_step: int
     levels: tuple[LevelFacts, ...]
     memories: tuple[MemoryFacts, ...]
+    momenta: tuple[MomentumFacts, ...]
     recurrences: tuple[RecurrenceFacts, ...]
     notes: tuple[str, ...]
     cost: CostFacts | None
@@ -103,6 +112,7 @@ def explain(graph: Graph) -> Explanation:
         tokens_per_step=context * graph.run.batch,
         levels=tuple(_level(graph, level) for level in graph.levels),
         memories=tuple(_memory(graph, memory) for memory in graph.of(Memory)),
+        momenta=tuple(MomentumFacts(m.of, m.rule, m.names, str(m.period)) for m in momenta(graph)),
         recurrences=tuple(
             RecurrenceFacts(r.block, r.lowering, _names(graph, r.members), r.chunk, r.block_length, r.reason, r.placed)
             for r in graph.of(Recurrence)
@@ -203,9 +213,8 @@ def _objective(objective: Objective, graph: Graph) -> str:
 
 def rule_text(rule: Rule, graph: Graph, rate: float | None = None) -> str:
     """The rule as a spec would write it, defaults left out: adamw(lr=0.001, betas=(0.9, 0.95))."""
-    defaults = load_rule(rule.name).params
     lr = () if rate is None else (Param(name="lr", number=rate),)
-    said = [p for p in rule.params if p.value is not None or p.number != defaults.get(p.name)]
+    said = [p for p in rule.params if p.name in rule.said]
     return rule.name + _arguments((*lr, *said), graph)
 
 

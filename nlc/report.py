@@ -17,6 +17,8 @@ def report(e: Explanation) -> str:
         sections.append(picture)
     if e.memories:
         sections.append(_memories(e))
+    if e.momenta:
+        sections.append(_momenta(e))
     if e.recurrences:
         sections.append(_recurrences(e))
     if e.notes:
@@ -82,6 +84,12 @@ def _memories(e: Explanation) -> str:
     rows = [["memory", "form", "start", "carry", "read", "meta"]]
     rows += [[m.name, m.form, m.start, m.carry, m.reads, m.meta] for m in e.memories]
     return "Memories, one of each per layer that reads it\n\n" + table(rows)
+
+
+def _momenta(e: Explanation) -> str:
+    rows = [["of", "rule", "memories", "every"]]
+    rows += [[m.of, m.rule, ", ".join(m.names), m.every] for m in e.momenta]
+    return "Memories of gradients, which the rules write\n\n" + table(rows)
 
 
 def _recurrences(e: Explanation) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from nlc.diagnostics import suggest
 from nlc.source import Mapping, Scalar, Sequence, Tree, line_of
-from nlc.spec import Spec
+from nlc.spec import RuleSpec, Spec
 from nlc.spec.architecture import Fields
 from nlc.spec.resolve import to_yaml
 
@@ -40,6 +40,11 @@ def written_text(spec: Spec) -> str:
         return yaml_text(as_written(spec)).rstrip("\n")
     lines = (line_of(spec.source, n) for n in count(1))
     return "\n".join(_until_none(lines)).rstrip("\n")
+
+
+def rule_text(rule: RuleSpec) -> str:
+    """A rule's file as it stands."""
+    return "\n".join(_until_none(line_of(rule.at.file, n) for n in count(1))).rstrip("\n")
 
 
 def yaml_text(data: dict[str, Any]) -> str:
@@ -115,11 +120,14 @@ def _commented(spec: Spec, value: Any, path: str) -> Any:
         for key, inner in value.items():
             below = f"{path}.{key}" if path else key
             made[key] = _commented(spec, inner, below)
-            if not isinstance(inner, dict) and below != "levels" and "\n" not in str(inner):
-                made.yaml_add_eol_comment(_origin(spec, below), key, column=NOTES)
+            plain = not isinstance(inner, dict) and below != "levels" and "\n" not in str(inner)
+            if plain and (origin := _origin(spec, below)):
+                made.yaml_add_eol_comment(origin, key, column=NOTES)
         return made
     if path == "levels":
         return [_commented(spec, level, f"levels.{level['name']}") for level in value]
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return [_commented(spec, item, f"{path}.{i}") for i, item in enumerate(value)]
     if isinstance(value, list):
         flow = CommentedSeq(value)
         flow.fa.set_flow_style()

@@ -3,7 +3,7 @@
     Position                      file, line, column, length; 1-based
     remember(file, text)          keep a text, so that a diagnostic can show its line
     line_of(file, n)              that line
-    Scalar | Mapping | Sequence   the tree that nlc.spec.text reads
+    Scalar | Mapping | Sequence   the tree that nlc.spec.text reads; plain(tree): its values alone
     Place                         (offset, length) inside a scalar's text -> Position in the file
 
 Nothing here reads a file or reports an error: nlc.spec.text does the first, nlc.diagnostics the second.
@@ -15,6 +15,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 Place = Callable[[int, int], "Position"]
 
@@ -112,3 +113,18 @@ def place_from(at: Position, text: str) -> Place:
         return Position(at.file, at.line + row, at.column + offset - starts[row], length)
 
     return place
+
+
+def plain(tree: Tree) -> Any:
+    """A tree as Python values.  Keys without a value are left out (they are reported)."""
+    match tree:
+        case Mapping(entries, _):
+            return {
+                key: plain(entry.value)
+                for key, entry in entries.items()
+                if not (isinstance(entry.value, Scalar) and entry.value.value is None)
+            }
+        case Sequence(items, _):
+            return [plain(item) for item in items]
+        case Scalar(value=value):
+            return value

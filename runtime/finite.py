@@ -67,6 +67,7 @@ class Guard:
                     grad.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
             else:
                 level.put_aside()
+                level.forget_inputs()
 
     def _agree(self, bad: bool) -> tuple[bool, int]:
         """Whether any process found something, and the first that did."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -12,17 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from runtime.errors import Diverged
+from runtime.ops.inputs import summed
 from runtime.processes import Processes
+from runtime.stacks import Rule, Weight, at_least_float32, no_gram, stacks
 
-
-@dataclass(slots=True)
-class Weight:
-    """A parameter, whether weight decay touches it, and the rule's state beside it, which starts at zero."""
-
-    name: str
-    value: nn.Parameter
-    decays: bool
-    state: dict[str, Tensor] = field(default_factory=dict)
+IGNORED = -100  # a target that teaches nothing
+DECAY = "weight_decay"  # a rule's parameter of this name is 0 for the weights that do not decay
 
 
 class Weights:
@@ -54,51 +49,92 @@ class Weights:
 class Level:
     """Weights with one update frequency.  Between two updates their gradients add up in `.grad`."""
 
-    def __init__(self, name: str, weights: Sequence[Weight], state: Sequence[str] = ()) -> None:
-        """`state`: what the rule keeps per weight, float32 at least: zero at first; `start` is the weight itself."""
-        self.name, self.weights = name, list(weights)
+    def __init__(
+        self,
+        name: str,
+        weights: Sequence[Weight],
+        state: Sequence[str] = (),
+        entrywise: bool = False,
+        layers: Sequence[str] | None = None,
+    ) -> None:
+        """`state`: what the rule keeps per weight, float32 at least: zero at first; `start` is the weight itself.
+
+        `entrywise`: the rule treats every entry alike, whatever matrix it stands in.  `layers`: names of the weights
+        whose layer's inputs the rule looks at, through `gram`; that of any other is 0.  None: it does not look."""
+        self.name, self.weights, self.entrywise = name, list(weights), entrywise
         self.count = 0  # updates so far
         self.norm: Tensor | None = None  # of the last update's gradient, before clipping
         self.watched = False  # the next update is to be measured
         self.change: Tensor | None = None  # |W_after - W_before|, over all it owns, of the last one measured
         self.rate: float | None = None  # of the last update: the rule's lr, schedule included
         self.processes = Processes()  # that add up their gradients
+        patterns = layers or ()
+        self.layers = [w for w in self.weights if any(fnmatchcase(w.name, pattern) for pattern in patterns)]
         for weight in self.weights:
+            if layers is not None:
+                weight.gram = no_gram(weight)
             for part in state:
                 first = weight.value.detach().to(at_least_float32(weight.value.dtype), copy=True)
                 weight.state[part] = first if part == "start" else torch.zeros_like(first)
 
-    def gathered(
-        self, clip: float = 0.0, rate: float | None = None
-    ) -> Iterator[tuple[Tensor, Tensor, dict[str, Tensor], bool]]:
-        """Begin an update: (weight, grad, state, decays) of every weight with a gradient; then the gradients are gone.
+    @torch.no_grad()
+    def update(self, rule: Rule, *, lr: float, clip: float = 0.0, **params: Any) -> None:
+        """W <- W + delta for every weight with a gradient, delta by `rule`; then the gradients are gone.
 
-        grad is the sum over the period and the mean over the processes, scaled so that the norm of all the level's
-        gradients is at most `clip` (0 is any).  Without any gradient there is no update.  `rate` is the one the rule is
-        about to use; it is only remembered.  Raises Diverged, before any weight has changed, if that norm is not
-        finite.
+        A rule's gradient is the sum over the period and the mean over the processes, scaled so that the norm of all the
+        level's gradients is at most `clip` (0 is any).  Without any gradient there is no update.  Raises Diverged,
+        before any weight has changed, if that norm is not finite.
         """
-        owned = [weight for weight in self.weights if weight.value.grad is not None]
-        grads = [weight.value.grad for weight in owned]
-        self.processes.mean([grad for grad in grads if grad is not None])
-        if not owned:  # every step of the period was skipped
+        owned = self.gathered(clip)
+        if not owned:
             return
-        self.norm = torch.nn.utils.get_total_norm([grad for grad in grads if grad is not None])
+        self.rate, measured = lr, self.watched
+        before = [weight.value.detach().clone() for weight in owned] if measured else []
+        for stack in stacks(owned, self.entrywise):
+            own = {**params, DECAY: 0.0} if DECAY in params and not stack.decays else params
+            stack.update(rule, lr=lr, count=self.count, retain=1.0, **own)
+        for weight in owned:
+            weight.value.grad = None
+            weight.gram = None if weight.gram is None else torch.zeros_like(weight.gram)
+        if measured:
+            moved = [weight.value.detach() - old for weight, old in zip(owned, before, strict=True)]
+            self.change, self.watched = torch.nn.utils.get_total_norm(moved), False
+
+    def gathered(self, clip: float) -> list[Weight]:
+        """Begin an update: the weights with a gradient, which is clipped and the same in all processes."""
+        owned = [weight for weight in self.weights if weight.value.grad is not None]
+        grads = [weight.value.grad for weight in owned if weight.value.grad is not None]
+        self.processes.mean([*grads, *self.grams()])
+        if not owned:  # every step of the period was skipped
+            return []
+        self.norm = torch.nn.utils.get_total_norm(grads)
         if self.norm.device.type == "cpu" and not math.isfinite(self.norm):
             raise Diverged(f"level {self.name}: the gradient of {first_not_finite(owned)} is not finite")
         if clip:
             torch.nn.utils.clip_grads_with_norm_([weight.value for weight in owned], clip, self.norm)
         self.count += 1
-        self.rate, measured, moved = rate, self.watched, []
-        for weight, grad in zip(owned, grads, strict=True):
-            assert grad is not None
-            before = weight.value.detach().clone() if measured else None
-            yield weight.value, grad.to(at_least_float32(grad.dtype)), weight.state, weight.decays
-            weight.value.grad = None
-            if before is not None:
-                moved.append(weight.value.detach() - before)
-        if measured and moved:
-            self.change, self.watched = torch.nn.utils.get_total_norm(moved), False
+        return owned
+
+    @contextmanager
+    def inputs(self, targets: Tensor) -> Iterator[None]:
+        """While a step's loss is computed: sum x x^T over the inputs of the level's layers, weighed as the loss weighs.
+
+        gram W = 1 / taught sum_t x_t x_t^T, taught the number of targets that are not ignored.
+        """
+        with summed([weight.value for weight in self.layers]) as sums:
+            yield
+        taught = (targets != IGNORED).sum().clamp(min=1)
+        for weight in self.layers:
+            weight.step = sums[id(weight.value)] / taught
+
+    def grams(self) -> list[Tensor]:
+        """What has been added up so far of the layers' inputs."""
+        return [weight.gram for weight in self.layers if weight.gram is not None]
+
+    def forget_inputs(self) -> None:
+        """A step does not count."""
+        for weight in self.layers:
+            weight.step = None
 
     def seen(self) -> dict[str, float]:
         """Metrics of the last update: norm of its gradient, of the change it made where that was measured, its rate."""
@@ -115,8 +151,9 @@ class Level:
         }
 
     def gradients(self) -> list[Tensor]:
-        """What has been added up so far."""
-        return [weight.value.grad for weight in self.weights if weight.value.grad is not None]
+        """What has been added up so far, and what a step's layers were given."""
+        steps = [weight.step for weight in self.layers if weight.step is not None]
+        return [weight.value.grad for weight in self.weights if weight.value.grad is not None] + steps
 
     def put_aside(self) -> list[Tensor | None]:
         """The gradients added up so far, weight by weight; then they are gone from the weights."""
@@ -126,7 +163,10 @@ class Level:
         return grads
 
     def put_back(self, grads: Sequence[Tensor | None]) -> None:
-        """Add gradients that were put aside to those that are there."""
+        """Add gradients that were put aside to those that are there; the step counts."""
+        for weight in self.layers:
+            if weight.step is not None and weight.gram is not None:
+                weight.gram, weight.step = weight.gram.add_(weight.step), None
         for weight, grad in zip(self.weights, grads, strict=True):
             if grad is not None:
                 weight.value.grad = grad if weight.value.grad is None else weight.value.grad.add_(grad)
@@ -136,7 +176,7 @@ class Level:
 
         Those are made the same in all processes first, so that any number of them can go on from here.
         """
-        self.processes.mean(self.gradients())
+        self.processes.mean([*self.gradients(), *self.grams()])
         return self.own_tensors()
 
     def own_tensors(self) -> dict[str, Tensor]:
@@ -146,6 +186,7 @@ class Level:
             found |= {f"{self.name}/{part}/{weight.name}": value for part, value in weight.state.items()}
             if weight.value.grad is not None:
                 found[f"{self.name}/grad/{weight.name}"] = weight.value.grad
+        found |= {f"{self.name}/gram/{w.name}": w.gram for w in self.layers if w.gram is not None}
         return found
 
     def restore(self, count: int, tensors: dict[str, Tensor], last: Mapping[str, Any] | None = None) -> None:
@@ -157,12 +198,10 @@ class Level:
         for weight in self.weights:
             for part, value in weight.state.items():
                 value.copy_(tensors[f"{self.name}/{part}/{weight.name}"])
+            if (gram := tensors.get(f"{self.name}/gram/{weight.name}")) is not None and weight.gram is not None:
+                weight.gram.copy_(gram)
             grad = tensors.get(f"{self.name}/grad/{weight.name}")
             weight.value.grad = None if grad is None else grad.to(weight.value.device, weight.value.dtype, copy=True)
-
-
-def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
 
 
 def first_not_finite(weights: Sequence[Weight]) -> str:

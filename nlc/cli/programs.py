@@ -21,6 +21,7 @@ from nlc.cli.common import (
     say_json,
     settings,
 )
+from nlc.cli.specs import rule_in
 from nlc.target import Target
 
 
@@ -58,8 +59,10 @@ def compile_(
 
 
 def verify(
-    specs: Annotated[list[str] | None, typer.Argument(metavar="SPEC", help="Paths or shipped names.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Every shipped spec.")] = False,
+    specs: Annotated[
+        list[str] | None, typer.Argument(metavar="SPEC", help="Paths or shipped names, of specs or rules.")
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every shipped spec and rule.")] = False,
     chunk: Annotated[
         list[int] | None, typer.Option("--chunk", min=1, help="Chunk lengths to verify at; 16, 1 and 64 otherwise.")
     ] = None,
@@ -78,14 +81,17 @@ def verify(
     if specs and "-" in specs:
         raise Stop(Status.USAGE, "a spec is read several times to verify it: give a path, not standard input")
     calm_threads()
-    from nlc.spec import shipped
-    from nlc.verify import verify
+    from nlc.spec import rules, shipped
+    from nlc.verify import verify, verify_rule
     from nlc.verify.small import CHUNKS
 
     place = device_there(device)
     chosen, reports = settings(set_), []
-    for spec in shipped() if all_ else specs or ():
-        reports.append(verify(spec, chosen, chunks=chunk or CHUNKS, device=place))
+    for spec in (*shipped(), *rules()) if all_ else specs or ():
+        if (rule := rule_in(spec, chosen)) is not None:
+            reports.append(verify_rule(rule, device=place))
+        else:
+            reports.append(verify(spec, chosen, chunks=chunk or CHUNKS, device=place))
         if not json_:
             say("\n".join(reports[-1].lines()))
     passed = all(report.passed for report in reports)

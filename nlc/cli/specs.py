@@ -30,6 +30,7 @@ from nlc.target import Target
 
 if TYPE_CHECKING:
     from nlc.graph.graph import Graph
+    from nlc.spec import RuleSpec
 
 AfterOption = Annotated[
     str | None, typer.Option("--after", metavar="PASS", help="The graph as it is after this pass.", show_default=False)
@@ -55,7 +56,7 @@ def check(
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> int:
-    """Check specs: spelling, shapes, clocks, causality, gradients.
+    """Check specs and rules: spelling, shapes, clocks, causality, gradients.
 
     Example: nlc check hope --set sizes.width=96
     """
@@ -66,6 +67,12 @@ def check(
     for spec in specs:
         result: dict[str, Any] = {"spec": called(spec), "ok": True, "diagnostics": []}
         try:
+            if (rule := rule_in(spec, chosen)) is not None:
+                result |= {"rule": rule.name, "params": dict(rule.params)}
+                results.append(result)
+                if not json_:
+                    say(f"{spec}: ok (a rule of {counted(len(rule.levels), 'level')})")
+                continue
             result |= summary(made := built(spec, chosen)) | inherited(made).as_dict()
             if not json_:
                 say(f"{called(spec)}: ok ({sentence(result)})")
@@ -89,13 +96,18 @@ def show(
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Show a spec: as written, resolved, or where one value came from.
+    """Show a spec or a rule: as written, resolved, or where one value came from.
 
     Example: nlc show hope --why levels.titans.rate
     """
     from nlc import show as text
     from nlc.spec import load
 
+    if (rule := rule_in(spec, settings(set_))) is not None:
+        if why is not None:
+            raise Stop(Status.USAGE, f"{spec} is a rule: every value stands in it; --why is for specs")
+        say_json(rule.written()) if json_ else say(text.rule_text(rule))
+        return
     loaded = load(spec, settings(set_))
     if why is not None:
         origins = text.origins(loaded, why)
@@ -127,13 +139,15 @@ def graph(
 
 
 def explain(
-    what: Annotated[str, typer.Argument(metavar="SPEC|CODE", help="A spec, or a diagnostic code such as NLC0301.")],
+    what: Annotated[
+        str, typer.Argument(metavar="SPEC|CODE", help="A spec, a rule, or a diagnostic code such as NLC0301.")
+    ],
     after: AfterOption = None,
     target: TargetOption = Target.CPU,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Explain a spec (levels, recurrences, cost) or a code.
+    """Explain a spec (levels, recurrences, cost), a rule or a code.
 
     Example: nlc explain hope
     """
@@ -147,6 +161,12 @@ def explain(
     from nlc.inherit import inherited
     from nlc.report import report
 
+    if (rule := rule_in(what, settings(set_))) is not None:
+        from nlc.explain_rule import explain_rule, report_rule
+
+        known = explain_rule(rule)
+        say_json(asdict(known)) if json_ else say(report_rule(known))
+        return
     made = built(what, settings(set_), target=target)
     found, begins = facts(made), inherited(made)
     if json_:
@@ -176,6 +196,22 @@ def schema(
     from nlc.spec import schema as json_schema
 
     say_or_write(json.dumps(json_schema(), indent=2), out)
+
+
+def rule_in(argument: str, chosen: dict[str, str | object]) -> RuleSpec | None:
+    """The rule that an argument is: a rule file, or a shipped rule's name; None where it is a spec."""
+    from nlc.spec.rulebook import find_rule
+
+    rule = find_rule(argument)
+    if rule is not None and chosen:
+        raise Stop(
+            Status.USAGE, f"{argument} is a rule, which takes no --set: a level that names it gives its parameters"
+        )
+    return rule
+
+
+def counted(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
 
 
 # ---- steps the commands share -------------------------------------------------------------------------------------

@@ -6,7 +6,9 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from nlc.constants import Sizes
@@ -16,11 +18,13 @@ from nlc.graph.declare import Said
 from nlc.graph.lower import Lowering
 from nlc.graph.nodes import Form, Init, Objective, Param, Rule, RuleLevel, Source
 from nlc.graph.scope import Place
+from nlc.graph.specialise import specialise
 from nlc.graph.static import Refused, literal, size
 from nlc.graph.written_forms import WrittenForms
 from nlc.operators import CALLABLE, OPERATORS
 from nlc.spec.fields import FORMS, OBJECTIVES, STARTS, bind
-from nlc.spec.rule import load_rule
+from nlc.spec.rule import RuleSpec
+from nlc.spec.rulebook import RuleBook
 from nlc.spec.sources import source_of
 
 ACTS = ("gelu", "silu", "relu", "tanh", "sigmoid", "softplus")
@@ -178,38 +182,46 @@ def _param(name: str, expr: Expr, lower: Lowering, place: MakePlace) -> Param:
 
 
 def rule(
-    said: Said | None, lower: Lowering | None, sizes: Sizes, place: MakePlace, report: Reporter
+    said: Said | None, lower: Lowering | None, sizes: Sizes, place: MakePlace, report: Reporter, book: RuleBook
 ) -> tuple[Rule, Expr | None, float]:
-    """The rule, the expression given for its lr (if any), and its own default lr.
+    """The rule, the expression given for its lr (if any), and its own default lr.  `book`: the spec's rules.
 
     Without `lower` the rule updates ordinary weights once in some steps: its parameters are numbers."""
     call = parse_call(str(said.value), said.place) if said else None
-    spec = load_rule(call.func if call else "gd", call.at if call else None)
+    spec = book.load(call.func if call else "gd", call.at if call else None)
     given = bind(call, tuple(spec.params), "rule") if call else {}
     lr = given.pop("lr", None)
-    params: dict[str, Param] = {
-        name: Param(name=name, number=value) for name, value in spec.params.items() if name != "lr"
-    }
+    params: dict[str, Param] = {}
     for name, expr in given.items():
         if lower is not None:
             params[name] = _param(name, expr, lower, place)
         else:
             params[name] = Param(name=name, number=_number(call.func if call else "", name, expr, sizes, report))
         _same_kind(params[name], spec.params[name], expr, report)
-    levels = []
-    for program in spec.levels:
-        every = program.every
-        if isinstance(every, str):
-            period = params[every].number
-            if not isinstance(period, int) or period < 1:
-                assert said is not None
-                report.error("NLC0405", said.at, f"'{every}' of '{spec.name}' counts updates", "a whole number above 0")
-                raise Refused
-            every = period
-        levels.append(RuleLevel(period=every, state=tuple(program.state), do=tuple(program.do)))
+    try:
+        used = rule_of(spec, params)
+    except ValueError as error:
+        assert call is not None
+        report.error("NLC0405", call.at, str(error), "a whole number above 0")
+        raise Refused from None
     default = spec.params.get("lr", 1.0)
     assert isinstance(default, (int, float))
-    return Rule(name=spec.name, params=tuple(params.values()), levels=tuple(levels)), lr, float(default)
+    return replace(used, said=tuple(given)), lr, float(default)
+
+
+def rule_of(spec: RuleSpec, given: Mapping[str, Param] = MappingProxyType({})) -> Rule:
+    """A rule with these parameters in place of its own.  Raises ValueError for a period that is no whole number."""
+    own = {name: Param(name=name, number=value) for name, value in spec.params.items() if name != "lr"}
+    params = {**own, **given}
+    numbers = {name: param.number for name, param in params.items()}
+    levels = []
+    for program in spec.levels:
+        period = numbers[program.every] if isinstance(program.every, str) else program.every
+        if not isinstance(period, int) or period < 1:
+            raise ValueError(f"'{program.every}' of '{spec.name}' counts updates")
+        do = specialise(program.do, numbers)
+        levels.append(RuleLevel(period=period, state=program.state, do=do))
+    return Rule(name=spec.name, params=tuple(params.values()), levels=tuple(levels))
 
 
 def _number(func: str, name: str, expr: Expr, sizes: Sizes, report: Reporter) -> Any:

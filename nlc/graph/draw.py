@@ -9,6 +9,7 @@ from math import prod
 
 from nlc.graph.draw_levels import said_period, scene_of
 from nlc.graph.graph import Graph
+from nlc.graph.momenta import Momenta, momenta, said
 from nlc.graph.nodes import Level, Memory
 from nlc.graph.outline import LOSS, OUT, TOKENS, Outline, outline
 
@@ -30,6 +31,12 @@ def to_mermaid(graph: Graph) -> str:
         if _owns(graph, level.id):
             lines.append(f'    {_key(level.id)}_weights["{len(level.weights)} kinds of weight"]')
         lines.append("  end")
+    for rule in momenta(graph):
+        lines.append(f'  subgraph {_key(rule.id)}["{said(rule)}"]')
+        lines += [f'    {_key(f"{rule.id} {name}")}["{name}<br/>of gradients"]' for name in rule.names]
+        lines.append("  end")
+        owner, first, last = (_key(x) for x in (_end(graph, rule.owner), *_ends(rule)))
+        lines += [f"  {owner} -- gradient --> {first}", f"  {last} -- write --> {owner}"]
     for source, target, roles in _merged(graph, seen):
         label = ", ".join(roles)
         arrow = "-. {} .->" if set(label.split(", ")) <= {*DASHED, *DOTTED} else "-- {} -->"
@@ -57,11 +64,23 @@ def to_dot(graph: Graph) -> str:
                 f"    {_quoted(level.id + ' weights')} [label={_quoted(f'{len(level.weights)} kinds of weight')}];"
             )
         lines.append("  }")
+    for rule in momenta(graph):
+        lines.append(f"  subgraph {_quoted('cluster ' + rule.id)} {{")
+        lines.append(f"    label={_quoted(said(rule))};")
+        lines += [f"    {_quoted(f'{rule.id} {name}')} [label={_quoted(name)}];" for name in rule.names]
+        lines.append("  }")
+        owner, first, last = (_quoted(x) for x in (_end(graph, rule.owner), *_ends(rule)))
+        lines.append(f"  {owner} -> {first} [label={_quoted('gradient')}, style=solid];")
+        lines.append(f"  {last} -> {owner} [label={_quoted('write')}, style=solid];")
     for source, target, roles in _merged(graph, seen):
         style = "dashed" if set(roles) <= set(DASHED) else "dotted" if set(roles) <= set(DOTTED) else "solid"
         lines.append(f"  {_quoted(source)} -> {_quoted(target)} [label={_quoted(', '.join(roles))}, style={style}];")
     lines.append("}")
     return "\n".join(lines) + "\n"
+
+
+def _ends(rule: Momenta) -> tuple[str, str]:
+    return f"{rule.id} {rule.names[0]}", f"{rule.id} {rule.names[-1]}"
 
 
 def _merged(graph: Graph, seen: Outline) -> list[tuple[str, str, list[str]]]:

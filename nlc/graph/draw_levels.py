@@ -15,6 +15,7 @@ from math import prod
 
 from nlc.graph.draw_scene import Scene, shortened, width_of
 from nlc.graph.graph import Graph
+from nlc.graph.momenta import momenta
 from nlc.graph.nodes import Carry, Input, Level, Memory, Period, Unit
 from nlc.graph.outline import OUT, TOKENS, Link, Outline, outline
 
@@ -96,7 +97,8 @@ class Layout:
         top = RAIL + 42
         for band in self.bands:
             band.top = top
-            band.height = 36 + BOX_HEIGHT + (72 if band.bar else 22)
+            said = 64 + 17 * len(self.clock(band))
+            band.height = max(said, 36 + BOX_HEIGHT + (72 if band.bar else 22))
             top += band.height + 12
 
     def feeds(self, members: list[Memory]) -> list[Link]:
@@ -196,6 +198,11 @@ class Layout:
                 else {}
             )
             lines.append(f"{', '.join(rules)} on {level.objective or 'loss'}")
+        owners = {level.id, *(m.id for m in memories)}
+        kept = {(found.rule, found.names, found.period): None for found in momenta(self.graph) if found.owner in owners}
+        for rule, names, period in kept:
+            own = "" if period == level.period else f", {said_period(period, False)}"
+            lines.append(f"{rule} remembers {', '.join(names)}{own}")
         return lines
 
     def memory(self, band: Band, memory: Memory) -> None:

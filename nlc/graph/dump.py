@@ -7,18 +7,20 @@
     read k/key = titans.key(u) when=chunk shape=[4,64] @46:14+3
 
 A field at its default is left out; `@` is the place in the spec.  A statement goes on in indented lines.  The text
-leaves out where the fields of memories and levels stand (`said`), which is not part of what a graph is.
+leaves out where the fields of memories and levels stand (`said`), which is not part of what a graph is; what rules
+remember is written for the reader alone.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from typing import Any, NamedTuple
 
 from nlc.diagnostics import CompilerBug
 from nlc.graph.encode import decode, encode
 from nlc.graph.graph import Graph
+from nlc.graph.momenta import momenta
 from nlc.graph.nodes import (
     AnyNode,
     Cost,
@@ -54,6 +56,7 @@ def to_json(graph: Graph, indent: int | None = 1) -> str:
         "run": encode(graph.run, graph.file), "stack": list(graph.stack), "tied": graph.tied, "bare": graph.bare,
         "cost": encode(graph.cost, graph.file),
         "nodes": [{"kind": NAMES[type(n)], **encode(n, graph.file)} for n in graph.nodes.values()],
+        "momenta": [{**asdict(m), "period": str(m.period)} for m in momenta(graph)],
     }  # fmt: skip
     return json.dumps(data, indent=indent, ensure_ascii=False)
 
@@ -89,6 +92,9 @@ def to_text(graph: Graph) -> str:
     for name, levels in programs.items():
         lines.append(_wrapped(f"rule {word(name)}", {"levels": encode(levels, graph.file)}))
     lines += [_statement(graph, node, programs) for node in graph.nodes.values()]
+    for rule in momenta(graph):
+        said = {"of": rule.owner, "rule": rule.rule, "every": str(rule.period), "names": list(rule.names)}
+        lines.append(_wrapped(f"momentum {word(rule.id)}", said))
     if graph.cost is not None:
         totals = encode(graph.cost, graph.file)
         entries = totals.pop("by_node", [])
@@ -178,6 +184,8 @@ def from_text(text: str) -> Graph:
     for kind, id, reader in statements[1:]:
         if kind == "rule":
             programs[id] = reader.fields()["levels"]
+        elif kind == "momentum":  # which follows from the rules
+            continue
         elif kind == "cost":
             cost = {**reader.fields(), "by_node": []}
         elif kind == "spent":

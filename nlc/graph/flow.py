@@ -67,7 +67,8 @@ def pieces(graph: Graph, members: tuple[str, ...], inside: tuple[str, ...]) -> t
     running = [read for read in reads if read.when is not When.CHUNK]
     written = upstream(graph, (s for m in members for s in sources(graph, graph[m])), inside)
     feeds = any(
-        one.id in written or any(one.id in upstream(graph, [r.query], inside) for r in running if r.memory == one.memory)
+        one.id in written
+        or any(one.id in upstream(graph, [r.query], inside) for r in running if r.memory == one.memory)
         for one in running
     )
     previous = any(isinstance(n, Op) and n.op in ("prev", "conv") for n in (graph[i] for i in inside))

@@ -16,13 +16,14 @@ from typing import Any
 
 from nlc.constants import constant
 from nlc.diagnostics import Reporter
-from nlc.equations import Call, Expr, Number, names, parse_call, parse_expression, walk
+from nlc.equations import Call, Expr, Number, parse_call, parse_expression, walk
 from nlc.graph import choices
 from nlc.graph.choices import guarded
 from nlc.graph.declare import DeclaredLevel, DeclaredMemory, Said
 from nlc.graph.lower import Lowering, weight_id
 from nlc.graph.nodes import Carry, Form, Init, Memory, Meta, Objective, Rule, Tail, Unit, Weight
 from nlc.graph.scope import Place
+from nlc.graph.specialise import reads
 from nlc.graph.static import Refused, above_0, size
 from nlc.graph.written_forms import WrittenForms, vectors
 from nlc.source import Place as Where
@@ -114,6 +115,7 @@ class Blocks:
         rule = guarded(self.report, lambda: self.rule(kind, memory))
         if rule is not None:
             values.rule, values.rate = rule
+            _of_one_pair(memory, values, self.report)
         if "retain" in memory.fields and str(memory.fields["retain"].value) not in ("1", "1.0"):  # which keep all
             values.retain = self.value(kind, memory, "retain") or ""
 
@@ -185,7 +187,12 @@ class Blocks:
 
         def make() -> tuple[Rule, str]:
             rule, lr, default = choices.rule(
-                said, self.lowered[kind], self.sizes, lambda p: self.place(kind, f"{base}.{p}"), self.report
+                said,
+                self.lowered[kind],
+                self.sizes,
+                lambda p: self.place(kind, f"{base}.{p}"),
+                self.report,
+                self.spec.rules,
             )
             if lr is not None:
                 rate = self.lower(kind, lr, f"{base}.lr")
@@ -379,7 +386,7 @@ def outer_level(blocks: Blocks, level: DeclaredLevel) -> tuple[Rule | None, floa
     def no_value(parameter: str) -> Place:
         raise AssertionError(f"a rule without a block took the value {parameter}")
 
-    made = guarded(report, lambda: choices.rule(said, None, blocks.sizes, no_value, report))
+    made = guarded(report, lambda: choices.rule(said, None, blocks.sizes, no_value, report, blocks.spec.rules))
     if made is None:
         return None, None, objective
     rule, lr, default = made
@@ -398,12 +405,27 @@ def outer_level(blocks: Blocks, level: DeclaredLevel) -> tuple[Rule | None, floa
 
 
 def _gradient_alone(rule: Rule, at: Position, report: Reporter) -> None:
-    """A level that counts steps hands its rule a gradient, and no inputs of a layer."""
-    reads = {name for level in rule.levels for statement in level.do for name in names(statement.value)}
-    for name in sorted(reads & {"gram", "k", "v"}):
-        message = f"rule '{rule.name}' reads '{name}', which a level that counts steps does not have yet"
-        hint = "use it at a level that counts tokens, or a rule of the gradient alone: gd, momentum, adamw"
+    """A level that counts steps hands its rule sums over the tokens of its steps."""
+    for name in sorted(reads(rule) & {"k", "v", "x", "error"}):
+        message = f"rule '{rule.name}' reads '{name}', of one pair, and a step's gradient is a sum of many"
+        hint = "use it at a level that counts tokens, every: 1 token"
         report.error("NLC1001", at, message, hint)
+
+
+def _of_one_pair(memory: DeclaredMemory, values: FieldValues, report: Reporter) -> None:
+    """A rule that looks at a pair, or at a layer's input and error, is given one pair at a time."""
+    rule, asked = values.rule, sorted(reads(values.rule) & {"k", "v", "x", "error"})
+    matrix = str(memory.get("form", "")).strip() == "matrix"
+    if asked and (memory.period.count > 1 or values.objective.kind == "loss"):
+        message = (
+            f"memory '{memory.id}': rule '{rule.name}' reads '{asked[0]}', of one pair, and is given a sum of many"
+        )
+        report.error("NLC1001", memory.where("rule"), message, "every: 1 token, with an objective of its own")
+    elif {"k", "v"} & set(asked) and not matrix:
+        message = (
+            f"memory '{memory.id}': rule '{rule.name}' reads '{asked[0]}', and only a matrix is as wide as its pair"
+        )
+        report.error("NLC0410", memory.where("rule"), message, "x and error are those of each layer")
 
 
 def _objective_word(level: DeclaredLevel, fields: dict[str, Said]) -> str:

@@ -213,6 +213,7 @@ class Rule:
     name: str
     params: tuple[Param, ...] = ()  # every parameter but lr, defaults filled in
     levels: tuple[RuleLevel, ...] = ()
+    said: tuple[str, ...] = field(default=(), compare=False)  # the parameters that the spec gives
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

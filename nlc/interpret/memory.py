@@ -53,6 +53,8 @@ class Surprise:
 
     grad: Parts
     gram: Parts
+    pair: tuple[Tensor, ...] = ()  # key and value, where it is of one pair
+    inputs: Parts = field(default_factory=dict)  # and the inputs of its layers
 
 
 def fresh(memory: Memory, start: Parts, retain_shape: tuple[int, ...] | None) -> Register:
@@ -62,7 +64,7 @@ def fresh(memory: Memory, start: Parts, retain_shape: tuple[int, ...] | None) ->
     return Register(
         now=dict(start),
         held=dict(start),
-        carried=Carried.zero(memory.rule, start, no_gram(memory)),
+        carried=Carried.zero(memory.rule, start),
         sum=zeros,
         gram=no_gram(memory) if periodic else {},
         kept=torch.ones(retain_shape, dtype=DTYPE) if periodic and retain_shape is not None else None,
@@ -105,7 +107,8 @@ def surprise(memory: Memory, at: Parts, key: Tensor, value: Tensor, flows: Flows
 
     W = detached(at) if memory.meta is Meta.NONE else dict(at)
     grad, inputs = torch.func.grad(loss, has_aux=True)(W)
-    return Surprise(grad if memory.meta is Meta.FULL else detached(grad), grams(memory, inputs))
+    taught = grad if memory.meta is Meta.FULL else detached(grad)
+    return Surprise(taught, grams(memory, inputs), (forms.with_heads(key, memory.heads), target), inputs)
 
 
 def detached(parts: Parts) -> dict[str, Tensor]:
@@ -198,16 +201,32 @@ def apply_rule(
             "weight": weight,
             "start": flows.start[name],
             "lr": lr,
-            "retain": torch.ones((), dtype=DTYPE) if retain is None else retain,
-            "rows": weight.shape[len(memory.heads)],
-            "cols": weight.shape[-1] if weight.dim() > len(memory.heads) + 1 else 1,
+            "retain": share_of(memory, weight, retain),
+            "gram": learned.gram.get(name, weight.new_zeros(*memory.heads, 1, 1)),  # a bias or vector has no input
+            **dict(zip(("k", "v"), learned.pair, strict=False)),
+            **layer_of(memory, learned, name),
         }
-        if name in learned.gram:
-            seen["gram"] = learned.gram[name]
-        elif mentions(memory.rule, "gram"):  # a bias or a vector has no layer input
-            seen["gram"] = weight.new_zeros(*weight.shape, weight.shape[-1])
         now[name], carried = run_rule(memory.rule, name, base[name], {**flows.rule, **seen}, carried)
     return replace(register, now=now, carried=carried)
+
+
+def layer_of(memory: Memory, learned: Surprise, name: str) -> dict[str, Tensor]:
+    """Of one pair, a layer's input x and the error at its output: grad = error x^T.  A bias or vector has input 1."""
+    if not learned.pair:
+        return {}
+    grad, x = learned.grad[name], learned.inputs.get(name)
+    if x is None:
+        return {"x": torch.ones_like(grad[..., :1]), "error": grad}
+    error = (grad @ x.unsqueeze(-1)).squeeze(-1) / x.square().sum(-1, keepdim=True)
+    return {"x": x, "error": error if memory.meta is Meta.FULL else error.detach()}
+
+
+def share_of(memory: Memory, weight: Tensor, retain: Tensor | None) -> Tensor:
+    """What a rule sees as `retain`: one number a head, or one row of numbers for each key channel."""
+    if retain is None:
+        return torch.ones((), dtype=DTYPE)
+    channels = retain.dim() == len(memory.heads) + 1
+    return retain.unsqueeze(-2) if channels and weight.dim() == len(memory.heads) + 2 else retain
 
 
 def held(memory: Memory, register: Register, ticks: int) -> Register:

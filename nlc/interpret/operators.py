@@ -76,7 +76,8 @@ def newton_schulz(G: Tensor, steps: int = 5) -> Tensor:
     a, b, c = QUINTIC
     tall = G.shape[-2] > G.shape[-1]
     X = G.mT if tall else G
-    X = X / (X.square().sum((-2, -1), keepdim=True).sqrt() + 1e-7)
+    length: Tensor = torch.linalg.vector_norm(X, dim=(-2, -1), keepdim=True)
+    X = X / (length + 1e-7)
     for _ in range(int(steps)):
         A = X @ X.mT
         X = a * X + (b * A + c * (A @ A)) @ X

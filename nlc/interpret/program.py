@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nlc.graph.graph import Graph
 from nlc.graph.nodes import Carry, Memory, Output, Tail, When
+from nlc.interpret.inputs import grams
 from nlc.interpret.memory import Surprise, emptied, write_sum
 from nlc.interpret.operators import DTYPE, rmsnorm
 from nlc.interpret.state import NOTHING, Sequence, State, pack, row_of, unpack_pairs, unpack_register
@@ -37,6 +38,7 @@ class Result:
     weights: dict[str, Tensor]  # float64, what the program was run with
     inputs: dict[str, Tensor]
     cotangents: Mapping[str, Tensor] = field(default_factory=dict)
+    grams: Mapping[str, Tensor] = field(default_factory=dict)  # asked for: sum of x x^T of each layer's inputs / taught
 
     @property
     def functional(self) -> Tensor:
@@ -87,10 +89,11 @@ class Found:
 
 
 class Interpreter:
-    """Runs sequences through a program, one after the other."""
+    """Runs sequences through a program, one after the other.  `grams`: sums of x x^T, where they are asked for."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, grams: bool = False) -> None:
         self.program, self.graph = program, program.graph
+        self.grams: dict[str, Tensor] | None = {} if grams else None
         self.places = {place: memory for place, (_, memory) in program.registers().items()}
         self.lanes = program.lanes()  # where pairs of attention outlive a document
 
@@ -132,6 +135,7 @@ class Interpreter:
     def feed(self, sequence: Sequence, fed: Fed, found: Found) -> tuple[dict[str, Tensor], list[Layer]]:
         """All layers at one token; then, unless its target is still to come, all writes."""
         layers, result = self.forward(sequence, fed, {})
+        self.look(layers)
         if fed.learned:
             errors = self.errors(sequence, fed, layers)
             for layer, of_layer in zip(layers, errors, strict=True):
@@ -140,6 +144,14 @@ class Interpreter:
             sequence.clock += 1
             sequence.stream += 1
         return result, layers
+
+    def look(self, layers: list[Layer]) -> None:
+        """Add what the layers multiply at one token to the sums."""
+        if self.grams is not None:
+            outs = self.graph.of(Output, self.graph.stack[-1])
+            leaving = None if self.graph.bare else layers[-1].value(outs[0].value)
+            for name, gram in grams(layers, leaving):
+                self.grams[name] = self.grams[name] + gram if name in self.grams else gram
 
     def forward(self, sequence: Sequence, fed: Fed, states: States) -> tuple[list[Layer], dict[str, Tensor]]:
         """All layers at one token, which may be given other states to read; nothing is written."""
@@ -221,6 +233,7 @@ def interpret(
     perturb: Perturbations | None = None,
     cotangents: Mapping[str, Tensor] | None = None,
     gradients: bool = True,
+    looking: bool = False,
 ) -> Result:
     """Run a graph token by token in float64.
 
@@ -234,6 +247,7 @@ def interpret(
                 as blocks.0.titans.key; a tensor for the first part, or a mapping by part
     cotangents  of a bare program's outputs: `gradients` differentiates sum(output * cotangent); 1 where not given
     gradients   False keeps no graph: for long runs
+    looking     True sums x x^T over the inputs of every layer, for rules of the weights that look at them
 
     Raises ValueError for arguments that do not fit the graph.
     """
@@ -243,7 +257,7 @@ def interpret(
     with torch.set_grad_enabled(gradients):
         ready = {name: leaf(x, gradients) for name, x in weights.items()}
         given = {name: leaf(x, gradients) for name, x in (inputs or {}).items()}
-        runner = Interpreter(Program(graph, ready, learners(graph, learn), perturb or {}))
+        runner = Interpreter(Program(graph, ready, learners(graph, learn), perturb or {}), looking)
         for place, _ in perturb or {}:
             if place not in runner.places:
                 raise ValueError(f"perturb: no memory is written at {place!r}; places: {', '.join(runner.places)}")
@@ -335,4 +349,5 @@ def assemble(
         weights=weights,
         inputs=inputs,
         cotangents=cotangents,
+        grams={name: gram / max(taught, 1) for name, gram in (runner.grams or {}).items()},
     )

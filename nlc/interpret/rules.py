@@ -1,7 +1,7 @@
 """Update rules and objectives as programs: equations evaluated over tensors, one state part at a time.
 
-A rule sees grad, weight, start, lr, retain, gram, count, rows, cols and its parameters; it sets `delta`, and the memory
-becomes  retain * weight [+ (1 - retain) * start] + delta;  or it sets `weight` itself.
+A rule sees grad, weight, start, lr, retain, gram, k, v, count, rows, cols and its parameters; it sets `delta`, and the
+memory becomes  retain * weight [+ (1 - retain) * start] + delta;  or it sets `weight` itself.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,15 +18,17 @@ from torch import Tensor
 from nlc import equations as eq
 from nlc.diagnostics import CompilerBug
 from nlc.graph.nodes import Objective, Rule
-from nlc.interpret.operators import FUNCTIONS, aligned, call
+from nlc.interpret.operators import DTYPE, FUNCTIONS, aligned, call
 from nlc.operators import BY_SYMBOL
 
 Parts = Mapping[str, Tensor]
 Names = Mapping[str, Any]  # a name's tensor, number, tuple, word or truth value
 
 
-def evaluate(tree: Any, names: Names) -> Any:
-    """The value of an expression whose names are given; every operator without weights or history is allowed."""
+def evaluate(tree: Any, names: Names, own: Mapping[str, Callable[[Any], Any]] = MappingProxyType({})) -> Any:
+    """The value of an expression whose names are given; every operator without weights or history is allowed.
+
+    `own`: operators that mean something else here."""
     match tree:
         case eq.Name(id=name):
             if name not in names:
@@ -34,18 +37,21 @@ def evaluate(tree: Any, names: Names) -> Any:
         case eq.Number(value=value) | eq.Text(value=value) | eq.Boolean(value=value):
             return value
         case eq.ListOf(items=items):
-            return [evaluate(item, names) for item in items]
+            return [evaluate(item, names, own) for item in items]
         case eq.Unary(value=value):
-            return -evaluate(value, names)
+            return -evaluate(value, names, own)
         case eq.Binary(op=op, left=left, right=right) | eq.Compare(op=op, left=left, right=right):
-            return FUNCTIONS[BY_SYMBOL[op]](evaluate(left, names), evaluate(right, names))
+            return FUNCTIONS[BY_SYMBOL[op]](evaluate(left, names, own), evaluate(right, names, own))
         case eq.Slice(value=value, start=start, stop=stop, single=single):
-            low, high = (None if b is None else int(evaluate(b, names)) for b in (start, stop))
-            x = evaluate(value, names)
+            low, high = (None if b is None else int(evaluate(b, names, own)) for b in (start, stop))
+            x = evaluate(value, names, own)
             index = low if single else slice(low, high)
             return x[..., index] if isinstance(x, Tensor) else x[index]
         case eq.Call(func=func, args=args, kwargs=kwargs):
-            return call(func, [evaluate(arg, names) for arg in args], {name: evaluate(v, names) for name, v in kwargs})
+            values = [evaluate(arg, names, own) for arg in args]
+            if func in own:
+                return own[func](*values)
+            return call(func, values, {name: evaluate(v, names, own) for name, v in kwargs})
     raise CompilerBug(f"no meaning for the expression {tree!r}")
 
 
@@ -87,9 +93,9 @@ def mentions(rule: Rule, name: str) -> bool:
     return any(name in eq.names(line.value) for level in rule.levels for line in level.do)
 
 
-def gathered(index: int, what: str) -> str:
-    """Where the level at this place of a rule keeps its sum of `grad` or `gram` between its updates."""
-    return f"level{index + 1}_{what}"
+def gathered(index: int) -> str:
+    """Where the level at this place of a rule keeps its sum of gradients between its updates."""
+    return f"level{index + 1}_grad"
 
 
 @dataclass(frozen=True)
@@ -100,49 +106,79 @@ class Carried:
     count: int = 0
 
     @classmethod
-    def zero(cls, rule: Rule, start: Parts, gram: Parts) -> Carried:
+    def zero(cls, rule: Rule, start: Parts) -> Carried:
         """Everything starts at zero."""
-        like: dict[str, Parts] = {name: start for level in rule.levels for name in level.state}
-        for i, level in enumerate(rule.levels):
-            if level.period > 1:
-                like[gathered(i, "grad")] = start
-                like |= {gathered(i, "gram"): gram} if mentions(rule, "gram") else {}
-        return cls({name: {part: torch.zeros_like(x) for part, x in parts.items()} for name, parts in like.items()})
+        names = [name for level in rule.levels for name in level.state]
+        names += [gathered(i) for i, level in enumerate(rule.levels) if level.period > 1]
+        return cls({name: {part: torch.zeros_like(x) for part, x in start.items()} for name in names})
 
     def counted(self) -> Carried:
         return replace(self, count=self.count + 1)
 
     def of(self, part: str) -> dict[str, Tensor]:
-        return {name: parts[part] for name, parts in self.states.items() if part in parts}
+        return {name: parts[part] for name, parts in self.states.items()}
 
     def with_part(self, part: str, states: Names) -> Carried:
         """The same with the states of one part replaced."""
-        new = {name: {**parts, part: states[name]} if part in parts else parts for name, parts in self.states.items()}
+        new = {name: {**parts, part: states[name]} for name, parts in self.states.items()}
         return replace(self, states=new)
 
 
 def run_rule(rule: Rule, part: str, base: Tensor, seen: Names, carried: Carried) -> tuple[Tensor, Carried]:
     """One update of one part: the rule's levels in order, each when so many updates have been counted.
 
-    `base` is the state after retention; `seen` holds grad, gram, weight, start, lr, retain, rows, cols and parameters.
+    `base` is the part after retention, [..., rows, cols], or [..., n] for a bias or vector, which the rule meets as one
+    column; `seen` holds grad, weight and start of the same shape, and gram, lr, retain, k, v and parameters.
+    The leading axes are heads: each has its own matrix.
     """
-    states, delta, weight = carried.of(part), torch.zeros_like(base), None
+    vector = part.startswith("b_") or part == "m"
+    like = {"base": base, **{n: seen[n] for n in ("grad", "weight", "start") if n in seen}} | carried.of(part)
+    matrices = {name: x.unsqueeze(-1) if vector else x for name, x in like.items()}
+    states = {name: matrices.pop(name) for name in carried.states}
+    after = _update(rule, {**seen, **matrices}, states, carried.count)
+    after = {name: x.squeeze(-1) if vector else x for name, x in after.items()}
+    return after.pop("weight"), carried.with_part(part, after)
+
+
+def root(x: Any) -> Tensor:
+    """Square root, its derivative at 0 taken as 0: of what no gradient has reached yet."""
+    x = x if isinstance(x, Tensor) else torch.tensor(float(x), dtype=DTYPE)
+    return torch.where(x == 0, x, torch.where(x == 0, 1.0, x).sqrt())
+
+
+def made(heads: tuple[int, ...]) -> dict[str, Callable[[Any], Tensor]]:
+    """What a rule's operators mean: matrices that are made, not given, are the same for all heads."""
+    return {
+        "sqrt": root,
+        "eye": lambda n: torch.eye(int(n), dtype=DTYPE).expand(*heads, int(n), int(n)),
+        "index": lambda n: torch.arange(int(n), dtype=DTYPE).expand(*heads, int(n)),
+    }
+
+
+def _update(rule: Rule, seen: Names, states: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+    """The states and the weight after one update of one matrix."""
+    base: Tensor = seen["base"]
+    delta, weight = torch.zeros_like(base), None
+    states, operators = dict(states), made(tuple(base.shape[:-2]))
     for i, level in enumerate(rule.levels):
-        names: dict[str, Any] = {**seen, "count": float(carried.count), "delta": delta}
+        names: dict[str, Any] = {**seen, **states, "count": float(count), "delta": delta}
+        names |= {"rows": base.shape[-2], "cols": base.shape[-1]}
         if level.period > 1:
-            sums = [what for what in ("grad", "gram") if gathered(i, what) in states]
-            for what in sums:
-                states[gathered(i, what)] = names[what] = states[gathered(i, what)] + seen[what]
-            if carried.count % level.period:
+            states[gathered(i)] = names["grad"] = states[gathered(i)] + seen["grad"]
+            if count % level.period:
                 continue
-            for what in sums:
-                states[gathered(i, what)] = torch.zeros_like(names[what])
-        own = {name for name in carried.states if not name.startswith("level")}
-        names |= {name: states[name] for name in own}
+            states[gathered(i)] = torch.zeros_like(base)
         for line in level.do:
-            value = evaluate(line.value, names)
+            value = evaluate(line.value, names, operators)
             names |= dict(zip(line.targets, value if len(line.targets) > 1 else (value,), strict=True))
-            weight = names["weight"] if "weight" in line.targets else weight
-        states |= {name: names[name] for name in level.state}
-        delta = names["delta"]
-    return base + delta if weight is None else weight, carried.with_part(part, states)
+            weight = filled(names["weight"], base) if "weight" in line.targets else weight
+        states |= {name: filled(names[name], base) for name in level.state}
+        delta = filled(names["delta"], base)
+    return states | {"weight": base + delta if weight is None else weight}
+
+
+def filled(value: Any, like: Tensor) -> Tensor:
+    """A matrix; a vector or number fills one, aligned from the left."""
+    value = value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=like.dtype)
+    full: Tensor = aligned(value, like)[0].expand_as(like)
+    return full

@@ -55,8 +55,11 @@ class Program:
     perturb: Perturbations
 
     def weight(self, layer: int, id: str) -> Tensor:
+        return self.weights[self.name(layer, id)]
+
+    def name(self, layer: int, id: str) -> str:
         node = self.graph[id]
-        return self.weights[f"blocks.{layer}.{node.path}" if node.block else node.path]
+        return f"blocks.{layer}.{node.path}" if node.block else node.path
 
     def start(self, layer: int, memory: Memory) -> dict[str, Tensor]:
         """The memory's initial state; its weights where it is never written inside a sequence."""

@@ -23,8 +23,10 @@ from typing import Any
 from nlc.diagnostics import Reporter
 from nlc.graph.flow import label, pieces, reads_of, self_query, signed_momentum, sources, written_inside
 from nlc.graph.graph import Graph
+from nlc.graph.layers import layers
 from nlc.graph.linearity import linear
-from nlc.graph.nodes import Carry, Memory, Meta, Op, Read, Recurrence, Tail, Unit, When
+from nlc.graph.nodes import Carry, Level, Memory, Meta, Op, Read, Recurrence, Tail, Unit, When
+from nlc.graph.specialise import reads
 
 BLOCK_LENGTH = 64  # tokens per triangular system where the spec leaves it free
 
@@ -41,7 +43,24 @@ def chunks(graph: Graph) -> Graph:
     made = []
     for block in graph.blocks:
         made += list(_of_block(graph, block))
-    return graph.with_nodes(made)
+    graph = graph.with_nodes(made)
+    _unseen_layers(graph, report)
+    report.check()
+    return graph
+
+
+def _unseen_layers(graph: Graph, report: Reporter) -> None:
+    """A level that counts steps, whose rule looks at its layers' inputs, owns no layer inside a walk over chunks."""
+    for level in graph.of(Level):
+        if level.rule is None or "gram" not in reads(level.rule):
+            continue
+        for id, walk in layers(graph).items():
+            if walk and graph[id].owner == level.id:
+                message = (
+                    f"rule '{level.rule.name}' looks at the inputs of '{graph[id].path}', hidden in the walk of {walk}"
+                )
+                hint = f"another level for it, before this one: memories: select(blocks.*.{graph[id].path})"
+                report.error("NLC1001", dict(level.said).get("rule", level.at), message, hint)
 
 
 def _of_block(graph: Graph, block: str) -> Iterable[Recurrence]:

@@ -109,7 +109,7 @@ def open_roles(memory: Memory) -> frozenset[str]:
     found = {"rate", "retain", "rule", "initialises"}
     if memory.meta is Meta.FULL:
         return frozenset({*found, "key", "value", "objective", "write", "error"})
-    found |= {"key"} if uses(memory.rule, "gram", "k") else set()
+    found |= {"key"} if uses(memory.rule, "gram", "k", "x") else set()
     return frozenset(found | ({"value"} if uses(memory.rule, "v") else set()))
 
 

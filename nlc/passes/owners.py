@@ -2,7 +2,7 @@
 
 Needs: shapes (a selection may ask for the number of axes) and clocks.
 Establishes: Weight.owner and Level.weights.  A memory carried by the model is owned by its own level, with the starts
-that it holds for others; every other weight by the first level that selects it.
+that it holds for others; every other weight by the first level that selects it, those with `rest` coming last.
 Refuses: a weight that no level owns (in a bare program the host does), a level that owns nothing, a selection that
 takes a weight in some layers only.
 """
@@ -26,17 +26,17 @@ def owners(graph: Graph) -> Graph:
             owner |= dict.fromkeys(memory.weights, memory.level)
         elif memory.nest and graph[memory.nest].carry is Carry.MODEL:  # its start belongs to the slower memory
             owner |= dict.fromkeys(memory.weights, graph[memory.nest].level)
-    for level in graph.of(Level):
-        for selection in level.selects:
-            taken = [w for w in graph.of(Weight) if w.id not in owner and _takes(graph, level, selection, w, report)]
-            owner |= dict.fromkeys((w.id for w in taken), level.id)
-            if not taken and not report.found:
-                report.error(
-                    "NLC0904",
-                    selection.at,
-                    f"level '{level.name}' selects nothing that no level before it owns",
-                    _left(graph, owner),
-                )
+    selecting = [(level, selection) for level in graph.of(Level) for selection in level.selects]
+    for level, selection in sorted(selecting, key=lambda both: _is_rest(both[1])):  # stable: in the order written
+        taken = [w for w in graph.of(Weight) if w.id not in owner and _takes(graph, level, selection, w, report)]
+        owner |= dict.fromkeys((w.id for w in taken), level.id)
+        if not taken and not report.found:
+            report.error(
+                "NLC0904",
+                selection.at,
+                f"level '{level.name}' selects nothing that no level before it owns",
+                _left(graph, owner),
+            )
     if not graph.bare and not report.found:
         _unowned(graph, owner, report)
     report.check()
@@ -82,6 +82,11 @@ def _takes(graph: Graph, level: Level, selection: Selection, weight: Weight, rep
             "selecting a weight in some layers only is not supported yet: blocks.* takes all",
         )
     return len(taken) == len(names)
+
+
+def _is_rest(selection: Selection) -> bool:
+    """It takes what all others leave, wherever it stands."""
+    return selection.patterns == ("*",) and selection.rank is None and not selection.excluded
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:

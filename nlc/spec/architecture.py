@@ -176,6 +176,9 @@ class Architecture(Section):
     """The head uses the embedding's weights."""
     forms: dict[str, FormFields] = {}
     """Forms of one's own."""
+    rules: dict[str, Annotated[Any, WithJsonSchema({"type": ["object", "string"]})]] = {}
+    """Update rules of one's own by name: params, ranges and levels; or a rule file in this folder or below it. A rule
+    file beside the spec needs no entry."""
     streams: dict[str, Shape] = {}
     """Further values that flow from block to block like x, starting at 0."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from nlc.diagnostics import Reporter, SpecError, suggest
@@ -15,7 +16,6 @@ from nlc.source import Position, Scalar
 from nlc.spec.architecture import Fields, Level
 from nlc.spec.expressions import expressions
 from nlc.spec.fields import CARRIES, FORMS, OBJECTIVES, STARTS, bind, parse_period, parse_select, parse_stack
-from nlc.spec.rule import load_rule
 from nlc.spec.sources import source_of
 from nlc.spec.view import Spec
 
@@ -40,6 +40,8 @@ def check(spec: Spec, report: Reporter) -> None:
                 _fields(spec, memory, path, f"memory '{level.name}.{name}'", report, level)
         else:
             _selection(spec, level, report)
+    for name in spec.rules.written():
+        _try(report, partial(spec.rules.load, name))
     _unused(spec, report)
 
 
@@ -298,8 +300,14 @@ def _rule(spec: Spec, fields: Fields, path: str, subject: str, report: Reporter,
     call: Call | None = _try(report, lambda: parse_call(fields.rule or "", spec.place(f"{path}.rule")), subject)
     if call is None:
         return
-    rule = _try(report, lambda: load_rule(call.func, call.at), subject)
-    if rule is None:
+    if call.func not in spec.rules.names() and spec.rules.none(call.func):
+        hint = suggest(call.func, spec.rules.names(), "rules")
+        report.error("NLC0402", call.at, f"{subject}: unknown update rule '{call.func}'", hint)
+        return
+    try:
+        rule = spec.rules.load(call.func, call.at)
+    except SpecError as error:  # of the rule's own file
+        report.take(error)
         return
     bound = _try(report, lambda: bind(call, tuple(rule.params), "rule"), subject)
     if bound and "lr" in bound and fields.rate is not None:

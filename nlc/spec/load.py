@@ -12,6 +12,7 @@ from pathlib import Path
 from nlc.diagnostics import Reporter
 from nlc.source import Mapping
 from nlc.spec.extends import find, whole, without_notes
+from nlc.spec.rulebook import RuleBook
 from nlc.spec.settings import apply
 from nlc.spec.text import parse
 from nlc.spec.types import typed
@@ -26,7 +27,8 @@ def load(argument: str | Path, set: MappingOf[str, object] | None = None) -> Spe
     if tree is None or found is None:
         report.check()
         raise AssertionError("nothing was read and nothing reported")
-    return _finish(tree, found.shown, set, report)
+    beside = str(Path(found.shown).parent) if found.path else "."
+    return _finish(tree, found.shown, set, report, found.root, "" if beside == "." else f"{beside}/")
 
 
 def loads(text: str, file: str = "<text>", set: MappingOf[str, object] | None = None) -> Spec:
@@ -43,20 +45,28 @@ def loads(text: str, file: str = "<text>", set: MappingOf[str, object] | None = 
     return _finish(without_notes(tree), file, set, report)
 
 
-def _finish(tree: Mapping, shown: str, set: MappingOf[str, object] | None, report: Reporter) -> Spec:
+def _finish(
+    tree: Mapping,
+    shown: str,
+    set: MappingOf[str, object] | None,
+    report: Reporter,
+    folder: Path | None = None,
+    beside: str = "",
+) -> Spec:
     from nlc.spec.check import check
     from nlc.spec.numbers import numbers
 
     for kind in ("rule", "search", "task"):
         if kind in tree.entries:
-            report.error("NLC0210", tree.entries[kind].at, f"this file is a {kind}, not an architecture")
+            hint = "nlc check, show, explain and verify take one" if kind == "rule" else ""
+            report.error("NLC0210", tree.entries[kind].at, f"this file is a {kind}, not an architecture", hint)
             report.check()
     tree = apply(tree, set or {}, report)
     model = typed(tree, report)
     if model is None:
         report.check()
         raise AssertionError("no model and nothing reported")
-    spec = Spec(model, shown, tree)
+    spec = Spec(model, shown, tree, RuleBook(tree.get("rules"), folder, beside))
     check(spec, report)
     numbers(spec, report)
     report.check()

@@ -11,7 +11,7 @@ from nlc.equations import Assign, Call, Expr, ListOf, parse_call, parse_expressi
 from nlc.spec.architecture import Fields, Level
 from nlc.spec.expressions import expressions, parsed, sections
 from nlc.spec.fields import bind
-from nlc.spec.rule import RuleSpec, load_rule
+from nlc.spec.rule import RuleSpec
 from nlc.spec.view import Spec
 
 
@@ -40,7 +40,7 @@ def _rule(
     inherited = parsed(parse_call, level.rule, spec.place(f"{path}.rule")) if level is not None else None
     call = own or inherited
     try:
-        rule = load_rule(call.func if call else "gd")
+        rule = spec.rules.load(call.func if call else "gd")
         given = bind(own, tuple(rule.params), "rule") if own else {}
     except SpecError:
         return

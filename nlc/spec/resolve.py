@@ -15,7 +15,7 @@ from typing import Any
 from nlc.equations import parse_call
 from nlc.source import Position
 from nlc.spec.architecture import Architecture, Fields, Level, MemoryFields, Run
-from nlc.spec.rule import load_rule
+from nlc.spec.rulebook import RuleBook
 from nlc.spec.settings import FILE
 from nlc.spec.view import Spec
 
@@ -44,7 +44,9 @@ def resolved(spec: Spec) -> dict[str, Any]:
             data[section] = {name: [_plain(size) for size in shape] for name, shape in value.items()}
     if model.forms:
         data["forms"] = {name: form.model_dump() for name, form in model.forms.items()}
-    data["levels"] = [_level(level) for level in model.levels]
+    data["levels"] = [_level(level, spec.rules) for level in model.levels]
+    if own := spec.rules.mine():
+        data["rules"] = {name: rule.written() for name, rule in own.items()}
     for section in ("stack", "block", "blocks", "outputs"):
         if value := getattr(model, section):
             data[section] = value
@@ -99,7 +101,7 @@ def to_yaml(data: Any) -> str:
     return out.getvalue()
 
 
-def _level(level: Level) -> dict[str, Any]:
+def _level(level: Level, rules: RuleBook) -> dict[str, Any]:
     """A level and its memories.  A default stands on the level where all its memories take it, else on each of them."""
     data = {"name": level.name} | level.model_dump(exclude_none=True, exclude={"name", "memories"})
     if not isinstance(level.memories, dict):
@@ -109,7 +111,7 @@ def _level(level: Level) -> dict[str, Any]:
     if set(kinds.values()) != {"attention"}:  # which no rule writes
         for key in ("objective", "rule", "retain"):
             data.setdefault(key, DEFAULTS[key])
-        if (lr := _lr(data["rule"])) is not None:
+        if (lr := _lr(data["rule"], rules)) is not None:
             data.setdefault("rate", lr)
     if len(set(kinds.values())) == 1:
         _fill(data, data, next(iter(kinds.values())))
@@ -134,10 +136,10 @@ def _kind(memory: dict[str, Any]) -> str:
     return "model" if memory.get("carry") == "model" else "state"
 
 
-def _lr(rule: str) -> str | None:
+def _lr(rule: str, rules: RuleBook) -> str | None:
     """The rate of a rule when nobody gives one; None when the rule's text gives it."""
     call = parse_call(rule, _NOWHERE)
-    return None if call.keyword("lr") is not None else str(load_rule(call.func).params.get("lr", 1))
+    return None if call.keyword("lr") is not None else str(rules.load(call.func).params.get("lr", 1))
 
 
 def _own(spec: Spec, parts: list[str]) -> bool:
@@ -150,7 +152,7 @@ def _default(spec: Spec, parts: list[str]) -> Any:
     level = spec.model.level(parts[1])
     memory = level.memories[parts[3]] if len(parts) > 3 and isinstance(level.memories, dict) else level
     if parts[-1] == "rate":
-        lr = _lr(memory.rule or level.rule or DEFAULTS["rule"])
+        lr = _lr(memory.rule or level.rule or DEFAULTS["rule"], spec.rules)
         return "none: the rule's lr is given" if lr is None else f"{lr} (the rule's lr)"
     if parts[-1] == "start" and (memory.carry or level.carry) == "model":
         return "random"

@@ -13,22 +13,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping as MappingOf
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from math import inf
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from nlc.diagnostics import Reporter, SpecError, suggest
-from nlc.equations import Assign, names, parse_block
-from nlc.source import Mapping, Position, Scalar, Sequence, Tree
+from nlc.equations import Assign, Name, names, parse_block, to_text
+from nlc.operator_shapes import Shape, show
+from nlc.rule_shapes import SEEN, Misfit, shape_of, worded
+from nlc.source import Mapping, Position, Scalar, Sequence, Tree, plain
 from nlc.spec.text import parse, read
 
 SHIPPED = Path(__file__).resolve().parents[2] / "specs"
-GIVEN = ("grad", "weight", "start", "lr", "retain", "k", "v", "gram", "count", "rows", "cols")
+GIVEN = ("grad", "weight", "start", "lr", "retain", "k", "v", "x", "error", "gram", "count", "rows", "cols")
 
 Parameter = int | float | bool | tuple[int | float, ...]
 
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WRITTEN = re.compile(r"([\[(])\s*(-?\d+(?:\.\d+)?)\s*,\s*(-?\d+(?:\.\d+)?|inf)\s*([\])])")
 
 
@@ -78,6 +82,12 @@ class RuleSpec:
     ranges: MappingOf[str, Interval]
     levels: tuple[RuleProgram, ...]
     at: Position
+    tree: Mapping | None = field(default=None, compare=False, repr=False)  # as it is written
+
+    def written(self) -> dict[str, Any]:
+        """The rule as plain data, as a spec has it under `rules:`."""
+        written: dict[str, Any] = {} if self.tree is None else plain(self.tree)
+        return {key: value for key, value in written.items() if key in ("doc", "params", "ranges", "levels")}
 
 
 def rules() -> tuple[str, ...]:
@@ -107,14 +117,21 @@ def _load(name: str) -> RuleSpec:
     return rule_from(tree)
 
 
-def rule_from(tree: Tree) -> RuleSpec:
-    """A rule file's tree as a RuleSpec.  Raises SpecError with everything that is wrong with it."""
+def rule_from(tree: Tree, called: str = "") -> RuleSpec:
+    """A rule's tree as a RuleSpec.  Raises SpecError with everything that is wrong with it.
+
+    `called`: the name it goes by in a spec, which it need not repeat."""
     report = Reporter()
     if not isinstance(tree, Mapping):
         report.error("NLC0202", tree.at, "a rule is a mapping")
         raise SpecError(report.found)
     _keys(tree, ("nlc", "rule", "doc", "params", "ranges", "levels"), "a rule", report)
-    name = _text(tree, "rule", report)
+    name = _text(tree, "rule", report, called or None)
+    if called and name != called:
+        at = tree.entries["rule"].value.at
+        report.error("NLC0410", at, f"this rule is called '{name}', and a level says '{called}'", "one name for both")
+    if not _NAME.fullmatch(name or "x"):
+        report.error("NLC0212", tree.at, f"'{name}' is not a name", "letters, digits and _, not a digit first")
     params = _params(tree.get("params"), report)
     ranges = _ranges(tree.get("ranges"), params, report)
     listed = tree.get("levels")
@@ -127,7 +144,7 @@ def rule_from(tree: Tree) -> RuleSpec:
         _meaning(programs, params, tree.at, report)
     report.check()
     doc = _text(tree, "doc", report, "")
-    return RuleSpec(name, doc, MappingProxyType(params), MappingProxyType(ranges), tuple(programs), tree.at)
+    return RuleSpec(name, doc, MappingProxyType(params), MappingProxyType(ranges), tuple(programs), tree.at, tree)
 
 
 def _program(item: Tree, params: MappingOf[str, Parameter], report: Reporter) -> RuleProgram | None:
@@ -167,24 +184,64 @@ def _program(item: Tree, params: MappingOf[str, Parameter], report: Reporter) ->
 
 
 def _meaning(programs: list[RuleProgram], params: MappingOf[str, Parameter], at: Position, report: Reporter) -> None:
-    """Every name read is known, every state has one writer, and something is done."""
-    every_state = {name for program in programs for name in program.state}
-    known = {*GIVEN, *params, *every_state}
-    done: set[str] = set()
+    """Every name read is known, every shape fits, every state has one writer, and something is done."""
+    shapes: dict[str, Shape] = dict(SEEN)
+    shapes |= {name: () for name, value in params.items() if not isinstance(value, tuple)}
+    shapes |= {name: SEEN["grad"] for program in programs for name in program.state}
+    given, done = {*shapes, *params} - {"delta"}, set[str]()
     for program in programs:
+        own = given | (done & {"delta"})
+        elsewhere = {name for other in programs for name in other.state} - set(program.state)
+        here = dict(shapes)
         for assign in program.do:
-            for name in names(assign.value):
-                if name not in known:
-                    report.error("NLC0410", assign.at, f"the rule reads an unknown '{name}'", hint=suggest(name, known))
+            _reads(assign, own, done, params, report)
+            if program.every != 1 and "gram" in names(assign.value):
+                report.error("NLC1001", assign.at, "a slower level of a rule cannot read gram yet", "every: 1 update")
             for target, place in zip(assign.targets, assign.places, strict=True):
-                if target in every_state - set(program.state):
+                if target in elsewhere:
                     report.error("NLC0410", place, f"the state '{target}' is written by another level of the rule")
-                if target in params or target in set(GIVEN) - {"weight"}:
+                if target in params or target in set(GIVEN) - {"weight", *program.state}:
                     report.error("NLC0410", place, f"'{target}' is given to the rule and cannot be written")
-            known |= set(assign.targets)
+            own |= set(assign.targets)
             done |= set(assign.targets)
+            if not report.found:
+                here |= _shapes(assign, here, {*program.state, "delta", "weight"}, params, report)
     if not done & {"delta", "weight"}:
         report.error("NLC0410", at, "the rule sets neither delta nor weight")
+
+
+def _reads(assign: Assign, own: set[str], done: set[str], params: MappingOf[str, Parameter], report: Reporter) -> None:
+    for name in names(assign.value):
+        if name in own:
+            continue
+        if name in done:
+            hint = "make it a state of that level, which the others may read"
+            report.error("NLC0410", assign.at, f"'{name}' is a value of another level of the rule", hint=hint)
+        else:
+            report.error("NLC0410", assign.at, f"the rule reads an unknown '{name}'", hint=suggest(name, own))
+
+
+def _shapes(
+    assign: Assign, shapes: dict[str, Shape], lasting: set[str], params: MappingOf[str, Parameter], report: Reporter
+) -> dict[str, Shape]:
+    """The shapes of what a statement assigns; what lasts is a matrix, or fills one."""
+    if len(assign.targets) > 1:
+        listed = params.get(assign.value.id) if isinstance(assign.value, Name) else None
+        if not isinstance(listed, tuple) or len(listed) != len(assign.targets):
+            count, text = len(assign.targets), to_text(assign.value)
+            hint = "a parameter that is a list of so many numbers: beta1, beta2 = betas"
+            report.error("NLC0410", assign.at, f"'{text}' is no list of {count} numbers", hint=hint)
+        return dict.fromkeys(assign.targets, ())
+    (target,) = assign.targets
+    try:
+        shape = shape_of(assign.value, shapes)
+        if target in lasting and SEEN["grad"][: len(shape)] != shape:
+            found = worded(show(shape))
+            raise Misfit(assign.at, f"'{target}' is [rows, cols], and this is {found}", "transpose it?")
+    except Misfit as error:
+        report.error("NLC0410", error.at, error.message, error.hint)
+        return {target: SEEN["grad"]}
+    return {target: SEEN["grad"] if target in lasting else shape}
 
 
 def _params(tree: Tree | None, report: Reporter) -> dict[str, Parameter]:

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from nlc.diagnostics import Reporter, suggest
-from nlc.source import Mapping, Position, Scalar, Sequence, Tree
+from nlc.source import Mapping, Position, Scalar, Sequence, Tree, plain
 from nlc.spec.architecture import Architecture, FormFields, Level, MemoryFields, Run
 from nlc.spec.extends import name_of
 from nlc.spec.settings import FILE
@@ -59,17 +59,6 @@ def _leave_out(data: Any, loc: SequenceOf[str | int], kind: str) -> None:
     elif parents:
         container, part = parents[-1]
         del container[part]
-
-
-def plain(tree: Tree) -> Any:
-    """A tree as Python values.  Keys without a value are left out (they are reported)."""
-    match tree:
-        case Mapping(entries, _):
-            return {key: plain(entry.value) for key, entry in entries.items() if not _null(entry.value)}
-        case Sequence(items, _):
-            return [plain(item) for item in items]
-        case Scalar(value=value):
-            return value
 
 
 def _null(tree: Tree) -> bool:

@@ -19,6 +19,7 @@ from typing import Any
 from nlc.source import Mapping, Place, Position, Scalar, Sequence, Tree, place_from
 from nlc.spec.architecture import Architecture
 from nlc.spec.extends import name_of
+from nlc.spec.rulebook import RuleBook
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Spec:
     model: Architecture
     source: str  # the file, as the user named it
     tree: Mapping = field(repr=False)
+    rules: RuleBook = field(default_factory=RuleBook, repr=False, compare=False)  # that its levels may name
 
     def said(self, path: str) -> bool:
         """Whether the spec, what it extends or --set says this; a memory's field also when its level does."""

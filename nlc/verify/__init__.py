@@ -7,6 +7,7 @@ Every case compares outputs, states and the gradient of every weight, in float64
 """
 
 from nlc.verify.judge import FLOAT32, FLOAT64, Outcome, Report, verify
+from nlc.verify.rules import verify_rule
 from nlc.verify.small import small_settings
 
-__all__ = ["FLOAT32", "FLOAT64", "Outcome", "Report", "small_settings", "verify"]
+__all__ = ["FLOAT32", "FLOAT64", "Outcome", "Report", "small_settings", "verify", "verify_rule"]

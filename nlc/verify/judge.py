@@ -103,12 +103,13 @@ def verify(
         seen.append(chosen)
         program = compile(load(spec, chosen), starts=False)
         label = "as written" if chosen == settings else f"chunk {chunk}"
-        _judge(program, label, report, seed, full and i == 0, device)
+        judge(program, label, report, seed, full and i == 0, device)
     report.seconds = perf_counter() - began
     return report
 
 
-def _judge(program: Program, label: str, report: Report, seed: int, full: bool, device: str) -> None:
+def judge(program: Program, label: str, report: Report, seed: int, full: bool, device: str) -> None:
+    """Every case of one program; with `full` not the main one alone."""
     model = perturbed(program.model(seed=seed, dtype=torch.float64), seed)
     graph, there = program.graph, deepcopy(model).to(device)
     for case in streams(graph, seed, full) if graph.bare else cases(graph.sizes["vocab"], seed, full):

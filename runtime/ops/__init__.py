@@ -17,6 +17,7 @@ from runtime.ops.basic import (
     previous,
     readout,
     rmsnorm,
+    root,
     rope,
     trace,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "read",
     "readout",
     "rmsnorm",
+    "root",
     "rope",
     "segments",
     "shared_product",

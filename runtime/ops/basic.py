@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from runtime.ops.history import Past, past
+from runtime.ops.inputs import seen
 from runtime.precision import exact, full, wide
 
 EPS = 1e-5  # added to the biased variance by rmsnorm and layernorm
@@ -76,6 +77,7 @@ def linear(x: Tensor, W: Tensor, bias: Tensor | None = None) -> Tensor:
 
     x (B, T, *leading, in); W (*leading, out, in); bias (*leading, out).  Returns (B, T, *leading, out).
     """
+    seen(W, x)
     if W.dim() == 2:
         return wide(F.linear(x, W, bias))
     if W.shape[-2] == 1:
@@ -175,6 +177,12 @@ def rope(x: Tensor, position: int = 0, base: float = 10000.0) -> Tensor:
 def poly(x: Tensor, degree: int) -> Tensor:
     """concat(x, x^2, ..., x^degree) along the last axis."""
     return torch.cat([x**n for n in range(1, degree + 1)], -1)
+
+
+def root(x: Tensor) -> Tensor:
+    """Square root of an update rule, whose derivative at 0 is taken as 0: of what no gradient has reached yet."""
+    none = x == 0
+    return torch.where(none, 1, x).sqrt().masked_fill(none, 0)
 
 
 def outer(a: Tensor, b: Tensor) -> Tensor:

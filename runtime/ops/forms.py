@@ -22,6 +22,7 @@ from torch import Tensor
 
 from runtime.ops.basic import gelu_slope, l2norm, layernorm, rmsnorm, silu_slope
 from runtime.ops.history import Past, past
+from runtime.ops.inputs import seen
 from runtime.ops.watch import squared
 from runtime.precision import same, wide
 
@@ -57,6 +58,7 @@ NORMS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "layernorm"
 def product(W: Tensor, a: Tensor) -> Tensor:
     """W a for every token.  a (B, T, H, I); W (H, O, I) or (B, H, O, I); returns (B, T, H, O).  Without heads: no
     axis H."""
+    seen(W, a)
     if a.dim() == 3:
         return wide(F.linear(a, W) if W.dim() == 2 else a @ W.mT)
     if W.dim() == 3 and W.shape[0] == 1:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from runtime.ops.inputs import unseen
 from runtime.precision import exact
 
 
@@ -49,7 +50,7 @@ def own_errors(loss: Tensor, outputs: Sequence[Tensor], create_graph: bool = Fal
     wanted = [x for x in outputs if x.requires_grad]
     Past.closed = True
     try:
-        with exact(loss):  # every step backward in the type of its step forward
+        with exact(loss), unseen():  # every step backward in the type of its step forward
             found = torch.autograd.grad(loss, wanted, retain_graph=True, create_graph=create_graph, allow_unused=True)
     finally:
         Past.closed = False

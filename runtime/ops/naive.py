@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from runtime.ops.forms import Form, Matrix
+from runtime.ops.forms import Form, Matrix, Tap, Vector
 from runtime.ops.history import past
+from runtime.ops.rules import Rule, stepped
 from runtime.ops.watch import Watched, squared
 
 Weights = Mapping[str, Tensor]
@@ -32,9 +33,9 @@ class Write:
     chunk: tokens that share one frozen state.  self_values: the target is this memory at the held state, of v.
     meta: "full", "first_order" (the gradient is a constant), "none" (the state is a constant where it is read).
     momentum: heavy ball, m = beta m - lr g, written m.
-    rule: None, or rule(grad=, weight=, start=, lr=, retain=, gram=, count=, state=) -> (delta, state) of one part,
-        for a rule without a closed form; `rule_state` names its state, and the state's "rule.count" (B,) its updates if
-        it asks.  lr and retain have the part's axes, of size 1 after the heads.
+    rule: None, or the function of a rule without a closed form, called as runtime.ops.rules says; `rule_state` names
+        its state, and the state's "rule.count" (B,) its updates if it asks.
+    to_start: retention leads back to the start, where one is given; else it is there for the rule alone.
     name: of the memory, for who watches.
     """
 
@@ -46,8 +47,9 @@ class Write:
     meta: str = "full"
     self_values: bool = False
     momentum: bool = False
-    rule: Callable[..., tuple[Tensor, dict[str, Tensor]]] | None = None
+    rule: Rule | None = None
     rule_state: tuple[str, ...] = ()
+    to_start: bool = True
     name: str = ""
 
     def given(self, **weights: Tensor) -> Write:
@@ -187,9 +189,9 @@ def step(call: Call, now: Weights, held: Weights, rule: Weights, t: int) -> tupl
         p, taps = write.form.read(point, k)
         v = write.form.read(at, v)[0] if write.self_values else v
         u = slope(call, p, k, v, t, 1)
-        grads, grams = write.form.sums(
-            taps, write.form.errors(point, taps, u), gram=True, first_order=write.meta == "first_order"
-        )
+        errors = write.form.errors(point, taps, u)
+        grads, grams = write.form.sums(taps, errors, gram=True, first_order=write.meta == "first_order")
+        layers = {} if write.rule is None else inputs(write, taps, errors, grads)
         if Watched.by:
             Watched.by.add(write.name, "surprise", sum(squared(g[:1]).sum() for g in grads.values()), 1)
         share = keep if i == 0 else None
@@ -197,10 +199,24 @@ def step(call: Call, now: Weights, held: Weights, rule: Weights, t: int) -> tupl
             rule["rule.count"] = rule["rule.count"].to(k.dtype) + 1
         for n, x in now.items():
             rate = lr[(..., *(None,) * (x.dim() - 2))]
-            gram = grams.get(n)
+            gram, base = grams.get(n), kept(x, share, start_of(call, n))
             if write.rule is not None:
-                moving = {p: y[:, t][(..., *(None,) * (x.dim() - 2))] for p, y in call.rule_params.items()}
-                delta, rule = by_rule(call, n, x, grads[n], gram, rate, share, rule, moving)
+                delta, after = stepped(
+                    write.rule,
+                    x.dim() == 3,
+                    {s: rule[f"rule.{s}.{n}"] for s in write.rule_state},
+                    grad=grads[n],
+                    weight=x,
+                    kept=base,
+                    start=x if call.start is None else call.start[n].expand_as(x),
+                    lr=lr,
+                    retain=share,
+                    gram=gram,
+                    count=rule.get("rule.count"),
+                    params={p: y[:, t] for p, y in call.rule_params.items()},
+                    vectors={"k": k[:, 0], "v": v[:, 0], **layers[n]},
+                )
+                rule |= {f"rule.{s}.{n}": y for s, y in after.items()}
             else:
                 delta = -rate * grads[n]
                 if write.momentum and call.beta is not None:
@@ -208,12 +224,22 @@ def step(call: Call, now: Weights, held: Weights, rule: Weights, t: int) -> tupl
                     rule["rule.m." + n] = delta
                 if write.erase and gram is not None:
                     delta = delta - rate * (x @ gram)
-            now[n] = kept(x, share, start_of(call, n)) + delta
+            now[n] = base + delta
     return now, rule
 
 
+def inputs(write: Write, taps: Sequence[Tap], errors: Sequence[Tensor], grads: Weights) -> dict[str, dict[str, Tensor]]:
+    """Of each part, the layer's input x (B, H, I) and the error at its output (B, H, O); grad = error x^T."""
+    found = {name: {"x": torch.ones_like(g[..., :1]), "error": g} for name, g in grads.items()}
+    for layer, (a, _), e in zip(write.form.layers, taps, errors, strict=True):
+        if not isinstance(write.form, Vector):
+            found[layer.weight] = {"x": a[:, 0], "error": e[:, 0].detach() if write.meta == "first_order" else e[:, 0]}
+    return found
+
+
 def start_of(call: Call, part: str) -> Tensor | None:
-    return None if call.start is None else call.start[part]
+    """Where retention leads back to."""
+    return None if call.start is None or not call.write.to_start else call.start[part]
 
 
 def share_axes(share: Tensor, x: Tensor) -> Tensor:
@@ -229,37 +255,6 @@ def kept(x: Tensor, share: Tensor | None, start: Tensor | None) -> Tensor:
         return x
     a = share_axes(share, x)
     return a * x if start is None else a * x + (1 - a) * start
-
-
-def by_rule(
-    call: Call,
-    part: str,
-    weight: Tensor,
-    grad: Tensor,
-    gram: Tensor | None,
-    lr: Tensor,
-    share: Tensor | None,
-    rule: dict[str, Tensor],
-    params: Weights,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Delta of one part by the rule's own program, and the rule's state with that part's renewed."""
-    assert call.write.rule is not None
-    if gram is None:
-        gram = weight.new_zeros(weight.shape[-1], weight.shape[-1])
-    seen = {name: rule[f"rule.{name}.{part}"] for name in call.write.rule_state}
-    start = start_of(call, part)
-    delta, seen = call.write.rule(
-        grad=grad,
-        weight=weight,
-        start=weight if start is None else start,
-        lr=lr,
-        retain=torch.ones_like(lr) if share is None else share_axes(share, weight),
-        gram=gram,
-        count=rule["rule.count"].view(-1, *(1,) * (weight.dim() - 1)) if "rule.count" in rule else None,
-        state=seen,
-        **params,
-    )
-    return delta, rule | {f"rule.{name}.{part}": x for name, x in seen.items()}
 
 
 def idle(call: Call, state: Weights) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:

@@ -51,6 +51,7 @@ def periodic(
     Returns the reads and the register, in which a period still running keeps its sums.
     """
     learner = learner_of(write, state, start, gram, chunk > period)
+    back = start if write.to_start else None
     flat = is_headless(state, write.form)
     if not flat:
         k, v = (share_heads(x, state[write.form.parts[0]].shape[1]) for x in (k, v))
@@ -67,7 +68,7 @@ def periodic(
         if learn:
             share = None if keep is None else keep[:, a:b]
             taught = [
-                gradient(write, frozen, x[:, a:b], y[:, a:b], share, start, [piece(p, a, b) for p in params])
+                gradient(write, frozen, x[:, a:b], y[:, a:b], share, back, [piece(p, a, b) for p in params])
                 for x, y in pairs
             ]
             moving = {name: x[:, a:b] for name, x in (rule_params or {}).items()}
@@ -100,7 +101,8 @@ def learner_of(write: Write, state: Register, start: Parts | None, gram: bool, h
     if write.rule is None:
         raise ValueError("a memory written once in a period needs its rule")
     return Learner(
-        "", write.form, write.rule, gram, first_order=write.meta != "full", to_start=start is not None, hold=hold,
+        "", write.form, write.rule, gram, first_order=write.meta != "full",
+        to_start=start is not None and write.to_start, hold=hold,
         counts="rule.count" in state, name=write.name,
     )  # fmt: skip
 

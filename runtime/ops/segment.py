@@ -13,19 +13,19 @@ While a period runs its gradients gather in the memory's register; the write tak
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from runtime.ops.forms import Form, Tap
+from runtime.ops.rules import Rule, stepped
 from runtime.ops.watch import ONCE, Watched, squared
 from runtime.precision import full
 
 Register = dict[str, Tensor]
 Parts = Mapping[str, Tensor]
-Rule = Callable[..., tuple[Tensor, dict[str, Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Learner:
     """How a memory is written at the ends of its periods.
 
     level: the name of its level.
-    rule: rule(grad=, weight=, start=, lr=, retain=, gram=, count=, state=) -> (delta, state).
+    rule: its function, called as runtime.ops.rules says.
     gram: the rule looks at the layer inputs' second moment (dgd).  first_order: the gradients it gets are constants.
     constant: no gradient reaches the writes through a read (meta: none).  to_start: retention leads back to the start.
     hold: reads see the state of the last chunk border, older than the last write.
@@ -155,41 +155,28 @@ class Learner:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """One part.  A bias or vector meets the rule as a matrix with one column, and has no gram."""
         vector = self.form.vector(part)
-        axes = 1 if vector else 2
         keep = register["kept"].exp() if "kept" in register else None
-
-        def matrix(x: Tensor) -> Tensor:
-            return x.unsqueeze(-1) if vector else x
-
-        def spread(x: Tensor) -> Tensor:  # one number a head, or one for all
-            return x[(..., *(None,) * axes)] if x.dim() else x
-
-        def share(x: Tensor) -> Tensor:  # of the state: one number a head, or one a key channel
-            missing = grad.dim() - x.dim()
-            return x[(..., *(None,) * missing)] if missing == axes else x if vector else x.unsqueeze(-2)
-
-        g = matrix(grad)
-        gram = register.get(f"gram.{part}")
-        if gram is None and self.gram:
-            gram = g.new_zeros(*g.shape[:-2], g.shape[-1], g.shape[-1])
-        states = {
-            n.split(".")[1]: matrix(x) for n, x in register.items() if n.startswith("rule.") and n.endswith(f".{part}")
-        }
-        retain = 1.0 if keep is None else share(keep)
-        delta, after = self.rule(
-            grad=g,
-            weight=matrix(W),
-            start=matrix(start),
-            lr=matrix(spread(lr)) if isinstance(lr, Tensor) and lr.dim() else lr,
-            retain=matrix(retain) if isinstance(retain, Tensor) else retain,
-            gram=gram,
-            count=None if count is None else count.view(-1, *(1,) * (g.dim() - 1)),
-            state=states or _Zeros(g),
-            **{n.removeprefix("param."): matrix(spread(x)) for n, x in register.items() if n.startswith("param.")},
+        base = W
+        if keep is not None:
+            missing = grad.dim() - keep.dim()  # one number a head, or one a key channel
+            of_heads = missing == (1 if vector else 2)
+            retain = keep[(..., *(None,) * missing)] if of_heads else keep if vector else keep.unsqueeze(-2)
+            base = retain * W + ((1 - retain) * start if self.to_start else 0)
+        delta, after = stepped(
+            self.rule,
+            vector,
+            {n.split(".")[1]: x for n, x in register.items() if n.startswith("rule.") and n.endswith(f".{part}")},
+            grad=grad,
+            weight=W,
+            kept=base,
+            start=start,
+            lr=lr,
+            retain=keep,
+            gram=register.get(f"gram.{part}"),
+            count=count,
+            params={n.removeprefix("param."): x for n, x in register.items() if n.startswith("param.")},
         )
-        base = W if keep is None else retain * W + ((1 - retain) * start if self.to_start else 0)
-        flat = (lambda x: x.squeeze(-1)) if vector else (lambda x: x)
-        return base + flat(delta), {name: flat(x) for name, x in after.items()}
+        return base + delta, after
 
 
 @dataclass(frozen=True)
@@ -243,14 +230,3 @@ def held(register: Register) -> Register:
 def now(register: Register) -> Register:
     """The parts after the previous token's write."""
     return {part: x for part, x in register.items() if "." not in part and part != "kept"}
-
-
-class _Zeros(dict[str, Tensor]):
-    """The states of a rule before its first update."""
-
-    def __init__(self, like: Tensor) -> None:
-        super().__init__()
-        self.like = like
-
-    def __missing__(self, name: str) -> Tensor:
-        return torch.zeros_like(self.like)

@@ -1,7 +1,7 @@
 """Choices by name, over one primitive: a whole number below n.
 
-    Choose(lambda n: draw(st.integers(0, n - 1)))      hypothesis draws, and shrinks: the first choice is the simplest
-    Choose.seeded(7)                                    a seed draws: the same program on every machine
+Choose(lambda n: draw(st.integers(0, n - 1)))      hypothesis draws, and shrinks: the first choice is the simplest
+Choose.seeded(7)                                    a seed draws: the same program on every machine
 """
 
 from __future__ import annotations

@@ -32,7 +32,9 @@ def misplaced(graph: Graph) -> list[str]:
         for b in levels:
             first = (-often[a.id], depth[a.id]) < (-often[b.id], depth[b.id])
             if first != (a.index < b.index):
-                faults.append(f"{a.name} ({often[a.id]} updates) is {a.index} and {b.name} ({often[b.id]}) is {b.index}")
+                faults.append(
+                    f"{a.name} ({often[a.id]} updates) is {a.index} and {b.name} ({often[b.id]}) is {b.index}"
+                )
     wanted = list(range(1, 1 + len({(often[x.id], depth[x.id]) for x in levels})))
     if sorted({level.index for level in levels}) != wanted:
         faults.append(f"places {sorted({level.index for level in levels})}, not {wanted}")

@@ -177,7 +177,9 @@ class Equations:
             case Kind.SIZE if op.name == "slice":
                 return choose.whole(-last, last)
             case Kind.SIZE if option.name == "n" and op.name == "heads":
-                return choose.among([n for n in (default, 2, 1, 3, last) if isinstance(n, int) and last % n == 0] or [1])
+                return choose.among(
+                    [n for n in (default, 2, 1, 3, last) if isinstance(n, int) and last % n == 0] or [1]
+                )
             case Kind.SIZE:
                 return choose.whole(1, 4) if option.name != "out" else choose.whole(1, 6)
             case Kind.SIZES:

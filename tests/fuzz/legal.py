@@ -35,7 +35,13 @@ def program(choose: Choose) -> Drawn:
     layers = len(stack) + ("2 * two" in stack) or choose.among([2, 2, 2, 3])
     if len(stack) == layers == 2:
         layers = choose.among([2, 2, 2, 4])
-    sizes = {"width": heads * head, "heads": heads, "layers": layers, "vocab": choose.whole(5, 11), "context": 4 * choose.whole(4, 10)}
+    sizes = {
+        "width": heads * head,
+        "heads": heads,
+        "layers": layers,
+        "vocab": choose.whole(5, 11),
+        "context": 4 * choose.whole(4, 10),
+    }
     batch = choose.whole(1, 3)
     if choose.chance(20):
         sizes["rank"] = choose.whole(2, 4)
@@ -142,11 +148,19 @@ def _outer(choose: Choose) -> list[dict[str, Any]]:
         n = choose.among([1, 1, 2, 3])
         rule = choose.among(outer_rules())
         said = {"rule": rule, "rate": 0.001} if choose.chance(30) else {"rule": f"{rule}(lr=0.001)"}
-        return {"name": name, "every": f"{n} step{'' if n == 1 else 's'}", "objective": "loss", **said, "memories": memories}
+        return {
+            "name": name,
+            "every": f"{n} step{'' if n == 1 else 's'}",
+            "objective": "loss",
+            **said,
+            "memories": memories,
+        }
 
     found = []
     if choose.chance(20):
-        found.append(level("first", choose.among(["select(embedding)", "select(*norm)", "select(*, rank=2, except=*.linear)"])))
+        found.append(
+            level("first", choose.among(["select(embedding)", "select(*norm)", "select(*, rank=2, except=*.linear)"]))
+        )
     if choose.chance(15) and not found:
         found.append({"name": "frozen", "every": "never", "memories": "select(embedding)"})
     return [*found, level("train", "rest")]
@@ -187,7 +201,9 @@ def _block(choose: Choose, sizes: dict[str, int], plans: list[Plan], several: bo
         block.lines.append(f"x = x + {block.joined((width,))}")
     else:
         last = block.joined((width,))
-        block.lines.append(f"x = x + {choose.among([f'linear({last})', f'linear(rmsnorm({last}))', f'dropout(linear({last}), 0)'])}")
+        block.lines.append(
+            f"x = x + {choose.among([f'linear({last})', f'linear(rmsnorm({last}))', f'dropout(linear({last}), 0)'])}"
+        )
     return "\n".join(block.lines) + "\n"
 
 
@@ -238,7 +254,11 @@ def _given(choose: Choose, block: Equations, plan: Plan, reads: list[str] | None
                 value = block.turned(own[0], block.values[own[0]], plan.key_shape)
             else:
                 value = block.fit(plan.key_shape)
-            block.assign(choose.among([f"l2norm({value})", f"l2norm({value})", f"tanh({value}) * 0.5", f"softmax({value})"]), plan.key_shape, name)
+            block.assign(
+                choose.among([f"l2norm({value})", f"l2norm({value})", f"tanh({value}) * 0.5", f"softmax({value})"]),
+                plan.key_shape,
+                name,
+            )
     for name in plan.values:
         if name not in block.values:
             block.assign(block.bounded(plan.value_shape), plan.value_shape, name)
@@ -258,7 +278,9 @@ def _read(choose: Choose, block: Equations, plan: Plan, when: str) -> str:
 def _boxes(choose: Choose, block: Equations, cell: list[Plan]) -> None:
     shape = cell[0].query
     key = block.assign(f"l2norm(box_k({choose.among(['u', 'linear(u)', 'tanh(u)'])}))", shape, "k_box")
-    made = "box_v(u)" if any(p.name == "box_v" for p in cell) else choose.among(["linear(u)", "u", f"linear({key}) + u"])
+    made = (
+        "box_v(u)" if any(p.name == "box_v" for p in cell) else choose.among(["linear(u)", "u", f"linear({key}) + u"])
+    )
     block.assign(choose.among([f"l2norm({made})", f"tanh({made})"]), shape, "v_box")
     when = choose.among(["", "", "", ", read=before", ", read=after"])
     block.assign(f"box_m({choose.among(['l2norm(linear(u))', key, 'u'])}{when})", shape)

@@ -1,6 +1,6 @@
 """A smaller spec that fails in the same way: greedy, by leaving out or simplifying one thing at a time.
 
-    smaller(spec, fails, seconds)     fails(spec) says whether it still does
+smaller(spec, fails, seconds)     fails(spec) says whether it still does
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from nlc.graph.draw import to_dot, to_mermaid, to_svg
 from nlc.graph.draw_levels import scene_of
 from nlc.graph.draw_scene import COLOURS, shortened, width_of
 from nlc.graph.graph import Graph
+from nlc.graph.momenta import momenta, said
 from nlc.graph.nodes import Memory
 from nlc.graph.outline import Link, outline
 from nlc.passes import build
@@ -142,10 +143,12 @@ def test_hope_outline() -> None:
 def test_mermaid_and_dot(name: str) -> None:
     graph = GRAPHS[name]
     mermaid, dot = to_mermaid(graph), to_dot(graph)
-    assert mermaid.startswith("flowchart LR\n") and mermaid.count("subgraph") == mermaid.count("  end\n") == len(
-        graph.levels
-    )
-    assert dot.count("{") == dot.count("}") == len(graph.levels) + 1
+    remembered = momenta(graph)  # each in a level of its own
+    assert mermaid.startswith("flowchart LR\n") and mermaid.count("subgraph") == mermaid.count("  end\n")
+    assert mermaid.count("subgraph") == len(graph.levels) + len(remembered)
+    assert dot.count("{") == dot.count("}") == len(graph.levels) + len(remembered) + 1
+    for rule in remembered:
+        assert f'"{said(rule)}"' in dot and said(rule) in mermaid
     for memory in graph.of(Memory):
         assert f'"{memory.id}"' in dot
     assert all(re.fullmatch(r"[A-Za-z_]\w*", word) for word in re.findall(r"^  (\S+) -", mermaid, re.MULTILINE))

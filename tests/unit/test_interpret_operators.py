@@ -135,7 +135,7 @@ def rule(*levels):
 def updates(rule, grads, **names):
     """Every weight that the rule makes of these gradients, from zero."""
     weight, found = torch.zeros_like(grads[0]), []
-    carried = Carried.zero(rule, {"M": weight}, {})
+    carried = Carried.zero(rule, {"M": weight})
     for grad in grads:
         seen = {"grad": grad, "weight": weight, "lr": torch.tensor(0.1, dtype=torch.float64), **names}
         weight, carried = run_rule(rule, "M", weight, seen, carried.counted())

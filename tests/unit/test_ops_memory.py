@@ -230,7 +230,7 @@ def test_any_rule_is_called_once_for_each_write_and_part():
     """A rule without a closed form: normalised gradient descent that counts; then dgd written as such a rule."""
     counts = []
 
-    def normalised(*, grad, weight, start, lr, retain, gram, count, state):
+    def normalised(*, grad, lr, count, state, **_):
         counts.append(int(count.flatten()[0]))
         seen = state["n"] + grad**2
         return -lr * grad / (seen.sqrt() + 1e-8), {"n": seen}
@@ -241,7 +241,7 @@ def test_any_rule_is_called_once_for_each_write_and_part():
     assert sorted(counts) == sorted([8, 9, 10] * 4)
     assert all(after[f"rule.n.{part}"].any() for part in case.write.form.parts)
 
-    def dgd(*, grad, weight, start, lr, retain, gram, count, state):
+    def dgd(*, grad, weight, lr, gram, state, **_):
         return -lr * (grad + weight @ gram if gram.dim() == 4 else grad), state
 
     form = Mlp(bias=True)

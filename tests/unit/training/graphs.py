@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nlc.equations import parse_block
+from nlc.graph.choices import rule_of
 from nlc.graph.graph import Graph
 from nlc.graph.nodes import AnyNode, Form, Level, Memory, Objective, Param, Period, Rule, RuleLevel, Run, Unit, Weight
 from nlc.source import Position
@@ -20,9 +21,7 @@ def at(line: int) -> Position:
 def shipped(name: str, **given: object) -> Rule:
     """A rule of specs/rules, as a pass would put it into the graph."""
     spec = load_rule(name)
-    params = tuple(Param(name=n, number=given.get(n, v)) for n, v in spec.params.items() if n != "lr")
-    levels = tuple(RuleLevel(period=int(level.every), state=level.state, do=level.do) for level in spec.levels)
-    return Rule(name=name, params=params, levels=levels)
+    return rule_of(spec, {name: Param(name=name, number=value) for name, value in given.items()})
 
 
 def program(text: str, *, name: str = "own", state: Sequence[str] = (), period: int = 1, **params: object) -> Rule:

@@ -31,6 +31,10 @@ def test_frozen_weights_ask_for_no_gradient() -> None:
     assert not model.blocks[0].h.conv.requires_grad and model.blocks[1].h.conv.requires_grad
 
 
+def descend(*, grad, lr, state, **_):
+    return -lr * grad, state
+
+
 def level_of(*values: float) -> tuple[Level, list[nn.Parameter]]:
     model = nn.ParameterDict({f"w{i}": nn.Parameter(torch.tensor([value])) for i, value in enumerate(values)})
     return Level("train", Weights(model).take("*"), state=("m", "start")), list(model.values())
@@ -40,32 +44,38 @@ def test_gradients_add_up_between_updates_and_are_gone_after_one() -> None:
     level, (w,) = level_of(2.0)
     for _ in range(3):
         (w**2).sum().backward()
-    with torch.no_grad():
-        ((weight, grad, state, decays),) = level.gathered()
-    assert weight is w and float(grad) == 12 and not decays
-    assert float(state["m"]) == 0 and float(state["start"]) == 2
+    seen = []
+
+    def keeps(*, grad, weight, start, state, count, **_):
+        seen.append([float(x) for x in (grad, weight, start, state["m"], count)])
+        return -grad, {"m": grad}
+
+    level.update(keeps, lr=1.0)
+    assert seen == [[12, 2, 2, 0, 1]] and float(w) == -10 and float(level.weights[0].state["m"]) == 12
     assert w.grad is None and level.count == 1 and float(level.norm) == 12
 
 
 def test_clip_is_the_norm_over_all_the_level_owns() -> None:
     level, (a, b) = level_of(1.0, 1.0)
     (3 * a + 4 * b).sum().backward()
-    grads = [float(grad) for _, grad, _, _ in level.gathered(clip=1.0)]
-    assert grads == pytest.approx([0.6, 0.8], rel=1e-5) and float(level.norm) == pytest.approx(5)
+    level.update(descend, lr=1.0, clip=1.0)
+    assert [1 - float(w) for w in (a, b)] == pytest.approx([0.6, 0.8], rel=1e-5)
+    assert float(level.norm) == pytest.approx(5)
 
 
 def test_a_gradient_that_is_not_finite_is_refused_before_any_weight_changes() -> None:
     level, (a, b) = level_of(1.0, 1.0)
     (a + b * float("nan")).sum().backward()
     with pytest.raises(Diverged, match="level train: the gradient of 'w1' is not finite"):
-        next(level.gathered(clip=1.0))
-    assert level.count == 0
+        level.update(descend, lr=1.0, clip=1.0)
+    assert level.count == 0 and [float(a), float(b)] == [1, 1]
 
 
 def test_a_weight_without_gradient_is_left_alone() -> None:
-    level, (a, _) = level_of(1.0, 1.0)
+    level, (a, b) = level_of(1.0, 1.0)
     a.sum().backward()
-    assert len(list(level.gathered())) == 1
+    level.update(lambda *, grad, state, **_: (0 * grad - 7, state), lr=1.0)
+    assert float(a) == -6 and float(b) == 1
 
 
 def test_states_are_float32_under_bfloat16_and_float64_under_float64() -> None:
@@ -73,8 +83,14 @@ def test_states_are_float32_under_bfloat16_and_float64_under_float64() -> None:
         model = nn.Linear(2, 2).to(dtype)
         level = Level("train", Weights(model).take("*"), state=("m",))
         model(torch.ones(1, 2, dtype=dtype)).sum().backward()
-        for _, grad, state, _ in level.gathered():
-            assert grad.dtype == state["m"].dtype == expected
+        seen = []
+
+        def rule(*, grad, weight, state, seen=seen, **_):
+            seen += [grad.dtype, weight.dtype, state["m"].dtype]
+            return -grad, state
+
+        level.update(rule, lr=1.0)
+        assert set(seen) == {expected} and model.weight.dtype == dtype
 
 
 def test_what_a_checkpoint_keeps_restores_a_level_in_the_middle_of_a_period() -> None:
@@ -93,9 +109,7 @@ def test_a_watched_update_is_measured_once() -> None:
     for rate in (0.5, 0.25):
         level.watched = rate == 0.5
         (w**2).sum().backward()
-        with torch.no_grad():
-            for weight, grad, _, _ in level.gathered(rate=rate):
-                weight -= rate * grad
+        level.update(descend, lr=rate)
     assert level.seen() == {"grad/train/norm": 0.0, "level/train/update": 2.0, "level/train/rate": 0.25}
 
 
@@ -103,9 +117,7 @@ def test_a_row_after_resuming_says_what_one_without_would() -> None:
     level, (w,) = level_of(2.0)
     level.watched = True
     (w**2).sum().backward()
-    with torch.no_grad():
-        for weight, grad, _, _ in level.gathered(rate=0.1):
-            weight -= 0.1 * grad
+    level.update(descend, lr=0.1)
     other, _ = level_of(1.0)
     other.restore(level.count, level.tensors(), level.last())
     assert other.seen() == level.seen() and not other.watched

@@ -1,0 +1,128 @@
+"""The shapes of an update rule's program: every value is a matrix, a vector or a number of each matrix of a state.
+
+    SEEN                                         what a rule sees
+    shape_of(tree, shapes)                       () | (n,) | (n, m); raises Misfit, with the place of what does not fit
+
+A rule is checked once for all sizes, at two that stand for any: ROWS by COLS, prime numbers that no rule writes.
+With one pair, grad = outer(error, x): x is the layer's input and error that at its output; k and v are the pair itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from nlc.constants import constant
+from nlc.equations import Binary, Boolean, Call, Compare, Expr, Name, Number, Slice, Unary, names, to_text, walk
+from nlc.operator_shapes import Shape, ShapeError
+from nlc.operators import BY_SYMBOL, CALLABLE, OPERATORS
+from nlc.source import Position
+
+ROWS, COLS = 1009, 2003
+SIZES = {"rows": ROWS, "cols": COLS}
+SEEN: dict[str, Shape] = {
+    "grad": (ROWS, COLS), "weight": (ROWS, COLS), "start": (ROWS, COLS), "delta": (ROWS, COLS), "gram": (COLS, COLS),
+    "k": (COLS,), "v": (ROWS,), "x": (COLS,), "error": (ROWS,),
+    "lr": (), "retain": (), "count": (), "rows": (), "cols": (),
+}  # fmt: skip
+REFUSED = ("split", "heads", "merge", "dropout", "rope")  # axes that a matrix does not have, and chance
+WHOLE = frozenset(  # what looks at a whole matrix, or at a part of one
+    "@ [] transpose newton_schulz norm sum mean outer trace eye index l2norm softmax poly concat".split()
+)
+
+
+class Misfit(Exception):
+    """A program that cannot be run: where, what and a hint."""
+
+    def __init__(self, at: Position, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.at, self.message, self.hint = at, message, hint
+
+
+def operators() -> tuple[str, ...]:
+    """What a rule may call: operators without weights, and without memory of earlier tokens."""
+    usable = [name for name in CALLABLE if not OPERATORS[name].suffixes({}) and not OPERATORS[name].register]
+    return tuple(name for name in usable if name not in REFUSED)
+
+
+class Program(Protocol):
+    """A level of a rule, of a spec or of a graph."""
+
+    @property
+    def do(self) -> tuple[Any, ...]: ...
+
+
+def entrywise(levels: Iterable[Program]) -> bool:
+    """Whether a rule treats every entry of a weight alike: no product, no sum, no size."""
+    program = [part for level in levels for line in level.do for part in walk(line.value)]
+    used = {part.func for part in program if isinstance(part, Call)}
+    used |= {part.op for part in program if isinstance(part, Binary)}
+    used |= {"[]" for part in program if isinstance(part, Slice) and not isinstance(part.value, Name)}
+    extremes = any(isinstance(p, Call) and p.func in ("min", "max") and len(p.args) == 1 for p in program)
+    read = {part.id for part in program if isinstance(part, Name)}
+    return not extremes and not used & WHOLE and not read & {"rows", "cols", "gram", "k", "v", "x", "error"}
+
+
+def shape_of(tree: Expr, shapes: Mapping[str, Shape]) -> Shape:
+    """The shape of an expression; names are those of `shapes`.  Raises Misfit."""
+    match tree:
+        case Name(id=name, at=at):
+            if name not in shapes:
+                raise Misfit(at, f"'{name}' is a list of numbers", f"take one: {name}[0]; or all: a, b = {name}")
+            return shapes[name]
+        case Number() | Boolean():
+            return ()
+        case Slice(value=Name(id=name), single=True) if name not in shapes:
+            return ()  # one of a list of numbers
+        case Slice(value=value, start=start, stop=stop, single=single, at=at):
+            bounds = {"start": _number(start), "stop": _number(stop), "single": single}
+            return _applied("slice", (shape_of(value, shapes),), bounds, at)
+        case Unary(value=value):
+            return shape_of(value, shapes)
+        case Binary(op=op, left=left, right=right, at=at) | Compare(op=op, left=left, right=right, at=at):
+            return _applied(BY_SYMBOL[op], (shape_of(left, shapes), shape_of(right, shapes)), {}, at)
+        case Call():
+            return _called(tree, shapes)
+    raise Misfit(tree.at, f"'{to_text(tree)}' has no place in a rule's program")
+
+
+def _called(tree: Call, shapes: Mapping[str, Shape]) -> Shape:
+    operator = OPERATORS.get(tree.func)
+    if operator is None or tree.func not in operators():
+        raise Misfit(tree.at, f"'{tree.func}' in a rule", f"a rule may call {', '.join(operators())}")
+    count = operator.operands[1]
+    operands, rest = (tree.args, ()) if count is None else (tree.args[:count], tree.args[count:])
+    if len(operands) < operator.operands[0] or len(rest) > len(operator.options):
+        raise Misfit(tree.at, f"'{tree.func}' takes other arguments: {operator.doc}")
+    known = [option.name for option in operator.options]
+    options: dict[str, Any] = {option.name: option.default for option in operator.options}
+    for name, value in [*zip(known, rest, strict=False), *tree.kwargs]:
+        if name not in known:
+            raise Misfit(tree.at, f"'{tree.func}' has no '{name}'", f"it has {', '.join(known) or 'no options'}")
+        options[name] = _number(value)
+    return _applied(tree.func, tuple(shape_of(value, shapes) for value in operands), options, tree.at)
+
+
+def _number(tree: Expr | None) -> Any:
+    """A static argument at the sizes that stand for any; a parameter of the rule counts as 1."""
+    if tree is None:
+        return None
+    found = constant(tree, SIZES | {name: 1 for name in names(tree) if name not in SIZES})
+    return int(found) if isinstance(found, float) and found.is_integer() else found
+
+
+def _applied(op: str, inputs: tuple[Shape, ...], options: Mapping[str, Any], at: Position) -> Shape:
+    try:
+        return OPERATORS[op].shape(inputs, options)
+    except ShapeError as error:
+        raise Misfit(at, worded(error.message), worded(error.hint)) from None
+    except TypeError:  # an option that is no number
+        raise Misfit(at, f"'{op}' needs a whole number here") from None
+
+
+def worded(text: str) -> str:
+    """A message in the words of a rule: [rows, cols]."""
+    words = {ROWS: "rows", COLS: "cols"}
+    for size, word in words.items():
+        text = text.replace(str(size), word)
+    return text

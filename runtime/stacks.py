@@ -1,0 +1,140 @@
+"""The weights of a level as stacks: what one call of an update rule updates.
+
+A rule that treats every entry alike gets runs of entries, whatever weights they belong to; on a CPU they are short
+enough that what the rule computes on the way stays in the cache.  Any other gets all weights of one shape at once, as
+stacks of matrices on their last two axes: one batched product instead of one for each weight.  A weight of one axis is
+a column, a single number 1 x 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+ENTRIES = {"cpu": 1 << 16}  # of a run
+MOST = 1 << 26  # elsewhere
+
+Rule = Callable[..., tuple[Tensor, dict[str, Tensor]]]  # a generated function: codegen.rules says what it is given
+View = Callable[[Tensor], Tensor]
+
+
+@dataclass(slots=True)
+class Weight:
+    """A parameter, whether weight decay touches it, and the rule's state beside it, which starts at zero."""
+
+    name: str
+    value: nn.Parameter
+    decays: bool
+    state: dict[str, Tensor] = field(default_factory=dict)
+    gram: Tensor | None = None  # sum of x x^T over its layer's inputs since the last update, weighed as its gradient is
+    step: Tensor | None = None  # the same of a step that does not count yet
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Pieces of weights that meet a rule together: each a weight and how its tensors are looked at."""
+
+    pieces: list[tuple[Weight, View]]
+    joined: Callable[[Sequence[Tensor]], Tensor]
+    apart: Callable[[Tensor, Sequence[Tensor]], Sequence[Tensor]]  # the inverse: a result, as these pieces are
+
+    @property
+    def decays(self) -> bool:
+        return self.pieces[0][0].decays
+
+    def update(self, rule: Rule, **given: Any) -> None:
+        """One step of the rule: weights and states in place."""
+        weights = [view(weight.value.detach()) for weight, view in self.pieces]
+        dtype = at_least_float32(weights[0].dtype)
+        grads = [view(weight.value.grad).to(dtype) for weight, view in self.pieces if weight.value.grad is not None]
+        states = {name: [view(w.state[name]) for w, view in self.pieces] for name in self.pieces[0][0].state}
+        start = states.pop("start", None)
+        grams = [weight.gram for weight, _ in self.pieces if weight.gram is not None]
+        whole = self.joined(weights).to(dtype)
+        delta, after = rule(
+            grad=self.joined(grads),
+            weight=whole,
+            kept=whole,
+            state={name: self.joined(parts) for name, parts in states.items()},
+            **given,
+            **({} if start is None else {"start": self.joined(start)}),
+            **({} if not grams else {"gram": self.joined(grams)}),
+        )
+        torch._foreach_add_(weights, list(self.apart(delta.to(weights[0].dtype), weights)))
+        for name, parts in states.items():
+            torch._foreach_copy_(parts, list(self.apart(after[name], parts)))
+
+
+def stacks(weights: Iterable[Weight], entrywise: bool) -> Iterator[Stack]:
+    """All of the weights, those that decay apart from those that do not."""
+    groups: dict[Any, list[Weight]] = {}
+    for weight in weights:
+        kind = (weight.decays, weight.value.dtype, weight.value.device)
+        groups.setdefault(kind if entrywise else (*kind, weight.value.shape), []).append(weight)
+    for group in groups.values():
+        if entrywise:
+            for run in runs(group, ENTRIES.get(group[0].value.device.type, MOST)):
+                yield Stack(run, end_to_end, cut)
+        else:
+            yield Stack([(weight, matrix) for weight in group], on_top, split)
+
+
+def runs(weights: Iterable[Weight], most: int) -> Iterator[list[tuple[Weight, View]]]:
+    """Pieces of weights, in order, of about `most` entries together."""
+    run: list[tuple[Weight, View]] = []
+    room = most
+    for weight in weights:
+        count = weight.value.numel()
+        if not weight.value.is_contiguous():  # no run of memory
+            yield [(weight, lambda x: x)]
+            continue
+        if count > room and run:
+            yield run
+            run, room = [], most
+        for begin in range(0, count, most):
+            end = min(begin + most, count)
+            run.append((weight, entries(begin, end)))
+            room -= end - begin
+            if room <= 0:
+                yield run
+                run, room = [], most
+    if run:
+        yield run
+
+
+def entries(begin: int, end: int) -> View:
+    return lambda x: x.reshape(-1)[begin:end]
+
+
+def end_to_end(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+def cut(x: Tensor, like: Sequence[Tensor]) -> Sequence[Tensor]:
+    return x.split([part.numel() for part in like])
+
+
+def matrix(x: Tensor) -> Tensor:
+    return x if x.dim() > 1 else x.reshape(-1, 1)
+
+
+def on_top(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0].unsqueeze(0) if len(parts) == 1 else torch.stack(list(parts))
+
+
+def split(x: Tensor, like: Sequence[Tensor]) -> Sequence[Tensor]:
+    return x.unbind(0)
+
+
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def no_gram(weight: Weight) -> Tensor:
+    """Of a weight that multiplies nothing, or has not yet: (..., cols, cols)."""
+    like = matrix(weight.value.detach())
+    return like.new_zeros(*like.shape[:-2], like.shape[-1], like.shape[-1], dtype=at_least_float32(like.dtype))
