@@ -61,9 +61,10 @@ class Text:
         return parenthesised(self.text, self.strength, least)
 
 
-def rule_view(rule: Rule, name: str, inside: bool = True) -> RuleView:
-    """The function of a rule.  `inside`: for memories inside a sequence, else for levels that count steps."""
-    return Writer(rule, inside).view(name)
+def rule_view(rule: Rule, name: str, inside: bool = True, half: bool = False) -> RuleView:
+    """The function of a rule.  `inside`: for memories inside a sequence, else for levels that count steps; `half`: of
+    weights that are trained in bfloat16."""
+    return Writer(rule, inside, half).view(name)
 
 
 def gathered(index: int) -> str:
@@ -80,8 +81,8 @@ def states(rule: Rule) -> tuple[str, ...]:
 class Writer:
     """Writes one rule; remembers the shape of each name, and what must be imported."""
 
-    def __init__(self, rule: Rule, inside: bool) -> None:
-        self.rule, self.inside = rule, inside
+    def __init__(self, rule: Rule, inside: bool, half: bool) -> None:
+        self.rule, self.inside, self.half = rule, inside, half
         self.ops: set[str] = set()
         plain = {} if inside else {"lr": Text("lr"), "count": Text("count"), "retain": Text("retain")}
         self.names = {name: Text(name, shape=shape) for name, shape in SEEN.items()} | plain
@@ -195,6 +196,11 @@ class Writer:
             case eq.Unary(value=value):
                 inner = self.text(value)
                 return Text(f"-{inner.within(NEGATED)}", NEGATED, inner.shape)
+            case eq.Binary(op="+", left=eq.Binary(op="*") as old, right=eq.Binary(op="*") as new) if (
+                not self.inside and averaged(old, new) and self.text(old.left).shape is None
+            ):
+                share, before, now = (self.text(part) for part in (old.left, old.right, new.right))
+                return Text(f"torch.lerp({now.text}, {before.text}, {share.text})", shape=self.shape(tree))
             case eq.Binary(op=op, left=left, right=right):
                 return self.binary(tree, op, self.text(left), self.text(right))
             case eq.Compare(op=op, left=left, right=right):
@@ -274,6 +280,7 @@ class Writer:
                 return Text(f"{inner}.detach()", shape=shape)
             case "concat":
                 return Text(f"torch.cat(({inputs}), {axis})", shape=shape)
+        func = "newton_schulz_bfloat16" if func == "newton_schulz" and self.half else func
         self.ops.add(func)  # l2norm, poly, newton_schulz
         if axis == -2:
             return Text(f"{func}({', '.join([f'{inner}.mT', *(a.text for a in args[1:]), *options])}).mT", shape=shape)
@@ -302,6 +309,14 @@ class Writer:
                 bound = "max" if func == "min" else "min"
                 found = Text(f"{tensor.within(TIGHTEST)}.clamp({bound}={plain.text})", shape=shape)
         return found
+
+
+def averaged(old: eq.Binary, new: eq.Binary) -> bool:
+    """beta * old + (1 - beta) * new: a moving average, which is one operation of torch."""
+    match new.left:
+        case eq.Binary(op="-", left=eq.Number(value=1), right=share):
+            return bool(share == old.left)
+    return False
 
 
 def calls(tree: eq.Expr, *funcs: str) -> bool:

@@ -251,7 +251,7 @@ def functions(graph: Graph, outer: Sequence[Level]) -> Mapping[Any, RuleView]:
             taken = TAKEN | {u.name for u in found.values()}
             wanted = f"{rule.name}_{function_name(level.name.split('.')[-1])}" if rule.name in taken else rule.name
             name = distinct([wanted], taken)[wanted]
-            found[key(level)] = rule_view(rule, name, inside=False)
+            found[key(level)] = rule_view(rule, name, inside=False, half=graph.run.precision == "bfloat16")
     return found
 
 

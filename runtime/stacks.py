@@ -66,7 +66,15 @@ class Stack:
         )
         torch._foreach_add_(weights, list(self.apart(delta.to(weights[0].dtype), weights)))
         for name, parts in states.items():
-            torch._foreach_copy_(parts, list(self.apart(after[name], parts)))
+            self.keep(name, parts, self.apart(after[name], parts))
+
+    def keep(self, name: str, parts: Sequence[Tensor], new: Sequence[Tensor]) -> None:
+        """The state after a step: in place of the old one where it is the whole of a weight's, else copied into it."""
+        (weight, _), *more = self.pieces
+        if not more and parts[0].numel() == weight.value.numel():
+            weight.state[name] = new[0].reshape(weight.state[name].shape)
+        else:
+            torch._foreach_copy_(list(parts), list(new))
 
 
 def stacks(weights: Iterable[Weight], entrywise: bool) -> Iterator[Stack]:

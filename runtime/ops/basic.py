@@ -212,14 +212,29 @@ def newton_schulz(G: Tensor, steps: int = 5, coefficients: tuple[float, float, f
 
     G (.., n, m), transposed inside if tall.  Source: the reference mathematics, section 5 (Muon).
     """
-    a, b, c = coefficients
     X = G / (torch.linalg.vector_norm(G, dim=(-2, -1), keepdim=True) + 1e-7)
     tall = G.shape[-2] > G.shape[-1]
-    X = X.mT if tall else X
-    for _ in range(steps):
-        A = X @ X.mT
-        X = a * X + (b * A + c * (A @ A)) @ X
+    X = iterated(X.mT if tall else X, steps, coefficients)
     return X.mT if tall else X
+
+
+def newton_schulz_bfloat16(G: Tensor, steps: int = 5) -> Tensor:
+    """`newton_schulz` with its products in bfloat16, for weights that are trained so."""
+    X = G / (torch.linalg.vector_norm(G, dim=(-2, -1), keepdim=True) + 1e-7)
+    tall = G.shape[-2] > G.shape[-1]
+    X = iterated((X.mT if tall else X).bfloat16(), steps, QUINTIC).to(G.dtype)
+    return X.mT if tall else X
+
+
+def iterated(X: Tensor, steps: int, coefficients: tuple[float, float, float]) -> Tensor:
+    """X <- a X + (b A + c A^2) X with A = X X^T, for every matrix of a stack (.., n, m)."""
+    a, b, c = coefficients
+    lead = X.shape[:-2]
+    X = X.flatten(0, -3) if len(lead) > 1 else X if lead else X.unsqueeze(0)
+    for _ in range(steps):
+        A = torch.bmm(X, X.mT)
+        X = torch.baddbmm(X, torch.baddbmm(A, A, A, beta=b, alpha=c), X, beta=a)
+    return X.reshape(*lead, *X.shape[-2:])
 
 
 def gelu_slope(z: Tensor) -> Tensor:
