@@ -192,7 +192,8 @@ def _block(graph: Graph, kind: str, name: str, axes: Axes) -> BlockView:
     inputs = [emitter.scope.names[n.id] for n in graph.of(Input, kind)]
     calls = [line for m, taps in _calls(emitter) for line in fit(_call(emitter, m, taps), 3)]
     forward = _preamble(emitter, inputs[0], [*calls, *results])
-    returns = results[0] if len(results) == 1 else f"({', '.join(results)})"
+    returns = ", ".join(results)
+    returns = f"({returns})" if graph.bare and len(results) > 1 else returns
     if loss_driven(graph):
         forward += ["        calls = {", *(f"{c}" for c in calls), "        }"] if calls else ["        calls = {}"]
         returns += ", s, calls"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from codegen.axes import Axes
@@ -13,9 +13,10 @@ from codegen.memories import begins, clock_of, counts, erases, form_text, holds,
 from codegen.names import class_constant, function_name
 from codegen.places import place_of
 from nlc.graph.graph import Graph
-from nlc.graph.nodes import Carry, Level, Memory, Meta, Rule, Tail
+from nlc.graph.nodes import Carry, Input, Level, Memory, Meta, Rule, Tail
 
 IGNORED = -100  # a target that teaches nothing
+RUN = ("tokens_BT", "targets_BT", "taught_BT", "part_BT", "part_BTV", "nats_BT", "logits_BTV")  # variables of a run
 
 if TYPE_CHECKING:
     from codegen.block import Emitter
@@ -77,10 +78,32 @@ def ends_early(memory: Memory) -> bool:
     return memory.tail is Tail.FLUSH and memory.period.count > 1 and memory.carry is not Carry.MODEL
 
 
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """What flows from block to block: x and the streams beside it, as variables, and the lines that begin them."""
+
+    values: str  # x_BTD, v0_BTD
+    begins: tuple[str, ...]
+
+    @classmethod
+    def of(cls, graph: Graph, axes: Axes) -> Flow:
+        found, begins = ["x_BTD"], []
+        for node in graph.of(Input, graph.stack[0])[1:]:
+            text = f"{node.name}{axes.suffix(node.shape)}"
+            text = f"{text}_" if text in RUN else text
+            shape = "".join(f", {size}" for size in node.shape)
+            begins.append(f"        {text} = x_BTD.new_zeros(*x_BTD.shape[:2]{shape})")
+            found.append(text)
+        return cls(", ".join(found), tuple(begins))
+
+    def through(self, call: str) -> list[str]:
+        return fit(f"{self.values}, {call}", 3)
+
+
 def run_lines(graph: Graph, axes: Axes, final: bool) -> list[str]:
     """start, run and, where levels write at ticks, read and learn.  final: a block asks whether anybody reads the
     state."""
-    first = "x_BTD"
+    flow = Flow.of(graph, axes)
     lines = [
         "    def start(self, B):",
         '        """The initial state of every register, for B sequences."""',
@@ -96,18 +119,19 @@ def run_lines(graph: Graph, axes: Axes, final: bool) -> list[str]:
             *lines,
             "    def run(self, tokens_BT, targets_BT, state, clock, final, learn):",
             '        """Logits, nats of every token and the state after them, for sequences that share all clocks."""',
-            f"        {first} = F.embedding(tokens_BT, self.embedding)",
+            "        x_BTD = F.embedding(tokens_BT, self.embedding)",
+            *flow.begins,
             "        for i, block in enumerate(self.blocks):",
-            f"            {first}, registers = block({first}, layer_of(state, i), clock, learn{', final' * final})",
+            *flow.through(f"registers = block({flow.values}, layer_of(state, i), clock, learn{', final' * final})"),
             "            state = with_layer(state, i, registers)",
-            f"        logits_BTV = linear(rmsnorm({first}, self.rmsnorm), {head})",
+            f"        logits_BTV = linear(rmsnorm(x_BTD, self.rmsnorm), {head})",
             *count_lines(graph, "tokens_BT.shape[1]"),
             "        return logits_BTV, nats_of(logits_BTV, targets_BT), state",
         ]
-    return lines + _segmented(graph, head, final)
+    return lines + _segmented(graph, flow, head, final)
 
 
-def _segmented(graph: Graph, head: str, final: bool) -> list[str]:
+def _segmented(graph: Graph, flow: Flow, head: str, final: bool) -> list[str]:
     memories = loss_driven(graph)
     levels: dict[str, list[Memory]] = {}
     for m in sorted(memories, key=lambda m: m.period.count):  # a nested memory before what holds its start
@@ -149,7 +173,7 @@ def _segmented(graph: Graph, head: str, final: bool) -> list[str]:
         *count_lines(graph, "T"),
         "        return torch.cat(logits, 1), torch.cat(nats, 1), state",
         "",
-        *_read(head, final),
+        *_read(flow, head, final),
         "",
         *_learn(memories),
     ]
@@ -228,7 +252,7 @@ def _releases(graph: Graph, memories: list[Memory]) -> list[str]:
     return lines
 
 
-def _read(head: str, final: bool) -> list[str]:
+def _read(flow: Flow, head: str, final: bool) -> list[str]:
     """The method that runs all blocks over one segment."""
     return [
         f"    def read(self, tokens_BT, state, clock, learn{', final' * final}):",
@@ -236,8 +260,9 @@ def _read(head: str, final: bool) -> list[str]:
         "        x_BTD, calls = F.embedding(tokens_BT, self.embedding), []",
         "        if not x_BTD.requires_grad:  # an own error needs a graph even where nothing else is trained",
         "            x_BTD = x_BTD.detach().requires_grad_()",
+        *flow.begins,
         "        for i, block in enumerate(self.blocks):",
-        f"            x_BTD, registers, call = block(x_BTD, layer_of(state, i), clock, learn{', final' * final})",
+        *flow.through(f"registers, call = block({flow.values}, layer_of(state, i), clock, learn{', final' * final})"),
         "            state = with_layer(state, i, registers)",
         "            calls.append(call)",
         f"        return linear(rmsnorm(x_BTD, self.rmsnorm), {head}), state, calls",

@@ -309,15 +309,16 @@ NLC0904 nothing for a level to learn
 The level owns no memory and no weight.
     memories: select(blocks.*.nothing)
 
-NLC0905 an input that nothing uses
-A bare program asks for this stream of vectors, and no equation, field or output names it.
+NLC0905 an input or a stream that nothing uses
+A bare program asks for this stream of vectors, and no equation, field or output names it; or no block assigns, or none
+reads, a stream that flows from block to block.
     inputs: {k: [head], v: [head], w: [head]}     # and no w in the block
 
 # 10: not supported yet
 
 NLC1001 not supported yet
 The language has this; this version of the compiler does not lower it yet.
-    carry: slow      # nested: reset at each update of 'slow'
+    every: 2 tasks   # at a level that owns ordinary weights
 """
 
 

@@ -247,8 +247,17 @@ def _memory(graph: Graph, memory: Memory) -> MemoryFacts:
         reads = "as last written"
     if is_attention(memory):
         return MemoryFacts(memory_name(memory), form_text(memory), "-", memory.carry.value, "all tokens so far", "-")
+    if memory.of:
+        reads = f"where {' and '.join(m.name for m in graph.of(Memory) if m.nest == memory.id)} begins again"
     meta = "-" if memory.carry is Carry.MODEL else memory.meta.value
-    return MemoryFacts(memory_name(memory), form_text(memory), memory.start, memory.carry.value, reads, meta)
+    start = f"held with {_holder(graph, memory)}" if memory.nest else memory.start
+    return MemoryFacts(memory_name(memory), form_text(memory), start, memory.carry.value, reads, meta)
+
+
+def _holder(graph: Graph, memory: Memory) -> str:
+    """The slower memory whose level holds the start of a nested one."""
+    level: Level = graph[graph[memory.nest].level]
+    return next(str(graph[m].name) for m in level.memories if not graph[m].of)
 
 
 def form_text(memory: Memory) -> str:

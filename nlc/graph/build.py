@@ -34,8 +34,6 @@ def build(spec: Spec) -> Graph:
     """The graph of a spec, before any pass."""
     report = Reporter()
     model = spec.model
-    if model.streams:
-        report.error("NLC1001", spec.at("streams", key=True), "streams between blocks are not supported yet")
     sizes = _sizes(spec, report)
     bare = bool(model.inputs)
     statements = _statements(spec, report)
@@ -151,13 +149,14 @@ def _stack(spec: Spec, kinds: tuple[str, ...], sizes: dict[str, int], bare: bool
 
 def _lower_block(blocks: Blocks, kind: str, statements: tuple[Assign, ...], prefix: str, bare: bool) -> None:
     spec, report = blocks.spec, blocks.report
-    entering = tuple(spec.model.inputs) if bare else ("x",)
+    entering = tuple(spec.model.inputs) if bare else ("x", *spec.model.streams)
     scope = Scope(prefix, entering, statements)
     readable = {m.name: Readable(m.id, *_reading(m)) for m in blocks.memories}
     lower = Lowering(kind, scope, blocks.sizes, readable, report)
     for name in entering:
-        shape = _input_shape(blocks, name) if bare else (blocks.sizes["width"],)
-        at = spec.at(f"inputs.{name}", key=True) if bare else (statements[0].at if statements else spec.at("name"))
+        section = "inputs" if bare else "streams"
+        shape = (blocks.sizes["width"],) if name == "x" and not bare else _axes(blocks, section, name)
+        at = statements[0].at if statements and name == "x" and not bare else spec.at(f"{section}.{name}", key=True)
         lower.add(Input(id=prefix + name, at=at, block=kind, name=name, shape=shape))
     lower.block(statements)
     blocks.lowered[kind] = lower
@@ -172,10 +171,11 @@ def _reading(memory: DeclaredMemory) -> tuple[When, bool]:
     return When(memory.get("read", "chunk")), False
 
 
-def _input_shape(blocks: Blocks, name: str) -> tuple[int, ...]:
+def _axes(blocks: Blocks, section: str, name: str) -> tuple[int, ...]:
+    """The shape that `inputs:` or `streams:` gives a value."""
     found = []
-    for i, text in enumerate(blocks.spec.model.inputs[name]):
-        place = blocks.spec.place(f"inputs.{name}.{i}")
+    for i, text in enumerate(getattr(blocks.spec.model, section)[name]):
+        place = blocks.spec.place(f"{section}.{name}.{i}")
         make = partial(_axis, str(text), place, blocks)
         found.append(guarded(blocks.report, make) or 1)
     return tuple(found)
@@ -200,17 +200,18 @@ def _values(lower: Lowering, memories: Mapping[str, str]) -> Iterable[Value]:
 
 
 def _outputs(spec: Spec, kind: str, lower: Lowering, bare: bool, report: Reporter) -> list[Output]:
-    """x of a block, or the named outputs of a bare program."""
+    """x of a block and the streams beside it, or the named outputs of a bare program."""
     scope = lower.scope
     if not bare:
         return [
             Output(
-                id=f"{scope.prefix}out:x",
-                at=lower.values[scope.prefix + "x"].at,
+                id=f"{scope.prefix}out:{name}",
+                at=lower.values[scope.prefix + name].at,
                 block=kind,
-                name="x",
-                value=scope.resolve(scope.current["x"]),
+                name=name,
+                value=scope.resolve(scope.current[name]),
             )
+            for name in scope.entering
         ]
     found = []
     for i, name in enumerate(spec.model.outputs):

@@ -148,6 +148,12 @@ class Weight(Node):
     scale: float | None = None  # None until shapes knows the fan-in: then in^-1/2
     decay: bool = False  # a linear weight, which weight decay touches
     owner: str = ""  # id of the level that updates it ("" when the host program owns it)
+    owners: tuple[str, ...] = ()  # in each of its layers, where they differ; `owner` is then the first of them
+
+    @property
+    def by(self) -> tuple[str, ...]:
+        """The levels that update it: one, or one for each of its layers."""
+        return self.owners or (self.owner,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

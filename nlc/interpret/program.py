@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from nlc.graph.graph import Graph
-from nlc.graph.nodes import Carry, Memory, Output, Tail, When
+from nlc.graph.nodes import Carry, Input, Memory, Output, Tail, When
 from nlc.interpret.inputs import grams
 from nlc.interpret.memory import Surprise, emptied, write_sum
 from nlc.interpret.operators import DTYPE, rmsnorm
@@ -155,12 +155,17 @@ class Interpreter:
 
     def forward(self, sequence: Sequence, fed: Fed, states: States) -> tuple[list[Layer], dict[str, Tensor]]:
         """All layers at one token, which may be given other states to read; nothing is written."""
-        entering: Mapping[str, Tensor] = fed.values if self.graph.bare else {"x": self.frame("embedding")[fed.token]}
+        entering = fed.values if self.graph.bare else self.entering(fed.token)
         layers = []
         for i, kind in enumerate(self.graph.stack):
             layers.append(Layer(self.program, i, sequence, entering, states=dict(states.get(i, {}))))
             entering = {out.name: layers[-1].value(out.value) for out in self.graph.of(Output, kind)}
         return layers, dict(entering) if self.graph.bare else self.predict(entering["x"], fed.target)
+
+    def entering(self, token: int) -> Mapping[str, Tensor]:
+        """What the first block takes: the token's embedding, and every stream at 0."""
+        streams = {i.name: torch.zeros(i.shape, dtype=DTYPE) for i in self.graph.of(Input, self.graph.stack[0])}
+        return streams | {"x": self.frame("embedding")[token]}
 
     def frame(self, name: str) -> Tensor:
         return self.program.weights[name]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from nlc.diagnostics import Reporter
 from nlc.equations import names as names_in
 from nlc.graph.graph import Graph
-from nlc.graph.nodes import Carry, Memory, Meta, Op, Output, Read, Rule, Unit, Weight, When
+from nlc.graph.nodes import Carry, Input, Memory, Meta, Op, Output, Read, Rule, Unit, Weight, When
 from nlc.operators import OPERATORS
 from nlc.passes.causality import write_needs
 from nlc.passes.owners import frozen, weight_names
@@ -40,7 +40,7 @@ def gradients(graph: Graph) -> Graph:
     found = reach(graph)
     for memory in graph.of(Memory):
         _memory(graph, memory, found, report)
-    if not report.found and (graph.bare or any(w.owner for w in graph.of(Weight))):
+    if not report.found and (graph.bare or any(any(w.by) for w in graph.of(Weight))):
         _weights(graph, found, report)
     report.check()
     return graph
@@ -52,7 +52,8 @@ def reach(graph: Graph) -> Reach:
 
 
 def _walk(graph: Graph, back: Callable[[Graph, Op | Read | Memory], Iterable[str]]) -> frozenset[str]:
-    waiting = [out.value for out in graph.of(Output)]
+    leaving = {out.name: [o.value for o in graph.of(Output) if o.name == out.name] for out in graph.of(Output)}
+    waiting = [value for name, values in leaving.items() if graph.bare or name == "x" for value in values]
     seen: set[str] = set()
     while waiting:
         id = waiting.pop()
@@ -62,6 +63,8 @@ def _walk(graph: Graph, back: Callable[[Graph, Op | Read | Memory], Iterable[str
         node = graph[id]
         if isinstance(node, Op | Read | Memory):
             waiting += back(graph, node)
+        elif isinstance(node, Input) and not graph.bare:  # what a block before it gave
+            waiting += leaving[node.name]
     return frozenset(seen)
 
 

@@ -332,13 +332,12 @@ def _divides(few: Shape, many: Shape) -> bool:
 
 
 def _outputs(graph: Graph, nodes: dict[str, AnyNode], report: Reporter) -> None:
-    """A block gives back what it takes: [width]."""
+    """A block gives back what it takes: x as [width], a stream in its own shape."""
     if graph.bare:
         return
     for out in graph.of(Output):
         value = nodes.get(out.value, graph[out.value])
-        expected = (graph.sizes["width"],)
+        expected = next(i.shape for i in graph.of(Input, out.block) if i.name == out.name)
         if value.shape != expected:
-            report.error(
-                "NLC0601", value.at, f"x enters the block as {show(expected)} and leaves it as {show(value.shape)}"
-            )
+            entering = f"{out.name} enters the block as {show(expected)}"
+            report.error("NLC0601", value.at, f"{entering} and leaves it as {show(value.shape)}")

@@ -153,6 +153,7 @@ def _program(spec: Spec, path: str, text: str, report: Reporter) -> None:
 def _frame(spec: Spec, report: Reporter) -> None:
     """Sizes and streams that the frame needs."""
     model = spec.model
+    _streams(spec, report)
     if model.inputs:
         if not spec.said("outputs"):
             report.error(
@@ -179,12 +180,33 @@ def _frame(spec: Spec, report: Reporter) -> None:
             report.error("NLC0203", at, f"sizes: '{size}' is missing", hint=near if "did you" in near else "")
 
 
+def _streams(spec: Spec, report: Reporter) -> None:
+    """Streams flow between the blocks of a model of tokens, under names of their own."""
+    for name in spec.model.streams:
+        at = spec.at(f"streams.{name}", key=True)
+        if spec.model.inputs:
+            hint = "its one block takes inputs and returns outputs"
+            report.error("NLC0411", at, f"a bare program has no stream '{name}' between blocks", hint)
+        elif name == "x":
+            report.error("NLC0504", at, "a stream called 'x', which flows between all blocks anyway")
+        elif name in spec.model.sizes:
+            report.error("NLC0504", at, f"'{name}' is a size and a stream", "call one of them something else")
+
+
 def _unused(spec: Spec, report: Reporter) -> None:
-    """Inputs that no equation, field or output names.  What does not parse may name them."""
-    if report.found or not spec.model.inputs:
+    """Inputs and streams that no equation, field or output names.  What does not parse may name them."""
+    if report.found or not (spec.model.inputs or spec.model.streams):
         return
-    trees = [tree.value if isinstance(tree, Assign) else tree for _, tree in expressions(spec)]
+    found = [tree for _, tree in expressions(spec)]
+    assigned = {target for tree in found if isinstance(tree, Assign) for target in tree.targets}
+    trees = [tree.value if isinstance(tree, Assign) else tree for tree in found]
     read = {name for tree in trees for name in names(tree)} | set(spec.model.outputs)
+    for name in spec.model.streams:
+        at = spec.at(f"streams.{name}", key=True)
+        if name not in assigned:
+            report.error("NLC0905", at, f"no block assigns the stream '{name}': it stays 0", f"{name} = ...")
+        elif name not in read:
+            report.error("NLC0905", at, f"nothing reads the stream '{name}'", "read it in an equation, or take it away")
     for name in spec.model.inputs:
         if name not in read:
             hint = "read it in an equation, or take it away"

@@ -48,8 +48,9 @@ def expressions(spec: Spec) -> Iterator[tuple[str, Assign | Expr]]:
 
 def _fields(spec: Spec) -> Iterator[tuple[str, str, list[str] | str | None, Parse]]:
     """(subject, path, text or texts, parser) of the axes of inputs and of fields that hold expressions or calls."""
-    for name, shape in spec.model.inputs.items():
-        yield "", f"inputs.{name}", shape, parse_expression
+    for section in ("inputs", "streams"):
+        for name, shape in getattr(spec.model, section).items():
+            yield "", f"{section}.{name}", shape, parse_expression
     for subject, path, fields, _ in sections(spec):
         for name, parse in _PARSERS.items():
             yield subject, f"{path}.{name}", getattr(fields, name), parse

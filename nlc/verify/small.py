@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from nlc.period import Unit
 from nlc.spec import Spec
 from nlc.spec.architecture import Level
-from nlc.spec.fields import parse_period
+from nlc.spec.fields import CARRIES, parse_period
 
 SMALL = {"width": 32, "heads": 2, "layers": 2, "vocab": 48, "context": 128}
 LONGEST = 33  # tokens of a period, so that it ends three times in 100
@@ -19,7 +19,7 @@ def small_settings(spec: Spec) -> dict[str, object]:
     """Values to set for a small program of the same structure.
 
     Sizes of the frame become SMALL; others shrink in proportion to the width.  Token periods of a memory inside a
-    sequence that are longer than 33 become 8 ... 33 in their order.
+    sequence that are longer than 33 become 8 ... 33 in their order; nested ones 8, 16, 32.
     """
     sizes, stack = dict(spec.model.sizes), spec.model.stack or ()
     settings: dict[str, object] = {}
@@ -44,6 +44,8 @@ def _periods(spec: Spec) -> dict[str, object]:
     if not counts or counts[-1] <= LONGEST:
         return {}
     steps = {n: FASTEST + (LONGEST - FASTEST) * i // max(len(counts) - 1, 1) for i, n in enumerate(counts)}
+    if any(carry not in (None, *CARRIES) for carry in _carries(spec)):  # a nested life is a whole number of periods
+        steps = {n: FASTEST * 2**i for i, n in enumerate(counts)}
     return {path: f"{steps[p.count]} tokens" for path, p in found.items() if p.unit is Unit.TOKEN and p.count > 1}
 
 
@@ -58,6 +60,14 @@ def _every(spec: Spec) -> Iterator[tuple[str, str, bool]]:
                 if memory.every:
                     path = f"levels.{level.name}.memories.{name}.every"
                     yield path, str(memory.every), (memory.carry or level.carry) == "model"
+
+
+def _carries(spec: Spec) -> Iterator[str | None]:
+    """Every `carry:`."""
+    for level in spec.model.levels:
+        yield level.carry
+        if isinstance(level.memories, dict):
+            yield from (memory.carry for memory in level.memories.values())
 
 
 def chunk_settings(spec: Spec, chunk: int) -> dict[str, object]:

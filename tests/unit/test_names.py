@@ -307,7 +307,14 @@ REFUSED = {
         "NLC0411",
         "keeps the pairs of a lane, not of the model",
     ),
-    "nested carry": (DELTA.replace("values: v", "values: v, carry: m"), BLOCK, "NLC1001", "nested memories"),
+    "nested in itself": (DELTA.replace("values: v", "values: v, carry: m"), BLOCK, "NLC0411", "at its own updates"),
+    "nested, of pairs": (
+        DELTA.replace("values: v", "values: v, carry: b")
+        + "\n- {name: o, every: 4 tokens, objective: loss, memories: {b: {form: mlp}}}",
+        BLOCK + "\nx = b(x)",
+        "NLC1001",
+        "nested memories with objective l2 ('a.m') are not supported yet",
+    ),
     "window": (DELTA.replace("values: v", "values: v, window: 4"), BLOCK, "NLC1001", "a window of pairs"),
 }
 
@@ -331,8 +338,3 @@ def test_a_level_that_counts_steps_has_a_numeric_rate() -> None:
 
 def test_both_names_of_a_rate_are_refused() -> None:
     assert "NLC0408" in refusals(model, DELTA.replace("rule: gd", "rule: gd(lr=1), rate: 0.5"), BLOCK)[0]
-
-
-def test_streams_are_not_supported_yet() -> None:
-    streams = refusals(model, DELTA, BLOCK, more="streams: {z: [width]}\n")
-    assert any("NLC1001" in s for s in streams)
