@@ -3,7 +3,7 @@
     y_t = sum_s softmax_s(q_t . k_s / sqrt(K)) v_s  over the tokens s <= t that t may see
 Source: arXiv 2512.24695, eqs. 62-63 (the Nadaraya-Watson solution of the l2 objective; a window keeps the last pairs).
 
-    B batch, T tokens, N pairs a token, H heads, G key heads (G divides H), K, V width of keys and values, P persistent pairs
+    B batch, T tokens, N pairs a token, H heads, G key heads (G divides H), K and V widths, P persistent pairs
 """
 
 from __future__ import annotations
