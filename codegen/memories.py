@@ -182,6 +182,8 @@ def memory_call(emitter: Emitter, memory: Memory, reads: Iterable[Read], clock: 
         arguments.append(f"params={tuple_(given)}")
     if shape is None or once:
         arguments += moving_params(scope, memory)
+    if memory.weigh:
+        arguments.append(f"weigh={scope.spread(memory.weigh, memory.heads)}")
     if not emitter.own and not once:
         arguments.append("own=False")
     arguments.append(f'learn="{graph[memory.level].name}" in learn')

@@ -170,6 +170,8 @@ def _write(graph: Graph, memory: Memory, names: dict[Rule, str]) -> str:
         options.append(f'meta="{memory.meta.value}"')
     if self_query(graph, memory):
         options.append("self_values=True")
+    if memory.window > 1:
+        options.append(f"window={memory.window}")
     if memory.period.count > 1 or shape is None:
         options.append(f"rule={names[memory.rule]}")
         if kept := states(memory.rule):
@@ -324,7 +326,19 @@ def _begin(graph: Graph, memory: Memory) -> str:
         options.append(f"rule={tuple_([quoted(s) for s in names])}")
     if counts(memory):
         options.append("count=True")
+    if memory.window > 1:
+        options.append(f"window={_remembered(graph, memory)}")
     return f"begin({', '.join(['B', start_parts(graph, memory, 'like'), *options])})"
+
+
+def _remembered(graph: Graph, memory: Memory) -> str:
+    """Shapes of the earlier pairs that a gradient is over, for the register of one sequence."""
+    heads, count = memory.heads, memory.window - 1
+    moving = [graph[p.value].shape or () for p in memory.objective.params if p.value]
+    shapes = {"k": (*heads, memory.inner), "v": (*heads, memory.outer), "weigh": heads}
+    shapes |= {f"param{i}": max(own, heads, key=len) for i, own in enumerate(moving)}
+    said = [f'"{name}": {tuple_([str(n) for n in (count, *shape)])}' for name, shape in shapes.items()]
+    return f"{{{', '.join(said)}}}"
 
 
 # ---- the model -------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -12,12 +12,22 @@ Clock = dict[str, int]
 
 
 def begin(
-    B: int, parts: dict[str, Tensor], hold: bool = False, rule: Iterable[str] = (), count: bool = False
+    B: int,
+    parts: dict[str, Tensor],
+    hold: bool = False,
+    rule: Iterable[str] = (),
+    count: bool = False,
+    window: Mapping[str, tuple[int, ...]] | None = None,
 ) -> dict[str, Tensor]:
-    """A memory's register for B sequences that all begin from the same parts: see runtime.ops for the names."""
+    """A memory's register for B sequences that all begin from the same parts: see runtime.ops for the names.
+
+    window: shapes of what it remembers of earlier pairs (runtime.ops.window)."""
     now = {name: x.expand(B, *x.shape) for name, x in parts.items()}
     held = {f"held.{name}": x for name, x in now.items()} if hold else {}
     updates = {"rule.count": next(iter(now.values())).new_zeros(B)} if count else {}
+    like = next(iter(parts.values()))
+    pairs = {f"window.{name}": like.new_zeros(B, *shape) for name, shape in (window or {}).items()}
+    updates |= pairs | ({"window.count": like.new_zeros(B)} if pairs else {})
     return now | held | {f"rule.{s}.{name}": torch.zeros_like(x) for s in rule for name, x in now.items()} | updates
 
 

@@ -23,11 +23,18 @@ def is_headless(register: Register, form: Form) -> bool:
 
 
 def widen(register: Register, batch: bool = True) -> dict[str, Tensor]:
-    return {part: x.unsqueeze(1 if batch else 0) for part, x in register.items()}
+    found = {part: x.unsqueeze(1 if batch else 0) for part, x in register.items() if not of_pairs(part)}
+    return found | {part: x if x.dim() == 1 else x.unsqueeze(2) for part, x in register.items() if of_pairs(part)}
 
 
 def narrow(register: Register) -> dict[str, Tensor]:
-    return {part: x.squeeze(1) for part, x in register.items()}
+    found = {part: x.squeeze(1) for part, x in register.items() if not of_pairs(part)}
+    return found | {part: x if x.dim() == 1 else x.squeeze(2) for part, x in register.items() if of_pairs(part)}
+
+
+def of_pairs(part: str) -> bool:
+    """What a memory remembers of pairs, (B, pairs, ...), and their count (B,)."""
+    return part.startswith("window.")
 
 
 def one_start(start: Register, register: Register) -> dict[str, Tensor]:
@@ -54,6 +61,7 @@ def call_memory(
 ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
     """`memory` for a register without heads.  k (B, T, I), or (B, T, P, I) for several pairs."""
     more = more | {"beta": last(more.get("beta")), "params": tuple(last(p) for p in more.get("params", ()))}
+    more["weigh"] = last(more.get("weigh"))
     more["rule_params"] = {name: last(p) for name, p in (more.get("rule_params") or {}).items()}
     reads, after = memory(
         write,

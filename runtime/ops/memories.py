@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from runtime.ops import headless, naive
+from runtime.ops import headless, naive, window
 from runtime.ops.equations import inside_blocks
 from runtime.ops.forms import Form, Layer, Matrix, Tap, Vector
 from runtime.ops.history import past
@@ -48,6 +48,7 @@ def memory(
     beta: Tensor | float | None = None,
     params: Sequence[Tensor | float] = (),
     rule_params: Weights | None = None,
+    weigh: Tensor | None = None,
     learn: bool = True,
     block: int = 64,
     own: bool = True,
@@ -65,6 +66,7 @@ def memory(
     keep: log retention, at most 0, broadcastable to (B, T, H), or per key channel (B, T, H, I), or None
     start: {part: M_0}, (H, ...) or (B, H, ...), where retention leads back to it
     queries: (q (B, T, H, I), "chunk" | "before" | "after"), ...
+    weigh: of each pair in the windows that see it, broadcastable to (B, T, H).
     phase: tokens already in the running chunk.  params: of the objective; rule_params: of the rule, (B, T, H) each.
     learn=False: nothing is written or forgotten, yet chunks go on.
     own=False promises that no `own_errors` passes here: cheaper reads.  block: tokens per triangular system; 0 goes
@@ -79,6 +81,7 @@ def memory(
             "beta": beta,
             "params": params,
             "rule_params": rule_params,
+            "weigh": weigh,
             "learn": learn,
             "block": block,
             "own": own,
@@ -106,6 +109,12 @@ def memory(
     if Watched.by:
         Watched.by.speed(write.name, call.rate, call.keep)
     channels = keep is not None and keep.dim() == 4
+    if write.window > 1:
+        weigh = None if weigh is None else weigh.expand(B, T, H)
+        pairs, remembered = window.seen(state, write.window, k, v, weigh, params)
+        at_once = block and not channels and window_at_once(write)
+        reads, after = (closed if at_once else by_token)(replace(call, seen=pairs), state, block)
+        return reads, after | remembered
     if channels and isinstance(write.form, Vector) and write.rule is None and k.dim() == 4 and block:
         return by_entries(call, state, block)
     pairs = k.shape[2] if k.dim() == 5 else 1
@@ -117,6 +126,22 @@ def memory(
     if isinstance(write.form, Vector):
         return by_entries(call, state, block)
     return closed(call, state, block)
+
+
+def by_token(call: naive.Call, state: Weights, block: int) -> tuple[Reads, dict[str, Tensor]]:
+    return naive.tokens(call, state)
+
+
+def window_at_once(write: Write) -> bool:
+    """Whether all gradients of a chunk over windows are of one state each, and what is written adds up."""
+    if write.rule is not None or write.erase or write.kept or isinstance(write.form, Vector):
+        return False
+    return write.chunk > 1 or without_state(write)
+
+
+def without_state(write: Write) -> bool:
+    """Whether the gradient is the same at every state."""
+    return isinstance(write.form, Matrix) and write.objective == "dot"
 
 
 # ---- shapes
@@ -248,9 +273,9 @@ def run(
 ) -> Ran:
     """Write all tokens.  `known`: the gradients' error rows, as constants, by piece (meta: first_order)."""
     write, T = call.write, call.k.shape[1]
-    affine = isinstance(write.form, Matrix) and write.objective in ("dot", "l2")
+    affine = isinstance(write.form, Matrix) and write.objective in ("dot", "l2") and call.seen is None
     chunk = write.chunk
-    size = block if affine or chunk > block else chunk
+    size = block if affine or chunk > block or without_state(write) else chunk
     blocks = plan(T, chunk, call.phase, size)
     if not affine:
         blocks = [Block(b.first + i * b.length, 1, b.length, b.outside) for b in blocks for i in range(b.count)]
@@ -265,11 +290,16 @@ def run(
         rows, found = gradient(call, tokens, at, registers, given)
         speed = tokens.pace(at)
         mark = past if call.own else naive.unmarked
-        solved = {p: Solved(r, speed, registers[p], chunk, at.outside, mark) for p, r in rows.items()}
+        if call.seen is None:
+            solved = {p: Solved(r, speed, registers[p], chunk, at.outside, mark) for p, r in rows.items()}
+        else:
+            W = window.banded(at, call.seen, tokens.rate, write.window)
+            speed = window.over(speed, W)
+            solved = {p: window.WindowSolved(r, speed, W, registers[p], chunk, at.outside, mark) for p, r in rows.items()}
         pieces.append(Piece(at, solved, rows if reading else {}))
         errors.append(found(solved) if callable(found) else found)
         if Watched.by and known is None:
-            observe(Watched.by, write, rows, errors[-1])
+            observe(Watched.by, write, at.length, rows, errors[-1])
         registers = {
             p: replace(
                 registers[p], now=s.now, momentum=s.momentum, held=registers[p].held if at.outside else s.last_first
@@ -280,10 +310,10 @@ def run(
 
 
 @torch.no_grad()
-def observe(by: Watch, write: Write, rows: dict[str, Rows], errors: dict[str, Tensor]) -> None:
-    """The surprise of a block's tokens: the rows' keys are the layers' inputs."""
-    inputs = [rows[part.weight].k[:1] for part in write.form.layers]
-    found = [errors[part.weight][:1] for part in write.form.layers]  # perhaps without the axis of blocks
+def observe(by: Watch, write: Write, L: int, rows: dict[str, Rows], errors: dict[str, Tensor]) -> None:
+    """The surprise of a block's L tokens: the rows' keys are the layers' inputs, the last L of them the tokens' own."""
+    inputs = [rows[part.weight].k[:1, ..., -L:, :] for part in write.form.layers]
+    found = [errors[part.weight][:1, ..., -L:, :] for part in write.form.layers]  # perhaps without the axis of blocks
     found = [e.reshape(*x.shape[:-1], -1) for e, x in zip(found, inputs, strict=True)]
     squares = write.form.surprise(inputs, found)
     by.add(write.name, "surprise", squares.sum(), squares[:, 0].numel())
@@ -367,7 +397,12 @@ def factor_rows(
     """Rows of every layer of any form, from hand-written factors of the gradient at the chunk's first state."""
     write, form = call.write, call.write.form
     mark = past if call.own else naive.unmarked
-    k, v, lr = (at.cut(x).squeeze(2) for x in (tokens.k, tokens.v, tokens.rate))
+    count = at.tokens + write.window - 1
+    if call.seen is None:
+        k, v, lr = (at.cut(x).squeeze(2) for x in (tokens.k, tokens.v, tokens.rate))
+    else:  # of every pair that one of these tokens sees; their rates are the window's
+        k, v = (x.narrow(1, at.first, count).transpose(1, 2) for x in (call.seen.k, call.seen.v))
+        lr, call = torch.ones_like(k[..., 0]), replace(call, params=call.seen.params)
     held = {part: mark(s.held) for part, s in registers.items()}
     a = at.cut(tokens.point).squeeze(2).exp().unsqueeze(-1) if write.kept else None
 
@@ -385,7 +420,7 @@ def factor_rows(
     if given is None:
         if write.self_values:
             v = form.run(lambda part, x: plain_layer(held, part, x), v)[0]
-        u = naive.slope(call, p, k, v, at.first, at.tokens, heads=1)
+        u = naive.slope(call, p, k, v, at.first, count, heads=1)
         errors = form.pull(lambda part, e: mixed(part.weight, lambda W: e @ W), taps, u)
         found = {part.weight: e for part, e in zip(form.layers, errors, strict=True)}
     else:
