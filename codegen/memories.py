@@ -200,8 +200,14 @@ def parameter(scope: Scope, memory: Memory, param: Param) -> str:
 
 def moving_params(scope: Scope, memory: Memory, name: str = "rule_params") -> list[str]:
     """`rule_params={"beta": s_BTH}`: the rule's parameters that are values of the block."""
-    given = ", ".join(f'"{p.name}": {scope.spread(p.value, memory.heads)}' for p in memory.rule.params if p.value)
-    return [f"{name}={{{given}}}"] if given else []
+    channels = (*memory.heads, memory.inner)
+    given = {
+        p.name: scope.spread(p.value, channels if p.number == "k" else memory.heads)
+        for p in memory.rule.params
+        if p.value
+    }
+    text = ", ".join(f'"{name}": {value}' for name, value in given.items())
+    return [f"{name}={{{text}}}"] if text else []
 
 
 def erases(memory: Memory) -> bool:

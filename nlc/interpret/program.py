@@ -221,7 +221,8 @@ class Interpreter:
             if memory.carry is Carry.STREAM:
                 sequence.detach(place)
         for place in self.lanes:
-            sequence.pairs[place] = [(k.detach(), v.detach()) for k, v in sequence.pairs[place]]
+            seen = sequence.pairs[place]
+            sequence.pairs[place] = [tuple((k.detach(), v.detach()) for k, v in token) for token in seen]
 
 
 def interpret(

@@ -295,7 +295,9 @@ def run(
         else:
             W = window.banded(at, call.seen, tokens.rate, write.window)
             speed = window.over(speed, W)
-            solved = {p: window.WindowSolved(r, speed, W, registers[p], chunk, at.outside, mark) for p, r in rows.items()}
+            solved = {
+                p: window.WindowSolved(r, speed, W, registers[p], chunk, at.outside, mark) for p, r in rows.items()
+            }
         pieces.append(Piece(at, solved, rows if reading else {}))
         errors.append(found(solved) if callable(found) else found)
         if Watched.by and known is None:

@@ -236,8 +236,10 @@ name: cell
 sizes: {{heads: 2, head: 3}}
 inputs: {{k: [heads, head], v: [heads, head], q: [heads, head], e: [heads], a: [heads]}}
 levels:
-  - {{name: m, every: 1 token, chunk: {segment}, rate: e, retain: a, memories: {{memory: {{form: matrix, keys: y, values: v}}}}}}
-  - {{name: n, memories: {{near: {{form: attention(segment={segment}), keys: [recalled, k], values: [recalled, v]}}}}}}
+  - {{name: m, every: 1 token, chunk: {segment}, rate: e, retain: a,
+     memories: {{memory: {{form: matrix, keys: y, values: v}}}}}}
+  - {{name: n, memories: {{near: {{form: attention(segment={segment}), keys: [recalled, k],
+                                values: [recalled, v]}}}}}}
 block: |
   recalled = memory(q)
   y = near(q)
@@ -295,3 +297,36 @@ def test_special_cases_coincide(backend, claim):
     for name in ("k", "v", "q"):
         assert np.allclose(mine.input_gradients[name], its.input_gradients[name], rtol=0, atol=1e-10), name
     assert np.allclose(mine.gradients[START], its.gradients[START], rtol=0, atol=1e-10)
+
+
+def test_rwkv7_removes_along_one_vector_and_writes_along_another(backend):
+    """S <- S (diag(w) - c (a c)^T) + v k^T, with a share w and a rate a for every key channel."""
+    text = f"""
+nlc: 1
+name: cell
+sizes: {{heads: 2, head: 3}}
+inputs: {{k: [heads, head], v: [heads, head], q: [heads, head], c: [heads, head], a: [heads, head], w: [heads, head]}}
+{rules_of("rwkv7")}
+levels:
+  - {{name: m, every: 1 token, objective: dot, rule: 'generalised_delta(remove=c, along=a * c)', retain: w, read: after,
+     memories: {{memory: {{form: matrix, keys: k, values: v}}}}}}
+block: |
+  y = memory(q)
+outputs: [y]
+"""
+    rng = np.random.default_rng(8)
+    wide = (BATCH, TOKENS, HEADS, WIDTH)
+    given = {name: x for name, x in flows(8).items() if name in ("k", "v", "q")}
+    given |= {"c": flows(9)["k"], "a": rng.uniform(0.1, 0.9, wide), "w": rng.uniform(0.6, 1.0, wide)}
+
+    def oracle(x, w):
+        y = np.zeros(wide, complex)
+        for b, h in np.ndindex(BATCH, HEADS):
+            S = w[START][h]
+            for t in range(TOKENS):
+                k, v, q, c, a, share = (x[n][b, t, h] for n in ("k", "v", "q", "c", "a", "w"))
+                S = S @ (np.diag(share) - outer(c, a * c)) + outer(v, k)
+                y[b, t, h] = S @ q
+        return {"y": y}
+
+    backend.run(text, given).agrees(real(oracle))
