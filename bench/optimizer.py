@@ -42,7 +42,7 @@ def parameters(shapes: list[tuple[int, ...]]) -> nn.ParameterDict:
 def ours(name: str, shapes: list[tuple[int, ...]], lr: float, half: bool = False) -> tuple[nn.ParameterDict, Step]:
     rule = rule_of(load_rule(name))
     view = rule_view(rule, name, inside=False, half=half)
-    model, step = parameters(shapes), function(view)
+    model, (step, _) = parameters(shapes), function(view)
     level = Level("bench", Weights(model, ("*",)).take("*"), view.state, view.entrywise)
     given = {p.name: p.number for p in rule.params if p.name in view.parameters}
     return model, lambda: level.update(step, lr=lr, **given)

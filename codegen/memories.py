@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from codegen import written_forms
 from codegen.equations import number
 from codegen.expressions import Scope, attribute
+from codegen.forms import form_text
 from codegen.layout import cited, comment
 from codegen.names import function_name, local
 from codegen.places import place_of
@@ -271,36 +271,7 @@ def beta(scope: Scope, memory: Memory, name: str, factor: float) -> str:
 def form_of(emitter: Emitter, memory: Memory) -> str:
     """The form where the memory is read piece by piece."""
     whole = memory.form.kind == "equations"
-    return f"{constant_of(emitter, memory)}.form" if whole else form_text(emitter.graph, memory)
-
-
-def form_text(graph: Graph, memory: Memory) -> str:
-    """The runtime's form: `Mlp(hidden ...)`."""
-    form = memory.form
-    match form.kind:
-        case "equations":
-            return written_forms.form_text(graph, memory)
-        case "matrix":
-            return "Matrix()"
-        case "vector":
-            return "Vector()"
-        case "mlp":
-            options = {
-                "act": form.act,
-                "residual": form.residual,
-                "norm": form.norm,
-                "bias": form.bias,
-                "depth": form.depth,
-            }
-            given = {"act": "gelu", "residual": True, "norm": "none", "bias": False, "depth": 2}
-        case "swiglu":
-            options = {"residual": form.residual, "norm": form.norm, "bias": form.bias}
-            given = {"residual": True, "norm": "none", "bias": False}
-        case _:
-            raise KeyError(form.kind)
-    options["normalise_hidden"], given["normalise_hidden"] = memory.normalise_hidden, False
-    said = [f'{n}="{v}"' if isinstance(v, str) else f"{n}={v}" for n, v in options.items() if v != given[n]]
-    return f"{form.kind.capitalize()}({', '.join(said)})"
+    return f"{constant_of(emitter, memory)}.form" if whole else form_text(memory, emitter.graph)
 
 
 def tuple_(items: list[str]) -> str:

@@ -19,11 +19,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from codegen.equations import TIGHTEST, number, parenthesised, power
+from codegen.forms import form_text
 from codegen.layout import fit, wrapped
+from codegen.names import class_constant
 from nlc import equations as eq
-from nlc.graph.nodes import Rule, RuleLevel
+from nlc.graph.nodes import Rule, RuleLevel, RuleMemory
+from nlc.graph.remembered import memory_of, state_names
 from nlc.operator_shapes import Shape
-from nlc.rule_shapes import SEEN, entrywise, shape_of
+from nlc.rule_shapes import COLS, ROWS, SEEN, entrywise, shape_of
 
 ARGUMENTS = ("grad", "weight", "kept", "start", "lr", "retain", "gram", "k", "v", "x", "error", "count", "state")
 ENTRY = ("exp", "log", "sqrt", "tanh", "abs", "sign", "sigmoid", "relu")  # torch.<name>, entry by entry
@@ -47,6 +50,9 @@ class RuleView:
     entrywise: bool  # every entry is treated alike, whatever matrix it stands in
     starts: bool  # it sees the weight at its start
     ops: tuple[str, ...]  # names of runtime.ops
+    constants: tuple[str, ...]  # the rule's own memories, above the function
+    remembered: tuple[str, ...]  # their names
+    own: tuple[str, ...]  # their states
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +81,24 @@ def gathered(index: int) -> str:
 def states(rule: Rule) -> tuple[str, ...]:
     """What the rule keeps between its updates: its levels' states, and the sums of the slower ones."""
     sums = [gathered(i) for i, level in enumerate(rule.levels) if level.period > 1]
-    return (*(name for level in rule.levels for name in level.state), *sums)
+    own = [name for level in rule.levels for memory in level.memories for name in state_names(memory)]
+    return (*(name for level in rule.levels for name in level.state), *own, *sums)
+
+
+def constant(function: str, memory: RuleMemory) -> str:
+    """DEEP_MOMENTUM_M"""
+    return class_constant(f"{function}_{memory.name}")
+
+
+def remembered(function: str, memory: RuleMemory) -> list[str]:
+    """DEEP_MOMENTUM_M = Remembered("m", Mlp(act="tanh", residual=False), inner=(1, 0), outer=(1, 0))"""
+    form, node = memory.form, memory_of(memory, 1, 1)
+    options = [f"inner={memory.inner}", f"outer={memory.outer}"]
+    options += [f"hidden={form.hidden or form.times!r}"] * (form.kind != "matrix")
+    options += [f'objective="{memory.objective}"'] * (memory.objective != "l2")
+    options += ["identity=False"] * (memory.start != "identity")
+    text = ", ".join([f'"{memory.name}"', form_text(node), *options])
+    return fit(f"{constant(function, memory)} = Remembered({text})")
 
 
 class Writer:
@@ -95,17 +118,26 @@ class Writer:
         self.lists = {p.name for p in rule.params if isinstance(p.number, tuple | list)}
         state = [name for level in rule.levels for name in level.state]
         self.names |= {name: Text(safe(name), shape=SEEN["grad"]) for name in state}
+        self.memories = [memory for level in rule.levels for memory in level.memories]
+        self.maps = {f"{m.name}()": tuple(a * ROWS + b * COLS for a, b in (m.outer, m.inner)) for m in self.memories}
+        self.reading = {m.name: safe(m.name) for m in self.memories}  # the variable of what the program reads
+        self.function = ""
         for index, level in enumerate(rule.levels):
             if level.period > 1:
                 self.names[gathered(index)] = Text(gathered(index), shape=SEEN["grad"])
 
     def view(self, name: str) -> RuleView:
-        kept = states(self.rule)
+        kept, self.function = states(self.rule), name
+        own = {state for memory in self.memories for state in state_names(memory)}
+        plain = [state for state in kept if state not in own]
         body = list(self.program())
-        own = any("weight" in line.targets for level in self.rule.levels for line in level.do)
-        body += ["delta = weight - kept"] * own
-        returned = ", ".join(f'"{s}": {self.names[s].text}' for s in kept)
-        head = together([self.names[s].text for s in kept], [f'state["{s}"]' for s in kept])
+        body += ["delta = weight - kept"] * any(sets(level, "weight") for level in self.rule.levels)
+        returned = ", ".join(
+            [f'"{s}": {self.names[s].text}' for s in plain]
+            + [f"**{constant(name, m)}.states({safe(m.name)})" for m in self.memories]
+        )
+        head = together([self.names[s].text for s in plain], [f'state["{s}"]' for s in plain])
+        head += [f"{safe(m.name)} = {constant(name, m)}.parts(state, grad)" for m in self.memories]
         lines = [*head, *body, f"return delta, {{{returned}}}"]
         text = "\n".join(lines)
         moving = [p.name for p in self.rule.params if p.value or not self.inside]
@@ -121,7 +153,10 @@ class Writer:
             parameters=tuple(moving),
             entrywise=entrywise(self.rule.levels),
             starts=bool(re.search(r"\bstart\b", text)),
-            ops=tuple(sorted(self.ops)),
+            ops=tuple(sorted(self.ops | ({"Remembered", *map(form_class, self.memories)} if self.memories else set()))),
+            constants=tuple(line for m in self.memories for line in remembered(name, m)),
+            remembered=tuple(constant(name, m) for m in self.memories),
+            own=tuple(sorted(own)),
         )
 
     def doc(self) -> tuple[str, ...]:
@@ -139,6 +174,8 @@ class Writer:
             yield "delta = torch.zeros_like(grad)"
         for index, level in enumerate(self.rule.levels):
             if level.period == 1:
+                for memory in level.memories:
+                    yield from self.write(memory, safe(memory.name))
                 for line in level.do:
                     yield self.statement(line)
             else:
@@ -159,8 +196,15 @@ class Writer:
         self.names["grad"] = total
         lasting = [*level.state, *(name for name in ("delta", "weight") if sets(level, name))]
         renamed = {name: f"{self.names[name].text}_new" for name in lasting} if self.inside else {}
+        for memory in level.memories:
+            new = f"{safe(memory.name)}_new" if self.inside else safe(memory.name)
+            yield from (f"    {line}" for line in self.write(memory, new))
         for line in level.do:
             yield "    " + self.statement(line, renamed)
+        for memory in level.memories if self.inside else ():
+            m = safe(memory.name)
+            yield f"    {m} = {{name: torch.where(due, {m}_new[name], x) for name, x in {m}.items()}}"
+            self.reading[memory.name] = m
         for name in lasting if self.inside else ():
             old = before[name].text
             yield f"    {old} = torch.where(due, {self.names[name].text}, {old})"
@@ -168,6 +212,15 @@ class Writer:
         empty = f"torch.zeros_like({total.text})"
         yield f"    {total.text} = {f'torch.where(due, 0, {total.text})' if self.inside else empty}"
         self.names["grad"] = grad
+
+    def write(self, memory: RuleMemory, new: str) -> Iterator[str]:
+        """One step of a memory of the rule; `new` is the variable of its state after it."""
+        m = safe(memory.name)
+        if memory.before and new == m:
+            yield f"{m}_before = {m}"
+        pairs = f"{self.text(memory.keys).text}, {self.text(memory.values).text}, {self.text(memory.lr).text}"
+        yield f"{new} = {constant(self.function, memory)}.write({m}, {pairs})"
+        self.reading[memory.name] = (f"{m}_before" if new == m else m) if memory.before else new
 
     def statement(self, line: Any, renamed: dict[str, str] | None = None) -> str:
         """One assignment.  A value of a smaller shape fills the state, delta or weight it is given to."""
@@ -200,7 +253,7 @@ class Writer:
                 not self.inside and averaged(old, new) and self.text(old.left).shape is None
             ):
                 share, before, now = (self.text(part) for part in (old.left, old.right, new.right))
-                return Text(f"torch.lerp({now.text}, {before.text}, {share.text})", shape=self.shape(tree))
+                return Text(f"torch.lerp({before.text}, {now.text}, 1 - {share.within(2)})", shape=self.shape(tree))
             case eq.Binary(op=op, left=left, right=right):
                 return self.binary(tree, op, self.text(left), self.text(right))
             case eq.Compare(op=op, left=left, right=right):
@@ -221,6 +274,7 @@ class Writer:
         tensors = {name: text.shape for name, text in self.names.items() if text.shape is not None}
         if not any(name in tensors for name in eq.names(tree)) and not calls(tree, "eye", "index"):
             return None
+        tensors |= self.maps
         numbers = {name: () for name in self.names if name not in tensors and name not in self.lists}
         return shape_of(tree, {**numbers, **tensors})
 
@@ -243,6 +297,9 @@ class Writer:
         func, args, shape = tree.func, [self.text(arg) for arg in tree.args], self.shape(tree)
         options = [f"{name}={self.text(value).text}" for name, value in tree.kwargs]
         inputs = ", ".join([*(a.text for a in args), *options])
+        if func in self.reading:
+            memory = next(m for m in self.memories if m.name == func)
+            return Text(f"{constant(self.function, memory)}.read({self.reading[func]}, {inputs})", shape=shape)
         if func == "where":
             return self.where(shape, *args)
         if shape is None:
@@ -317,6 +374,10 @@ def averaged(old: eq.Binary, new: eq.Binary) -> bool:
         case eq.Binary(op="-", left=eq.Number(value=1), right=share):
             return bool(share == old.left)
     return False
+
+
+def form_class(memory: RuleMemory) -> str:
+    return memory.form.kind.capitalize()
 
 
 def calls(tree: eq.Expr, *funcs: str) -> bool:

@@ -271,9 +271,10 @@ def making(graph: Graph, level: Level, owned: Owned, rule: RuleView, variable: s
     """slow = Level("cms.slow", weights.take("blocks.*.cms.slow.*"), state=("m", "v2"))"""
     names = ("*",) if rest else owned.patterns(owned.by(level.id))
     taken = "\n".join(call("weights.take", [quoted(name) for name in names], 0))
-    kept = (*rule.state, *["start"] * rule.starts)
+    kept = (*(name for name in rule.state if name not in rule.own), *["start"] * rule.starts)
     state = [f"state={strings(kept, 60)}"] if kept else []
     state += ["entrywise=True"] * rule.entrywise
+    state += [f"remembered=({', '.join(rule.remembered)},)"] if rule.remembered else []
     if looks(level):
         known = owned.patterns(
             owned.by(level.id) & owned.named({id for id, hidden in layers(graph).items() if not hidden})

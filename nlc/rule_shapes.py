@@ -9,12 +9,12 @@ With one pair, grad = outer(error, x): x is the layer's input and error that at 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from nlc.constants import constant
 from nlc.equations import Binary, Boolean, Call, Compare, Expr, Name, Number, Slice, Unary, names, to_text, walk
-from nlc.operator_shapes import Shape, ShapeError
+from nlc.operator_shapes import Shape, ShapeError, show
 from nlc.operators import BY_SYMBOL, CALLABLE, OPERATORS
 from nlc.source import Position
 
@@ -51,13 +51,18 @@ class Program(Protocol):
     @property
     def do(self) -> tuple[Any, ...]: ...
 
+    @property
+    def memories(self) -> tuple[Any, ...]: ...
 
-def entrywise(levels: Iterable[Program]) -> bool:
+
+def entrywise(levels: Sequence[Program]) -> bool:
     """Whether a rule treats every entry of a weight alike: no product, no sum, no size."""
     program = [part for level in levels for line in level.do for part in walk(line.value)]
     used = {part.func for part in program if isinstance(part, Call)}
     used |= {part.op for part in program if isinstance(part, Binary)}
     used |= {"[]" for part in program if isinstance(part, Slice) and not isinstance(part.value, Name)}
+    if any(level.memories for level in levels):
+        return False
     extremes = any(isinstance(p, Call) and p.func in ("min", "max") and len(p.args) == 1 for p in program)
     read = {part.id for part in program if isinstance(part, Name)}
     return not extremes and not used & WHOLE and not read & {"rows", "cols", "gram", "k", "v", "x", "error"}
@@ -87,6 +92,8 @@ def shape_of(tree: Expr, shapes: Mapping[str, Shape]) -> Shape:
 
 
 def _called(tree: Call, shapes: Mapping[str, Shape]) -> Shape:
+    if (widths := shapes.get(f"{tree.func}()")) is not None:  # a memory of the rule: [out, in]
+        return _read(tree, widths, shapes)
     operator = OPERATORS.get(tree.func)
     if operator is None or tree.func not in operators():
         raise Misfit(tree.at, f"'{tree.func}' in a rule", f"a rule may call {', '.join(operators())}")
@@ -101,6 +108,24 @@ def _called(tree: Call, shapes: Mapping[str, Shape]) -> Shape:
             raise Misfit(tree.at, f"'{tree.func}' has no '{name}'", f"it has {', '.join(known) or 'no options'}")
         options[name] = _number(value)
     return _applied(tree.func, tuple(shape_of(value, shapes) for value in operands), options, tree.at)
+
+
+def _read(tree: Call, widths: Shape, shapes: Mapping[str, Shape]) -> Shape:
+    """A memory applied to every column of a matrix."""
+    if len(tree.args) != 1 or tree.kwargs:
+        raise Misfit(tree.at, f"the memory '{tree.func}' is read with one matrix")
+    found = shape_of(tree.args[0], shapes)
+    if len(found) != 2 or found[0] != widths[1]:
+        expected = worded(f"[{widths[1]}, any]")
+        raise Misfit(
+            tree.at, f"'{tree.func}' is read with {worded(show(found))}", f"its keys are columns of {expected}"
+        )
+    return (widths[0], found[1])
+
+
+def times(width: int) -> tuple[int, int]:
+    """A width as multiples of (rows, cols)."""
+    return (width // ROWS, 0) if width % ROWS == 0 else (0, width // COLS)
 
 
 def _number(tree: Expr | None) -> Any:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from runtime.errors import Diverged
 from runtime.ops.inputs import summed
+from runtime.ops.remembered import Remembered
 from runtime.processes import Processes
-from runtime.stacks import Rule, Weight, at_least_float32, no_gram, stacks
+from runtime.stacks import Rule, Weight, at_least_float32, matrix, no_gram, stacks
 
 IGNORED = -100  # a target that teaches nothing
 DECAY = "weight_decay"  # a rule's parameter of this name is 0 for the weights that do not decay
@@ -56,11 +57,13 @@ class Level:
         state: Sequence[str] = (),
         entrywise: bool = False,
         layers: Sequence[str] | None = None,
+        remembered: Sequence[Remembered] = (),
     ) -> None:
         """`state`: what the rule keeps per weight, float32 at least: zero at first; `start` is the weight itself.
 
         `entrywise`: the rule treats every entry alike, whatever matrix it stands in.  `layers`: names of the weights
-        whose layer's inputs the rule looks at, through `gram`; that of any other is 0.  None: it does not look."""
+        whose layer's inputs the rule looks at, through `gram`; that of any other is 0.  None: it does not look.
+        `remembered`: the rule's own memories."""
         self.name, self.weights, self.entrywise = name, list(weights), entrywise
         self.count = 0  # updates so far
         self.norm: Tensor | None = None  # of the last update's gradient, before clipping
@@ -73,6 +76,9 @@ class Level:
         for weight in self.weights:
             if layers is not None:
                 weight.gram = no_gram(weight)
+            for memory in remembered:
+                first = matrix(weight.value.detach()).to(at_least_float32(weight.value.dtype))
+                weight.state |= {name: x.clone() for name, x in memory.begin(first).items()}
             for part in state:
                 first = weight.value.detach().to(at_least_float32(weight.value.dtype), copy=True)
                 weight.state[part] = first if part == "start" else torch.zeros_like(first)

@@ -16,14 +16,16 @@ from nlc.diagnostics import Reporter, SpecError, suggest
 from nlc.equations import Boolean, Call, Expr, Multiple, Name, Text, parse_call, parse_expression, to_text, walk
 from nlc.graph.declare import Said
 from nlc.graph.lower import Lowering
-from nlc.graph.nodes import Form, Init, Objective, Param, Rule, RuleLevel, Source
+from nlc.graph.nodes import Form, Init, Objective, Param, Rule, RuleLevel, RuleMemory, Source
 from nlc.graph.scope import Place
 from nlc.graph.specialise import specialise
 from nlc.graph.static import Refused, literal, size
 from nlc.graph.written_forms import WrittenForms
 from nlc.operators import CALLABLE, OPERATORS
+from nlc.rule_shapes import SEEN, shape_of, times
 from nlc.spec.fields import FORMS, OBJECTIVES, STARTS, bind
-from nlc.spec.rule import KEY, RuleSpec
+from nlc.spec.remembered import Remembered
+from nlc.spec.rule import KEY, RuleProgram, RuleSpec
 from nlc.spec.rulebook import RuleBook
 from nlc.spec.sources import source_of
 
@@ -224,8 +226,23 @@ def rule_of(spec: RuleSpec, given: Mapping[str, Param] = MappingProxyType({})) -
         if not isinstance(period, int) or period < 1:
             raise ValueError(f"'{program.every}' of '{spec.name}' counts updates")
         do = specialise(program.do, numbers, keys)
-        levels.append(RuleLevel(period=period, state=program.state, do=do))
+        memories = tuple(_remembered(spec, program, memory) for memory in program.memories)
+        levels.append(RuleLevel(period=period, state=program.state, do=do, memories=memories))
     return Rule(name=spec.name, params=tuple(params.values()), levels=tuple(levels))
+
+
+def _remembered(spec: RuleSpec, program: RuleProgram, memory: Remembered) -> RuleMemory:
+    """A memory of a rule, its widths read off what it is trained on."""
+    report = Reporter()
+    made = form(Said(memory.text, memory.at, memory.place, True), {}, (), report)
+    report.check()
+    shapes = {**SEEN, **{name: () for name, value in spec.params.items() if not isinstance(value, tuple)}}
+    shapes |= {name: SEEN["grad"] for level in spec.levels for name in level.state}
+    inner, outer = (times(shape_of(tree, shapes)[0]) for tree in (memory.keys, memory.values))
+    return RuleMemory(
+        name=memory.name, form=made, keys=memory.keys, values=memory.values, objective=memory.objective, lr=memory.lr,
+        before=memory.read == "before", start=memory.start, inner=inner, outer=outer,
+    )  # fmt: skip
 
 
 def _number(func: str, name: str, expr: Expr, sizes: Sizes, report: Reporter) -> Any:

@@ -18,7 +18,7 @@ from typing import Any
 from nlc.equations import to_text
 from nlc.graph.encode import encode
 from nlc.graph.graph import Graph
-from nlc.graph.nodes import AnyNode, Input, Level, Memory, Number, Op, Output, Read, Recurrence, Rule, Weight
+from nlc.graph.nodes import AnyNode, Input, Level, Memory, Number, Op, Output, Read, Recurrence, Rule, RuleLevel, Weight
 
 # Never part of a label: names, places, and fields that refer to nodes (they come in through the rounds).
 HIDDEN = {
@@ -102,7 +102,13 @@ def _rule(rule: Rule | None) -> Any:
     if rule is None:
         return None
     params = [[p.name, encode(p.number, "")] for p in rule.params]
-    return [params, [[level.period, list(level.state), [to_text(a) for a in level.do]] for level in rule.levels]]
+    return [params, [_rule_level(level) for level in rule.levels]]
+
+
+def _rule_level(level: RuleLevel) -> Any:
+    memories = [[m.name, encode(m.form, ""), to_text(m.keys), to_text(m.values), m.objective, to_text(m.lr), m.before,
+                 m.start] for m in level.memories]  # fmt: skip
+    return [level.period, list(level.state), [to_text(a) for a in level.do], *([memories] if memories else [])]
 
 
 def _references(node: AnyNode) -> list[tuple[str, str]]:

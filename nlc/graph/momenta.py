@@ -41,9 +41,10 @@ def momenta(graph: Graph) -> list[Momenta]:
 def _levels(owner: str, of: str, rule: Rule, period: Period) -> list[Momenta]:
     found = []
     for i, level in enumerate(rule.levels, 1):
-        if level.state:
+        names = (*level.state, *(memory.name for memory in level.memories))
+        if names:
             slower = replace(period, count=period.count * level.period)
-            found.append(Momenta(f"{owner} {rule.name} {i}", owner, of, rule.name, slower, level.state))
+            found.append(Momenta(f"{owner} {rule.name} {i}", owner, of, rule.name, slower, names))
     return found
 
 

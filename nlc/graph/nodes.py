@@ -203,12 +203,29 @@ class Objective:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RuleMemory:
+    """A memory inside a rule: a map trained on the columns of two matrices, by gradient descent, once at each run."""
+
+    name: str
+    form: Form  # without biases; `hidden` or `times` as the rule says
+    keys: Any  # Expr
+    values: Any  # Expr
+    objective: str  # dot | l2
+    lr: Any  # Expr
+    before: bool  # the program reads the state before this run's write
+    start: str  # identity | zeros
+    inner: tuple[int, int]  # width in, as multiples of (rows, cols)
+    outer: tuple[int, int]  # width out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RuleLevel:
     """One level of an update rule: its period counted in updates, its named state (all start at zero), its program."""
 
     period: int
     state: tuple[str, ...]
     do: tuple[Any, ...]  # equations.Assign statements
+    memories: tuple[RuleMemory, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,8 +17,10 @@ from torch import Tensor
 
 from nlc import equations as eq
 from nlc.diagnostics import CompilerBug
-from nlc.graph.nodes import Objective, Rule
+from nlc.graph.nodes import Objective, Rule, RuleMemory
+from nlc.graph.remembered import state_names
 from nlc.interpret.operators import DTYPE, FUNCTIONS, aligned, call
+from nlc.interpret.remembered import applied, begun, written
 from nlc.operators import BY_SYMBOL
 
 Parts = Mapping[str, Tensor]
@@ -110,7 +112,12 @@ class Carried:
         """Everything starts at zero."""
         names = [name for level in rule.levels for name in level.state]
         names += [gathered(i) for i, level in enumerate(rule.levels) if level.period > 1]
-        return cls({name: {part: torch.zeros_like(x) for part, x in start.items()} for name in names})
+        states = {name: {part: torch.zeros_like(x) for part, x in start.items()} for name in names}
+        for memory in memories(rule):
+            for part, x in start.items():
+                for name, first in begun(memory, x.unsqueeze(-1) if is_vector(part) else x).items():
+                    states.setdefault(name, {})[part] = first
+        return cls(states)
 
     def counted(self) -> Carried:
         return replace(self, count=self.count + 1)
@@ -131,13 +138,21 @@ def run_rule(rule: Rule, part: str, base: Tensor, seen: Names, carried: Carried)
     column; `seen` holds grad, weight and start of the same shape, and gram, lr, retain, k, v and parameters.
     The leading axes are heads: each has its own matrix.
     """
-    vector = part.startswith("b_") or part == "m"
+    vector, own = is_vector(part), {name for memory in memories(rule) for name in state_names(memory)}
     like = {"base": base, **{n: seen[n] for n in ("grad", "weight", "start") if n in seen}} | carried.of(part)
-    matrices = {name: x.unsqueeze(-1) if vector else x for name, x in like.items()}
+    matrices = {name: x.unsqueeze(-1) if vector and name not in own else x for name, x in like.items()}
     states = {name: matrices.pop(name) for name in carried.states}
     after = _update(rule, {**seen, **matrices}, states, carried.count)
-    after = {name: x.squeeze(-1) if vector else x for name, x in after.items()}
+    after = {name: x.squeeze(-1) if vector and name not in own else x for name, x in after.items()}
     return after.pop("weight"), carried.with_part(part, after)
+
+
+def is_vector(part: str) -> bool:
+    return part.startswith("b_") or part == "m"
+
+
+def memories(rule: Rule) -> list[RuleMemory]:
+    return [memory for level in rule.levels for memory in level.memories]
 
 
 def root(x: Any) -> Tensor:
@@ -168,6 +183,13 @@ def _update(rule: Rule, seen: Names, states: dict[str, Tensor], count: int) -> d
             if count % level.period:
                 continue
             states[gathered(i)] = torch.zeros_like(base)
+        for memory in level.memories:
+            parts = {name: states[name] for name in state_names(memory)}
+            keys, values, lr = (evaluate(t, names, operators) for t in (memory.keys, memory.values, memory.lr))
+            new = written(memory, parts, keys, values, lr, base, loss_of)
+            seeing = parts if memory.before else new
+            operators[memory.name] = lambda x, memory=memory, parts=seeing: applied(memory, parts, x, base)
+            states |= new
         for line in level.do:
             value = evaluate(line.value, names, operators)
             names |= dict(zip(line.targets, value if len(line.targets) > 1 else (value,), strict=True))

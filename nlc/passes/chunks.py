@@ -58,13 +58,13 @@ def _unseen_layers(graph: Graph, report: Reporter) -> None:
     for level in graph.of(Level):
         if level.rule is None or "gram" not in reads(level.rule):
             continue
-        for id, walk in layers(graph).items():
-            if walk and graph[id].owner == level.id:
-                message = (
-                    f"rule '{level.rule.name}' looks at the inputs of '{graph[id].path}', hidden in the walk of {walk}"
-                )
-                hint = f"another level for it, before this one: memories: select(blocks.*.{graph[id].path})"
-                report.error("NLC1001", dict(level.said).get("rule", level.at), message, hint)
+        hidden = {graph[id].path: walk for id, walk in layers(graph).items() if walk and graph[id].owner == level.id}
+        if hidden:
+            first, more = next(iter(hidden)), f" and {len(hidden) - 1} more" if len(hidden) > 1 else ""
+            looks = f"rule '{level.rule.name}' looks at the inputs of '{first}'{more}"
+            hint = f"give it another level: memories: select({', '.join(f'blocks.*.{path}' for path in hidden)})"
+            at = dict(level.said).get("rule", level.at)
+            report.error("NLC1001", at, f"{looks}, hidden in the walk of {hidden[first]}", hint)
 
 
 def _of_block(graph: Graph, block: str) -> Iterable[Recurrence]:

@@ -23,8 +23,10 @@ from typing import Any
 from nlc.diagnostics import Reporter, SpecError, suggest
 from nlc.equations import Assign, Name, names, parse_block, to_text
 from nlc.operator_shapes import Shape, show
+from nlc.operators import CALLABLE
 from nlc.rule_shapes import SEEN, Misfit, shape_of, worded
 from nlc.source import Mapping, Position, Scalar, Sequence, Tree, plain
+from nlc.spec.remembered import Remembered, remembered
 from nlc.spec.text import parse, read
 
 SHIPPED = Path(__file__).resolve().parents[2] / "specs"
@@ -71,6 +73,7 @@ class RuleProgram:
     state: tuple[str, ...]
     do: tuple[Assign, ...]
     at: Position
+    memories: tuple[Remembered, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +156,7 @@ def _program(item: Tree, params: MappingOf[str, Parameter], report: Reporter) ->
         report.error("NLC0202", item.at, "a level of a rule is a mapping")
         return None
     _keys(item, ("every", "state", "do", "memories"), "a level of a rule", report)
-    if "memories" in item.entries:
-        report.error("NLC1001", item.entries["memories"].at, "memories of a rule are not supported yet")
+    memories = remembered(item.get("memories"), report)
     written = item.get("every")
     every: int | str = 1
     match = re.fullmatch(r"(\w+)\s+updates?", _text(item, "every", report))
@@ -178,7 +180,7 @@ def _program(item: Tree, params: MappingOf[str, Parameter], report: Reporter) ->
         report.error("NLC0203", (do or item).at, "a level of a rule has do:, its program")
         return None
     try:
-        return RuleProgram(every, states, parse_block(do.text, do.place), item.at)
+        return RuleProgram(every, states, parse_block(do.text, do.place), item.at, memories)
     except SpecError as error:
         report.take(error)
     return None
@@ -191,9 +193,14 @@ def _meaning(programs: list[RuleProgram], params: MappingOf[str, Parameter], at:
         name: SEEN["k"] if value == KEY else () for name, value in params.items() if not isinstance(value, tuple)
     }
     shapes |= {name: SEEN["grad"] for program in programs for name in program.state}
+    for program in programs:
+        for memory in program.memories:
+            if memory.name in {*shapes, *params} or memory.name in CALLABLE:
+                report.error("NLC0410", memory.at, f"a memory called '{memory.name}', which is something else here")
     given, done = {*shapes, *params} - {"delta"}, set[str]()
     for program in programs:
         own = given | (done & {"delta"})
+        _remembered(program, shapes, report)
         elsewhere = {name for other in programs for name in other.state} - set(program.state)
         here = dict(shapes)
         for assign in program.do:
@@ -211,6 +218,30 @@ def _meaning(programs: list[RuleProgram], params: MappingOf[str, Parameter], at:
                 here |= _shapes(assign, here, {*program.state, "delta", "weight"}, params, report)
     if not done & {"delta", "weight"}:
         report.error("NLC0410", at, "the rule sets neither delta nor weight")
+
+
+def _remembered(program: RuleProgram, shapes: dict[str, Shape], report: Reporter) -> None:
+    """The memories of a level, each with the widths of its map, [out, in], under `name()`."""
+    for memory in program.memories:
+        try:
+            found = []
+            for tree in (memory.keys, memory.values):
+                for name in names(tree):
+                    if name not in shapes or name in ("delta", "gram", "k", "v", "x", "error", "start", "count"):
+                        raise Misfit(tree.at, f"the memory '{memory.name}' reads '{name}'", "grad, weight, or a state")
+                found.append(shape_of(tree, shapes))
+                if len(found[-1]) != 2:
+                    raise Misfit(tree.at, f"this is {worded(show(found[-1]))}", "pairs are the columns of a matrix")
+            (inner, pairs), (outer, targets) = found
+            if pairs != targets:
+                seen = f"{worded(str(pairs))} keys and {worded(str(targets))} values"
+                raise Misfit(
+                    memory.values.at, f"the memory '{memory.name}' has {seen}", "a column of each makes a pair"
+                )
+            shapes[f"{memory.name}()"] = (outer, inner)
+        except Misfit as error:
+            report.error("NLC0410", error.at, error.message, error.hint)
+            shapes[f"{memory.name}()"] = (SEEN["grad"][0], SEEN["grad"][0])
 
 
 def _reads(assign: Assign, own: set[str], done: set[str], params: MappingOf[str, Parameter], report: Reporter) -> None:

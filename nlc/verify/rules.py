@@ -26,6 +26,7 @@ from nlc.spec import RuleSpec, loads
 from nlc.spec.resolve import to_yaml
 from nlc.verify.judge import FLOAT32, FLOAT64, Outcome, Report, judge
 from runtime.level import Level, Weights
+from runtime.ops import Remembered
 
 UPDATES = 23  # more than twice the longest period of a shipped rule
 RATE = 0.01
@@ -82,14 +83,15 @@ def cell(spec: RuleSpec, form: str, every: str, chunk: int) -> str:
 def outside(rule: Rule, seed: int, device: str) -> Iterator[Outcome]:
     """The generated function on a level's stacks, in float64 and float32, against the interpreter's."""
     view = rule_view(rule, rule.name, inside=False)
-    step, draw = function(view), torch.Generator().manual_seed(seed)
+    step, own = function(view)
+    draw = torch.Generator().manual_seed(seed)
     start = {name: torch.randn(shape, generator=draw, dtype=torch.float64) for name, shape in SHAPES.items()}
     taught = [Taught(draw) for _ in range(UPDATES)]
     weights, carried = meaning(rule, start, taught)
     for dtype, tolerance, way in ((torch.float64, FLOAT64, "stacked"), (torch.float32, FLOAT32, "float32")):
         model = nn.ParameterDict({name: nn.Parameter(x.to(dtype, copy=True)) for name, x in start.items()}).to(device)
-        names = (*view.state, *["start"] * view.starts)
-        level = Level("outside", Weights(model, ("*",)).take("*"), names, view.entrywise)
+        names = (*(name for name in view.state if name not in view.own), *["start"] * view.starts)
+        level = Level("outside", Weights(model, ("*",)).take("*"), names, view.entrywise, remembered=own)
         numbers = {p.name: p.number for p in rule.params if p.name in view.parameters}
         for each in taught:
             for weight in level.weights:
@@ -142,14 +144,14 @@ def matrix(x: Tensor) -> Tensor:
     return x if x.dim() > 1 else x.reshape(-1, 1)
 
 
-def function(view: RuleView) -> Callable[..., Any]:
-    """The generated function, as train.py has it."""
-    lines = [f"def {view.name}({view.arguments}):", *(f"    {line}" for line in view.lines)]
+def function(view: RuleView) -> tuple[Callable[..., Any], list[Remembered]]:
+    """The generated function, as train.py has it, and the rule's own memories."""
+    lines = [*view.constants, f"def {view.name}({view.arguments}):", *(f"    {line}" for line in view.lines)]
     module = types.ModuleType(view.name)
     head = "import math\nimport torch\nimport torch.nn.functional as F\nfrom runtime.ops import *\n"
     exec(head + "\n".join(lines), module.__dict__)
     made: Callable[..., Any] = module.__dict__[view.name]
-    return made
+    return made, [module.__dict__[name] for name in view.remembered]
 
 
 def worst(case: str, way: str, pairs: list[tuple[str, Tensor, Tensor]], tolerance: float) -> Outcome:

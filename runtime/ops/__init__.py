@@ -28,6 +28,7 @@ from runtime.ops.history import own_errors, past
 from runtime.ops.memories import Write, memory
 from runtime.ops.periods import ended, periodic
 from runtime.ops.recurrence import log_share
+from runtime.ops.remembered import Remembered
 from runtime.ops.segment import Call, Learner, held, now, segments
 from runtime.ops.shared import shared_product
 from runtime.ops.softmax import attention
@@ -38,6 +39,7 @@ __all__ = [
     "Learner",
     "Matrix",
     "Mlp",
+    "Remembered",
     "Swiglu",
     "Vector",
     "Write",

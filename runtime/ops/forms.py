@@ -23,6 +23,7 @@ from torch import Tensor
 from runtime.ops.basic import gelu_slope, l2norm, layernorm, rmsnorm, silu_slope
 from runtime.ops.history import Past, past
 from runtime.ops.inputs import seen
+from runtime.ops.one import affine, alone
 from runtime.ops.watch import squared
 from runtime.precision import same, wide
 
@@ -68,6 +69,12 @@ def product(W: Tensor, a: Tensor) -> Tensor:
     return wide(a.transpose(1, 2) @ W.mT).transpose(1, 2)
 
 
+def _of_one(part: Layer, W: Weights) -> tuple[Tensor, Tensor | None]:
+    """A layer's weight and bias for one sequence, which they may be the state of."""
+    weight, bias = W[part.weight], W[part.bias] if part.bias else None
+    return (weight[0], bias if bias is None else bias[0]) if weight.dim() == 3 else (weight, bias)
+
+
 def bias_of(b: Tensor, z: Tensor) -> Tensor:
     """A bias as it meets z: shared (H, O), or per sequence (B, H, O) with an axis for the tokens; likewise without
     heads."""
@@ -106,6 +113,8 @@ class Form:
 
     def read(self, W: Weights, x: Tensor) -> tuple[Tensor, tuple[Tap, ...]]:
         """M(x) with the weights W, and every layer's (input, output): (B, T, H, I) -> (B, T, H, O)."""
+        if x.dim() == 3 and alone(x):
+            return self.run(lambda part, a: wide(affine(a, *_of_one(part, W))), x)
 
         def layer(part: Layer, a: Tensor) -> Tensor:
             z = product(W[part.weight], a)
@@ -115,6 +124,8 @@ class Form:
 
     def __call__(self, W: Weights, x: Tensor) -> Tensor:
         """M(x) at weights that all sequences share, as `read` has it, for one who needs no taps."""
+        if not torch.is_grad_enabled():
+            return self.read(W, x)[0]
         return Lean.apply(self, x, *(W[name] for name in self.parts))
 
     def errors(self, W: Weights, taps: Sequence[Tap], u: Tensor) -> tuple[Tensor, ...]:

@@ -11,15 +11,17 @@ from typing import Any
 
 from torch import Tensor
 
+from runtime.ops.basis import PRODUCT
 from runtime.ops.forms import Form
 
 Register = Mapping[str, Tensor]
 
 
 def is_headless(register: Register, form: Form) -> bool:
-    """A matrix (B, O, I), a bias or vector (B, I)."""
+    """A matrix (B, O, I), a bias or vector (B, I); a matrix may be carried as the product of its start."""
     part = form.parts[0]
-    return register[part].dim() == (2 if form.vector(part) else 3)
+    x = register[part] if part in register else register[PRODUCT]
+    return x.dim() == (2 if form.vector(part) else 3)
 
 
 def widen(register: Register, batch: bool = True) -> dict[str, Tensor]:

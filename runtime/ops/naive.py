@@ -34,10 +34,10 @@ class Write:
     chunk: tokens that share one frozen state.  self_values: the target is this memory at the held state, of v.
     meta: "full", "first_order" (the gradient is a constant), "none" (the state is a constant where it is read).
     momentum: heavy ball, m = beta m - lr g, written m.
+    window: pairs that each gradient is over, this token's included (runtime.ops.window).
     rule: None, or the function of a rule without a closed form, called as runtime.ops.rules says; `rule_state` names
         its state, and the state's "rule.count" (B,) its updates if it asks.
     to_start: retention leads back to the start, where one is given; else it is there for the rule alone.
-    window: pairs that each gradient is over, this token's included (runtime.ops.window).
     name: of the memory, for who watches.
     """
 
@@ -51,8 +51,8 @@ class Write:
     momentum: bool = False
     rule: Rule | None = None
     rule_state: tuple[str, ...] = ()
-    to_start: bool = True
     window: int = 1
+    to_start: bool = True
     name: str = ""
 
     def given(self, **weights: Tensor) -> Write:
@@ -197,7 +197,7 @@ def step(call: Call, now: Weights, held: Weights, rule: Weights, t: int) -> tupl
         u = slope(replace(call, params=params), p, k, v, t if call.seen is None else 0, k.shape[1])
         errors = write.form.errors(point, taps, u)
         grads, grams = write.form.sums(taps, errors, pairs.weigh, True, write.meta == "first_order")
-        layers = inputs(write, taps, errors, grads) if write.rule is not None and call.seen is None else {}
+        layers = {} if write.rule is None else inputs(write, taps, errors, grads)
         if Watched.by:
             Watched.by.add(write.name, "surprise", sum(squared(g[:1]).sum() for g in grads.values()), 1)
         share = keep if i == 0 else None
@@ -234,6 +234,13 @@ def step(call: Call, now: Weights, held: Weights, rule: Weights, t: int) -> tupl
     return now, rule
 
 
+def pairs_of(call: Call, t: int, i: int) -> Seen:
+    """What token t's gradient is over: its i-th pair, or the pairs of its window."""
+    if call.seen is None:
+        return Seen(call.k[:, t : t + 1, i], call.v[:, t : t + 1, i], None, call.params)
+    return call.seen.at(t, call.write.window, past if call.own else unmarked)
+
+
 def inputs(write: Write, taps: Sequence[Tap], errors: Sequence[Tensor], grads: Weights) -> dict[str, dict[str, Tensor]]:
     """Of each part, the layer's input x (B, H, I) and the error at its output (B, H, O); grad = error x^T."""
     found = {name: {"x": torch.ones_like(g[..., :1]), "error": g} for name, g in grads.items()}
@@ -241,13 +248,6 @@ def inputs(write: Write, taps: Sequence[Tap], errors: Sequence[Tensor], grads: W
         if not isinstance(write.form, Vector):
             found[layer.weight] = {"x": a[:, 0], "error": e[:, 0].detach() if write.meta == "first_order" else e[:, 0]}
     return found
-
-
-def pairs_of(call: Call, t: int, i: int) -> Seen:
-    """What token t's gradient is over: its i-th pair, or the pairs of its window."""
-    if call.seen is None:
-        return Seen(call.k[:, t : t + 1, i], call.v[:, t : t + 1, i], None, call.params)
-    return call.seen.at(t, call.write.window, past if call.own else unmarked)
 
 
 def start_of(call: Call, part: str) -> Tensor | None:

@@ -51,8 +51,8 @@ def periodic(
     Returns the reads and the register, in which a period still running keeps its sums.
     """
     learner = learner_of(write, state, start, gram, chunk > period)
-    back = start if write.to_start else None
     flat = is_headless(state, write.form)
+    back = start if write.to_start else None
     if not flat:
         k, v = (share_heads(x, state[write.form.parts[0]].shape[1]) for x in (k, v))
     pairs = list(zip(k.unbind(2), v.unbind(2), strict=True)) if k.dim() == (4 if flat else 5) else [(k, v)]

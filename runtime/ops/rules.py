@@ -61,11 +61,14 @@ def stepped(
         retain=share,
         gram=gram,
         count=None if count is None else count.to(g.dtype).view(-1, *(1,) * (g.dim() - 1)),
-        state=Zeros(g, {name: matrix(x) for name, x in state.items()}),
+        state=Zeros(g, {name: matrix(x) if x.dim() == grad.dim() else x for name, x in state.items()}),
         **{name: x.unsqueeze(-1) for name, x in (vectors or {}).items()},
         **{name: given(x) for name, x in (params or {}).items()},
     )
-    return (delta.squeeze(-1), {name: x.squeeze(-1) for name, x in after.items()}) if vector else (delta, after)
+    if not vector:
+        return delta, after
+    own = {name: x.squeeze(-1) if x.shape == g.shape else x for name, x in after.items()}  # not its memories
+    return delta.squeeze(-1), own
 
 
 class Zeros(dict[str, Tensor]):

@@ -60,7 +60,7 @@ def seen(
     """The pairs that a call's tokens see, and what the state remembers after it.
 
     Where a sequence has no pair yet, the call's first stands with weight 0: a gradient that is taken and not used."""
-    B, T, H = k.shape[:3]
+    B, T = k.shape[:2]
     count = state[PREFIX + "count"]
     slots = torch.arange(c - 1, device=k.device)
     there = slots >= c - 1 - count.to(k.device).unsqueeze(-1)  # (B, c - 1)
@@ -86,12 +86,14 @@ def seen(
     return Seen(found["k"], found["v"], found["weigh"], tuple(given)), kept
 
 
-def banded(at: Block, pairs: Seen, rate: Tensor, c: int) -> Tensor:
-    """W of a block's tokens: (B, H, 1, L, L + c - 1).  rate (B, H, T)."""
+def banded(at: Block, pairs: Seen, rate: Tensor, c: int, mark: Callable[[Tensor], Tensor]) -> Tensor:
+    """W of a block's tokens: (B, H, 1, L, L + c - 1); a weight is of an earlier token but on the last diagonal.
+    rate (B, H, T)."""
     L = at.length
     lr = rate.narrow(2, at.first, L).unsqueeze(-1)
     weigh = pairs.weigh.narrow(1, at.first, L + c - 1).transpose(1, 2).unsqueeze(-2)
     age = torch.arange(L + c - 1, device=rate.device) - torch.arange(L, device=rate.device).unsqueeze(-1)
+    weigh = torch.where(age == c - 1, weigh, mark(weigh))
     return torch.where((age >= 0) & (age < c), lr * weigh, 0).unsqueeze(2)
 
 
@@ -128,9 +130,7 @@ class WindowSolved(Solved):
             y = y + self.pace.inertia.clamp(min=FLOOR).exp().unsqueeze(-1) * m
         k, e = own.k if own.constant is None else own.constant, own.g
         assert e is not None
-        earlier = torch.arange(self.W.shape[-1], device=x.device) < self.W.shape[-1] - L + torch.arange(
-            L, device=x.device
-        ).unsqueeze(-1)
-        y = y - ((x @ mark(k).mT) * torch.where(earlier, self.W, 0)) @ mark(e)
-        mine = torch.diagonal(self.W, self.W.shape[-1] - L, -2, -1).unsqueeze(-1)
+        before = self.W.shape[-1] - L
+        y = y - ((x @ mark(k).mT) * self.W.tril(before - 1)) @ mark(e)
+        mine = self.W.diagonal(before, -2, -1).unsqueeze(-1)
         return y - mine * e[..., -L:, :] * (k[..., -L:, :] * x).sum(-1, keepdim=True)

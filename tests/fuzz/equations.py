@@ -99,7 +99,7 @@ class Equations:
         if options.get("single") and options["start"] is None:
             options["start"] = 0
         try:
-            shape = op.shape(inputs, {name: value for name, value in options.items()})
+            shape = op.shape(inputs, dict(options))
             op.weights(inputs, options)
             parts = list(pieces(inputs[0], options["n"])) if op.name == "split" else []
         except (ShapeError, IndexError):

@@ -112,7 +112,27 @@ def m3(
     return -lr * (newton_schulz(s["m1"], ns_steps) + alpha * kept(s, "o2", g)) / (np.sqrt(s["v"]) + eps)
 
 
+def deep_momentum(g, W, W0, lr, n, gram, s, inner=0.01):
+    """m(u) = B tanh(A u), one step on sum over columns of |m(u) - u|^2 / 2 with u = -g, then delta = lr m(u)."""
+    u, size = -g, g.shape[0]
+    A, B = s.get("A", np.eye(size)), s.get("B", np.eye(size))
+    h = np.tanh(A @ u)
+    e = B @ h - u
+    s["A"], s["B"] = A - inner * ((B.T @ e) * (1 - h**2)) @ u.T, B - inner * e @ h.T
+    return lr * s["B"] @ np.tanh(s["A"] @ u)
+
+
+def feature_momentum(g, W, W0, lr, n, gram, s, inner=0.01):
+    """m is linear in phi(u) = (u, u^2, u^3), u = -g: one step on |m phi(u) - u|^2 / 2, then delta = lr m phi(u)."""
+    u = -g
+    phi = np.concatenate([u, u**2, u**3])
+    M = s.get("M", np.eye(len(u), len(phi)))
+    s["M"] = M - inner * (M @ phi - u) @ phi.T
+    return lr * s["M"] @ phi
+
+
 EQUATIONS = (
     gd, momentum, preconditioned_momentum, delta_momentum, adagrad, rmsprop, adam, adamw, ftrl, muon, dgd, m3,
+    deep_momentum, feature_momentum,
 )  # fmt: skip
 ORACLES: dict[str, Callable[..., Any]] = {f.__name__: f for f in EQUATIONS}

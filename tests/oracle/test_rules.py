@@ -40,11 +40,18 @@ def made(text: str) -> tuple[Rule, dict[str, Any]]:
 def function(rule: Rule, inside: bool) -> Any:
     """The generated function."""
     view = rule_view(rule, "rule", inside)
-    text = "import math\nimport torch\nimport torch.nn.functional as F\nfrom runtime.ops import *\n"
-    text += f"def rule({view.arguments}):\n" + "\n".join(f"    {line}" for line in view.lines)
+    head = "import math\nimport torch\nimport torch.nn.functional as F\nfrom runtime.ops import *\n"
+    text = "\n".join([*view.constants, f"def rule({view.arguments}):", *(f"    {line}" for line in view.lines)])
     module = types.ModuleType("made")
-    exec(text, module.__dict__)
+    exec(head + text, module.__dict__)
     return module.rule, view
+
+
+def level_of(model: nn.Module, step: Any, view: Any) -> Level:
+    """The level that train.py would make."""
+    state = [name for name in view.state if name not in view.own] + ["start"] * view.starts
+    own = [step.__globals__[name] for name in view.remembered]
+    return Level("train", Weights(model, ("*",)).take("*"), state, view.entrywise, remembered=own)
 
 
 def oracle(text: str, rows: int, cols: int, steps: int) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
@@ -83,13 +90,13 @@ def test_a_level_that_counts_steps_is_the_equation(text: str) -> None:
     """Two matrices of one shape, stacked, each with gradients of its own."""
     rule, params = made(text)
     if mentions(rule, "gram"):
-        pytest.skip("tests/unit/training/test_gram.py")
+        pytest.skip("tests/differential/test_layer_inputs.py")
     step, view = function(rule, inside=False)
     grads, _, weights = oracle(text, 4, 3, 13)
     model = nn.ParameterDict(
         {name: nn.Parameter(torch.tensor(sign * weights[0])) for name, sign in (("a", 1), ("b", 1))}
     )
-    level = Level("train", Weights(model, ("*",)).take("*"), (*view.state, *["start"] * view.starts), view.entrywise)
+    level = level_of(model, step, view)
     for g, expected in zip(grads, weights[1:], strict=True):
         for weight in model.values():
             weight.grad = torch.tensor(g)
@@ -157,7 +164,7 @@ def test_fifty_steps_are_torchs(text: str, monkeypatch: pytest.MonkeyPatch) -> N
     step, view = function(rule, inside=False)
     model = nn.ParameterDict({"w": nn.Parameter(torch.randn(6, 4))})
     theirs = nn.Parameter(model["w"].detach().clone())
-    level = Level("train", Weights(model, ("*",)).take("*"), view.state, view.entrywise)
+    level = level_of(model, step, view)
     optimiser = OPTIM[text]([theirs])
     for _ in range(50):
         gradient = torch.randn(6, 4)

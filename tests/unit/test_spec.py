@@ -370,7 +370,6 @@ def test_a_folder_does_not_hide_a_shipped_spec(tmp_path, monkeypatch):
         ("hope", "levels.titans.objective", "lp(0)", "NLC0405"),
         ("hope", "levels.titans.objective", "huber(-1)", "NLC0405"),
         ("hope", "levels.train.rule", "dgd", "NLC1001"),
-        ("hope", "levels.cms.memories.slow.rule", "dgd", "NLC1001"),
         ("hope", "levels.titans.memories.memory.form", "mlp(hidden=0)", "NLC0405"),
         ("hope", "levels.titans.memories.key.normalise_hidden", "true", "NLC0411"),
         ("transformer", "levels.attention.memories.memory.form", "attention(window=0)", "NLC0405"),
