@@ -95,7 +95,7 @@ def rendered(rows: Sequence[Mapping[str, Any]], place: Mapping[str, Any], steps:
     ]
     said = (
         f"Width {WIDTH}, {HEADS} heads, {LAYERS} layers (a stack once), {BATCH} sequences of {CONTEXT} bytes a step, "
-        f"one thread. Losses in nats, the mean of the first and of the last {EDGE} reported steps. Rates are the specs' "
+        f"one thread. Losses in nats, means of the first and of the last {EDGE} reported steps. Rates are the specs' "
         "own, not tuned to this size, so the order says little."
     )
     return f"# Every architecture, {steps} steps\n\n{facts.table(columns, lines)}\n\n{said}\n\n{facts.said(place)}\n"
