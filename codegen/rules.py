@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from codegen.equations import TIGHTEST, number, parenthesised, power
-from codegen.forms import form_text
+from codegen.forms import plain_form
 from codegen.layout import fit, wrapped
 from codegen.names import class_constant
 from nlc import equations as eq
@@ -97,7 +97,7 @@ def remembered(function: str, memory: RuleMemory) -> list[str]:
     options += [f"hidden={form.hidden or form.times!r}"] * (form.kind != "matrix")
     options += [f'objective="{memory.objective}"'] * (memory.objective != "l2")
     options += ["identity=False"] * (memory.start != "identity")
-    text = ", ".join([f'"{memory.name}"', form_text(node), *options])
+    text = ", ".join([f'"{memory.name}"', plain_form(node.form), *options])
     return fit(f"{constant(function, memory)} = Remembered({text})")
 
 

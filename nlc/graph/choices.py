@@ -36,12 +36,12 @@ INITS = {"normal": (Init.NORMAL, None), "zeros": (Init.CONSTANT, 0.0), "identity
 MakePlace = Callable[[str], Place]  # the name of a parameter -> where its value stands
 
 
-def form(said: Said, sizes: Sizes, own: WrittenForms, report: Reporter) -> Form:
+def form(said: Said, sizes: Sizes, own: WrittenForms | None, report: Reporter) -> Form:
     """`mlp(hidden=4x, norm=layernorm, bias=true)`.  `own` are forms the spec writes itself, which come before others
     of their name."""
     call = parse_call(str(said.value), said.place)
-    written = own.spec.model.forms
-    if call.func in written:
+    written = {} if own is None else own.spec.model.forms
+    if own is not None and call.func in written:
         bind(call, (), "form")
         return own.form(call.func)
     if call.func not in FORMS:
@@ -234,8 +234,10 @@ def rule_of(spec: RuleSpec, given: Mapping[str, Param] = MappingProxyType({})) -
 def _remembered(spec: RuleSpec, program: RuleProgram, memory: Remembered) -> RuleMemory:
     """A memory of a rule, its widths read off what it is trained on."""
     report = Reporter()
-    made = form(Said(memory.text, memory.at, memory.place, True), {}, (), report)
-    report.check()
+    try:
+        made = form(Said(memory.text, memory.at, memory.place, True), {}, None, report)
+    except Refused:
+        raise SpecError(report.found) from None
     shapes = {**SEEN, **{name: () for name, value in spec.params.items() if not isinstance(value, tuple)}}
     shapes |= {name: SEEN["grad"] for level in spec.levels for name in level.state}
     inner, outer = (times(shape_of(tree, shapes)[0]) for tree in (memory.keys, memory.values))

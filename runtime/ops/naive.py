@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from runtime.ops.forms import Form, Matrix, Tap, Vector
+from runtime.ops.forms import Form, Matrix, Tap
 from runtime.ops.history import past
 from runtime.ops.rules import Rule, stepped
 from runtime.ops.watch import Watched, squared
@@ -209,7 +209,7 @@ def step(call: Call, now: Weights, held: Weights, rule: Weights, t: int) -> tupl
             if write.rule is not None:
                 delta, after = stepped(
                     write.rule,
-                    x.dim() == 3,
+                    write.form.vector(n),
                     {s: rule[f"rule.{s}.{n}"] for s in write.rule_state},
                     grad=grads[n],
                     weight=x,
@@ -245,7 +245,7 @@ def inputs(write: Write, taps: Sequence[Tap], errors: Sequence[Tensor], grads: W
     """Of each part, the layer's input x (B, H, I) and the error at its output (B, H, O); grad = error x^T."""
     found = {name: {"x": torch.ones_like(g[..., :1]), "error": g} for name, g in grads.items()}
     for layer, (a, _), e in zip(write.form.layers, taps, errors, strict=True):
-        if not isinstance(write.form, Vector):
+        if not layer.vector:
             found[layer.weight] = {"x": a[:, 0], "error": e[:, 0].detach() if write.meta == "first_order" else e[:, 0]}
     return found
 
