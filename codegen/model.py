@@ -307,8 +307,8 @@ def _start(emitter: Emitter) -> list[str]:
         for m in recurrence.members:
             memory: Memory = graph[m]
             if recurrence.lowering == "attention":
-                ((key, value),) = memory.pairs
-                k, v = (", ".join(map(str, graph[i].shape)) for i in (key, value))
+                several = (len(memory.pairs),) if len(memory.pairs) > 1 else ()
+                k, v = (", ".join(map(str, (*several, *graph[i].shape))) for i in memory.pairs[0])
                 lines.append(
                     f'"{place_of(graph, memory)}": {{"k": like.new_zeros(B, 0, {k}), "v": like.new_zeros(B, 0, {v})}},'
                 )

@@ -168,10 +168,6 @@ class Blocks:
             message = f"memory '{memory.id}' has {_count(len(keys), 'key')} and {_count(len(values), 'value')}"
             self.report.error("NLC0411", at, message, "each pair has one of each")
             return ()
-        if memory.attention and len(keys) > 1:
-            self.report.error(
-                "NLC0411", memory.where("keys"), f"memory '{memory.id}': attention holds one pair per token"
-            )
         return tuple((k, v) for k, v in zip(keys, values, strict=True) if k and v)
 
     def path(self, memory: DeclaredMemory, name: str) -> str:
