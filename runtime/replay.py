@@ -26,6 +26,7 @@ from runtime.errors import USAGE, RunError
 from runtime.level import Level
 from runtime.numerics import subnormals_flushed
 from runtime.precision import DTYPES
+from runtime.whole import MANIFEST
 
 
 def keep(directory: RunDirectory, step: Step, levels: Sequence[Level], scalars: dict[str, Any]) -> list[str]:
@@ -113,7 +114,7 @@ def placed(path: Path, step: int | None) -> tuple[RunDirectory, Path]:
     """The run and the checkpoint that a path means: a run, its `diverged`, or one of its checkpoints."""
     if not path.is_dir():
         raise RunError(f"no such run directory: '{path}'", USAGE)
-    if (path / checkpoint.MANIFEST).is_file():
+    if (path / MANIFEST).is_file():
         if step is not None:
             raise RunError(f"--step is for a run, and '{path}' is one checkpoint", USAGE)
         inner = path.resolve().parent.name == "checkpoints"

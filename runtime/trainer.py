@@ -17,10 +17,9 @@ metrics kept, and `run.status` set.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -28,13 +27,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from runtime import checkpoint, device, mirror, probe, replay, resume, settings, summary
+from runtime import checkpoint, device, ends, mirror, probe, replay, resume, settings, summary
 from runtime import data as texts
-from runtime.batches import Batch, Crops, Lanes
+from runtime.asked import SAVE, Asked, obey
+from runtime.batches import Batch, Crops, Lanes, spread
 from runtime.checkpoint import Checkpoint
-from runtime.directory import PACKAGE, RunDirectory, environment, fresh
+from runtime.directory import RunDirectory, environment, fresh
 from runtime.diverge import Step
-from runtime.errors import DATA_MISSING, Diverged, Interrupted, Lost, Preempted, RunError, Unsaved, short_of_memory
+from runtime.errors import Diverged, Interrupted, Lost, Preempted
 from runtime.evaluate.loss import Result, evaluate
 from runtime.finite import Guard, not_finite
 from runtime.level import Level
@@ -49,8 +49,6 @@ from runtime.settings import Settings
 from runtime.signals import Stop
 
 FINAL = 16  # times the tokens of a validation on the way are read at the end
-INTERRUPTED = 130
-TIME_IS_UP = 1 << 16  # beside the numbers of signals
 
 
 class Run:
@@ -67,6 +65,7 @@ class Run:
         self.directory = RunDirectory(out)
         self.display = display(self.settings.steps, self.options.quiet or not self.processes.first)
         self.stop = Stop()
+        self.asked = Asked(self.stop, self.options.time_limit, self.options.checkpoint_seconds, self.processes.joined)
         self.flushed = subnormals_flushed()
         self.status = 0
         self.result: dict[str, Any] = {}
@@ -77,7 +76,6 @@ class Run:
         self.step = 0  # steps done
         self.running = 0  # the step that is running, from 1
         self.saved = -1  # steps done at the last checkpoint
-        self.entered = time.perf_counter()
 
     # ---- before the first step --------------------------------------------------------------------------------------
 
@@ -127,19 +125,9 @@ class Run:
         self.parameters = sum(p.numel() for p in model.parameters())
         for level in self.levels:
             level.processes = self.processes
-        if self.processes.first:
-            if self.options.tensorboard:
-                mirror.library()  # or an end before anything is written
-            self.claimed = self.directory.claim()
-        scalars = self._resume() if self.options.resume else {}
-        if self.processes.first:
-            if not self.options.resume:
-                self.directory.begin(self.package)
-                if self.text.tokenizer is not None:
-                    self.text.tokenizer.keep(self.directory.path)
-                self.directory.write_lock(self._facts())
-            o, rows = self.options, scalars.get("rows", 0)
-            self.record.open(self.directory, rows, self.step, mirrored=o.tensorboard, lenient=o.allow)
+        place = self.processes.led(self._claim)
+        scalars = self._resume(Path(place)) if place else {}
+        self.processes.led(lambda: self._open(place, scalars.get("rows", 0)))
         size = f"{self.parameters:,} parameters, {self.settings.tokens:,} tokens a step"
         self.display.note(f"{self.settings.name}: {size}, in {self.directory.path}")
         if self.step:
@@ -147,44 +135,57 @@ class Run:
         self.display.__enter__()
         self.record.start(self.step, scalars.get("seconds", 0.0))
 
-    def _resume(self) -> dict[str, Any]:
-        """Go back to the newest whole checkpoint, or to the beginning where none was written; its scalars."""
-        lock, facts = self.directory.read_lock(), self._facts()
-        changed = resume.differences(lock, facts)
+    def _claim(self) -> str:
+        """The checkpoint that the run goes on from, "" for its beginning.  Refused where it is not this run's to do."""
+        if self.options.tensorboard:
+            mirror.library()  # or an end before anything is written
+        self.claimed = self.directory.claim()
+        if not self.options.resume:
+            return ""
         if not self.options.allow:
-            resume.refuse(self.directory.path, changed)
-        if not checkpoint.steps(self.directory.checkpoints):
-            return {}
-        place, found = resume.newest(self.directory, self._warn)
+            lock = self.directory.read_lock()
+            resume.refuse(self.directory.path, resume.differences(lock, self._facts()))
+        place = resume.newest(self.directory, self._warn)
+        if place is None:
+            self.display.note("no checkpoint was written yet: going on from the beginning")
+        return str(place or "")
+
+    def _resume(self, place: Path) -> dict[str, Any]:
+        """Everything as it was at a checkpoint; its scalars."""
+        found = checkpoint.read(place)
         resume.restore(found, place, self.model, self.levels)
         scalars = found.scalars
         self.step = self.saved = scalars["step"]
         self.state = device.moved(self.processes.rows(found.state), self.device) if found.state else None
         self.guard.count = scalars.get("not_finite", 0)
         self.record.restore(scalars, self.device)
-        elsewhere = (lock.get("environment"), lock.get("device")) != (environment(), facts["device"])
-        if self.processes.first and (changed or elsewhere):
-            self.directory.write_lock(facts, [*lock.get("resumed", []), {"step": self.step, "before": lock}])
         return scalars
+
+    def _open(self, place: str, rows: int) -> str:
+        """What the run is from here on, on the disk: nothing has changed there before, and nothing is refused after."""
+        directory = self.directory
+        if not self.options.resume:
+            directory.begin(self.package)
+            if self.text.tokenizer is not None:
+                self.text.tokenizer.keep(directory.path)
+            directory.write_lock(self._facts())
+        self.record.open(directory, rows, self.step, mirrored=self.options.tensorboard, lenient=self.options.allow)
+        if self.options.resume:
+            lock = directory.read_lock()
+            if place:
+                checkpoint.go_back_to(Path(place), self._warn)
+            directory.adopt(self.package)
+            elsewhere = (lock.get("environment"), lock.get("device")) != (environment(), device.name_of(self.device))
+            if elsewhere or resume.differences(lock, self._facts()):
+                directory.write_lock(self._facts(), {"step": self.step, "before": lock})
+        return ""
 
     def _warn(self, message: str) -> None:
         if self.processes.first:
             print(message, file=sys.stderr)
 
     def _facts(self) -> dict[str, Any]:
-        s = self.settings
-        return {
-            "name": s.name,
-            "spec": {"file": s.spec, "sha256": resume.digest(self.directory.spec)},
-            "graph": s.graph,
-            "seed": s.seed,
-            "steps": s.steps,
-            "batch": s.batch,
-            "context": s.context,
-            "device": device.name_of(self.device),
-            "data": self.text.facts(),
-            "code": {name: resume.digest(self.package / name) for name in PACKAGE if (self.package / name).exists()},
-        }
+        return resume.facts(self.settings, self.directory, self.package, self.device, self.text)
 
     # ---- at the end of every step -----------------------------------------------------------------------------------
 
@@ -215,21 +216,14 @@ class Run:
             return
         if due(self.step, s.validate_every):
             self._validate(s.validation_tokens)
-        if due(self.step, s.checkpoint_every):
-            self._save()
-        if asked := self.processes.largest(self._asked()):
-            self._end(asked)
+        asked = self.processes.largest(self._asked())
+        if asked or due(self.step, s.checkpoint_every):
+            place = self._save()
+            if asked > SAVE:
+                obey(asked, f"after step {self.step}; saved in {place}")
 
     def _asked(self) -> int:
-        """The number of the signal that asks this process to stop, or that its time is up; or 0."""
-        limit = self.options.time_limit
-        return TIME_IS_UP if limit and time.perf_counter() - self.entered > limit else self.stop.asked
-
-    def _end(self, asked: int) -> None:
-        where = f"after step {self.step}; saved in {self._save()}"
-        if asked == TIME_IS_UP:
-            raise Preempted(f"the time limit is over {where}")
-        raise Interrupted(f"stopped by {signal.Signals(asked).name} {where}", asked)
+        return self.asked.now()
 
     @property
     def unread(self) -> bool:
@@ -266,14 +260,15 @@ class Run:
         inside: dict[str, int] = getattr(self.model, "fires", {})
         return {**inside, **{level.name: level.count for level in self.levels}}
 
-    def _validate(self, tokens: int) -> Result | None:
+    def _validate(self, tokens: int, between: Callable[[], None] = lambda: None) -> Result | None:
         """The loss on text that is not trained on, by the first process."""
         s = self.settings
         if not self.processes.first:
             return None
         with self.record.pause():
             part, precision = self.text.validation, s.precision
-            result = evaluate(self.model, part, batch=s.batch, context=s.context, tokens=tokens, precision=precision)
+            how = {"batch": s.batch, "context": s.context, "precision": precision}
+            result = evaluate(self.model, part, **how, tokens=tokens, between=between)
             found = {"val/loss": result.loss, "val/bits_per_byte": result.bits_per_byte, "val/tokens": result.tokens}
             self.record.write(self.step, found)
         bits = result.bits_per_byte
@@ -283,18 +278,21 @@ class Run:
 
     def _save(self) -> Path:
         """The checkpoint of this step, written by the first process unless it has been."""
-        folder = self.directory.checkpoints
         if self.saved != self.step:
             with self.record.pause():
                 made = self._checkpoint()
                 if name := not_finite(made):
                     raise Diverged(f"{name} is not finite after step {self.step}, and no checkpoint of it is made")
-                if self.processes.first:
-                    assert self.record.metrics is not None
-                    self.record.metrics.sync()
-                    checkpoint.save(folder, self.step, made, self.options.keep)
-            self.saved = self.step
-        return folder / checkpoint.name_of(self.step)
+                self.processes.led(lambda: self._put(made))  # the others wait, and may end when it is there
+            self.saved, self.asked.saved = self.step, time.perf_counter()
+        return self.directory.checkpoints / checkpoint.name_of(self.step)
+
+    def _put(self, made: Checkpoint) -> str:
+        assert self.record.metrics is not None
+        self.record.metrics.sync()
+        place = checkpoint.save(self.directory.checkpoints, self.step, made, self.options.keep)
+        self.directory.note_saved(self.step)
+        return str(place)
 
     def _checkpoint(self) -> Checkpoint:
         optimiser = {name: value for level in self.levels for name, value in level.tensors().items()}
@@ -318,11 +316,17 @@ class Run:
         s = self.settings
         seen = self.step * s.tokens
         place = self._save()
-        result = self._validate(s.validation_tokens)  # the last point of the curve: the same sequences as all before
-        if (more := min(FINAL * s.validation_tokens, seen)) > s.validation_tokens:
-            result = self._validate(more)
+
+        def heed() -> None:
+            if asked := self.asked.end():
+                obey(asked, f"before the last validation; saved in {place}")
+
+        result = self._validate(s.validation_tokens, heed)  # the last point of the curve: the same sequences as before
         if result is None:
             return
+        more = min(FINAL * s.validation_tokens, seen)
+        if len(spread(self.text.validation, more // s.context, s.context)) * s.context > result.tokens:
+            result = self._validate(more, heed) or result
         self._draw()
         self.result = {
             "name": s.name,
@@ -344,6 +348,10 @@ class Run:
     def _draw(self) -> None:
         if not self.record.draw(self.directory, f"{self.settings.name}, learning {self.text.source}"):
             self.display.note("no loss.png: drawing it needs matplotlib")
+
+    def _said(self, error: BaseException) -> str:
+        message, self.status = ends.told(error, self.directory, self.settings.name, self.running)
+        return self._inspect(error) if isinstance(error, Diverged) else message
 
     def _inspect(self, error: Diverged) -> str:
         """Keep what the step was made of, and say where a number first stopped being finite."""
@@ -380,36 +388,9 @@ class Run:
         self.record.close()
         if self.claimed is not None:
             os.close(self.claimed)
-        if error is None:
+        if error is None or isinstance(error, (Interrupted, Preempted)):  # in which all processes end together
             self.processes.leave()
-            if self.result:
-                self.status = summary.say(self.result, self.options.json)
+        if error is None and self.result:
+            self.status = summary.say(self.result, self.options.json)
         self.stop.__exit__(kind, error, trace)
         return error is None or bool(message)
-
-    def _said(self, error: BaseException) -> str:
-        """What a user reads of an error that ends the run, its status set; "" of one that is a fault of ours."""
-        match error:
-            case Lost() | Unsaved():
-                self.status = error.status
-                return f"{error}; {self._last()}"
-            case RunError():
-                self.status = error.status
-                return self._inspect(error) if isinstance(error, Diverged) else str(error)
-            case MemoryError() | RuntimeError() if short_of_memory(error):
-                self.status = DATA_MISSING
-                return f"not enough memory for {self.settings.name}: make sizes or run.batch smaller"
-            case OSError():
-                self.status = DATA_MISSING
-                return f"{error.filename or self.directory.path}: {error.strerror or error}; {self._last()}"
-            case KeyboardInterrupt():  # asked for twice
-                self.status = INTERRUPTED
-                return f"stopped at once in step {self.running}; {self._last()}"
-        return ""
-
-    def _last(self) -> str:
-        """The checkpoint to go on from."""
-        try:
-            return f"the newest checkpoint is {checkpoint.newest(self.directory.checkpoints)}"
-        except RunError:
-            return "no checkpoint was written yet"
