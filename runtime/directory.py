@@ -10,7 +10,8 @@ runs/<name>/
     report.html      the run as one page                     (nlc report)
     tensorboard/     the metrics again, where asked for      (runtime.mirror)
     checkpoints/     step-000100/ ... and latest             (runtime.checkpoint)
-    diverged/        the step at which a number was no longer finite       (runtime.replay)
+    diverged/        the step at which a number was no longer finite       (runtime.replay); renamed
+                     diverged-step-000012 when the run has been resumed and got past it
 """
 
 from __future__ import annotations

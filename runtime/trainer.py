@@ -72,6 +72,7 @@ class Run:
         self.batch: Batch | None = None  # the last one given out
         self.claimed: int | None = None  # a handle of the directory, in the process that writes it
         self.record = Record(self.settings.tokens, self.processes)
+        self.diverged = replay.stopped(self.directory.diverged)  # before it was resumed, at a step still to come
         self.state: Any = None  # what the last step left
         self.step = 0  # steps done
         self.running = 0  # the step that is running, from 1
@@ -89,6 +90,7 @@ class Run:
             vocab = self.settings.vocab
             self.text = texts.load(o.data, field=o.field, tokenizer=o.tokenizer, pack=o.pack, vocab=vocab, note=note)
         texts.check(self.text, self.settings.context, self.settings.vocab)
+        self.bytes_per_token = self.text.bytes_per_token
         self.display.note(str(self.text))
         return self.text
 
@@ -210,6 +212,9 @@ class Run:
         before, self.state = self.state, self.state if self.guard.lost else state
         self.record.losses += [] if self.guard.bad else [loss.detach()]
         last = self.step == s.steps
+        if self.diverged and self.step >= self.diverged.step and self.processes.first:
+            replay.set_aside(self.directory, self.diverged)
+            self.diverged = None
         if self._logs(self.step):
             self._log(self._inside(seen, before))
         if last:  # `steps` does the rest
@@ -252,7 +257,7 @@ class Run:
         for warning in record.warnings():
             self._warn(f"warning: step {self.step}: {warning}")
         left = (steps - self.step) * record.training / self.step
-        self.display.update(Report(self.step, steps, record.loss, speed, left))
+        self.display.update(Report(self.step, steps, record.loss, speed, left, self.bytes_per_token))
         record.next_row(self.step)
 
     def fires(self) -> dict[str, int]:
@@ -346,7 +351,8 @@ class Run:
         }
 
     def _draw(self) -> None:
-        if not self.record.draw(self.directory, f"{self.settings.name}, learning {self.text.source}"):
+        title = f"{self.settings.name}, learning {self.text.source}"
+        if not self.record.draw(self.directory, title, self.bytes_per_token):
             self.display.note("no loss.png: drawing it needs matplotlib")
 
     def _said(self, error: BaseException) -> str:
@@ -360,7 +366,7 @@ class Run:
             state = self.state if getattr(self.model, "streams", ()) else None
             step = Step(self.model, self.batch, state, self.settings.precision, self.random)
             kept = {"step": self.step, "updates": {level.name: level.count for level in self.levels}, **self.random}
-            lines += replay.keep(self.directory, step, self.levels, kept)
+            lines += replay.keep(self.directory, step, self.levels, kept, replay.Stopped(self.running, str(error)))
             lines.append(f"metrics are in {self.directory.metrics}")
         self.processes.largest(0)  # the others wait: a launcher ends all when one ends
         return "\n".join(lines)
