@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from codegen.layout import fit
 from codegen.places import place_of
 from nlc.graph.graph import Graph
-from nlc.graph.nodes import Carry, Memory, Recurrence, Unit
+from nlc.graph.nodes import Carry, Level, Memory, Read, Recurrence, Unit, When
 
 
 def loss_driven(graph: Graph) -> list[Memory]:
@@ -16,6 +18,18 @@ def loss_driven(graph: Graph) -> list[Memory]:
 def in_sequence(memory: Memory) -> bool:
     """Written while a sequence runs."""
     return memory.carry is not Carry.MODEL and memory.period.unit is Unit.TOKEN and memory.form.kind != "attention"
+
+
+def shown_every(graph: Graph, level: Level) -> int:
+    """After how many tokens reads see what a level has written; 1: at once, or at the next token."""
+    members = [graph[m] for m in level.memories if in_sequence(graph[m])]
+    return math.gcd(*(_border(memory, {r.when for r in graph.of(Read) if r.memory == memory.id}) for memory in members))
+
+
+def _border(memory: Memory, reads: set[When]) -> int:
+    if When.AFTER in reads:
+        return 1
+    return memory.period.count if When.BEFORE in reads else math.lcm(memory.period.count, memory.chunk)
 
 
 def count_lines(graph: Graph, tokens: str, clock: str = "clock", writing: str = "learn") -> list[str]:

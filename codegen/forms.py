@@ -1,8 +1,17 @@
-"""The map a memory is, as the runtime's form; those that a spec writes itself are in written_forms."""
+"""The map a memory is, as the runtime's form."""
 
 from __future__ import annotations
 
-from nlc.graph.nodes import Form
+from codegen.written_forms import written_text
+from nlc.graph.graph import Graph
+from nlc.graph.nodes import Form, Memory
+
+
+def form_text(memory: Memory, graph: Graph) -> str:
+    """The runtime's form, or that of the spec's own equations."""
+    if memory.form.kind == "equations":
+        return written_text(graph, memory)
+    return plain_form(memory.form, memory.normalise_hidden)
 
 
 def plain_form(form: Form, normalise_hidden: bool = False) -> str:

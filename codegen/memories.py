@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from codegen import written_forms
 from codegen.equations import number
 from codegen.expressions import Scope, attribute
-from codegen.forms import plain_form
+from codegen.forms import form_text
 from codegen.layout import cited, comment
 from codegen.names import function_name, local
 from codegen.places import place_of
@@ -182,6 +181,8 @@ def memory_call(emitter: Emitter, memory: Memory, reads: Iterable[Read], clock: 
         arguments.append(f"params={tuple_(given)}")
     if shape is None or once:
         arguments += moving_params(scope, memory)
+    if memory.weigh:
+        arguments.append(f"weigh={scope.spread(memory.weigh, memory.heads)}")
     if not emitter.own and not once:
         arguments.append("own=False")
     arguments.append(f'learn="{graph[memory.level].name}" in learn')
@@ -263,14 +264,7 @@ def beta(scope: Scope, memory: Memory, name: str, factor: float) -> str:
 def form_of(emitter: Emitter, memory: Memory) -> str:
     """The form where the memory is read piece by piece."""
     whole = memory.form.kind == "equations"
-    return f"{constant_of(emitter, memory)}.form" if whole else form_text(emitter.graph, memory)
-
-
-def form_text(graph: Graph, memory: Memory) -> str:
-    """The runtime's form, or that of the spec's own equations."""
-    if memory.form.kind == "equations":
-        return written_forms.form_text(graph, memory)
-    return plain_form(memory.form, memory.normalise_hidden)
+    return f"{constant_of(emitter, memory)}.form" if whole else form_text(memory, emitter.graph)
 
 
 def tuple_(items: list[str]) -> str:

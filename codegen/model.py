@@ -11,10 +11,11 @@ from codegen.axes import Axes
 from codegen.block import Emitter
 from codegen.equations import number, spec_text
 from codegen.expressions import attribute
-from codegen.fires import count_lines, in_sequence, loss_driven
+from codegen.fires import count_lines, in_sequence, loss_driven, shown_every
+from codegen.forms import form_text
 from codegen.layout import comment, docstring_text, fit, wrapped
 from codegen.lowerings import compute
-from codegen.memories import begins, counts, form_text, log_retention, moving_params, start_parts, tuple_
+from codegen.memories import begins, counts, log_retention, moving_params, start_parts, tuple_
 from codegen.names import block_classes, class_constant, class_name, function_name, local
 from codegen.objectives import slope_name, slopes
 from codegen.places import place_of
@@ -27,6 +28,7 @@ from nlc.graph.graph import Graph
 from nlc.graph.linearity import linear
 from nlc.graph.nodes import Carry, Init, Input, Memory, Op, Output, Read, Recurrence, Rule, Shape, Weight, When
 from nlc.graph.remembered import state_names
+from nlc.graph.written_forms import vectors
 
 FROM_MODEL = (
     "LanguageModel",
@@ -34,11 +36,11 @@ FROM_MODEL = (
     "Weights",
     "begin",
     "constant",
+    "detached",
     "identity",
     "layer_of",
     "nats_of",
     "normal",
-    "over",
     "with_layer",
 )
 
@@ -83,9 +85,7 @@ def model_view(graph: Graph, header: tuple[str, ...]) -> ModelView:
 def _imports(text: str, bare: bool) -> tuple[str, ...]:
     """What the code calls, and nothing else."""
     code = re.sub(r'"""(.|\n)*?"""', "", re.sub(r"#.*", "", text))
-    called = set(re.findall(r"(?<![.\w])(?<!def )([A-Za-z_]\w*)\(", code)) | {
-        "over" if "over(" in code else "LanguageModel"
-    }
+    called = set(re.findall(r"(?<![.\w])(?<!def )([A-Za-z_]\w*)\(", code))
     lines = ["import math", ""] if re.search(r"\bmath\.", code) else []
     if re.search(r"\btorch\.", code):
         lines.append("import torch")
@@ -95,14 +95,18 @@ def _imports(text: str, bare: bool) -> tuple[str, ...]:
     called |= {"Weights", "Layer" if bare else "LanguageModel"}
     called -= {"LanguageModel"} if bare else set()
     mine = sorted(n for n in FROM_MODEL if n in called)
-    lines += fit(f"from runtime.model import {', '.join(mine)}")
+    lines += _import("runtime.model", mine)
     ops = sorted((n for n in OPS if n in called), key=lambda n: (n[0].islower(), n))
     if ops:
-        line = f"from runtime.ops import {', '.join(ops)}"
-        lines += [line] if len(line) <= 120 else ["from runtime.ops import (", *(f"    {n}," for n in ops), ")"]
+        lines += _import("runtime.ops", ops)
     if "Gates" in called:
         lines.insert(lines.index("from torch import nn") + 2, "from runtime.kernels import Gates")
     return tuple(lines)
+
+
+def _import(module: str, names: list[str]) -> list[str]:
+    line = f"from {module} import {', '.join(names)}"
+    return [line] if len(line) <= 120 else [f"from {module} import (", *(f"    {n}," for n in names), ")"]
 
 
 OPS = frozenset(
@@ -147,7 +151,7 @@ def _constants(graph: Graph) -> tuple[str, ...]:
             if recurrence.lowering in ("attention", "shared_product"):
                 continue
             if recurrence.lowering == "weights":
-                lines += fit(f"{class_constant(memory.id)} = {form_text(graph, memory)}")
+                lines += fit(f"{class_constant(memory.id)} = {form_text(memory, graph)}")
                 continue
             if recurrence.lowering == "segment":
                 lines += fit(f"{class_constant(memory.id)} = {learner(graph, memory, names)}")
@@ -160,7 +164,7 @@ def _write(graph: Graph, memory: Memory, names: dict[Rule, str]) -> str:
     shape = linear(memory.rule)
     objective = memory.objective
     kind = f'"{objective.kind}"' if objective.tree is None else slope_name(memory)
-    options = [f"form={form_text(graph, memory)}", f"objective={kind}"]
+    options = [f"form={form_text(memory, graph)}", f"objective={kind}"]
     if shape is not None and shape.erase:
         options.append("erase=True")
     if memory.chunk > 1 and memory.period.count == 1:
@@ -171,6 +175,8 @@ def _write(graph: Graph, memory: Memory, names: dict[Rule, str]) -> str:
         options.append(f'meta="{memory.meta.value}"')
     if self_query(graph, memory):
         options.append("self_values=True")
+    if memory.window > 1:
+        options.append(f"window={memory.window}")
     if memory.period.count > 1 or shape is None:
         options.append(f"rule={names[memory.rule]}")
         if kept := states(memory.rule):
@@ -326,12 +332,24 @@ def _begin(graph: Graph, memory: Memory) -> str:
         options.append(f"rule={tuple_([quoted(s) for s in names])}")
     if counts(memory):
         options.append("count=True")
+    if memory.window > 1:
+        options.append(f"window={_remembered(graph, memory)}")
     if own := [m for level in memory.rule.levels for m in level.memories]:
         function = rule_names(graph)[memory.rule]
         options.append(f"remembered={tuple_([constant(function, m) for m in own])}")
-        columns = [quoted(name) for name, shape in memory.parts if len(shape) == len(memory.heads) + 1]
-        options += [f"vectors={tuple_(columns)}"] if columns else []
+        columns = vectors(memory.form) if memory.form.kind == "equations" else ()
+        options += [f"vectors={tuple_([quoted(part) for part in columns])}"] * bool(columns)
     return f"begin({', '.join(['B', start_parts(graph, memory, 'like'), *options])})"
+
+
+def _remembered(graph: Graph, memory: Memory) -> str:
+    """Shapes of the earlier pairs that a gradient is over, for the register of one sequence."""
+    heads, count = memory.heads, memory.window - 1
+    moving = [graph[p.value].shape or () for p in memory.objective.params if p.value]
+    shapes = {"k": (*heads, memory.inner), "v": (*heads, memory.outer), "weigh": heads}
+    shapes |= {f"param{i}": max(own, heads, key=len) for i, own in enumerate(moving)}
+    said = [f'"{name}": {tuple_([str(n) for n in (count, *shape)])}' for name, shape in shapes.items()]
+    return f"{{{', '.join(said)}}}"
 
 
 # ---- the model -------------------------------------------------------------------------------------------------------
@@ -364,12 +382,26 @@ def _fields(graph: Graph) -> tuple[str, ...]:
     if writing and not graph.bare:
         at_once = [quoted(level.name) for level in graph.levels if level.id in seen]
         lines += fit(f"at_once = {tuple_(at_once) if at_once else '()'}")
+        lines += fit(f"shown = {{{', '.join(_shown(graph))}}}")
     if streams:
         lines += fit(f"streams = {tuple_([quoted(s) for s in streams])}")
     if tails:
         said = ", ".join(f'"{m}": ("{level}", "{tail}")' for m, (level, tail) in tails.items())
         lines += fit(f"tails = {{{said}}}")
     return tuple(lines)
+
+
+def _shown(graph: Graph) -> list[str]:
+    """Levels whose writes later tokens read; those driven by a token's own error have it a token late anyhow."""
+    late = {memory.level for memory in loss_driven(graph)}
+    lines = []
+    for level in graph.levels:
+        memories = [graph[m] for m in level.memories if in_sequence(graph[m])]
+        every = shown_every(graph, level) if memories else 1
+        if memories and (every > 1 or level.id in late):
+            clock = "stream" if memories[0].carry is Carry.STREAM else "sequence"
+            lines.append(f'"{level.name}": ("{clock}", {every})')
+    return lines
 
 
 def _bare(graph: Graph, axes: Axes, final: bool) -> list[str]:

@@ -256,7 +256,7 @@ class Writer:
         return None
 
     def kept(self, name: str) -> bool:
-        """A state that the program has neither assigned nor read yet: the level's own tensor, of which nothing is made."""
+        """A state that the program has neither assigned nor read yet: the level's own tensor, and nobody else's."""
         return name in {state for level in self.rule.levels for state in level.state} and name not in self.touched
 
     # ---- expressions ------------------------------------------------------------------------------------------------

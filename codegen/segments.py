@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from codegen.axes import Axes
 from codegen.fires import count_lines, loss_driven
+from codegen.forms import form_text
 from codegen.layout import cited, comment, fit
-from codegen.memories import begins, clock_of, counts, erases, form_text, holds, start_parts
+from codegen.memories import begins, clock_of, counts, erases, holds, start_parts
 from codegen.names import class_constant, function_name
 from codegen.places import place_of
 from nlc.graph.graph import Graph
@@ -28,7 +29,7 @@ def learner(graph: Graph, memory: Memory, rules: Mapping[Rule, str]) -> str:
     options += ["constant=True"] * (memory.meta is Meta.NONE) + ["to_start=True"] * memory.retain_to_start
     options += ["hold=True"] * holds(memory) + ["counts=True"] * counts(memory)
     options.append(f"name={quoted(place_of(graph, memory))}")
-    told = [quoted(graph[memory.level].name), form_text(graph, memory), rules[memory.rule]]
+    told = [quoted(graph[memory.level].name), form_text(memory, graph), rules[memory.rule]]
     return f"Learner({', '.join([*told, *options])})"
 
 
@@ -167,7 +168,7 @@ def _segmented(graph: Graph, flow: Flow, head: str, final: bool) -> list[str]:
     lines += [
         "            if not wanted:",
         "                part_BTV, part_BT = part_BTV.detach(), part_BT.detach()",
-        "                state = over(torch.Tensor.detach, state)",
+        "                state = detached(state)",
         "            logits.append(part_BTV)",
         "            nats.append(part_BT)",
         *count_lines(graph, "T"),

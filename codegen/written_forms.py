@@ -48,7 +48,7 @@ def function_of(graph: Graph, memory: Memory) -> str:
     return f"{memory.form.name}_form" + (str(place + 1) if place else "")
 
 
-def form_text(graph: Graph, memory: Memory) -> str:
+def written_text(graph: Graph, memory: Memory) -> str:
     """`Equations(ttt_form, vectors=("b",), matrices=("W",))`, the matrices in the order they are applied."""
     form = memory.form
     applied = [

@@ -21,6 +21,8 @@ from runtime import checkpoint
 from runtime.batches import Batch
 from runtime.level import Level
 from runtime.metrics import is_running
+from runtime.ops.forms import Form
+from runtime.ops.segment import Learner
 from runtime.precision import autocast
 from runtime.state import State, short
 from runtime.watch import Code, Line, Watch
@@ -202,8 +204,16 @@ def memories(step: Step) -> list[str]:
     """Names of the memories of a layer, as a state and the weights have them."""
     state = [place for place, parts in start_of(step).items() if any(is_running(p) or p in "kv" for p in parts)]
     weights = [name.partition(".start")[0] for name, _ in step.model.named_parameters() if ".start" in name]
-    deep = [name.rpartition(".")[0] for name, _ in step.model.named_parameters() if is_running(name.rpartition(".")[2])]
+    named, parts = (name.rpartition(".") for name, _ in step.model.named_parameters()), parts_of(step.model)
+    deep = [place for place, _, part in named if part in parts]
     return list(dict.fromkeys(short(p) for p in [*state, *weights, *deep] if p.startswith("blocks.")))
+
+
+def parts_of(model: nn.Module) -> set[str]:
+    """What the forms of its program call their parts: W_in, M, or a name of a form of one's own."""
+    program = type(model).__init__.__globals__.values()
+    forms = (x.form if isinstance(x, Learner) else x for x in program)
+    return {"M", "m"}.union(*(form.parts for form in forms if isinstance(form, Form)))
 
 
 def start_of(step: Step) -> State:

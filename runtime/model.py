@@ -23,8 +23,8 @@ from runtime.state import (
     State,
     begin,
     count,
+    detached,
     layer_of,
-    over,
     rows_of,
     with_layer,
 )
@@ -38,11 +38,11 @@ __all__ = [
     "Weights",
     "begin",
     "constant",
+    "detached",
     "identity",
     "layer_of",
     "nats_of",
     "normal",
-    "over",
     "with_layer",
 ]
 
@@ -89,6 +89,13 @@ class LanguageModel(Sequenced):
         """Only what the token's own reads see is written: the state is dropped."""
         seen = learn if self.at_once is None else learn.intersection(self.at_once)
         return self.run(tokens, torch.full_like(tokens, IGNORED), state, clock, True, seen)[0]
+
+    def glance(self, tokens: Tensor, state: State, clock: Clock, learn: frozenset[str]) -> tuple[Tensor, State]:
+        """Logits, and what later tokens read: the state in which nothing but the levels of `learn` has written."""
+        counted = dict(self.fires)
+        logits, _, state = self.run(tokens, torch.full_like(tokens, IGNORED), state, clock, False, learn)
+        self.fires = counted  # these tokens are run again
+        return logits, state
 
     @outside_inference
     def forward(

@@ -17,6 +17,9 @@ class Sequenced(Weights):
 
     writing: tuple[str, ...] = ()  # names of the levels that write inside a sequence, fastest first
     at_once: tuple[str, ...] | None = None  # those of them whose writes the same token's reads see; None: any may be
+    # level -> a clock, and how many of its ticks lie between the borders at which reads see what the level has written;
+    # one that is left out shows a write at once, or at the next token; None: any may
+    shown: Mapping[str, tuple[str, int]] | None = None
     streams: tuple[str, ...] = ()  # places (without the layer) whose state survives a document border
     tails: Mapping[str, tuple[str, str]] = MappingProxyType(
         {}

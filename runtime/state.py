@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -19,19 +19,27 @@ def begin(
     rule: Iterable[str] = (),
     count: bool = False,
     remembered: Iterable[Any] = (),
-    vectors: Collection[str] = (),
+    vectors: Iterable[str] = (),
+    window: Mapping[str, tuple[int, ...]] | None = None,
 ) -> dict[str, Tensor]:
     """A memory's register for B sequences that all begin from the same parts: see runtime.ops for the names.
 
-    `remembered`: the memories of its rule (runtime.ops.Remembered); `vectors`: the parts it meets as one column."""
+    `remembered`: the memories of its rule (runtime.ops.Remembered); `vectors`: those among the parts, beside biases.
+    `window`: shapes of what it remembers of earlier pairs (runtime.ops.window).
+    """
     now = {name: x.expand(B, *x.shape) for name, x in parts.items()}
     held = {f"held.{name}": x for name, x in now.items()} if hold else {}
     updates = {"rule.count": next(iter(now.values())).new_zeros(B)} if count else {}
     states = {f"rule.{s}.{name}": torch.zeros_like(x) for s in rule for name, x in now.items()}
     for memory in remembered:
         for name, x in now.items():
-            like = x.detach().unsqueeze(-1) if name in vectors else x.detach()
+            vector = name.startswith("b_") or name == "m" or name in vectors
+            like = x.detach().unsqueeze(-1) if vector else x.detach()
             states |= {f"rule.{s}.{name}": first for s, first in memory.begin(like).items()}
+    if window:
+        like = next(iter(parts.values()))
+        updates |= {f"window.{name}": like.new_zeros(B, *shape) for name, shape in window.items()}
+        updates["window.count"] = like.new_zeros(B)
     return now | held | states | updates
 
 
@@ -41,7 +49,7 @@ def over(function: Callable[[Tensor], Tensor], state: State) -> State:
 
 def detached(state: State) -> State:
     """The same state, without the graph that made it: what one step hands to the next."""
-    return over(lambda x: x.detach(), state)
+    return over(lambda x: x.detach() if x.requires_grad else x, state)
 
 
 def layer_of(state: State, layer: int) -> State:

@@ -21,7 +21,7 @@ from nlc.graph import choices
 from nlc.graph.choices import guarded
 from nlc.graph.declare import DeclaredLevel, DeclaredMemory, Said
 from nlc.graph.lower import Lowering, weight_id
-from nlc.graph.nodes import Carry, Form, Init, Memory, Meta, Objective, Rule, Tail, Unit, Weight
+from nlc.graph.nodes import Carry, Form, Init, Memory, Meta, Objective, Period, Rule, Tail, Unit, Weight
 from nlc.graph.scope import Place
 from nlc.graph.specialise import reads
 from nlc.graph.static import Refused, above_0, size
@@ -44,6 +44,7 @@ class FieldValues:
     pairs: tuple[tuple[str, str], ...] = ()
     rate: str = ""
     retain: str = ""
+    weigh: str = ""
     objective: Objective = L2
     rule: Rule = GD
 
@@ -118,6 +119,8 @@ class Blocks:
             _of_one_pair(memory, values, self.report)
         if "retain" in memory.fields and str(memory.fields["retain"].value) not in ("1", "1.0"):  # which keep all
             values.retain = self.value(kind, memory, "retain") or ""
+        if "weigh" in memory.fields:
+            values.weigh = self.value(kind, memory, "weigh") or ""
 
     # ---- single fields ----------------------------------------------------------------------------------------
 
@@ -265,9 +268,37 @@ def _memory(blocks: Blocks, kind: str, lower: Lowering, memory: DeclaredMemory) 
         read=lower.memories[memory.name].when, carry=memory.carry, start=start, source=source,
         meta=Meta(memory.get("meta", "full")), tail=Tail(memory.get("tail", "carry")), outer=outer,
         normalise_hidden=bool(memory.get("normalise_hidden", False)), form_weights=form_weights,
+        window=_window(blocks, memory, values), weigh=values.weigh,
         said=tuple((name, s.at) for name, s in said.items()),
     )  # fmt: skip
     return replace(node, weights=tuple(w.id for w in _weights(node, memory.id, lower, init, scale)))
+
+
+def _window(blocks: Blocks, memory: DeclaredMemory, values: FieldValues) -> int:
+    """The pairs that each gradient is over; 1 is the token's own."""
+    report, said = blocks.report, memory.fields.get("window")
+    if memory.attention or memory.steps or memory.period.unit is Unit.NEVER:
+        return 1
+    count = 1
+    if said is not None:
+        expr = parse_expression(str(said.value), said.place)
+        count = above_0(size(expr, blocks.sizes, report), expr, report, f"'window' of '{memory.id}'")
+    if count == 1:
+        if "weigh" in memory.fields:
+            message = f"memory '{memory.id}': each gradient is over one pair, so 'weigh' says nothing"
+            report.error("NLC0411", memory.where("weigh"), message, "say over how many: window")
+        return 1
+    at = memory.where("window")
+    if values.objective.kind == "loss":
+        message = f"memory '{memory.id}': 'window' says nothing under objective: loss"
+        report.error("NLC0411", at, message, "it counts pairs of keys and values")
+    elif memory.period != Period(1, Unit.TOKEN):
+        message = f"memory '{memory.id}': a window of pairs at every {memory.period} is not supported yet"
+        report.error("NLC1001", at, message, "every: 1 token, with a chunk")
+    elif len(values.pairs) > 1:
+        message = f"memory '{memory.id}': a window over {len(values.pairs)} pairs a token is not supported yet"
+        report.error("NLC1001", at, message, "one key and one value")
+    return count
 
 
 def _out(blocks: Blocks, memory: DeclaredMemory) -> int:
@@ -329,11 +360,6 @@ def _supported(memory: DeclaredMemory, report: Reporter, alone: bool) -> None:
     """Refuse what the language has and this version does not lower, and what contradicts itself.
 
     `alone`: all memories of its level are attention, so that what the level says is said for nothing else."""
-    window = memory.fields.get("window")
-    if window is not None and str(window.value).strip() != "1":
-        report.error("NLC1001", window.at, f"memory '{memory.id}': a window of pairs is not supported yet", "window: 1")
-    if "weigh" in memory.fields:
-        report.error("NLC1001", memory.where("weigh"), f"memory '{memory.id}': weighed windows are not supported yet")
     if memory.attention:
         for name in NOT_ATTENTION:
             if name in memory.fields and (alone or memory.fields[name].own):
@@ -352,7 +378,7 @@ def _supported(memory: DeclaredMemory, report: Reporter, alone: bool) -> None:
             report.error("NLC0411", memory.where("carry"), message, "say how many: attention(window=64), or segment=64")
         return
     if memory.steps:
-        for name in ("chunk", "retain", "retain_to", "grad_at", "read", "tail"):
+        for name in ("chunk", "retain", "retain_to", "grad_at", "window", "weigh", "read", "tail"):
             if (
                 name in memory.fields
                 and memory.fields[name].own

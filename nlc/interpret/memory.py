@@ -22,6 +22,16 @@ Parts = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
+class Pair:
+    """A pair that later gradients are over too: its weight, and the parameters its objective had."""
+
+    key: Tensor
+    value: Tensor
+    weigh: Tensor
+    objective: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Register:
     """A memory's state.  `now` is the running state, `held` the first state of the running chunk."""
 
@@ -31,6 +41,8 @@ class Register:
     sum: Parts  # of the running period: gradients,
     gram: Parts  # ... x x^T of the layers' inputs,
     kept: Tensor | None  # ... and the product of the retentions
+    window: tuple[Pair, ...] = ()  # the last pairs, oldest first, where a gradient is over several
+    blank: Parts = field(default_factory=dict)  # of such a window: zeros for each parameter of the objective that moves
     origin: int = 0  # tokens of its clock at which chunks and periods were last begun afresh
 
 
@@ -44,6 +56,7 @@ class Flows:
     pairs: tuple[tuple[Tensor, Tensor], ...] = ()
     objective: Mapping[str, Any] = field(default_factory=dict)  # parameters by name
     rule: Mapping[str, Any] = field(default_factory=dict)
+    weigh: Tensor | None = None
     form: Parts = field(default_factory=dict)  # the weights of its form's own equations, by id
 
 
@@ -57,7 +70,7 @@ class Surprise:
     inputs: Parts = field(default_factory=dict)  # and the inputs of its layers
 
 
-def fresh(memory: Memory, start: Parts, retain_shape: tuple[int, ...] | None) -> Register:
+def fresh(memory: Memory, start: Parts, retain_shape: tuple[int, ...] | None, blank: Parts) -> Register:
     """The register at the beginning of a sequence."""
     periodic = memory.period.count > 1
     zeros = {name: torch.zeros_like(part) for name, part in start.items()} if periodic else {}
@@ -68,6 +81,7 @@ def fresh(memory: Memory, start: Parts, retain_shape: tuple[int, ...] | None) ->
         sum=zeros,
         gram=no_gram(memory) if periodic else {},
         kept=torch.ones(retain_shape, dtype=DTYPE) if periodic and retain_shape is not None else None,
+        blank=blank,
     )
 
 
@@ -149,9 +163,32 @@ def write_each_token(memory: Memory, register: Register, flows: Flows, error: Su
         retain = flows.retain if i == 0 else None
         at = register.held if memory.chunk > 1 else register.now
         at = kept(memory, at, flows.start, flows.retain if memory.chunk > 1 else retain) if memory.grad_at_kept else at
-        each = surprise(memory, at, key, value, flows)
+        if memory.window > 1:
+            register = remember(memory, register, flows, key, value)
+            each = over_window(memory, at, register.window, flows)
+            register = replace(register, window=register.window[-(memory.window - 1) :])
+        else:
+            each = surprise(memory, at, key, value, flows)
         register = apply_rule(memory, register, flows, each, flows.rate, retain)
     return register
+
+
+def remember(memory: Memory, register: Register, flows: Flows, key: Tensor, value: Tensor) -> Register:
+    """The register with one more pair in its window."""
+    weigh = torch.ones((), dtype=DTYPE) if flows.weigh is None else flows.weigh
+    pair = Pair(forms.with_heads(key, memory.heads), forms.with_heads(value, memory.heads), weigh, flows.objective)
+    return replace(register, window=(*register.window, pair))
+
+
+def over_window(memory: Memory, at: Parts, pairs: tuple[Pair, ...], flows: Flows) -> Surprise:
+    """sum_s w_s grad L(at; k_s, v_s) over the pairs (Omega, arXiv 2505.23735); gram likewise."""
+    grad: Parts = {}
+    gram: Parts = no_gram(memory)
+    for pair in pairs:
+        each = surprise(memory, at, pair.key, pair.value, replace(flows, objective=pair.objective))
+        grad = total([grad, total([each.grad], pair.weigh)])
+        gram = total([gram, total([each.gram], pair.weigh)])
+    return Surprise(grad, gram)
 
 
 def write_each_period(

@@ -112,7 +112,7 @@ class Interpreter:
         sequence.clock, sequence.stream = int(row["clock"]["sequence"]), int(row["clock"]["stream"])
         sequence.unlearned = int(row.get("unlearned", {}).get("token", NOTHING))
         for place, fresh in sequence.registers.items():
-            sequence.registers[place] = unpack_register(fresh, row[place])
+            sequence.registers[place] = unpack_register(self.places[place], fresh, row[place])
         for place in sequence.pasts:
             sequence.pasts[place] = row[place]["past"].to(DTYPE)
         for place in sequence.pairs:

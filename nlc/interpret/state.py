@@ -5,6 +5,7 @@
 A memory's entry: its parts by name, `held.<part>` where chunks are longer than a token, `rule.<state>.<part>` and
 `rule.count` where its rule has them, `sum.<part>`, `gram.<part>` and `kept` (a logarithm) where it is written once in
 several tokens,
+`window.k`, `window.v`, `window.weigh`, `window.param0` ... and `window.count` where a gradient is over several pairs,
 `origin` where its tail is not carried.  A convolution and prev: `past`.  Attention: `k` and `v`, the newest pair last;
 shorter histories have zeros in front.
 """
@@ -18,8 +19,8 @@ import torch
 from torch import Tensor
 
 from nlc.graph.nodes import Memory, Tail
-from nlc.interpret.memory import Register, detached
-from nlc.interpret.operators import DTYPE
+from nlc.interpret.memory import Pair, Register, detached
+from nlc.interpret.operators import DTYPE, aligned
 from nlc.interpret.rules import mentions
 
 State = dict[str, dict[str, Tensor]]
@@ -48,7 +49,13 @@ class Sequence:
             sum=detached(old.sum),
             gram=detached(old.gram),
             kept=None if old.kept is None else old.kept.detach(),
+            window=tuple(map(detached_pair, old.window)),
         )
+
+
+def detached_pair(pair: Pair) -> Pair:
+    params = {name: x.detach() if isinstance(x, Tensor) else x for name, x in pair.objective.items()}
+    return Pair(pair.key.detach(), pair.value.detach(), pair.weigh.detach(), params)
 
 
 def pack_register(memory: Memory, register: Register) -> dict[str, Tensor]:
@@ -64,12 +71,42 @@ def pack_register(memory: Memory, register: Register) -> dict[str, Tensor]:
     flat |= {f"gram.{name}": part for name, part in register.gram.items()}
     if register.kept is not None:
         flat["kept"] = register.kept.log()
+    if memory.window > 1:
+        flat |= pack_window(memory, register)
     if memory.tail is not Tail.CARRY:
         flat["origin"] = torch.tensor(register.origin)
     return flat
 
 
-def unpack_register(fresh: Register, flat: Mapping[str, Tensor]) -> Register:
+def pack_window(memory: Memory, register: Register) -> dict[str, Tensor]:
+    """The pairs that a gradient is over beside the token's own, the newest last, zeros in front; and their count."""
+    blank = {
+        "k": torch.zeros(*memory.heads, memory.inner, dtype=DTYPE),
+        "v": torch.zeros(*memory.heads, memory.outer, dtype=DTYPE),
+        "weigh": torch.zeros(memory.heads, dtype=DTYPE),
+        **{f"param{i}": x for i, x in enumerate(register.blank.values())},
+    }
+    rows = [[x] * (memory.window - 1 - len(register.window)) for x in blank.values()]
+    for pair in register.window:
+        found = [pair.key, pair.value, pair.weigh, *(pair.objective[name] for name in register.blank)]
+        for row, x, like in zip(rows, found, blank.values(), strict=True):
+            row.append(aligned(x, like)[0].expand_as(like))
+    packed = {f"window.{name}": torch.stack(row) for name, row in zip(blank, rows, strict=True)}
+    return {**packed, "window.count": torch.tensor(len(register.window))}
+
+
+def unpack_window(memory: Memory, fresh: Register, flat: Mapping[str, Tensor]) -> tuple[Pair, ...]:
+    """The pairs that `pack_window` wrote."""
+    fixed = {p.name: p.number for p in memory.objective.params}
+    found = []
+    for i in range(memory.window - 1 - int(flat["window.count"]), memory.window - 1):
+        k, v, weigh = (flat[f"window.{name}"][i].to(DTYPE) for name in ("k", "v", "weigh"))
+        moving = {name: flat[f"window.param{n}"][i].to(DTYPE) for n, name in enumerate(fresh.blank)}
+        found.append(Pair(k, v, weigh, {**fixed, **moving}))
+    return tuple(found)
+
+
+def unpack_register(memory: Memory, fresh: Register, flat: Mapping[str, Tensor]) -> Register:
     """The register that `pack_register` wrote.  What is missing is as in a fresh one; a held state then is `now`."""
 
     def parts(prefix: str, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -87,6 +124,8 @@ def unpack_register(fresh: Register, flat: Mapping[str, Tensor]) -> Register:
         sum=parts("sum.", fresh.sum),
         gram=parts("gram.", fresh.gram),
         kept=flat["kept"].to(DTYPE).exp() if "kept" in flat else fresh.kept,
+        blank=fresh.blank,
+        window=unpack_window(memory, fresh, flat) if "window.count" in flat else (),
         origin=int(flat.get("origin", 0)),
     )
 

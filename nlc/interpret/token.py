@@ -76,7 +76,9 @@ class Program:
     def fresh(self, layer: int, memory: Memory, start: Parts | None = None) -> Register:
         """The register at the beginning of a life: from its own start, or from the one given."""
         shape = self.graph[memory.retain].shape if memory.retain else None
-        return fresh(memory, self.start(layer, memory) if start is None else start, shape)
+        wide = {p.name: self.graph[p.value].shape or () for p in memory.objective.params if p.value}
+        blank = {name: torch.zeros(max(own, memory.heads, key=len), dtype=DTYPE) for name, own in wide.items()}
+        return fresh(memory, self.start(layer, memory) if start is None else start, shape, blank)
 
     def holder(self, memory: Memory) -> Memory | None:
         """The register that holds a nested memory's start."""
@@ -236,6 +238,7 @@ class Layer:
             pairs=tuple((self.value(key), self.value(value)) for key, value in memory.pairs),
             objective=params(memory.objective.params),
             rule=params(memory.rule.params),
+            weigh=self.value(memory.weigh) if memory.weigh else None,
             form=self.program.form_weights(self.layer, memory),
         )
 

@@ -39,6 +39,10 @@ def chunks(graph: Graph) -> Graph:
             axes = ", ".join(map(str, memory.heads))
             message = f"memory '{memory.id}' has the axes [{axes}] of heads: more than one is not supported yet"
             report.error("NLC1001", memory.at, message, "merge() them, or read it with fewer")
+        if memory.window > 1 and self_query(graph, memory):
+            at = dict(memory.said).get("window", memory.at)
+            message = f"memory '{memory.id}': a window of targets that it generates itself is not supported yet"
+            report.error("NLC1001", at, message, "values from elsewhere, or window: 1")
     report.check()
     made = []
     for block in graph.blocks:
@@ -205,6 +209,8 @@ def _single(graph: Graph, memory: Memory, base: Recurrence) -> Recurrence:
         reason = "retention differs by key channel: token by token"
     elif len(memory.pairs) > 1:
         reason = f"{len(memory.pairs)} pairs a token, one after another: token by token"
+    elif memory.window > 1:
+        return _over_window(memory, shape.erase, replace(base, facts=facts))
     elif memory.form.kind != "matrix":
         if memory.chunk == 1:
             reason = (
@@ -222,6 +228,25 @@ def _single(graph: Graph, memory: Memory, base: Recurrence) -> Recurrence:
         reason = f"a write is linear in the state: one triangular system for {length} tokens ({bound})"
         return replace(base, lowering="linear", block_length=length, reason=reason, facts=facts)
     return replace(base, lowering="loop", reason=reason, facts=facts)
+
+
+def _over_window(memory: Memory, erase: bool, base: Recurrence) -> Recurrence:
+    """Gradients over the last pairs: at one state for a chunk, each pair's is taken once for all tokens that see it."""
+    over = f"each write is over {memory.window} pairs"
+    if erase:
+        return replace(base, reason=f"{over}, and erases along all of them at the running state: token by token")
+    if memory.grad_at_kept:
+        return replace(base, reason=f"{over}, at a state that each token's retention makes: token by token")
+    if memory.form.kind == "vector":
+        return replace(base, reason=f"{over}, entry by entry: token by token")
+    if memory.form.kind == "matrix" and memory.objective.kind == "dot":
+        reason = f"{over}, whose gradients are the same at every state: one for each pair, for the tokens that see it"
+        length = max(memory.chunk, BLOCK_LENGTH)
+        return replace(base, lowering="linear", block_length=length, reason=reason)
+    if memory.chunk == 1:
+        return replace(base, reason=f"{over}, at the state before its token: token by token")
+    reason = f"{over}, at each chunk's first state: one gradient for each pair, for all {memory.chunk} tokens at once"
+    return replace(base, lowering="deep", block_length=memory.chunk, reason=reason)
 
 
 def _signed(graph: Graph, memory: Memory) -> str:
@@ -305,6 +330,7 @@ def _not_a_product(graph: Graph, memory: Memory) -> list[str]:
         (memory.objective.kind not in ("l2", "dot"), f"objective {memory.objective.kind!r} is not linear in the state"),
         (shape is None or bool(shape.state), f"rule {memory.rule.name!r} keeps a state or is not linear"),
         (memory.period.count != 1, f"{name!r} is written every {memory.period}"),
+        (memory.window > 1, f"each write of {name!r} is over {memory.window} pairs"),
         (memory.grad_at_kept, f"the gradient of {name!r} is taken after retention"),
         (memory.meta is not Meta.FULL, f"meta is {memory.meta.value}"),
         (width > len(memory.heads), f"the retention of {name!r} differs by channel"),

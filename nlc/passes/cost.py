@@ -8,8 +8,8 @@ Numbers are float32; a multiply and an add are two operations; W is the number o
     parameters   numbers in the weights
     state        of a memory that tokens write: W, as often as it is kept: the running state, the chunk's first state
                  (chunk > 1), each state of its rule, and over a period of several tokens the gradient's sum (and the
-                 sums of x x^T where the rule asks for them); attention: the keys and values a later token can see; a
-                 convolution: window - 1 vectors
+                 sums of x x^T where the rule asks for them), and the pairs of a window; attention: the keys and values
+                 a later token can see; a convolution: window - 1 vectors
     flops        of a read: 2 W (matrix, mlp, swiglu), W (vector); of attention: 2 (key + value width) for each visible
                  pair, on average over the context.  Of a token's write: 2 W for the gradient's outer product, 2 W to
                  map the key (objectives that look at M(k)), 2 W' for errors below the last layer (W' its weights), 2
@@ -156,9 +156,11 @@ def _memory(graph: Graph, memory: Memory) -> Count:
     size, token = memory_size(memory), memory.period.unit is Unit.TOKEN
     wide = [shape for name, shape in memory.parts if not is_vector(memory.form, name)]
     grams = sum(prod(s[:-2]) * s[-1] ** 2 for s in wide) if uses(memory.rule, "gram") else 0
+    walked = any(r.lowering == "loop" and memory.id in r.members for r in graph.of(Recurrence))
     kept = 1 + (memory.chunk > 1) + sum(len(level.state) + (level.period > 1) for level in memory.rule.levels)
     state = size * kept + (size + grams if token and memory.period.count > 1 else 0) + _remembered(memory)
-    return Count(state=state, flops=_write(memory, size, bool(grams)), saved=_boundaries(graph, memory, size))
+    state += (memory.window - 1) * prod(memory.heads) * (memory.inner + memory.outer + 1) if memory.window > 1 else 0
+    return Count(state=state, flops=_write(memory, size, bool(grams), walked), saved=_boundaries(graph, memory, size))
 
 
 def _remembered(memory: Memory) -> int:
@@ -182,9 +184,9 @@ def _boundaries(graph: Graph, memory: Memory, size: int) -> int:
     return size // memory.chunk if memory.chunk > 1 or shared else 0
 
 
-def _write(memory: Memory, size: int, erases: bool) -> int:
-    """Operations of one token's share of a write."""
-    pairs = max(1, len(memory.pairs))
+def _write(memory: Memory, size: int, erases: bool, walked: bool) -> int:
+    """Operations of one token's share of a write; `walked` token by token, a window's pairs are each seen again."""
+    pairs = max(1, len(memory.pairs)) * (memory.window if walked else 1)
     if memory.objective.kind == "loss":
         return 4 * size + size // max(1, memory.period.count)
     wide = [prod(shape) for name, shape in memory.parts if not is_vector(memory.form, name)]

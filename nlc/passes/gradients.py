@@ -97,7 +97,9 @@ def _outer(graph: Graph, node: Op | Read | Memory) -> Iterable[str]:
             return (*write_needs(node), *node.weights, *_nest(node))
         case Memory():
             given = open_roles(node)
-            needed = [v for v in (node.rate, node.retain) if v] + [p.value for p in node.rule.params if p.value]
+            needed = [v for v in (node.rate, node.retain, node.weigh) if v] + [
+                p.value for p in node.rule.params if p.value
+            ]
             needed += [k for k, _ in node.pairs if "key" in given] + [v for _, v in node.pairs if "value" in given]
             return (*needed, *node.weights, *_nest(node))
 

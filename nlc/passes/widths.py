@@ -165,7 +165,7 @@ def _fields(memory: Memory, known: Mapping[str, Shape], report: Reporter) -> Non
     said = dict(memory.said)
     channels = (*memory.heads, memory.inner)
     checks = [("rate", memory.rate, False), ("retain", memory.retain, memory.form.kind in ("matrix", "vector"))]
-    checks += [("rule", p.value or "", False) for p in memory.rule.params]
+    checks += [("weigh", memory.weigh, False), *(("rule", p.value or "", False) for p in memory.rule.params)]
     for field, id, by_channel in checks:
         shape = known.get(id)
         if shape is None or shape in ((), memory.heads) or (by_channel and shape == channels):

@@ -96,9 +96,9 @@ class Fields(Section):
     values: Expressions | None = None
     """Context flow: the expression of the values; a memory may stand in its own values."""
     window: Expression | None = None
-    """Each gradient is over the last so many pairs. Default 1."""
+    """Each gradient is over the last so many pairs, this token's included. Default 1."""
     weigh: Expression | None = None
-    """The weight of each pair in the window."""
+    """The weight of a pair in every window that sees it. Default 1."""
     read: Literal["chunk", "before", "after"] | None = None
     """Which state a read sees: the chunk's first (default), the previous token's, or this token's."""
     carry: str | None = None

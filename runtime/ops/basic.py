@@ -18,6 +18,7 @@ from torch import Tensor
 
 from runtime.ops.history import Past, past
 from runtime.ops.inputs import seen
+from runtime.ops.one import affine, alone
 from runtime.precision import exact, full, wide
 
 EPS = 1e-5  # added to the biased variance by rmsnorm and layernorm
@@ -27,12 +28,12 @@ CUBIC = (1.5, -0.5, 0.0)
 
 def rmsnorm(x: Tensor, gain: Tensor | None = None) -> Tensor:
     """x / sqrt(mean(x^2) + 1e-5) * gain over the last axis; gain (D,)."""
-    return F.rms_norm(x, x.shape[-1:], gain, EPS)
+    return torch.rms_norm(x, x.shape[-1:], gain, EPS)
 
 
 def layernorm(x: Tensor, gain: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
     """(x - mean) / sqrt(var + 1e-5) * gain + bias over the last axis, with the biased variance; gain and bias (D,)."""
-    return F.layer_norm(x, x.shape[-1:], gain, bias, EPS)
+    return torch.layer_norm(x, x.shape[-1:], gain, bias, EPS)
 
 
 def exact_layernorm(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
@@ -48,9 +49,13 @@ class L2norm(torch.autograd.Function):
     eps = 1e-6
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    def value(x: Tensor) -> tuple[Tensor, Tensor]:
         scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(L2norm.eps).reciprocal_()
-        y = x * scale
+        return x * scale, scale
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        y, scale = L2norm.value(x)
         ctx.save_for_backward(y, scale)
         ctx.set_materialize_grads(False)
         return y, scale
@@ -69,7 +74,7 @@ class L2norm(torch.autograd.Function):
 
 def l2norm(x: Tensor) -> Tensor:
     """x / max(|x|, 1e-6) over the last axis."""
-    return L2norm.apply(x)[0]
+    return (L2norm.apply(x) if torch.is_grad_enabled() else L2norm.value(x))[0]
 
 
 def linear(x: Tensor, W: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -79,7 +84,7 @@ def linear(x: Tensor, W: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     seen(W, x)
     if W.dim() == 2:
-        return wide(F.linear(x, W, bias))
+        return wide(affine(x, W, bias) if x.dim() == 3 and alone(x) else F.linear(x, W, bias))
     if W.shape[-2] == 1:
         y = (x * W[..., 0, :]).sum(-1, keepdim=True)
     else:
@@ -117,20 +122,27 @@ def causal_conv(x: Tensor, w: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
     Returns y and the history for the next call.  A token's own error passes the last tap only.
     """
     seen = torch.cat((history, x), 1)
-    return CausalConv.apply(seen, w), seen[:, x.shape[1] :]
+    convolve = CausalConv.apply if torch.is_grad_enabled() else CausalConv.value
+    return convolve(seen, w), seen[:, x.shape[1] :]
 
 
 class CausalConv(torch.autograd.Function):
     """y_t = sum_j w_j seen_{t + j}, in one pass a tap either way.  apply(seen (B, C - 1 + T, *axes), w) -> y."""
 
     @staticmethod
-    def forward(ctx: Any, seen: Tensor, w: Tensor) -> Tensor:
+    def value(seen: Tensor, w: Tensor) -> Tensor:
         T = seen.shape[1] - len(w) + 1
+        if T == 1 and seen.dim() == 3:
+            return (w * seen).sum(1, keepdim=True)
         y = w[0] * seen[:, :T]
         for j in range(1, len(w)):
             y.addcmul_(w[j], seen[:, j : j + T])
-        ctx.save_for_backward(seen, w)
         return y
+
+    @staticmethod
+    def forward(ctx: Any, seen: Tensor, w: Tensor) -> Tensor:
+        ctx.save_for_backward(seen, w)
+        return CausalConv.value(seen, w)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -23,6 +23,7 @@ from torch import Tensor
 from runtime.ops.basic import gelu_slope, l2norm, layernorm, rmsnorm, silu_slope
 from runtime.ops.history import Past, past
 from runtime.ops.inputs import seen
+from runtime.ops.one import affine, alone
 from runtime.ops.watch import squared
 from runtime.precision import same, wide
 
@@ -68,6 +69,12 @@ def product(W: Tensor, a: Tensor) -> Tensor:
     return wide(a.transpose(1, 2) @ W.mT).transpose(1, 2)
 
 
+def _of_one(part: Layer, W: Weights) -> tuple[Tensor, Tensor | None]:
+    """A layer's weight and bias for one sequence, which they may be the state of."""
+    weight, bias = W[part.weight], W[part.bias] if part.bias else None
+    return (weight[0], bias if bias is None else bias[0]) if weight.dim() == 3 else (weight, bias)
+
+
 def bias_of(b: Tensor, z: Tensor) -> Tensor:
     """A bias as it meets z: shared (H, O), or per sequence (B, H, O) with an axis for the tokens; likewise without
     heads."""
@@ -100,21 +107,30 @@ class Form:
     def parts(self) -> tuple[str, ...]:
         return tuple(name for layer in self.layers for name in (layer.weight, layer.bias) if name)
 
+    @property
+    def matrices(self) -> tuple[str, ...]:
+        """The parts that multiply a layer's input as matrices."""
+        return tuple(layer.weight for layer in self.layers)
+
+    def layer(self, W: Weights, part: Layer, a: Tensor) -> Tensor:
+        """A layer's output for its input `a`."""
+        if a.dim() == 3 and alone(a):
+            return wide(affine(a, *_of_one(part, W)))
+        z = product(W[part.weight], a)
+        return z + bias_of(W[part.bias], z) if part.bias else z
+
     def vector(self, part: str) -> bool:
         """Whether a part is a vector of each head: a bias, or m of a vector memory."""
         return any(part == layer.bias or (part == layer.weight and layer.vector) for layer in self.layers)
 
     def read(self, W: Weights, x: Tensor) -> tuple[Tensor, tuple[Tap, ...]]:
         """M(x) with the weights W, and every layer's (input, output): (B, T, H, I) -> (B, T, H, O)."""
-
-        def layer(part: Layer, a: Tensor) -> Tensor:
-            z = product(W[part.weight], a)
-            return z + bias_of(W[part.bias], z) if part.bias else z
-
-        return self.run(layer, x)
+        return self.run(lambda part, a: self.layer(W, part, a), x)
 
     def __call__(self, W: Weights, x: Tensor) -> Tensor:
         """M(x) at weights that all sequences share, as `read` has it, for one who needs no taps."""
+        if not torch.is_grad_enabled():
+            return self.read(W, x)[0]
         return Lean.apply(self, x, *(W[name] for name in self.parts))
 
     def errors(self, W: Weights, taps: Sequence[Tap], u: Tensor) -> tuple[Tensor, ...]:
@@ -261,9 +277,12 @@ class Vector(Form):
     def pull(self, back: Product, taps: Sequence[Tap], u: Tensor) -> tuple[Tensor, ...]:
         return (u,)
 
-    def read(self, W: Weights, x: Tensor) -> tuple[Tensor, tuple[Tap, ...]]:
-        y = bias_of(W["m"], x) * x
-        return y, ((x, y),)
+    @property
+    def matrices(self) -> tuple[str, ...]:
+        return ()
+
+    def layer(self, W: Weights, part: Layer, a: Tensor) -> Tensor:
+        return bias_of(W["m"], a) * a
 
     def __call__(self, W: Weights, x: Tensor) -> Tensor:
         return self.read(W, x)[0]

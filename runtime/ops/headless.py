@@ -18,18 +18,25 @@ Register = Mapping[str, Tensor]
 
 
 def is_headless(register: Register, form: Form) -> bool:
-    """A matrix (B, O, I), a bias or vector (B, I); a matrix may be carried as the product its start is multiplied by."""
+    """A matrix (B, O, I), a bias or vector (B, I); a matrix may be carried as the product of its start."""
     part = form.parts[0]
     x = register[part] if part in register else register[PRODUCT]
     return x.dim() == (2 if form.vector(part) else 3)
 
 
 def widen(register: Register, batch: bool = True) -> dict[str, Tensor]:
-    return {part: x.unsqueeze(1 if batch else 0) for part, x in register.items()}
+    found = {part: x.unsqueeze(1 if batch else 0) for part, x in register.items() if not of_pairs(part)}
+    return found | {part: x if x.dim() == 1 else x.unsqueeze(2) for part, x in register.items() if of_pairs(part)}
 
 
 def narrow(register: Register) -> dict[str, Tensor]:
-    return {part: x.squeeze(1) for part, x in register.items()}
+    found = {part: x.squeeze(1) for part, x in register.items() if not of_pairs(part)}
+    return found | {part: x if x.dim() == 1 else x.squeeze(2) for part, x in register.items() if of_pairs(part)}
+
+
+def of_pairs(part: str) -> bool:
+    """What a memory remembers of pairs, (B, pairs, ...), and their count (B,)."""
+    return part.startswith("window.")
 
 
 def one_start(start: Register, register: Register) -> dict[str, Tensor]:
@@ -56,6 +63,7 @@ def call_memory(
 ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
     """`memory` for a register without heads.  k (B, T, I), or (B, T, P, I) for several pairs."""
     more = more | {"beta": last(more.get("beta")), "params": tuple(last(p) for p in more.get("params", ()))}
+    more["weigh"] = last(more.get("weigh"))
     more["rule_params"] = {name: last(p) for name, p in (more.get("rule_params") or {}).items()}
     reads, after = memory(
         write,

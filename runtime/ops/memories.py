@@ -17,12 +17,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from runtime.ops import headless, naive
+from runtime.ops import headless, naive, window
 from runtime.ops.equations import inside_blocks
-from runtime.ops.forms import Form, Layer, Matrix, Tap, Vector
+from runtime.ops.forms import Layer, Matrix, Vector
 from runtime.ops.history import past
+from runtime.ops.memory_rows import Tokens, affine_rows, factor_rows, head_major
 from runtime.ops.naive import Write
-from runtime.ops.recurrence import Block, Pace, Rows, Solved, State, log_share, pace, plan
+from runtime.ops.recurrence import Block, Rows, Solved, State, plan
 from runtime.ops.watch import Watch, Watched
 from runtime.precision import full
 
@@ -48,6 +49,7 @@ def memory(
     beta: Tensor | float | None = None,
     params: Sequence[Tensor | float] = (),
     rule_params: Weights | None = None,
+    weigh: Tensor | None = None,
     learn: bool = True,
     block: int = 64,
     own: bool = True,
@@ -65,6 +67,7 @@ def memory(
     keep: log retention, at most 0, broadcastable to (B, T, H), or per key channel (B, T, H, I), or None
     start: {part: M_0}, (H, ...) or (B, H, ...), where retention leads back to it
     queries: (q (B, T, H, I), "chunk" | "before" | "after"), ...
+    weigh: of each pair in the windows that see it, broadcastable to (B, T, H).
     phase: tokens already in the running chunk.  params: of the objective; rule_params: of the rule, (B, T, H) each.
     learn=False: nothing is written or forgotten, yet chunks go on.
     own=False promises that no `own_errors` passes here: cheaper reads.  block: tokens per triangular system; 0 goes
@@ -79,6 +82,7 @@ def memory(
             "beta": beta,
             "params": params,
             "rule_params": rule_params,
+            "weigh": weigh,
             "learn": learn,
             "block": block,
             "own": own,
@@ -106,6 +110,12 @@ def memory(
     if Watched.by:
         Watched.by.speed(write.name, call.rate, call.keep)
     channels = keep is not None and keep.dim() == 4
+    if write.window > 1:
+        weigh = None if weigh is None else weigh.expand(B, T, H)
+        pairs, remembered = window.seen(state, write.window, k, v, weigh, params)
+        at_once = block and not channels and window_at_once(write)
+        reads, after = (closed if at_once else by_token)(replace(call, seen=pairs), state, block)
+        return reads, after | remembered
     if channels and isinstance(write.form, Vector) and write.rule is None and k.dim() == 4 and block:
         return by_entries(call, state, block)
     pairs = k.shape[2] if k.dim() == 5 else 1
@@ -117,6 +127,22 @@ def memory(
     if isinstance(write.form, Vector):
         return by_entries(call, state, block)
     return closed(call, state, block)
+
+
+def by_token(call: naive.Call, state: Weights, block: int) -> tuple[Reads, dict[str, Tensor]]:
+    return naive.tokens(call, state)
+
+
+def window_at_once(write: Write) -> bool:
+    """Whether all gradients of a chunk over windows are of one state each, and what is written adds up."""
+    if write.rule is not None or write.erase or write.kept or isinstance(write.form, Vector):
+        return False
+    return write.chunk > 1 or without_state(write)
+
+
+def without_state(write: Write) -> bool:
+    """Whether the gradient is the same at every state."""
+    return isinstance(write.form, Matrix) and write.objective == "dot"
 
 
 # ---- shapes
@@ -234,10 +260,6 @@ class Ran:
     errors: list[dict[str, Tensor]]
 
 
-def head_major(x: Tensor) -> Tensor:
-    return x.transpose(1, 2).contiguous()
-
-
 def lead(x: Tensor, axes: int) -> Tensor:
     """A start (H, ...) as (1, H, ...), or per sequence as it is."""
     return x if x.dim() == axes else x.unsqueeze(0)
@@ -248,9 +270,9 @@ def run(
 ) -> Ran:
     """Write all tokens.  `known`: the gradients' error rows, as constants, by piece (meta: first_order)."""
     write, T = call.write, call.k.shape[1]
-    affine = isinstance(write.form, Matrix) and write.objective in ("dot", "l2")
+    affine = isinstance(write.form, Matrix) and write.objective in ("dot", "l2") and call.seen is None
     chunk = write.chunk
-    size = block if affine or chunk > block else chunk
+    size = block if affine or chunk > block or without_state(write) else chunk
     blocks = plan(T, chunk, call.phase, size)
     if not affine:
         blocks = [Block(b.first + i * b.length, 1, b.length, b.outside) for b in blocks for i in range(b.count)]
@@ -265,11 +287,16 @@ def run(
         rows, found = gradient(call, tokens, at, registers, given)
         speed = tokens.pace(at)
         mark = past if call.own else naive.unmarked
-        solved = {p: Solved(r, speed, registers[p], chunk, at.outside, mark) for p, r in rows.items()}
+        if call.seen is None:
+            solved = {p: Solved(r, speed, registers[p], chunk, at.outside, mark) for p, r in rows.items()}
+        else:
+            W = window.banded(at, call.seen, tokens.rate, write.window, mark)
+            paced = (window.over(speed, W), W)
+            solved = {p: window.WindowSolved(r, *paced, registers[p], chunk, at.outside, mark) for p, r in rows.items()}
         pieces.append(Piece(at, solved, rows if reading else {}))
         errors.append(found(solved) if callable(found) else found)
         if Watched.by and known is None:
-            observe(Watched.by, write, rows, errors[-1])
+            observe(Watched.by, write, at.length, rows, errors[-1])
         registers = {
             p: replace(
                 registers[p], now=s.now, momentum=s.momentum, held=registers[p].held if at.outside else s.last_first
@@ -280,27 +307,13 @@ def run(
 
 
 @torch.no_grad()
-def observe(by: Watch, write: Write, rows: dict[str, Rows], errors: dict[str, Tensor]) -> None:
-    """The surprise of a block's tokens: the rows' keys are the layers' inputs."""
-    inputs = [rows[part.weight].k[:1] for part in write.form.layers]
-    found = [errors[part.weight][:1] for part in write.form.layers]  # perhaps without the axis of blocks
+def observe(by: Watch, write: Write, L: int, rows: dict[str, Rows], errors: dict[str, Tensor]) -> None:
+    """The surprise of a block's L tokens: the rows' keys are the layers' inputs, the last L of them the tokens' own."""
+    inputs = [rows[part.weight].k[:1, ..., -L:, :] for part in write.form.layers]
+    found = [errors[part.weight][:1, ..., -L:, :] for part in write.form.layers]  # perhaps without the axis of blocks
     found = [e.reshape(*x.shape[:-1], -1) for e, x in zip(found, inputs, strict=True)]
     squares = write.form.surprise(inputs, found)
     by.add(write.name, "surprise", squares.sum(), squares[:, 0].numel())
-
-
-class Tokens:
-    """The call's token streams, head-major, cut by block; the pace of a block is made once for all parts."""
-
-    def __init__(self, call: naive.Call) -> None:
-        self.k, self.v, self.rate = head_major(call.k), head_major(call.v), head_major(call.rate)
-        keep = torch.zeros_like(self.rate) if call.keep is None else head_major(call.keep)
-        self.keep = keep
-        self.point = keep if call.point is None else head_major(call.point)
-        self.inertia = None if call.beta is None else log_share(head_major(call.beta))
-
-    def pace(self, at: Block) -> Pace:
-        return pace(at.cut(self.keep), None if self.inertia is None else at.cut(self.inertia))
 
 
 def open_registers(call: naive.Call, state: Weights) -> dict[str, State]:
@@ -329,88 +342,6 @@ def close_registers(call: naive.Call, registers: dict[str, State]) -> dict[str, 
             found["rule.m." + part] = s.momentum
         state |= {name: x.squeeze(-1) if bias else x for name, x in found.items()}
     return state
-
-
-def affine_rows(
-    call: naive.Call, tokens: Tokens, at: Block, registers: dict[str, State], given: dict[str, Tensor] | None
-) -> tuple[dict[str, Rows], Callable[[dict[str, Solved]], dict[str, Tensor]]]:
-    """Rows of a matrix under dot or l2: the error is M_{t'} h + g, with h = k - v (l2, its own value), k, -v or
-    nothing."""
-    write, start = call.write, registers["M"].start
-    k, v, lr = at.cut(tokens.k), at.cut(tokens.v), at.cut(tokens.rate)
-    j = k if write.erase else None
-    if given is not None:
-        return {"M": Rows(k, lr, j=j, g=given["M"], constant=k.detach())}, lambda solved: given
-    h, g = None, None
-    if write.objective == "l2":
-        h = k
-        if write.kept:
-            a = at.cut(tokens.point).exp().unsqueeze(-1)
-            h = a * k
-            if start is not None:
-                g = (1 - a) * (k @ start.unsqueeze(2).mT)
-    if write.self_values:
-        h = -v if h is None else h - v
-    else:
-        g = -v if g is None else g - v
-
-    def errors(solved: dict[str, Solved]) -> dict[str, Tensor]:
-        known = 0 if g is None else g
-        return {"M": known if h is None else solved["M"].read_held(h) + known}
-
-    return {"M": Rows(k, lr, j=j, h=h, g=g)}, errors
-
-
-def factor_rows(
-    call: naive.Call, tokens: Tokens, at: Block, registers: dict[str, State], given: dict[str, Tensor] | None
-) -> tuple[dict[str, Rows], dict[str, Tensor]]:
-    """Rows of every layer of any form, from hand-written factors of the gradient at the chunk's first state."""
-    write, form = call.write, call.write.form
-    mark = past if call.own else naive.unmarked
-    k, v, lr = (at.cut(x).squeeze(2) for x in (tokens.k, tokens.v, tokens.rate))
-    held = {part: mark(s.held) for part, s in registers.items()}
-    a = at.cut(tokens.point).squeeze(2).exp().unsqueeze(-1) if write.kept else None
-
-    def mixed(part: str, take: Callable[[Tensor], Tensor]) -> Tensor:
-        y, start = take(held[part]), registers[part].start
-        if a is None:
-            return y
-        return a * y if start is None else a * y + (1 - a) * take(start)
-
-    def layer(part: Layer, x: Tensor) -> Tensor:
-        z = mixed(part.weight, lambda W: x @ W.mT)
-        return z + mixed(part.bias, lambda b: b.mT) if part.bias else z
-
-    p, taps = form.run(layer, k)
-    if given is None:
-        if write.self_values:
-            v = form.run(lambda part, x: plain_layer(held, part, x), v)[0]
-        u = naive.slope(call, p, k, v, at.first, at.tokens, heads=1)
-        errors = form.pull(lambda part, e: mixed(part.weight, lambda W: e @ W), taps, u)
-        found = {part.weight: e for part, e in zip(form.layers, errors, strict=True)}
-    else:
-        found = given
-    return layer_rows(form, taps, found, lr, write.erase, given is not None), found
-
-
-def plain_layer(W: dict[str, Tensor], part: Layer, x: Tensor) -> Tensor:
-    z = x @ W[part.weight].mT
-    return z + W[part.bias].mT if part.bias else z
-
-
-def layer_rows(
-    form: Form, taps: Sequence[Tap], errors: dict[str, Tensor], lr: Tensor, erase: bool, constant: bool
-) -> dict[str, Rows]:
-    """Each layer's write: its input is the key, the error at its output the known row; a bias has key 1 and is not
-    erased."""
-    rows = {}
-    for part, (x, _) in zip(form.layers, taps, strict=True):
-        x, e, r = x.unsqueeze(2), errors[part.weight].unsqueeze(2), lr.unsqueeze(2)
-        erases = erase and not part.vector
-        rows[part.weight] = Rows(x, r, j=x if erases else None, g=e, constant=x.detach() if constant else None)
-        if part.bias:
-            rows[part.bias] = Rows(torch.ones_like(x[..., :1]), r, g=e)
-    return rows
 
 
 # ---- reads

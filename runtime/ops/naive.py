@@ -17,6 +17,7 @@ from runtime.ops.forms import Form, Matrix, Tap
 from runtime.ops.history import past
 from runtime.ops.rules import Rule, stepped
 from runtime.ops.watch import Watched, squared
+from runtime.ops.window import Seen
 
 Weights = Mapping[str, Tensor]
 Slope = Callable[..., Tensor]
@@ -33,6 +34,7 @@ class Write:
     chunk: tokens that share one frozen state.  self_values: the target is this memory at the held state, of v.
     meta: "full", "first_order" (the gradient is a constant), "none" (the state is a constant where it is read).
     momentum: heavy ball, m = beta m - lr g, written m.
+    window: pairs that each gradient is over, this token's included (runtime.ops.window).
     rule: None, or the function of a rule without a closed form, called as runtime.ops.rules says; `rule_state` names
         its state, and the state's "rule.count" (B,) its updates if it asks.
     to_start: retention leads back to the start, where one is given; else it is there for the rule alone.
@@ -49,6 +51,7 @@ class Write:
     momentum: bool = False
     rule: Rule | None = None
     rule_state: tuple[str, ...] = ()
+    window: int = 1
     to_start: bool = True
     name: str = ""
 
@@ -61,7 +64,8 @@ class Write:
 class Call:
     """One call of `memory`, shapes settled: k, v (B, T, [P,] H, .); rate, beta (B, T, H); keep (B, T, H[, I]) or None.
 
-    point: log retention of the gradient's place (`kept`) where it is not `keep`."""
+    point: log retention of the gradient's place (`kept`) where it is not `keep`.
+    seen: every pair that the tokens see, where a gradient is over several."""
 
     write: Write
     k: Tensor
@@ -76,6 +80,7 @@ class Call:
     own: bool
     rule_params: Weights
     point: Tensor | None = None
+    seen: Seen | None = None
 
 
 def unmarked(x: Tensor) -> Tensor:
@@ -182,15 +187,16 @@ def step(call: Call, now: Weights, held: Weights, rule: Weights, t: int) -> tupl
     write, now, rule = call.write, dict(now), dict(rule)
     keep = None if call.keep is None else call.keep[:, t].exp()
     for i in range(call.k.shape[2]):
-        k, v, lr = call.k[:, t : t + 1, i], call.v[:, t : t + 1, i], call.rate[:, t]
+        pairs, lr = pairs_of(call, t, i), call.rate[:, t]
+        k, v, params = pairs.k, pairs.v, pairs.params
         at = held if write.chunk > 1 else now
         share = keep if i == 0 or write.chunk > 1 else None
         point = {n: kept(x, share, start_of(call, n)) for n, x in at.items()} if write.kept else at
         p, taps = write.form.read(point, k)
         v = write.form.read(at, v)[0] if write.self_values else v
-        u = slope(call, p, k, v, t, 1)
+        u = slope(replace(call, params=params), p, k, v, t if call.seen is None else 0, k.shape[1])
         errors = write.form.errors(point, taps, u)
-        grads, grams = write.form.sums(taps, errors, gram=True, first_order=write.meta == "first_order")
+        grads, grams = write.form.sums(taps, errors, pairs.weigh, True, write.meta == "first_order")
         layers = {} if write.rule is None else inputs(write, taps, errors, grads)
         if Watched.by:
             Watched.by.add(write.name, "surprise", sum(squared(g[:1]).sum() for g in grads.values()), 1)
@@ -226,6 +232,13 @@ def step(call: Call, now: Weights, held: Weights, rule: Weights, t: int) -> tupl
                     delta = delta - rate * (x @ gram)
             now[n] = base + delta
     return now, rule
+
+
+def pairs_of(call: Call, t: int, i: int) -> Seen:
+    """What token t's gradient is over: its i-th pair, or the pairs of its window."""
+    if call.seen is None:
+        return Seen(call.k[:, t : t + 1, i], call.v[:, t : t + 1, i], None, call.params)
+    return call.seen.at(t, call.write.window, past if call.own else unmarked)
 
 
 def inputs(write: Write, taps: Sequence[Tap], errors: Sequence[Tensor], grads: Weights) -> dict[str, dict[str, Tensor]]:

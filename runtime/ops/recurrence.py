@@ -193,7 +193,7 @@ class Solved:
     ) -> None:
         """`outside`: of the planned block.  `mark`: what is read of earlier tokens; `past`, or nothing to be done."""
         self.answer, self.pace, self.first, self.outside, self.mark = pace.answer, pace, state, outside, mark
-        L = rows.k.shape[-2]
+        L = self.answer.before.shape[-2]
         self.inside: Tensor | None = None  # for each token the first one of its chunk, where that lies within the block
         if not outside and chunk < L:
             index = torch.arange(L, device=rows.k.device)

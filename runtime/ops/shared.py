@@ -33,6 +33,7 @@ from runtime.ops.product import Kind, advance, chunk_of, written
 from runtime.ops.recurrence import Rows, Solved, State, pace
 from runtime.ops.shared_gradient import Backward, own_gradient
 from runtime.ops.stack import Flow, Layout, Tensors, by_chunk, by_token, cut, flat, read, reads
+from runtime.ops.still import Still
 from runtime.ops.watch import Watch, Watched, squared
 from runtime.precision import exact, mixed
 
@@ -79,7 +80,7 @@ def shared_product(
     final: bool = False,
     gates: Gates | None = None,
     name: str = "",
-) -> Shared:
+) -> Shared | Still:
     """Write and read self-generated matrix memories that share keys, rates and retention.
 
     Per token, t' the first of its chunk:  reads z = S_{t'} x;  k, v, rate, keep = flow(z, extras, weights);  every box
@@ -126,6 +127,8 @@ def shared_product(
     with exact(queries[0][0]):
         phase, kind = phase % chunk, Kind(erase, objective == "l2", kept, start is not None)
         outputs = outputs or Watched.by is not None
+        if not (learn or outputs or any(PRODUCT in register for register in states.values())):
+            return Still.of(states, queries[0][0].shape[1], chunk, phase)
         boxes = Running.from_start(states, start, phase) or Running.from_states(states, start, phase)
         asked, readouts = [asked for _, asked in queries], readouts or {}
         layout = Layout(flow, kind, tuple(boxes.rows(names, readouts) for names in asked), len(extras))

@@ -23,10 +23,10 @@ from runtime.data.tokens import Tokenizer
 from runtime.device import moved
 from runtime.errors import USAGE, DataError, RunError
 from runtime.model import State
-from runtime.precision import autocast
 from runtime.session import saved
 from runtime.session.levels import named
 from runtime.session.memories import Moved, described
+from runtime.session.position import Position
 from runtime.session.sampling import Sampling
 from runtime.trained import Trained
 
@@ -55,11 +55,16 @@ class Surprise:
 class Stream:
     """Where a stream is: the model's state after the tokens read, and what is known of the next one."""
 
-    state: State | None = None  # None: nothing was read
+    position: Position
     logits: Tensor | None = None  # (vocab,) of the next token
     tokens: int = 0  # read
     surprise: Surprise = field(default_factory=Surprise)
     border: bool = False  # the next token begins a document
+
+    @property
+    def state(self) -> State | None:
+        """After the tokens read, with all they teach; None where nothing was read."""
+        return self.position.state
 
 
 class Session:
@@ -84,6 +89,8 @@ class Session:
     @learn.setter
     def learn(self, learn: Learn) -> None:
         self._learn = named(self.model.writing, learn)
+        if hasattr(self, "stream"):
+            self.stream.position = self.stream.position.learning(self._learn)
 
     @property
     def device(self) -> torch.device:
@@ -120,21 +127,11 @@ class Session:
             wrong = low if low < 0 else high
             raise RunError(f"token {wrong} is outside the vocabulary of {self.model.vocab}", USAGE)
         stream = self.stream
-        with autocast(self.trained.settings.precision, self.device):
-            logits_BTV, state = self._read(ids_T[None].to(self.device))
+        logits_BTV, position = stream.position.after(ids_T[None].to(self.device), stream.border)
         found = self._surprise(ids_T, logits_BTV[0])
-        self.before, self.fed, self.found = stream.state, len(ids_T), found
-        self.stream = Stream(state, logits_BTV[0, -1], stream.tokens + len(ids_T), stream.surprise + found)
+        self.before, self.fed, self.found = stream.position, len(ids_T), found
+        self.stream = Stream(position, logits_BTV[0, -1], stream.tokens + len(ids_T), stream.surprise + found)
         return logits_BTV[0]
-
-    def _read(self, tokens_BT: Tensor) -> tuple[Tensor, State]:
-        if self.stream.border and self.stream.state is not None:
-            starts_BT = torch.zeros_like(tokens_BT, dtype=torch.bool)
-            starts_BT[:, 0] = True
-            return self.model(tokens_BT, self.stream.state, starts=starts_BT, learn=self.learn)
-        if not self.learn:
-            return self.model.unlearning(tokens_BT, self.stream.state)
-        return self.model(tokens_BT, self.stream.state, learn=self.learn)
 
     def _surprise(self, ids_T: Tensor, logits_TV: Tensor) -> Surprise:
         """Of the tokens that had one before them in their document."""
@@ -186,8 +183,8 @@ class Session:
 
     def reset(self) -> None:
         """Everything begins anew, streams included; what is drawn goes on."""
-        self.stream = Stream()
-        self.before: State | None = None  # the state before the last call,
+        self.stream = Stream(Position(self.trained, self.learn))
+        self.before = self.stream.position  # before the last call,
         self.fed = 0  # of so many tokens,
         self.found = Surprise()  # which were so unexpected
 
@@ -208,7 +205,7 @@ class Session:
         stream = self.stream
         if stream.state is None or stream.logits is None:
             raise RunError("nothing has been read yet: there is no state to save", USAGE)
-        moved = Moved(self.before, self.fed)
+        moved = Moved(self.before.state, self.fed)
         return saved.write(
             Path(path),
             saved.Saved(
@@ -240,7 +237,9 @@ class Session:
         session.generator.set_state(saved.random_of(found.facts["random"]))
         state, logits = moved(found.state, session.device), found.logits.to(session.device)
         surprise = Surprise(found.facts["surprise"]["nats"], found.facts["surprise"]["tokens"])
-        session.stream = Stream(state, logits, found.facts["tokens"], surprise, found.facts["border"])
+        session.stream = Stream(
+            Position(trained, session.learn, state), logits, found.facts["tokens"], surprise, found.facts["border"]
+        )
         return session
 
 

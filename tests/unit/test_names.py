@@ -307,6 +307,25 @@ REFUSED = {
         "NLC0411",
         "keeps the pairs of a lane, not of the model",
     ),
+    "window of a period": (
+        DELTA.replace("1 token", "4 tokens").replace("values: v", "values: v, window: 4"),
+        BLOCK,
+        "NLC1001",
+        "a window of pairs at every 4 tokens",
+    ),
+    "window of several": (
+        DELTA.replace("keys: k, values: v", "keys: [k, k], values: [v, v], window: 4"),
+        BLOCK,
+        "NLC1001",
+        "2 pairs a token",
+    ),
+    "weigh alone": (
+        DELTA.replace("values: v", "values: v, weigh: 0.5"),
+        BLOCK,
+        "NLC0411",
+        "over one pair, so 'weigh' says nothing",
+    ),
+    "window of 0": (DELTA.replace("values: v", "values: v, window: 0"), BLOCK, "NLC0505", "'window' of 'a.m' is 0"),
     "nested in itself": (DELTA.replace("values: v", "values: v, carry: m"), BLOCK, "NLC0411", "at its own updates"),
     "nested, of pairs": (
         DELTA.replace("values: v", "values: v, carry: b")
@@ -315,7 +334,6 @@ REFUSED = {
         "NLC1001",
         "nested memories with objective l2 ('a.m') are not supported yet",
     ),
-    "window": (DELTA.replace("values: v", "values: v, window: 4"), BLOCK, "NLC1001", "a window of pairs"),
 }
 
 

@@ -157,14 +157,17 @@ def test_a_state_goes_where_the_model_is(session: Session, made: tuple[Path, Pat
 
 
 def test_a_session_computes_in_the_precision_of_its_run(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    under = []
-    read = session._read
-    monkeypatch.setattr(session, "_read", lambda ids: under.append(torch.is_autocast_enabled("cpu")) or read(ids))
-    session.feed([5])
+    under, run = [], session.model.run
+    monkeypatch.setattr(
+        session.model, "run", lambda *given: under.append(torch.is_autocast_enabled("cpu")) or run(*given)
+    )
     half = replace(session.trained, settings=replace(session.trained.settings, precision="bfloat16"))
-    monkeypatch.setattr(session, "trained", half)
-    session.feed([5])
-    assert under == [False, True]
+    for run_of, mixed in ((session.trained, False), (half, True)):
+        one = Session(run_of)
+        one.feed([5, 6])
+        one.feed([7])  # its lesson waits
+        assert one.stream.state is not None and under == [mixed] * len(under)
+        under.clear()
 
 
 def test_another_precision_is_refused(session: Session, made: tuple[Path, Path], tmp_path: Path) -> None:

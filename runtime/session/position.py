@@ -1,0 +1,94 @@
+"""Where a model is in a stream: the state after what it has learned from, and the tokens whose lessons wait.
+
+What a level has written is seen by reads at borders alone: where its chunk or its period ends.  From one border to the
+next a token is read as if nothing were learned, in one pass over the weights.  What all of them teach is learned at the
+border, in one pass over all of them, or before it where somebody asks for the state.  So a token that is generated
+costs one reading, and any split of a stream is still the whole: it is the same sum, made later.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from runtime.model import State
+from runtime.precision import autocast
+from runtime.trained import Trained
+
+MOST = 64  # tokens that wait
+
+
+class Position:
+    """A position is a value: reading gives another.  state: after the last call of the model; None: of no tokens."""
+
+    def __init__(self, trained: Trained, learn: frozenset[str], state: State | None = None) -> None:
+        self.trained, self.learn = trained, learn
+        self._learned = state
+        self._waiting: tuple[Tensor, ...] = ()  # (1, 1) each, read since then
+        self._seen: State | None = None  # what the next token's reads see; None: what `_learned` shows them
+
+    @property
+    def state(self) -> State | None:
+        """The state after every token read, all lessons learned; None where nothing was read."""
+        if self._waiting:
+            _, self._learned = self._read(torch.cat(self._waiting, 1))
+            self._waiting, self._seen = (), None
+        return self._learned
+
+    def learning(self, learn: frozenset[str]) -> Position:
+        """The same place, from where other levels learn."""
+        return Position(self.trained, learn, self.state)
+
+    @torch.no_grad()
+    def after(self, tokens_BT: Tensor, border: bool = False) -> tuple[Tensor, Position]:
+        """Logits (1, T, vocab) and the position after one stream's tokens; at a `border` they begin a document."""
+        if border and self.state is not None:
+            starts_BT = torch.zeros_like(tokens_BT, dtype=torch.bool)
+            starts_BT[:, 0] = True
+            logits_BTV, state = self._read(tokens_BT, starts_BT)
+        elif tokens_BT.shape[1] == 1 and self._may_wait():
+            return self._glanced(tokens_BT)
+        else:
+            logits_BTV, state = self._read(torch.cat((*self._waiting, tokens_BT), 1))
+        return logits_BTV[:, -tokens_BT.shape[1] :], Position(self.trained, self.learn, state)
+
+    def _read(self, tokens_BT: Tensor, starts_BT: Tensor | None = None) -> tuple[Tensor, State]:
+        """Learn from tokens after `_learned`."""
+        model = self.trained.model
+        with torch.no_grad(), autocast(self.trained.settings.precision, tokens_BT.device):
+            if not self.learn and starts_BT is None:
+                return model.unlearning(tokens_BT, self._learned)
+            return model(tokens_BT, self._learned, starts=starts_BT, learn=self.learn)
+
+    def _may_wait(self) -> bool:
+        """Whether no border lies between the first token that is not learned from and the next one."""
+        model = self.trained.model
+        if not self.learn or self._learned is None or model.shown is None or model.tails or len(self._waiting) >= MOST:
+            return False
+        first = model.clock(self._learned)
+        last = len(self._unlearned())
+        borders = [model.shown[level] for level in self.learn if level in model.shown]
+        return all(first[clock] // n == (first[clock] + last) // n for clock, n in borders)
+
+    def _unlearned(self) -> list[Tensor]:
+        """Tokens (1, 1) that are not learned from: the one that the state keeps, and those that wait."""
+        assert self._learned is not None
+        held = self._learned.get("unlearned", {}).get("token")
+        return [*([] if held is None else [held[:, None]]), *self._waiting]
+
+    def _glanced(self, token_BT: Tensor) -> tuple[Tensor, Position]:
+        """Read a token, whose lesson waits."""
+        assert self._learned is not None
+        model, before = self.trained.model, self._unlearned()
+        clock = model.clock(self._learned)
+        if self._seen is None:
+            seen, tokens_BT = self._learned, torch.cat((*before, token_BT), 1)
+        else:
+            seen, tokens_BT = self._seen, token_BT
+            clock = {name: at + len(before) for name, at in clock.items()}
+        at_once = self.learn.difference(model.shown or ())
+        with autocast(self.trained.settings.precision, token_BT.device):
+            logits_BTV, seen = model.glance(tokens_BT, seen, clock, at_once)
+        then = Position(self.trained, self.learn, self._learned)
+        then._waiting, then._seen = (*self._waiting, token_BT), seen
+        return logits_BTV[:, -1:], then

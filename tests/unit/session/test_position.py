@@ -1,0 +1,101 @@
+"""Tokens that are read one at a time: each once, and what they teach at the next border, or when somebody asks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nlc.compile import compile
+from nlc.spec import load
+from runtime.session import Session
+from tests.differential.sessions import apart, assert_same, package, text, trained, weights_of
+
+Made = tuple[Path, Path]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Hope: a border every 24 tokens (cms.fast), 64 (titans) and 96 (cms.mid)."""
+    return package("hope", tmp_path_factory.mktemp("hope"))
+
+
+@pytest.fixture
+def session(made: Made) -> Session:
+    return Session(trained(made))
+
+
+def test_a_token_costs_one_pass_and_a_border_one_more(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    words, lengths, run = text(60), [], session.model.run
+    session.feed(words[:25])
+    monkeypatch.setattr(session.model, "run", lambda *given: lengths.append(given[0].shape[1]) or run(*given))
+    for word in words[25:52]:
+        session.feed(word[None])
+    # Token 25 goes with the one that the state kept; at 48 a period of 24 is learned from, and token 48 read.
+    assert lengths == [2, *[1] * 22, 24, 1, 2, 1, 1]
+
+
+def test_the_state_is_there_when_it_is_asked_for(session: Session, made: Made) -> None:
+    words, whole = text(60), Session(trained(made))
+    logits = whole.feed(words)
+    found = [session.feed(words[:25])]
+    for i, word in enumerate(words[25:]):
+        found.append(session.feed(word[None]))
+        if i % 5 == 0:
+            assert session.stream.state is not None
+    assert apart(torch.cat(found), logits) < 1e-12
+    assert_same(session, whole)
+
+
+def test_what_waits_is_learned_by_the_levels_that_learned_then(session: Session, made: Made) -> None:
+    other, words = Session(trained(made)), text(60)
+    for one in (session, other):
+        one.feed(words[:30])
+    for word in words[30:40]:
+        session.feed(word[None])
+    other.feed(words[30:40])
+    for one in (session, other):
+        one.learn = ["titans"]
+        one.feed(words[40:50])
+        one.learn = False
+        one.feed(words[50:])
+    assert_same(session, other)
+
+
+def test_a_fork_and_a_border_take_along_what_waits(session: Session, made: Made) -> None:
+    other, words = Session(trained(made)), text(60)
+    session.feed(words[:30])
+    for word in words[30:35]:
+        session.feed(word[None])
+    other.feed(words[:35])
+    fork = session.fork()
+    for one in (session, other):
+        one.border()
+        one.feed(words[35:40])
+    assert_same(session, other)
+    assert fork.stream.state is not None and int(fork.stream.state["clock"]["sequence"][0]) == 34
+
+
+PLAIN = {"sizes.width": 16, "sizes.heads": 2, "sizes.layers": 2, "sizes.vocab": 256, "run.batch": 2}
+VARIANTS = {
+    "linear_attention": {},  # read after each write: written as it goes
+    "titans_lmm": {"levels.titans.chunk": "8"},
+    "hope": {"levels.cms.memories.fast.every": "8 tokens", "levels.titans.carry": "stream", "levels.titans.chunk": "1"},
+    "hope_deep": {"levels.cms.memories.fast.every": "6 tokens", "levels.cms.tail": "flush"},
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_token_by_token_is_a_few_at_a_time(name: str, tmp_path: Path) -> None:
+    program = compile(load(name, {**PLAIN, **VARIANTS[name]}), tmp_path / name)
+    made, words = (tmp_path / name, weights_of(program, tmp_path / "weights.safetensors")), text(90)
+    one, other = Session(trained(made)), Session(trained(made))
+    flushed = bool(one.model.tails)  # then calls are part of what is meant
+    words = words[:20] if flushed else words
+    for part in words.split(1 if flushed else 7):
+        other.feed(part)
+    for word in words:
+        one.feed(word[None])
+        assert flushed or len(one.stream.position._waiting) <= 64
+    assert_same(one, other)
