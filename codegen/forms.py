@@ -8,7 +8,7 @@ from nlc.graph.nodes import Form, Memory
 
 
 def form_text(memory: Memory, graph: Graph) -> str:
-    """The runtime's form, or that of the spec's own equations."""
+    """The runtime's form of a memory, or that of the spec's own equations."""
     if memory.form.kind == "equations":
         return written_text(graph, memory)
     return plain_form(memory.form, memory.normalise_hidden)

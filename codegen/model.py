@@ -28,7 +28,6 @@ from nlc.graph.graph import Graph
 from nlc.graph.linearity import linear
 from nlc.graph.nodes import Carry, Init, Input, Memory, Op, Output, Read, Recurrence, Rule, Shape, Weight, When
 from nlc.graph.remembered import state_names
-from nlc.graph.written_forms import vectors
 
 FROM_MODEL = (
     "LanguageModel",
@@ -334,11 +333,11 @@ def _begin(graph: Graph, memory: Memory) -> str:
         options.append("count=True")
     if memory.window > 1:
         options.append(f"window={_remembered(graph, memory)}")
-    if own := [m for level in memory.rule.levels for m in level.memories]:
+    if learning := [m for level in memory.rule.levels for m in level.memories]:
         function = rule_names(graph)[memory.rule]
-        options.append(f"remembered={tuple_([constant(function, m) for m in own])}")
-        columns = vectors(memory.form) if memory.form.kind == "equations" else ()
-        options += [f"vectors={tuple_([quoted(part) for part in columns])}"] * bool(columns)
+        options.append(f"remembered={tuple_([constant(function, m) for m in learning])}")
+        columns = [quoted(name) for name, shape in memory.parts if len(shape) == len(memory.heads) + 1]
+        options += [f"vectors={tuple_(columns)}"] if columns else []
     return f"begin({', '.join(['B', start_parts(graph, memory, 'like'), *options])})"
 
 

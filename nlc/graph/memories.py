@@ -446,7 +446,8 @@ def _of_one_pair(memory: DeclaredMemory, values: FieldValues, report: Reporter) 
     """A rule that looks at a pair, or at a layer's input and error, is given one pair at a time."""
     rule, asked = values.rule, sorted(reads(values.rule) & {"k", "v", "x", "error"})
     matrix = str(memory.get("form", "")).strip() == "matrix"
-    if asked and (memory.period.count > 1 or values.objective.kind == "loss"):
+    several = memory.period.count > 1 or str(memory.get("window", 1)).strip() != "1"
+    if asked and (several or values.objective.kind == "loss"):
         message = (
             f"memory '{memory.id}': rule '{rule.name}' reads '{asked[0]}', of one pair, and is given a sum of many"
         )
