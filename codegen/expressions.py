@@ -95,6 +95,8 @@ class Scope:
 
     def by_token(self, node: Op) -> bool:
         """Written for values with batch and token only."""
+        if node.op == "outer":  # axes in front align from the left, those of batch and token first
+            return any(not self.tokenless(i) for i in node.inputs)
         return node.op == "rope" or (node.op == "linear" and len(self.graph[node.inputs[0]].shape) > 1)
 
     def spread(self, id: str, shape: tuple[int, ...] | None = None) -> str:

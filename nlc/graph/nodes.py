@@ -184,7 +184,9 @@ class Form:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Param:
-    """A parameter of a rule's or objective's call: a number (or tuple, string, bool), or a value of the block."""
+    """A parameter of a rule's or objective's call: a number (or tuple, string, bool), or a value of the block.
+
+    A rule's parameter that is a vector beside the pair's key has both: the number is "k"."""
 
     name: str
     number: Any = None

@@ -135,6 +135,9 @@ def part(x: Tensor, start: int | None = None, stop: int | None = None, single: b
 
 
 def outer(a: Tensor, b: Tensor) -> Tensor:
+    """a b^T over the last axes; those in front align from the left."""
+    leading = max(a.dim(), b.dim()) - 1
+    a, b = (x.reshape(*x.shape[:-1], *[1] * (leading + 1 - x.dim()), x.shape[-1]) for x in (a, b))
     return a.unsqueeze(-1) * b.unsqueeze(-2)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nlc.diagnostics import Reporter, SpecError
+from nlc.diagnostics import Diagnostic, Reporter, SpecError
 from nlc.graph.build import build as first
 from nlc.graph.check import check as invariants
 from nlc.graph.graph import Graph
@@ -25,6 +25,7 @@ from nlc.passes.owners import owners
 from nlc.passes.place import place
 from nlc.passes.shapes import shapes
 from nlc.passes.share import share
+from nlc.source import Position
 from nlc.spec import Spec
 from nlc.target import Target
 
@@ -63,5 +64,20 @@ def build(spec: Spec, check: bool = False, after: str = "", target: Target = Tar
                 invariants(graph, name)
         if name == after:
             break
+    _once(graph, report)
     report.check()
     return graph if after else place(graph, target)
+
+
+def _once(graph: Graph, report: Reporter) -> None:
+    """Say once what is wrong with a memory that several kinds of block have; of one never read, nothing else."""
+    unread = {fault.at for fault in report.found if fault.code == "NLC0901"}
+    said: dict[tuple[str, Position, str], Diagnostic] = {}
+    for fault in report.found:
+        message = fault.message
+        for kind in graph.blocks:
+            message = message.replace(f"'{kind}/", "'")
+        if fault.code == "NLC0603" and fault.at in unread:
+            continue
+        said.setdefault((fault.code, fault.at, message), fault)
+    report.found[:] = said.values()
