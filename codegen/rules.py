@@ -112,7 +112,7 @@ class Writer:
         self.names |= {"rows": Text("grad.shape[-2]"), "cols": Text("grad.shape[-1]")}
         for param in rule.params:
             if param.value:
-                self.names[param.name] = Text(safe(param.name), shape=())
+                self.names[param.name] = Text(safe(param.name), shape=SEEN["k"] if param.number == "k" else ())
             else:
                 self.names[param.name] = literal(param.number) if inside else Text(safe(param.name))
         self.lists = {p.name for p in rule.params if isinstance(p.number, tuple | list)}
