@@ -15,7 +15,7 @@ from codegen.fires import count_lines, in_sequence, loss_driven, shown_every
 from codegen.forms import form_text
 from codegen.layout import comment, docstring_text, fit, wrapped
 from codegen.lowerings import compute
-from codegen.memories import begins, counts, log_retention, moving_params, start_parts, tuple_
+from codegen.memories import begins, counts, earlier_pairs, log_retention, moving_params, start_parts, tuple_
 from codegen.names import block_classes, class_constant, class_name, function_name, local
 from codegen.objectives import slope_name, slopes
 from codegen.places import place_of
@@ -307,8 +307,8 @@ def _start(emitter: Emitter) -> list[str]:
         for m in recurrence.members:
             memory: Memory = graph[m]
             if recurrence.lowering == "attention":
-                ((key, value),) = memory.pairs
-                k, v = (", ".join(map(str, graph[i].shape)) for i in (key, value))
+                several = (len(memory.pairs),) if len(memory.pairs) > 1 else ()
+                k, v = (", ".join(map(str, (*several, *graph[i].shape))) for i in memory.pairs[0])
                 lines.append(
                     f'"{place_of(graph, memory)}": {{"k": like.new_zeros(B, 0, {k}), "v": like.new_zeros(B, 0, {v})}},'
                 )
@@ -334,23 +334,13 @@ def _begin(graph: Graph, memory: Memory) -> str:
     if counts(memory):
         options.append("count=True")
     if memory.window > 1:
-        options.append(f"window={_remembered(graph, memory)}")
-    if learning := [m for level in memory.rule.levels for m in level.memories]:
+        options.append(f"window={earlier_pairs(graph, memory)}")
+    if own := [m for level in memory.rule.levels for m in level.memories]:
         function = rule_names(graph)[memory.rule]
-        options.append(f"remembered={tuple_([constant(function, m) for m in learning])}")
+        options.append(f"remembered={tuple_([constant(function, m) for m in own])}")
         columns = [quoted(name) for name, shape in memory.parts if len(shape) == len(memory.heads) + 1]
         options += [f"vectors={tuple_(columns)}"] if columns else []
     return f"begin({', '.join(['B', start_parts(graph, memory, 'like'), *options])})"
-
-
-def _remembered(graph: Graph, memory: Memory) -> str:
-    """Shapes of the earlier pairs that a gradient is over, for the register of one sequence."""
-    heads, count = memory.heads, memory.window - 1
-    moving = [graph[p.value].shape or () for p in memory.objective.params if p.value]
-    shapes = {"k": (*heads, memory.inner), "v": (*heads, memory.outer), "weigh": heads}
-    shapes |= {f"param{i}": max(own, heads, key=len) for i, own in enumerate(moving)}
-    said = [f'"{name}": {tuple_([str(n) for n in (count, *shape)])}' for name, shape in shapes.items()]
-    return f"{{{', '.join(said)}}}"
 
 
 # ---- the model -------------------------------------------------------------------------------------------------------

@@ -189,6 +189,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "index": numbers, "eye": lambda n: torch.eye(n, dtype=DTYPE),
     "outer": outer, "transpose": lambda x: x.mT, "trace": lambda x: x.diagonal(dim1=-2, dim2=-1).sum(-1),
     "concat": lambda *xs: torch.cat(xs, -1), "split": split, "heads": heads, "merge": lambda x: x.flatten(-2),
+    "fold": lambda x, axes: x.flatten(0, axes - 1), "unfold": lambda x, sizes: x.unflatten(0, sizes),
     "dropout": dropout, "stop": lambda x: x.detach(), "newton_schulz": newton_schulz,
 }  # fmt: skip
 

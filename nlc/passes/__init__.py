@@ -18,6 +18,7 @@ from nlc.passes.chunks import chunks
 from nlc.passes.clocks import clocks
 from nlc.passes.cost import cost
 from nlc.passes.gradients import gradients
+from nlc.passes.heads import heads
 from nlc.passes.levels import levels
 from nlc.passes.names import names
 from nlc.passes.owners import owners
@@ -36,7 +37,8 @@ PASSES: tuple[tuple[str, Callable[[Graph], Graph], tuple[str, ...]], ...] = (  #
     ("owners", owners, ("shapes", "clocks")),  # which level updates each weight
     ("levels", levels, ("causality", "clocks")),  # Definition 2
     ("gradients", gradients, ("causality",)),  # every memory and weight is reached
-    ("chunks", chunks, ("owners", "levels", "gradients")),  # the parallel form of each recurrence, with its reason
+    ("heads", heads, ("owners", "levels", "gradients")),  # one axis of heads
+    ("chunks", chunks, ("heads",)),  # the parallel form of each recurrence, with its reason
     ("share", share, ("chunks",)),  # common work once
     ("cost", cost, ("share",)),  # parameters, state, operations, activations
 )

@@ -1,8 +1,8 @@
 """Pass chunks: how each recurrence is computed in parallel, and why.
 
-Needs        names, shapes, clocks, causality, gradients: every reference resolved, every cycle broken by a register.
+Needs        names, shapes, clocks, causality, gradients, heads: references resolved, cycles broken by registers.
 Establishes  one Recurrence per memory, or per group of memories that feed one another's writes within a chunk.
-Refuses      memories with several axes of heads.  What has no closed form goes token by token, and the reason says so.
+Refuses      windows of targets that a memory generates itself.  What has no closed form goes token by token.
 
 The choice is proved from the graph.  Two facts carry most of it:
 
@@ -35,10 +35,6 @@ def chunks(graph: Graph) -> Graph:
     """One Recurrence node per group of memories, each with its lowering and the reason."""
     report = Reporter()
     for memory in graph.of(Memory):
-        if len(memory.heads) > 1:
-            axes = ", ".join(map(str, memory.heads))
-            message = f"memory '{memory.id}' has the axes [{axes}] of heads: more than one is not supported yet"
-            report.error("NLC1001", memory.at, message, "merge() them, or read it with fewer")
         if memory.window > 1 and self_query(graph, memory):
             at = dict(memory.said).get("window", memory.at)
             message = f"memory '{memory.id}': a window of targets that it generates itself is not supported yet"

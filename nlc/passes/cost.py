@@ -138,16 +138,15 @@ def memory_size(memory: Memory) -> int:
 def _visible(graph: Graph, memory: Memory) -> float:
     """Pairs a token sees on average over the context, itself included."""
     context, form = graph.sizes.get("context", 1), memory.form
-    limit = min(form.window or context, form.segment or context, context)
+    limit, each = min(form.window or context, form.segment or context, context), len(memory.pairs)
     if form.segment and not form.window:
-        return (limit + 1) / 2 + form.persistent
-    return limit * (2 * context - limit + 1) / (2 * context) + form.persistent
+        return each * (limit + 1) / 2 + form.persistent
+    return each * limit * (2 * context - limit + 1) / (2 * context) + form.persistent
 
 
 def _memory(graph: Graph, memory: Memory) -> Count:
     if memory.form.kind == "attention":
-        (key, value), *_ = memory.pairs
-        pair = prod(shape_of(graph, key)) + prod(shape_of(graph, value))
+        pair = sum(prod(shape_of(graph, id)) for pair in memory.pairs for id in pair)  # of one token
         context, form = graph.sizes.get("context", 0), memory.form
         held = min((n for n in ((form.window or context + 1) - 1, form.segment or context, context)), default=0)
         return Count(state=pair * held, saved=pair)

@@ -222,7 +222,7 @@ def step(call: Call, now: Weights, held: Weights, rule: Weights, t: int) -> tupl
                     gram=gram,
                     count=rule.get("rule.count"),
                     params={p: y[:, t] for p, y in call.rule_params.items()},
-                    vectors={"k": k[:, 0], "v": v[:, 0], **layers[n]},
+                    vectors={"k": k[:, 0], "v": v[:, 0], **layers[n]} if layers else {},
                 )
                 rule |= {f"rule.{s}.{n}": y for s, y in after.items()}
             else:
