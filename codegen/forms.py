@@ -1,4 +1,4 @@
-"""The map a memory is, as the runtime's form; those that a spec writes itself are in written_forms."""
+"""The map a memory is, as the runtime's form."""
 
 from __future__ import annotations
 

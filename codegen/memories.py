@@ -190,6 +190,16 @@ def memory_call(emitter: Emitter, memory: Memory, reads: Iterable[Read], clock: 
     return f"{'periodic' if once else 'memory'}({', '.join(arguments)})"
 
 
+def earlier_pairs(graph: Graph, memory: Memory) -> str:
+    """Shapes of the earlier pairs that a gradient is over, for the register of one sequence."""
+    heads, count = memory.heads, memory.window - 1
+    moving = [graph[p.value].shape or () for p in memory.objective.params if p.value]
+    shapes = {"k": (*heads, memory.inner), "v": (*heads, memory.outer), "weigh": heads}
+    shapes |= {f"param{i}": max(own, heads, key=len) for i, own in enumerate(moving)}
+    said = [f'"{name}": {tuple_([str(n) for n in (count, *shape)])}' for name, shape in shapes.items()]
+    return f"{{{', '.join(said)}}}"
+
+
 def parameter(scope: Scope, memory: Memory, param: Param) -> str:
     """A number, or a value of each token with at least the memory's heads."""
     if param.value is None:
@@ -198,16 +208,13 @@ def parameter(scope: Scope, memory: Memory, param: Param) -> str:
     return scope.spread(param.value, own if len(own) > len(memory.heads) else memory.heads)
 
 
-def moving_params(scope: Scope, memory: Memory, name: str = "rule_params") -> list[str]:
-    """`rule_params={"beta": s_BTH}`: the rule's parameters that are values of the block."""
+def moving_params(scope: Scope, memory: Memory, name: str = "rule_params", lr: str = "") -> list[str]:
+    """`rule_params={"beta": s_BTH}`: the rule's parameters that are values of the block, and its `lr` if that is."""
     channels = (*memory.heads, memory.inner)
-    given = {
-        p.name: scope.spread(p.value, channels if p.number == "k" else memory.heads)
-        for p in memory.rule.params
-        if p.value
-    }
-    text = ", ".join(f'"{name}": {value}' for name, value in given.items())
-    return [f"{name}={{{text}}}"] if text else []
+    values = [("lr", lr, memory.heads)]
+    values += [(p.name, p.value or "", channels if p.number == "k" else memory.heads) for p in memory.rule.params]
+    given = ", ".join(f'"{param}": {scope.spread(value, axes)}' for param, value, axes in values if value)
+    return [f"{name}={{{given}}}"] if given else []
 
 
 def erases(memory: Memory) -> bool:

@@ -14,7 +14,20 @@ from nlc.graph.nodes import Carry, Input, Level, Memory, Number, Op, Output, Rea
 from nlc.operators import OPERATORS
 
 VALUES = (Input, Number, Op, Read)
-ORDER = ("build", "names", "causality", "shapes", "clocks", "owners", "levels", "gradients", "chunks", "share", "cost")
+ORDER = (
+    "build",
+    "names",
+    "causality",
+    "shapes",
+    "clocks",
+    "owners",
+    "levels",
+    "gradients",
+    "heads",
+    "chunks",
+    "share",
+    "cost",
+)
 
 
 def check(graph: Graph, after: str) -> None:

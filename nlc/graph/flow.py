@@ -95,4 +95,6 @@ def upstream(graph: Graph, ids: Iterable[str], inside: Iterable[str]) -> set[str
 
 def label(graph: Graph, value: str) -> str:
     node = graph[value]
+    if isinstance(node, Op) and node.op == "fold":
+        return label(graph, node.inputs[0])
     return getattr(node, "name", "") or ("1" if isinstance(node, Number) else node.id.rsplit(".", 1)[-1])

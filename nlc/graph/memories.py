@@ -21,10 +21,11 @@ from nlc.graph import choices
 from nlc.graph.choices import guarded
 from nlc.graph.declare import DeclaredLevel, DeclaredMemory, Said
 from nlc.graph.lower import Lowering, weight_id
-from nlc.graph.nodes import Carry, Form, Init, Memory, Meta, Objective, Period, Rule, Tail, Unit, Weight
+from nlc.graph.nodes import Carry, Form, Init, Memory, Meta, Objective, Rule, Tail, Unit, Weight
 from nlc.graph.scope import Place
 from nlc.graph.specialise import reads
 from nlc.graph.static import Refused, above_0, size
+from nlc.graph.windows import window_of
 from nlc.graph.written_forms import WrittenForms, vectors
 from nlc.source import Place as Where
 from nlc.source import Position
@@ -264,37 +265,10 @@ def _memory(blocks: Blocks, kind: str, lower: Lowering, memory: DeclaredMemory) 
         read=lower.memories[memory.name].when, carry=memory.carry, start=start, source=source,
         meta=Meta(memory.get("meta", "full")), tail=Tail(memory.get("tail", "carry")), outer=outer,
         normalise_hidden=bool(memory.get("normalise_hidden", False)), form_weights=form_weights,
-        window=_window(blocks, memory, values), weigh=values.weigh,
+        window=window_of(memory, values.objective, len(values.pairs), blocks.sizes, report), weigh=values.weigh,
         said=tuple((name, s.at) for name, s in said.items()),
     )  # fmt: skip
     return replace(node, weights=tuple(w.id for w in _weights(node, memory.id, lower, init, scale)))
-
-
-def _window(blocks: Blocks, memory: DeclaredMemory, values: FieldValues) -> int:
-    """The pairs that each gradient is over; 1 is the token's own."""
-    report, said = blocks.report, memory.fields.get("window")
-    if memory.attention or memory.steps or memory.period.unit is Unit.NEVER:
-        return 1
-    count = 1
-    if said is not None:
-        expr = parse_expression(str(said.value), said.place)
-        count = above_0(size(expr, blocks.sizes, report), expr, report, f"'window' of '{memory.id}'")
-    if count == 1:
-        if "weigh" in memory.fields:
-            message = f"memory '{memory.id}': each gradient is over one pair, so 'weigh' says nothing"
-            report.error("NLC0411", memory.where("weigh"), message, "say over how many: window")
-        return 1
-    at = memory.where("window")
-    if values.objective.kind == "loss":
-        message = f"memory '{memory.id}': 'window' says nothing under objective: loss"
-        report.error("NLC0411", at, message, "it counts pairs of keys and values")
-    elif memory.period != Period(1, Unit.TOKEN):
-        message = f"memory '{memory.id}': a window of pairs at every {memory.period} is not supported yet"
-        report.error("NLC1001", at, message, "every: 1 token, with a chunk")
-    elif len(values.pairs) > 1:
-        message = f"memory '{memory.id}': a window over {len(values.pairs)} pairs a token is not supported yet"
-        report.error("NLC1001", at, message, "one key and one value")
-    return count
 
 
 def _out(blocks: Blocks, memory: DeclaredMemory) -> int:

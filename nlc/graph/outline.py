@@ -123,7 +123,9 @@ def _learning(graph: Graph) -> Iterator[Link]:
     for memory in graph.of(Memory):
         if memory.objective.kind == "loss" and memory.period.unit is Unit.TOKEN:
             yield Link(LOSS, memory.id, "error")
-        if memory.carry is not Carry.MODEL:
+        if memory.nest and graph[memory.nest].of:
+            yield Link(memory.nest, memory.id, "initialises")
+        elif memory.carry is not Carry.MODEL:
             for owner in dict.fromkeys(owner for w in memory.weights for owner in graph[w].by):
                 if owner:
                     yield Link(owner, memory.id, "initialises")

@@ -142,6 +142,8 @@ def entrywise(objective: str | Slope, K: int) -> Slope:
 
     def u(p: Tensor, k: Tensor, v: Tensor, *params: Any) -> Tensor:
         p, k, v = (x.squeeze(-1).unflatten(2, (-1, K)) for x in (p, k, v))
+        if not callable(objective):  # one number a head serves its entries
+            params = tuple(x.unsqueeze(-1) if by_token(x) and x.dim() == 3 else x for x in params)
         return objective_slope(objective, p, k, v, params).flatten(2).unsqueeze(-1)
 
     return u

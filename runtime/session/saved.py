@@ -6,7 +6,7 @@
         session.json        whose state it is; tokens read, what they taught, random numbers; nothing of this machine
         manifest.json       size and SHA-256 of each; written last
 
-It is written beside its place, synced, and renamed.  Nothing is a pickle.
+It appears whole, or stays as it was (runtime.whole).  Nothing is a pickle.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from runtime.resume import Difference
 from runtime.session.memories import running, started
 from runtime.state import short
 from runtime.trained import Trained
+from runtime.whole import damage, settle, write_folder
 
 SESSION = "session.json"
 TENSORS = "state.safetensors"
@@ -52,7 +53,7 @@ def write(place: Path, found: Saved) -> Path:
     keep_others(place)
     tensors = checkpoint.flat({**found.state, "next": {"logits": found.logits}})
     facts = {"format": FORMAT, "model": found.model, **found.facts}
-    return checkpoint.write_folder(place, {Path(TENSORS).stem: tensors}, {Path(SESSION).stem: facts})
+    return write_folder(place, {Path(TENSORS).stem: tensors}, {Path(SESSION).stem: facts})
 
 
 def keep_others(place: Path) -> None:
@@ -63,11 +64,12 @@ def keep_others(place: Path) -> None:
 
 def read(place: Path) -> Saved:
     """A state whose every file is as it was written.  Raises CheckpointError naming what is not."""
+    settle(place)
     if not place.exists():
         raise CheckpointError(f"no saved state at '{place}'")
     if place.is_dir() and not (place / SESSION).exists() and (place / "training.json").exists():
         raise CheckpointError(f"'{place}' is a checkpoint of a run, not a saved state", USAGE)
-    if reason := checkpoint.damage(place):
+    if reason := damage(place):
         raise CheckpointError(f"'{place}' is no saved state: it {reason}")
     try:
         facts = json.loads((place / SESSION).read_text(encoding="utf-8"))
