@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from nlc.compile import compile
-from nlc.diagnostics import SpecError
 from nlc.graph.nodes import Memory, Meta
 from nlc.interpret import interpret
+from nlc.spec import loads
 from nlc.verify.judge import cut_matters
 from tests.differential.machine import SPECS, assert_agree, case_of, compiled, generated, reference
 
@@ -90,24 +90,6 @@ def test_fed_tokens_are_observed(name: str) -> None:
         right = result.state
         assert result.logits is not None
         torch.testing.assert_close(logits, result.logits, rtol=1e-9, atol=1e-10)
-
-
-def test_two_axes_of_heads_are_refused_where_the_memory_stands() -> None:
-    text = """nlc: 1
-name: refused
-sizes: {heads: 2, head: 4}
-inputs: {k: [heads, head], q: [heads, head]}
-levels:
-  - name: m
-    every: 1 token
-    memories:
-      memory: {form: matrix, keys: 'heads(k, 2)', values: 'heads(k, 2)'}
-block: y = memory(heads(q, 2))
-outputs: [y]
-"""
-    with pytest.raises(SpecError, match=r":9:7: error: memory 'm.memory' has the axes \[2, 2\] of heads") as error:
-        build(loads(text))
-    assert error.value.diagnostics[0].code == "NLC1001"
 
 
 def test_weights_called_training_leave_a_model_to_be_evaluated() -> None:
