@@ -4,7 +4,7 @@
 
 A layer is the difference of two layers and one.  `hope at never` is hope with a continuum that no token writes, to be
 compared with a transformer of equal width; `hope` is the shipped one, whose continuum is written every 64 and 256
-tokens: of that, weights are what its memories were at the beginning of each of their periods, one set a sequence.
+tokens.  What is counted is what is still in memory when the forward pass is over, whoever holds it.
 """
 
 from __future__ import annotations
@@ -12,10 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import nlc
 
@@ -27,32 +31,54 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
 }
 
 
-def kept(run: Callable[[], object], owned: set[int]) -> dict[str, int]:
-    """Bytes by shape that a forward pass keeps, shared storage counted once, and nothing of what is `owned` anyway."""
-    held: dict[int, Tensor] = {}
+class Allocations(TorchDispatchMode):
+    """Every storage that an operation makes, with a reference that does not keep it; none of those `owned` anyway."""
 
-    def pack(x: Tensor) -> Tensor:
-        place = x.untyped_storage().data_ptr()
-        if place not in owned:
-            held.setdefault(place, x)
-        return x
+    def __init__(self, owned: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.owned = {x.untyped_storage().data_ptr() for x in owned}
+        self.made: dict[int, tuple[StorageWeakRef, int, torch.Size]] = {}
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, arguments: Any = (), options: Mapping[str, Any] | None = None
+    ) -> Any:
+        out = operation(*arguments, **(options or {}))
+        for x in tree_leaves(out):
+            if isinstance(x, Tensor):
+                self.see(x)
+        return out
+
+    def see(self, x: Tensor) -> None:
+        """A storage goes by the shape of the view with the most axes."""
+        storage = x.untyped_storage()
+        place = storage.data_ptr()
+        before = self.made.get(place)
+        if place in self.owned:
+            return
+        if before is None or before[0].expired():
+            self.made[place] = (StorageWeakRef(storage), storage.nbytes(), x.shape)
+        elif x.dim() > len(before[2]):
+            self.made[place] = (*before[:2], x.shape)
+
+
+def kept(run: Callable[[], object], owned: Iterable[Tensor]) -> dict[str, int]:
+    """Bytes by shape that a forward pass leaves in memory until its backward pass, shared storage counted once."""
+    with Allocations(owned) as allocations:
         made = run()
     found: dict[str, int] = {}
-    for x in held.values():
-        shape = "x".join(map(str, x.shape))
-        found[shape] = found.get(shape, 0) + x.untyped_storage().nbytes()
+    for storage, size, axes in allocations.made.values():
+        if not storage.expired():
+            shape = "x".join(map(str, axes))
+            found[shape] = found.get(shape, 0) + size
     del made
     return found
 
 
 def of_model(spec: str, settings: Mapping[str, object], batch: int, context: int) -> dict[str, int]:
     model = nlc.compile(nlc.load(spec, set=dict(settings))).model(seed=0)
-    owned = {p.untyped_storage().data_ptr() for p in model.parameters()}
     generator = torch.Generator().manual_seed(0)
     text = torch.randint(model.vocab, (batch, context + 1), generator=generator)
-    return kept(lambda: model.loss(text[:, :-1], text[:, 1:], final=True)[0], owned)
+    return kept(lambda: model.loss(text[:, :-1], text[:, 1:], final=True)[0], model.parameters())
 
 
 def of_layer(variant: str, batch: int = 4, context: int = 512, width: int = 128, heads: int = 2) -> dict[str, int]:

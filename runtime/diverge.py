@@ -72,9 +72,13 @@ class Found:
         row = "" if self.sequence is None else f" of sequence {self.sequence}"
         return f"{span} (counted from 0){row}"
 
+    def place(self) -> str:
+        """Where, with the level it belongs to."""
+        return self.where() + (f"; level {self.level}" if self.level else "")
+
     def lines(self) -> list[str]:
         """For a person."""
-        said = [f"first not finite: {self.where()}" + (f"; level {self.level}" if self.level else "")]
+        said = [f"first not finite: {self.place()}"]
         if self.equation:
             said.append(f"in {self.equation}" + (f", by {self.operation}" if self.operation else ""))
         if self.largest:

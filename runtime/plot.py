@@ -19,13 +19,13 @@ def curve(rows: Sequence[Row], name: str, unit: float = 1.0) -> Curve:
     return [x for x, _ in found], [y for _, y in found]
 
 
-def loss(rows: Sequence[Row], path: Path, title: str) -> bool:
+def loss(rows: Sequence[Row], path: Path, title: str, bytes_per_token: float = 1.0) -> bool:
     """Draw a run's loss; False when there is nothing to draw.  Raises ModuleNotFoundError without matplotlib."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
-    train, (validation, final) = curve(rows, "train/loss", math.log(2)), judged(rows)
+    train, (validation, final) = curve(rows, "train/loss", math.log(2) * bytes_per_token), judged(rows)
     if not train[0] and not validation[0]:
         return False
     figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")

@@ -40,6 +40,11 @@ def wide(x: Tensor) -> Tensor:
     return x.float() if x.dtype in HALVES and mixed(x) else x
 
 
+def half(x: Tensor) -> Tensor:
+    """What a product under autocast makes of `x`."""
+    return x.to(torch.get_autocast_dtype(x.device.type)) if x.dtype == torch.float32 else x
+
+
 def exact(x: Tensor) -> AbstractContextManager[Any]:
     """In here, operations on the device of `x` keep the type of what they are given."""
     return torch.autocast(x.device.type, enabled=False) if mixed(x) else nullcontext()

@@ -15,17 +15,21 @@ BITS = 0.6931471805599453  # nats in a bit
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Where a run is.  `step` counts steps done; `loss` is in nats a token, the mean since the last report."""
+    """Where a run is.  `step` counts steps done; `loss` is in nats a token, the mean since the last report.
+
+    bits/byte = loss / ln 2 / bytes_per_token
+    """
 
     step: int
     steps: int
     loss: float
     tokens_per_s: float
     seconds_left: float
+    bytes_per_token: float = 1.0  # of the text that is learned
 
     @property
     def bits_per_byte(self) -> float:
-        return self.loss / BITS
+        return self.loss / BITS / self.bytes_per_token
 
 
 class Display(Protocol):

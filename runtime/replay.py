@@ -3,13 +3,19 @@
 A run that stops on a number that is not finite keeps the step beside its checkpoints, as a checkpoint of its own:
 
     diverged/    weights, what the rules remember, states of streams and random numbers before the step; in
-                 state.safetensors also its batch (batch/tokens, batch/targets, batch/starts)
+                 state.safetensors also its batch (batch/tokens, batch/targets, batch/starts); in found.json the number
+                 of the step, and where a number was first not finite
+
+A resumed run that gets past that step renames the folder to diverged-step-000012.
 """
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,11 +32,18 @@ from runtime.errors import USAGE, RunError
 from runtime.level import Level
 from runtime.numerics import subnormals_flushed
 from runtime.precision import DTYPES
-from runtime.whole import MANIFEST
+from runtime.whole import MANIFEST, replace_text
+
+FOUND = "found.json"
+FINITE = "run again, the step is finite"
 
 
-def keep(directory: RunDirectory, step: Step, levels: Sequence[Level], scalars: dict[str, Any]) -> list[str]:
-    """Write what a step was made of, then look for the place; lines that say both."""
+def keep(
+    directory: RunDirectory, step: Step, levels: Sequence[Level], scalars: dict[str, Any], stopped: Stopped
+) -> list[str]:
+    """Write what a step was made of, then look for the place, and write that; lines that say both.
+
+    `stopped`: the number of the step, and what is known before anything is looked for."""
     batch = {name: x for name, x in step.batch._asdict().items() if x is not None}
     optimiser = {name: x for level in levels for name, x in level.own_tensors().items()}
     counted = {"fires": dict(getattr(step.model, "fires", {})), "precision": step.precision}
@@ -39,8 +52,53 @@ def keep(directory: RunDirectory, step: Step, levels: Sequence[Level], scalars: 
     )
     checkpoint.write(directory.diverged, kept)
     found = diverge.find(step, levels)
-    said = found.lines() if found else ["run again, the step is finite"]
+    said = found.lines() if found else [FINITE]
+    stopped = Stopped(stopped.step, stopped.why, found.place() if found else "")
+    replace_text(directory.diverged / FOUND, json.dumps(asdict(stopped), indent=1) + "\n")
     return [*said, f"weights, state and batch are kept in {directory.diverged}: nlc replay {directory.path}"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """A step, from 1, that a run diverged at: what it stopped on, and where a number was first not finite.
+
+    where: "" where the step is finite when it is run again; None where nobody has looked."""
+
+    step: int
+    why: str
+    where: str | None = None
+
+    def __str__(self) -> str:
+        if self.where is None:
+            return self.why
+        return f"{self.why}; {f'first not finite: {self.where}' if self.where else FINITE}"
+
+
+def stopped(folder: Path) -> Stopped | None:
+    """What a `diverged` folder says of its step; None where there is none that can be read."""
+    try:
+        said = json.loads((folder / FOUND).read_text(encoding="utf-8"))
+        return Stopped(int(said["step"]), str(said["why"]), None if said["where"] is None else str(said["where"]))
+    except (OSError, ValueError, TypeError, KeyError):
+        pass
+    try:  # the place was never found: the run was killed meanwhile
+        step = json.loads((folder / "training.json").read_text(encoding="utf-8"))["step"]
+        return Stopped(int(step) + 1, "a loss, gradient or state is not finite")
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def set_aside(directory: RunDirectory, found: Stopped) -> None:
+    """What was kept of a step that the run has got past since makes room."""
+    aside = directory.diverged.with_name(f"diverged-{checkpoint.name_of(found.step)}")
+    shutil.rmtree(aside, ignore_errors=True)
+    with suppress(FileNotFoundError):  # somebody removed it
+        directory.diverged.rename(aside)
+
+
+def earlier(directory: RunDirectory) -> list[Stopped]:
+    """The steps that the run stopped at and got past."""
+    return [found for place in sorted(directory.path.glob("diverged-step-*")) if (found := stopped(place))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +182,7 @@ def placed(path: Path, step: int | None) -> tuple[RunDirectory, Path]:
     if step is not None:
         place = directory.checkpoints / checkpoint.name_of(step)
         if not place.is_dir():
-            there = ", ".join(str(int(p.name.removeprefix("step-"))) for p in checkpoint.steps(directory.checkpoints))
+            there = ", ".join(str(checkpoint.step_of(p)) for p in checkpoint.steps(directory.checkpoints))
             raise RunError(f"no checkpoint after step {step} in '{path}'; there are: {there or 'none'}", USAGE)
         return directory, place
     return directory, directory.diverged if directory.diverged.is_dir() else checkpoint.newest(directory.checkpoints)

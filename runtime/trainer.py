@@ -16,20 +16,18 @@ metrics kept, and `run.status` set.
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from runtime import checkpoint, device, ends, metrics, mirror, plot, probe, replay, resume, settings, summary
+from runtime import checkpoint, device, ends, mirror, probe, replay, resume, settings, summary
 from runtime import data as texts
 from runtime.asked import SAVE, Asked, obey
 from runtime.batches import Batch, Crops, Lanes, spread
@@ -45,10 +43,10 @@ from runtime.ops import watch
 from runtime.precision import autocast
 from runtime.processes import Processes
 from runtime.progress import Report, display
+from runtime.record import Record
 from runtime.schedule import due
 from runtime.settings import Settings
 from runtime.signals import Stop
-from runtime.trends import Trends
 
 FINAL = 16  # times the tokens of a validation on the way are read at the end
 
@@ -72,17 +70,13 @@ class Run:
         self.status = 0
         self.result: dict[str, Any] = {}
         self.batch: Batch | None = None  # the last one given out
-        self.metrics: metrics.Metrics | None = None
         self.claimed: int | None = None  # a handle of the directory, in the process that writes it
-        self.mirror: mirror.Mirror | None = None
-        self.trends = Trends()
+        self.record = Record(self.settings.tokens, self.processes)
+        self.diverged = replay.stopped(self.directory.diverged)  # before it was resumed, at a step still to come
         self.state: Any = None  # what the last step left
         self.step = 0  # steps done
         self.running = 0  # the step that is running, from 1
         self.saved = -1  # steps done at the last checkpoint
-        self.losses: list[Tensor] = []  # of the steps since the last row
-        self.loss = math.nan  # their mean at the last row
-        self.training = 0.0  # seconds spent in steps, up to the last row
 
     # ---- before the first step --------------------------------------------------------------------------------------
 
@@ -96,6 +90,7 @@ class Run:
             vocab = self.settings.vocab
             self.text = texts.load(o.data, field=o.field, tokenizer=o.tokenizer, pack=o.pack, vocab=vocab, note=note)
         texts.check(self.text, self.settings.context, self.settings.vocab)
+        self.bytes_per_token = self.text.bytes_per_token
         self.display.note(str(self.text))
         return self.text
 
@@ -140,8 +135,7 @@ class Run:
         if self.step:
             self.display.note(f"going on after step {self.step}")
         self.display.__enter__()
-        self.clock, self.clocked = time.perf_counter(), self.step  # when, and after which step, the last row was made
-        self.began = self.clock - scalars.get("seconds", 0.0)  # of the run
+        self.record.start(self.step, scalars.get("seconds", 0.0))
 
     def _claim(self) -> str:
         """The checkpoint that the run goes on from, "" for its beginning.  Refused where it is not this run's to do."""
@@ -166,8 +160,7 @@ class Run:
         self.step = self.saved = scalars["step"]
         self.state = device.moved(self.processes.rows(found.state), self.device) if found.state else None
         self.guard.count = scalars.get("not_finite", 0)
-        self.losses = [torch.tensor(loss, device=self.device) for loss in scalars["losses"]]
-        self.loss, self.training = scalars["loss"] or math.nan, scalars["training"]
+        self.record.restore(scalars, self.device)
         return scalars
 
     def _open(self, place: str, rows: int) -> str:
@@ -178,7 +171,7 @@ class Run:
             if self.text.tokenizer is not None:
                 self.text.tokenizer.keep(directory.path)
             directory.write_lock(self._facts())
-        self.metrics = metrics.Metrics(directory.metrics, rows, lenient=self.options.allow)
+        self.record.open(directory, rows, self.step, mirrored=self.options.tensorboard, lenient=self.options.allow)
         if self.options.resume:
             lock = directory.read_lock()
             if place:
@@ -187,10 +180,6 @@ class Run:
             elsewhere = (lock.get("environment"), lock.get("device")) != (environment(), device.name_of(self.device))
             if elsewhere or resume.differences(lock, self._facts()):
                 directory.write_lock(self._facts(), {"step": self.step, "before": lock})
-        for row in self.metrics.rows:
-            self.trends.see(row)
-        if self.options.tensorboard:
-            self.mirror = mirror.Mirror(directory.path, self.step * self.settings.tokens)
         return ""
 
     def _warn(self, message: str) -> None:
@@ -221,7 +210,10 @@ class Run:
         self.step += 1
         seen = watch.end()
         before, self.state = self.state, self.state if self.guard.lost else state
-        self.losses += [] if self.guard.bad else [loss.detach()]
+        self.record.losses += [] if self.guard.bad else [loss.detach()]
+        if self.diverged and self.step >= self.diverged.step and self.processes.first:
+            replay.set_aside(self.directory, self.diverged)
+            self.diverged = None
         if self._logs(self.step):
             self._log(self._inside(seen, before))
         if self.step == s.steps:  # `steps` does the rest
@@ -249,41 +241,23 @@ class Run:
         """What the levels inside a sequence did; `state` is what the step's sequences went on from, in a stream."""
         if not self.processes.first or self.batch is None:
             return {}
-        with self._pause():
+        with self.record.pause():
             return probe.look(seen, self.model, *self.batch, state if getattr(self.model, "streams", ()) else None)
 
     def _log(self, inside: dict[str, float]) -> None:
         """A row of metrics and the display, from the steps since the last row, none where no loss was finite; `inside`:
         what a look inside found."""
-        if not self.losses:
+        counts: dict[str, float] = {f"level/{name}/fires": count for name, count in self.fires().items()}
+        counts |= {f"train/{self.guard.policy}ped": self.guard.count} if self.guard.count else {}
+        record, steps = self.record, self.settings.steps
+        speed = record.row(self.step, self.state, self.levels, counts | inside)
+        if speed is None:
             return
-        mean = torch.stack(self.losses).mean()
-        norms = metrics.norms(self.state or {})
-        squares = torch.tensor(list(norms.values())).square()
-        self.processes.mean([mean, squares])
-        loss = float(mean)
-        if not math.isfinite(loss):
-            raise Diverged("the loss is not finite")
-        now = time.perf_counter()
-        speed = (self.step - self.clocked) * self.settings.tokens / (now - self.clock)
-        self.training += now - self.clock
-        values: dict[str, float] = {"train/loss": loss, "perf/tokens_per_s": speed}
-        for level in self.levels:
-            values |= level.seen()
-        values |= {f"memory/{name}/norm": norm for name, norm in zip(norms, squares.sqrt().tolist(), strict=True)}
-        values |= {f"level/{name}/fires": count for name, count in self.fires().items()}
-        values |= {f"train/{self.guard.policy}ped": self.guard.count} if self.guard.count else {}
-        self._write(values | inside)
-        self._warn_of_memories()
-        left = (self.settings.steps - self.step) * self.training / self.step
-        self.display.update(Report(self.step, self.settings.steps, loss, speed, left))
-        self.losses, self.loss = [], loss
-        self.clock, self.clocked = time.perf_counter(), self.step
-
-    def _warn_of_memories(self) -> None:
-        """A line for every memory that is about to vanish or explode since the last row."""
-        for memory, words in self.trends.see(self.metrics.rows[-1]).items() if self.metrics else ():
-            self._warn(f"warning: step {self.step}: memory {memory} {words}; look at its rate and retention")
+        for warning in record.warnings():
+            self._warn(f"warning: step {self.step}: {warning}")
+        left = (steps - self.step) * record.training / self.step
+        self.display.update(Report(self.step, steps, record.loss, speed, left, self.bytes_per_token))
+        record.next_row(self.step)
 
     def fires(self) -> dict[str, int]:
         """Updates of every level so far, as the model and the levels count them."""
@@ -295,11 +269,11 @@ class Run:
         s = self.settings
         if not self.processes.first:
             return None
-        with self._pause():
+        with self.record.pause():
             how = {"batch": s.batch, "context": s.context, "precision": s.precision}
             result = evaluate(self.model, self.text.validation, **how, tokens=tokens, between=between)
             found = {"val/loss": result.loss, "val/bits_per_byte": result.bits_per_byte, "val/tokens": result.tokens}
-            self._write(found)
+            self.record.write(self.step, found)
         bits = result.bits_per_byte
         self.display.judged(bits)
         self.display.note(f"step {self.step}: validation {bits:.4f} bits/byte on {result.tokens:,} tokens")
@@ -308,7 +282,7 @@ class Run:
     def _save(self) -> Path:
         """The checkpoint of this step, written by the first process unless it has been."""
         if self.saved != self.step:
-            with self._pause():
+            with self.record.pause():
                 made = self._checkpoint()
                 if name := not_finite(made):
                     raise Diverged(f"{name} is not finite after step {self.step}, and no checkpoint of it is made")
@@ -317,8 +291,8 @@ class Run:
         return self.directory.checkpoints / checkpoint.name_of(self.step)
 
     def _put(self, made: Checkpoint) -> str:
-        assert self.metrics is not None
-        self.metrics.sync()
+        assert self.record.metrics is not None
+        self.record.metrics.sync()
         place = checkpoint.save(self.directory.checkpoints, self.step, made, self.options.keep)
         self.directory.note_saved(self.step)
         return str(place)
@@ -333,29 +307,11 @@ class Run:
             "fires": dict(getattr(self.model, "fires", {})),
             "levels": {level.name: level.last() for level in self.levels},
             **checkpoint.random_states(self.device),
-            "losses": [float(loss) for loss in self.losses],
-            "loss": self.loss if math.isfinite(self.loss) else None,
             "not_finite": self.guard.count,
-            "rows": len(self.metrics.rows) if self.metrics else 0,
-            "training": self.training,
-            "seconds": time.perf_counter() - self.began,
+            **self.record.scalars(),
         }
         state = self.processes.all_rows(self.state) if outlives else {}
         return Checkpoint(self.model.state_dict(), optimiser, state, scalars)
-
-    def _write(self, values: dict[str, float]) -> None:
-        if self.metrics is not None:
-            tokens = self.step * self.settings.tokens
-            self.metrics.write(self.step, tokens, time.perf_counter() - self.began, values)
-            if self.mirror is not None:
-                self.mirror.write(self.metrics.rows[-1])
-
-    @contextmanager
-    def _pause(self) -> Iterator[None]:
-        """Time in here does not count as training."""
-        began = time.perf_counter()
-        yield
-        self.clock += time.perf_counter() - began
 
     # ---- the end ----------------------------------------------------------------------------------------------------
 
@@ -383,9 +339,9 @@ class Run:
             "parameters": self.parameters,
             "steps": self.step,
             "tokens": seen,
-            "seconds": round(time.perf_counter() - self.began, 3),
-            "tokens_per_s": round(seen / self.training, 1),
-            "train_loss": self.loss,
+            "seconds": round(self.record.seconds, 3),
+            "tokens_per_s": round(seen / self.record.training, 1),
+            "train_loss": self.record.loss,
             "val_loss": result.loss,
             "val_bits_per_byte": result.bits_per_byte,
             "val_tokens": result.tokens,
@@ -393,11 +349,8 @@ class Run:
         }
 
     def _draw(self) -> None:
-        assert self.metrics is not None
-        try:
-            title = f"{self.settings.name}, learning {self.text.source}"
-            plot.loss(self.metrics.rows, self.directory.plot, title)
-        except ModuleNotFoundError:
+        title = f"{self.settings.name}, learning {self.text.source}"
+        if not self.record.draw(self.directory, title, self.bytes_per_token):
             self.display.note("no loss.png: drawing it needs matplotlib")
 
     def _said(self, error: BaseException) -> str:
@@ -411,7 +364,7 @@ class Run:
             state = self.state if getattr(self.model, "streams", ()) else None
             step = Step(self.model, self.batch, state, self.settings.precision, self.random)
             kept = {"step": self.step, "updates": {level.name: level.count for level in self.levels}, **self.random}
-            lines += replay.keep(self.directory, step, self.levels, kept)
+            lines += replay.keep(self.directory, step, self.levels, kept, replay.Stopped(self.running, str(error)))
             lines.append(f"metrics are in {self.directory.metrics}")
         self.processes.largest(0)  # the others wait: a launcher ends all when one ends
         return "\n".join(lines)
@@ -433,13 +386,10 @@ class Run:
         if message and (self.processes.rank == getattr(error, "rank", 0) or isinstance(error, Lost)):
             alone = self.processes.first or not isinstance(error, Lost)  # all that are left say that one is lost
             summary.fail(message, self.status, self.options.json and alone)
-        if self.metrics is not None:
-            with suppress(OSError):  # of a disk that the message above speaks of
-                if error is not None:
-                    self._draw()
-                self.metrics.close()
-        if self.mirror is not None:
-            self.mirror.close()
+        with suppress(OSError):  # of a disk that the message above speaks of
+            if error is not None and self.record.metrics is not None:
+                self._draw()
+        self.record.close()
         if self.claimed is not None:
             os.close(self.claimed)
         if error is None or message:

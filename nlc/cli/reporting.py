@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,7 +61,7 @@ def write_page(folder: Path) -> Path:
 def facts(path: Path, samples: bool) -> Facts:
     """What a page knows of the run in a folder.  Raises Stop where there is none."""
     from nlc.page import Facts
-    from runtime import metrics
+    from runtime import metrics, replay
     from runtime.directory import RunDirectory
     from runtime.errors import RunError
     from runtime.trends import Trends
@@ -74,17 +73,23 @@ def facts(path: Path, samples: bool) -> Facts:
         lock = directory.read_lock()
     except RunError as error:
         raise Stop(error.status, str(error)) from None
-    rows: list[dict[str, Any]] = []
+    found = list[metrics.Line]()
     try:
-        rows = [row for row in metrics.read(directory.metrics) if isinstance(row, dict)]
-    except (OSError, UnicodeDecodeError) as error:
-        missing["metrics"] = f"metrics.jsonl cannot be read: {getattr(error, 'strerror', None) or error}"
+        found = metrics.lines(directory.metrics)
+    except OSError as error:
+        missing["metrics"] = f"metrics.jsonl cannot be read: {error.strerror}"
+    rows = [line.row for line in found if line.row is not None]
     if not rows:
         missing.setdefault("metrics", "the run ended before its first row of metrics")
-    trends = Trends()
+    stopped, trends = replay.stopped(directory.diverged), Trends()
     warned = [
         f"step {row.get('step')}: memory {name} {words}" for row in rows for name, words in trends.see(row).items()
     ]
+    warned += [f"metrics.jsonl:{x.number} is damaged ({x.fault}) and left out" for x in found if x.row is None]
+    past = replay.earlier(directory)
+    if stopped is not None and any(row["step"] > stopped.step for row in rows if isinstance(row.get("step"), int)):
+        past, stopped = [*past, stopped], None
+    warned += [f"step {one.step}: diverged ({one}); the run was resumed and got past it" for one in past]
     spec = program(directory, missing)
     checkpoint, written = "", list[Any]()
     try:
@@ -98,7 +103,8 @@ def facts(path: Path, samples: bool) -> Facts:
         path=str(path),
         rows=rows,
         lock=lock,
-        diverged=diverged(directory),
+        diverged=str(stopped or ""),
+        diverged_at=stopped.step if stopped else 0,
         checkpoint=checkpoint,
         samples=written,
         warnings=warned,
@@ -126,15 +132,6 @@ def program(directory: RunDirectory, missing: dict[str, str]) -> dict[str, Any]:
         missing["spec"] = f"resolved.yaml is not a legal spec: {error.diagnostics[0].message}"
         return {"resolved": text}
     return {"resolved": text, "spec": spec, "graph": graph, "explained": explain(graph)}
-
-
-def diverged(directory: RunDirectory) -> str:
-    """Where a number first stopped being finite, if the run ended so."""
-    try:
-        kept = json.loads((directory.diverged / "training.json").read_text(encoding="utf-8"))
-        return str(kept.get("found") or "a loss or gradient")
-    except (OSError, ValueError, AttributeError):
-        return "a loss or gradient" if directory.diverged.exists() else ""
 
 
 def sampled(directory: RunDirectory, lock: dict[str, Any]) -> tuple[str, list[Sample]]:

@@ -71,7 +71,11 @@ def loss(runs: Sequence[Facts]) -> Panel:
 
 
 def bytes_per_token(run: Facts) -> float:
-    """From a validation, which says both the loss and bits per byte; 1 without one."""
+    """Of the text that is learned; where the lock does not say it, from a validation, which says the loss and bits per
+    byte; 1 without one."""
+    told = run.lock.get("data", {}).get("bytes_per_token")
+    if isinstance(told, int | float) and told > 0:
+        return float(told)
     for row in run.rows:
         bits, nats = row.get("val/bits_per_byte"), row.get("val/loss")
         if bits and nats:

@@ -37,7 +37,8 @@ class Facts:
     spec: Spec | None = None
     graph: Graph | None = None
     explained: Explanation | None = None
-    diverged: str = ""  # where a number first stopped being finite
+    diverged: str = ""  # what it stopped on, and where a number first stopped being finite
+    diverged_at: int = 0  # the step, from 1; 0 where it is not known
     checkpoint: str = ""  # the newest whole one
     samples: Sequence[Sample] = ()
     warnings: Sequence[str] = ()
@@ -66,7 +67,9 @@ class Facts:
         """finished | diverged at step 12 | stopped after step 40 of 400 | has not begun"""
         planned = self.lock.get("steps")
         if self.diverged:
-            return f"diverged after step {self.steps:,}"
+            return (
+                f"diverged at step {self.diverged_at:,}" if self.diverged_at else f"diverged after step {self.steps:,}"
+            )
         if not self.steps:
             return "no step was logged"
         if isinstance(planned, int) and self.steps < planned:

@@ -12,6 +12,8 @@ from torch import Tensor
 from runtime.data.tokens import Codec, Tokenizer
 from runtime.errors import USAGE, DataError
 
+SAMPLE, PIECES = 1 << 20, 256  # tokens that a mean is taken over where there are more, from so many places
+
 Pack = Literal["text", "documents"]  # how documents meet: as one running text, or each from the beginning
 
 
@@ -36,6 +38,17 @@ class Text:
         """Bytes of text that the tokens from `first` up to `last`, left out, stand for."""
         return last - first if self.sizes is None else int(self.sizes[first:last].sum())
 
+    @property
+    def bytes_per_token(self) -> float:
+        """The mean over all tokens, or over pieces from the whole of a long text."""
+        if self.sizes is None:
+            return 1.0
+        if len(self) <= SAMPLE:
+            return self.bytes_of(0, len(self)) / len(self)
+        long = SAMPLE // PIECES
+        firsts = [i * (len(self) - long) // (PIECES - 1) for i in range(PIECES)]
+        return sum(self.bytes_of(first, first + long) for first in firsts) / SAMPLE
+
 
 @dataclass(frozen=True, slots=True)
 class Data:
@@ -53,6 +66,11 @@ class Data:
     @property
     def tokenizer(self) -> Tokenizer | None:
         return self.codec if isinstance(self.codec, Tokenizer) else None
+
+    @property
+    def bytes_per_token(self) -> float:
+        """The mean of the validation part, the one whose tokens are sized."""
+        return self.validation.bytes_per_token
 
     def __str__(self) -> str:
         unit = self.codec.unit
@@ -72,6 +90,7 @@ class Data:
             "sha256": self.digest,
             "training_tokens": len(self.train),
             "validation_tokens": len(self.validation),
+            "bytes_per_token": round(self.bytes_per_token, 6),
         }
 
 

@@ -91,14 +91,11 @@ class Equations(Form):
                 errors[:i] = [a + b for a, b in zip(errors, further, strict=False)]
         return tuple(errors)
 
-    def read(self, W: Weights, x: Tensor) -> tuple[Tensor, Taps]:
-        def layer(part: Layer, a: Tensor) -> Tensor:
-            w = W[part.weight]
-            z = product(w.unsqueeze(-1) if part.vector else w, a)
-            # A vector made of nothing that wants a gradient: the error at it is asked for all the same.
-            return z if z.requires_grad or not torch.is_grad_enabled() else z.requires_grad_()
-
-        return self.run(layer, x)
+    def layer(self, W: Weights, part: Layer, a: Tensor) -> Tensor:
+        w = W[part.weight]
+        z = product(w.unsqueeze(-1) if part.vector else w, a)
+        # A vector made of nothing that wants a gradient: the error at it is asked for all the same.
+        return z if z.requires_grad or not torch.is_grad_enabled() else z.requires_grad_()
 
     def __call__(self, W: Weights, x: Tensor) -> Tensor:
         return self.read(W, x)[0]

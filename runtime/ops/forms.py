@@ -107,20 +107,25 @@ class Form:
     def parts(self) -> tuple[str, ...]:
         return tuple(name for layer in self.layers for name in (layer.weight, layer.bias) if name)
 
+    @property
+    def matrices(self) -> tuple[str, ...]:
+        """The parts that multiply a layer's input as matrices."""
+        return tuple(layer.weight for layer in self.layers)
+
+    def layer(self, W: Weights, part: Layer, a: Tensor) -> Tensor:
+        """A layer's output for its input `a`."""
+        if a.dim() == 3 and alone(a):
+            return wide(affine(a, *_of_one(part, W)))
+        z = product(W[part.weight], a)
+        return z + bias_of(W[part.bias], z) if part.bias else z
+
     def vector(self, part: str) -> bool:
         """Whether a part is a vector of each head: a bias, or m of a vector memory."""
         return any(part == layer.bias or (part == layer.weight and layer.vector) for layer in self.layers)
 
     def read(self, W: Weights, x: Tensor) -> tuple[Tensor, tuple[Tap, ...]]:
         """M(x) with the weights W, and every layer's (input, output): (B, T, H, I) -> (B, T, H, O)."""
-        if x.dim() == 3 and alone(x):
-            return self.run(lambda part, a: wide(affine(a, *_of_one(part, W))), x)
-
-        def layer(part: Layer, a: Tensor) -> Tensor:
-            z = product(W[part.weight], a)
-            return z + bias_of(W[part.bias], z) if part.bias else z
-
-        return self.run(layer, x)
+        return self.run(lambda part, a: self.layer(W, part, a), x)
 
     def __call__(self, W: Weights, x: Tensor) -> Tensor:
         """M(x) at weights that all sequences share, as `read` has it, for one who needs no taps."""
@@ -272,9 +277,12 @@ class Vector(Form):
     def pull(self, back: Product, taps: Sequence[Tap], u: Tensor) -> tuple[Tensor, ...]:
         return (u,)
 
-    def read(self, W: Weights, x: Tensor) -> tuple[Tensor, tuple[Tap, ...]]:
-        y = bias_of(W["m"], x) * x
-        return y, ((x, y),)
+    @property
+    def matrices(self) -> tuple[str, ...]:
+        return ()
+
+    def layer(self, W: Weights, part: Layer, a: Tensor) -> Tensor:
+        return bias_of(W["m"], a) * a
 
     def __call__(self, W: Weights, x: Tensor) -> Tensor:
         return self.read(W, x)[0]

@@ -9,11 +9,13 @@ histories) is a constant of that derivative, yet the outer gradient does go thro
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
 from runtime.ops.inputs import unseen
+from runtime.ops.saving import Saving
 from runtime.precision import exact
 
 
@@ -50,7 +52,8 @@ def own_errors(loss: Tensor, outputs: Sequence[Tensor], create_graph: bool = Fal
     wanted = [x for x in outputs if x.requires_grad]
     Past.closed = True
     try:
-        with exact(loss), unseen():  # every step backward in the type of its step forward
+        # every step backward in the type of its step forward
+        with exact(loss), unseen(), Saving() if create_graph else nullcontext():
             found = torch.autograd.grad(loss, wanted, retain_graph=True, create_graph=create_graph, allow_unused=True)
     finally:
         Past.closed = False

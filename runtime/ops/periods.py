@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from runtime.ops.boundaries import marked, sources
 from runtime.ops.forms import Layer, Matrix, Tap, Vector, bias_of, product, read
 from runtime.ops.headless import is_headless
-from runtime.ops.history import past
 from runtime.ops.memories import share_heads
 from runtime.ops.naive import Write, objective_slope
+from runtime.ops.saving import Found, Saving
 from runtime.ops.segment import Call, Learner, Register, held, now, segments
 
 Queries = Sequence[tuple[Tensor, str]]
@@ -61,14 +62,15 @@ def periodic(
         ticks.append((clock + 1, period))  # the token that writes goes alone: its own error passes through its own pair
     found: list[list[Tensor]] = [[] for _ in queries]
     for a, b in segments(k.shape[1], *ticks):
-        state = {name: past(x) for name, x in state.items()}
+        state = marked(state)
         frozen = {part: x for part, x in held(state).items() if part in write.form.parts}
         running = {part: x for part, x in now(state).items() if part in write.form.parts}
         written = running
+        again = sources(state)
         if learn:
             share = None if keep is None else keep[:, a:b]
             taught = [
-                gradient(write, frozen, x[:, a:b], y[:, a:b], share, back, [piece(p, a, b) for p in params])
+                gradient(write, frozen, x[:, a:b], y[:, a:b], share, back, [piece(p, a, b) for p in params], again)
                 for x, y in pairs
             ]
             moving = {name: x[:, a:b] for name, x in (rule_params or {}).items()}
@@ -77,14 +79,18 @@ def periodic(
             )
             state = learner.gather(state, call, [e for _, errors in taught for e in errors])
             if (clock + b) % period == 0:
-                state = learner.write(state, start or running, lr=lr)
+                state = learner.write(state, start or {}, lr=lr)
+                again = [*again, *sources(state)]
                 written = {part: x for part, x in now(state).items() if part in write.form.parts}
         if learner.hold and (clock + b) % chunk == 0:
             state = learner.released(state)
-        for reads, (q, when) in zip(found, queries, strict=True):
-            seen = {"chunk": frozen, "before": running, "after": written}[when]
-            seen = {part: x.detach() for part, x in seen.items()} if write.meta == "none" else seen
-            reads.append(write.form.read(seen, q[:, a:b])[0] if when == "after" else read(write.form, seen, q[:, a:b]))
+        with Saving(again):
+            for reads, (q, when) in zip(found, queries, strict=True):
+                seen = {"chunk": frozen, "before": running, "after": written}[when]
+                seen = {part: x.detach() for part, x in seen.items()} if write.meta == "none" else seen
+                reads.append(
+                    write.form.read(seen, q[:, a:b])[0] if when == "after" else read(write.form, seen, q[:, a:b])
+                )
     return tuple(torch.cat(reads, 1) for reads in found), state
 
 
@@ -92,8 +98,7 @@ def ended(
     write: Write, state: Register, start: Parts | None = None, *, hold: bool, lr: Tensor | float = 1.0
 ) -> Register:
     """The write of a period that ends early (tail: flush)."""
-    running = {part: x for part, x in now(state).items() if part in write.form.parts}
-    return learner_of(write, state, start, False, hold).write(state, start or running, lr=lr)
+    return learner_of(write, state, start, False, hold).write(state, start or {}, lr=lr)
 
 
 def learner_of(write: Write, state: Register, start: Parts | None, gram: bool, hold: bool) -> Learner:
@@ -115,13 +120,18 @@ def gradient(
     keep: Tensor | None,
     start: Parts | None,
     params: Sequence[Tensor | float],
+    again: Found,
 ) -> tuple[Sequence[Tap], tuple[Tensor, ...]]:
-    """What pairs teach at the frozen state: taps and errors of every layer."""
+    """What pairs teach at the frozen state: taps and errors of every layer.  again: how its tensors are found."""
     form = write.form
-    target = form.read(W, v)[0] if write.self_values else v
+    with Saving(again):
+        target = form.read(W, v)[0] if write.self_values else v
     if not write.kept or keep is None:
-        p, taps = form.read(W, k)
-        return taps, form.errors(W, taps, slope(write, p, k, target, params))
+        with Saving(again):
+            p, taps = form.read(W, k)
+        u = slope(write, p, k, target, params)
+        with Saving(again):
+            return taps, form.errors(W, taps, u)
     a = keep.exp()
     channels = isinstance(form, Matrix) and a.dim() == k.dim()
     a = a if a.dim() == k.dim() else a.unsqueeze(-1)
@@ -140,9 +150,11 @@ def gradient(
         z = mixed(lambda M, x: product(M[part.weight].unsqueeze(-1) if part.vector else M[part.weight], x), x)
         return z + mixed(lambda M, z: bias_of(M[part.bias], z), z) if part.bias else z
 
-    p, taps = form.run(layer, k)
+    with Saving(again):
+        p, taps = form.run(layer, k)
     u = slope(write, p, k, target, params)
-    return taps, form.pull(lambda part, e: mixed(lambda M, e: product(M[part.weight].mT, e), e), taps, u)
+    with Saving(again):
+        return taps, form.pull(lambda part, e: mixed(lambda M, e: product(M[part.weight].mT, e), e), taps, u)
 
 
 def slope(write: Write, p: Tensor, k: Tensor, v: Tensor, params: Sequence[Tensor | float]) -> Tensor:

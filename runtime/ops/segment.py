@@ -1,6 +1,7 @@
 """Memories written at segment ends: from each token's own error, or once in a period.
 
-While a period runs its gradients gather in the memory's register; the write takes them through an update rule.
+While a period runs its gradients gather in the memory's register; the write takes them through an update rule.  What
+the backward pass needs of earlier registers it makes again (`runtime.ops.boundaries`).
 
     register   the memory's parts; absent until the first write, for all sequences then share the start
                held.<part>       what reads see, where it is older
@@ -13,16 +14,19 @@ While a period runs its gradients gather in the memory's register; the write tak
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from runtime.ops.boundaries import Step, followed, sources, written
 from runtime.ops.forms import Form, Tap
 from runtime.ops.rules import Rule, stepped
+from runtime.ops.taps import leanly, without_graph
 from runtime.ops.watch import ONCE, Watched, squared
-from runtime.precision import full
+from runtime.precision import full, same
 
 Register = dict[str, Tensor]
 Parts = Mapping[str, Tensor]
@@ -66,7 +70,7 @@ class Learner:
         if register is not None and self.form.parts[0] in register:
             parts = {part: register[f"held.{part}" if self.hold and not before else part] for part in start}
             parts = {part: x.detach() for part, x in parts.items()} if self.constant else parts
-        return self.form.read(parts, x)
+        return leanly(self.form, parts, x, sources(register))
 
     def gather(
         self, register: Register, call: Call, errors: Sequence[Tensor], taught: Tensor | None = None
@@ -77,54 +81,72 @@ class Learner:
         `errors` are those at `call.outputs()`; `taught` (B, T) is False where a token has no error, and so no gram.
         Source: arXiv 2512.24695, eq. 71.
         """
-        out, at, rate = dict(register), 0, call.rate
-        if self.gram and taught is not None:
-            rate = _weighted(taught, call)
-        for read in call.taps:
-            pieces = read if isinstance(read, list) else [read]
-            count = len(pieces[0])
-            own = [errors[at + i * count : at + (i + 1) * count] for i in range(len(pieces))]
-            at += len(pieces) * count
-            taps, own = _joined(pieces, own)
-            if Watched.by:
+        if Watched.by:
+            for taps, own in call.taught(errors):
                 squares = self.form.surprise([a[:1] for a, _ in taps], [e[:1] for e in own])
                 Watched.by.add(self.name, "surprise", squares.sum(), squares.shape[1])
+            Watched.by.speed(self.name, call.rate, call.keep)
+        out = self._gathered(register, call, errors, taught)
+        return followed(register, lambda: self._once_more(call, errors, taught), out)
+
+    def _gathered(self, register: Register, call: Call, errors: Sequence[Tensor], taught: Tensor | None) -> Register:
+        out, rate = dict(register), call.rate
+        if self.gram and taught is not None:
+            rate = _weighted(taught, call)
+        for taps, own in call.taught(errors):
             grads, grams = self.form.sums(taps, own, rate, self.gram, self.first_order)
             for kind, found in (("sum", grads), ("gram", grams)):
                 for part, g in found.items():
                     name = f"{kind}.{part}"
                     out[name] = out[name] + g if name in out else g
-        if Watched.by:
-            Watched.by.speed(self.name, call.rate, call.keep)
         out |= {f"param.{name}": x[:, -1] for name, x in call.params.items()}
         if call.keep is not None:
             kept = call.keep.sum(1)
             out["kept"] = out["kept"] + kept if "kept" in out else kept
         return out
 
-    @full
+    def _once_more(self, call: Call, errors: Sequence[Tensor], taught: Tensor | None) -> Step:
+        """`_gathered` for the backward pass, which keeps of the call what its tokens left."""
+        left, own, mode = call.left(), [e.detach() for e in errors], same(errors[0])
+
+        def step(register: Register) -> Register:
+            with mode():
+                return self._gathered(register, left(), own, taught)
+
+        return step
+
     def write(self, register: Register, start: Parts, *, lr: Tensor | float = 1.0) -> Register:
         """Apply what a period has gathered:  W <- retain W [+ (1 - retain) start] + delta, delta from the rule.
 
-        start    the memory's parts before any write, shared by all sequences
-        lr       the rule's learning rate; 1 where the rates are in the sums
+        start    the memory's parts before any write, shared by all sequences; {} where nothing leads back to it and the
+                 register has them
+        lr       the rule's learning rate; 1 where the rates are in the sums.  A token's own, where each is written
+                 alone, is in the register
         """
+        out = written(self._written, register, start, lr)
+        if Watched.by:
+            before = {**start, **register}
+            changes = [(out[part] - before[part])[:1] for part in self.form.parts]
+            Watched.by.add(self.name, "update", sum(squared(x).sum() for x in changes), len(changes[0]))
+            at = lr if isinstance(lr, Tensor) else torch.tensor(float(lr))
+            Watched.by.add(self.name, ONCE, at.sum(), at.numel())
+        return out
+
+    @full
+    def _written(self, register: Register, start: Parts, lr: Tensor | float) -> Register:
         out: Register = {}
+        lr = register.get("param.lr", lr)
         if self.counts:
             rows = register[f"sum.{self.form.parts[0]}"]
             out["rule.count"] = register.get("rule.count", rows.new_zeros(len(rows))).to(rows.dtype) + 1
         for part in self.form.parts:
-            W, grad = register.get(part, start[part]), register[f"sum.{part}"]
-            new, states = self._update(part, W, grad, register, start[part], lr, out.get("rule.count"))
+            W = register[part] if part in register else start[part]
+            grad, first = register[f"sum.{part}"], start.get(part, W)
+            new, states = self._update(part, W, grad, register, first, lr, out.get("rule.count"))
             out[part] = new.expand(len(grad), *new.shape[-(grad.dim() - 1) :])
             out |= {f"rule.{name}.{part}": x for name, x in states.items()}
             if self.hold:
-                out[f"held.{part}"] = register.get(f"held.{part}", start[part]).expand_as(out[part])
-        if Watched.by:
-            changes = [(out[part] - register.get(part, start[part]))[:1] for part in self.form.parts]
-            Watched.by.add(self.name, "update", sum(squared(x).sum() for x in changes), len(changes[0]))
-            at = lr if isinstance(lr, Tensor) else torch.tensor(float(lr))
-            Watched.by.add(self.name, ONCE, at.sum(), at.numel())
+                out[f"held.{part}"] = register.get(f"held.{part}", first).expand_as(out[part])
         return out
 
     def start(self, held: Register | None, first: Parts) -> Parts:
@@ -141,6 +163,9 @@ class Learner:
 
     def released(self, register: Register) -> Register:
         """A chunk ends: reads see what has been written."""
+        return written(self._released, register, {}, 1.0)
+
+    def _released(self, register: Register, *_: Any) -> Register:
         return register | {f"held.{part}": register[part] for part in self.form.parts if part in register}
 
     def _update(
@@ -174,7 +199,9 @@ class Learner:
             retain=keep,
             gram=register.get(f"gram.{part}"),
             count=count,
-            params={n.removeprefix("param."): x for n, x in register.items() if n.startswith("param.")},
+            params={
+                n.removeprefix("param."): x for n, x in register.items() if n.startswith("param.") and n != "param.lr"
+            },
         )
         return base + delta, after
 
@@ -189,9 +216,33 @@ class Call:
     keep: Tensor | None = None  # log retention, likewise
     params: Mapping[str, Tensor] = field(default_factory=dict)  # of the rule, by token
 
+    def pieces(self) -> Iterator[list[Sequence[Tap]]]:
+        """Taps of each read, piece by piece."""
+        return (read if isinstance(read, list) else [read] for read in self.taps)
+
     def outputs(self) -> list[Tensor]:
-        pieces = [taps for read in self.taps for taps in (read if isinstance(read, list) else [read])]
-        return [z for taps in pieces for _, z in taps]
+        return [z for pieces in self.pieces() for taps in pieces for _, z in taps]
+
+    def taught(self, errors: Sequence[Tensor]) -> Iterator[tuple[Sequence[Tap], Sequence[Tensor]]]:
+        """Taps of each read, and of `errors`, which are those at `outputs()`, its own."""
+        at = 0
+        for pieces in self.pieces():
+            count = len(pieces[0])
+            own = [errors[at + i * count : at + (i + 1) * count] for i in range(len(pieces))]
+            at += len(pieces) * count
+            yield _joined(pieces, own)
+
+    def left(self) -> Callable[[], Call]:
+        """The call without a graph; its taps are made again where they can be."""
+        reads = [[without_graph(taps) for taps in pieces] for pieces in self.pieces()]
+        numbers = replace(
+            self,
+            rate=None if self.rate is None else self.rate.detach(),
+            keep=None if self.keep is None else self.keep.detach(),
+            params={name: x.detach() for name, x in self.params.items()},
+            taps=(),
+        )
+        return lambda: replace(numbers, taps=tuple([taps() for taps in pieces] for pieces in reads))
 
 
 def _joined(pieces: list[Sequence[Tap]], errors: list[Sequence[Tensor]]) -> tuple[Sequence[Tap], Sequence[Tensor]]:

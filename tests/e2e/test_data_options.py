@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from pathlib import Path
 
 import pytest
 
+from nlc.cli.reporting import facts
+from nlc.page import curves
+from runtime import plot
 from tests.e2e.command import Run
 from tests.e2e.test_data_files import SMALL, stories  # noqa: F401
 
@@ -29,6 +34,22 @@ def test_a_run_in_tokens_is_evaluated_without_the_tokenizer_of_its_beginning(nlc
     found = json.loads(nlc("eval", "run", "--json").out)
     assert found["bytes"] > found["tokens"] and found["bits_per_byte"] < 8
     assert nlc("eval", "run", "--data", "many").status == 0
+
+
+def test_progress_picture_and_page_say_bits_of_a_byte_where_a_token_is_several(
+    nlc: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[float] = []
+    monkeypatch.setattr(plot, "loss", lambda rows, path, title, bytes_per_token: drawn.append(bytes_per_token))
+    arguments = [word for word in TRAIN if word != "--quiet"]
+    ended = nlc(*arguments, "--data", "many", *TOKENS, "--out", "run")
+    assert ended.status == 0, ended.err
+    size = json.loads((tmp_path / "run/lock.json").read_text())["data"]["bytes_per_token"]
+    said = re.findall(r"loss (\S+) nats  (\S+) bits/byte", ended.err)
+    assert size > 1.2 and drawn == pytest.approx([size], abs=1e-6) and said
+    assert all(float(bits) == pytest.approx(float(nats) / math.log(2) / size, abs=2e-4) for nats, bits in said)
+    (training,) = [s for s in curves.loss([facts(tmp_path / "run", False)]).series if s.label == "training"]
+    assert training.points[-1][1] == pytest.approx(float(said[-1][1]), abs=2e-4)
 
 
 def test_another_vocabulary_is_refused(nlc: Run, tmp_path: Path) -> None:

@@ -206,11 +206,13 @@ def test_any_run_has_a_page(changed: dict[str, Any]) -> None:
 
 def test_a_run_that_diverged_says_where() -> None:
     found = facts(
-        diverged="'titans.key' of layer 1, at token 12", warnings=["step 10: memory titans.key is about to explode"]
+        diverged_at=7,
+        diverged="first not finite: 'titans.key' of layer 1, at token 12",
+        warnings=["step 10: memory titans.key is about to explode"],
     )
     document = read(page([found]))
     assert document.one(class_="chip").attributes["class"] == "chip bad"
-    assert "'titans.key' of layer 1, at token 12" in document.one(class_="alert").text
+    assert "diverged at step 7. first not finite: 'titans.key' of layer 1" in document.one(class_="alert").text
     assert "about to explode" in document.one(class_="alert").text
 
 

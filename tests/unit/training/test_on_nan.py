@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import subprocess
@@ -14,7 +15,9 @@ import torch
 from torch import nn
 
 from nlc.cli import main
+from nlc.cli.reporting import facts
 from nlc.graph.nodes import Carry, Period, Unit
+from nlc.page import page
 from runtime import checkpoint, program
 from runtime.errors import Diverged
 from runtime.finite import PATIENCE, Guard
@@ -132,6 +135,30 @@ def test_a_step_that_does_not_log_stops_before_its_update(
     kept, last = (checkpoint.read(tmp_path / "out" / name) for name in ("diverged", "checkpoints/step-000010"))
     for one, other in ((kept.weights, last.weights), (kept.optimiser, last.optimiser)):
         assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_page_says_at_which_step_and_where_a_run_diverged(package: Package, text: Path, tmp_path: Path) -> None:
+    assert run(package(model=PLANTED), tmp_path / "out", "--data", text) == 1
+    found = facts(tmp_path / "out", samples=False)
+    assert found.ended == "diverged at step 1" and "first not finite: 'titans.key' of layer 1, at" in found.diverged
+    assert found.diverged.endswith("level titans") and found.diverged in html.unescape(page([found]))
+
+
+def test_a_resumed_run_that_gets_past_the_step_sets_it_aside(
+    package: Package, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, folder = tmp_path / "out", package(model=broken("self.calls >= 11"))
+    assert run(folder, out, "--data", text) == 1
+    assert facts(out, samples=False).ended == "diverged at step 11"
+    program_ = out / "code/model.py"
+    program_.write_text(program_.read_text().replace("self.calls >= 11", "False"))
+    assert int(program.load(out / "code").main(["--resume", str(out), "--allow", "--quiet"])) == 0
+    assert not (out / "diverged").exists() and (out / "diverged-step-000011/manifest.json").is_file()
+    after = facts(out, samples=False)
+    assert after.ended.startswith("finished") and not after.diverged
+    assert any(line.startswith("step 11: diverged (") for line in after.warnings)
+    capsys.readouterr()
+    assert main(["replay", str(out)]) == 0 and "checkpoints/step-" in capsys.readouterr().out
 
 
 def test_no_checkpoint_is_made_of_weights_that_are_not_finite(

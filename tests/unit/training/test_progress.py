@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 
 from runtime.progress import Live, Plain, Report, duration
@@ -23,6 +26,10 @@ def test_the_live_line_says_the_same(capsys: pytest.CaptureFixture[str], monkeyp
     assert out == "" and "[a note] stays as it is" in err
     for part in ("50/600", "2.1640 bits/byte", "1.5000", "4,321 tokens/s", "2 min 05 s left"):
         assert part in err
+
+
+def test_bits_are_of_a_byte_where_a_token_is_several() -> None:
+    assert replace(REPORT, bytes_per_token=4.0).bits_per_byte == pytest.approx(1.5 / math.log(2) / 4)
 
 
 @pytest.mark.parametrize(
