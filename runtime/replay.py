@@ -32,7 +32,7 @@ from runtime.errors import USAGE, RunError
 from runtime.level import Level
 from runtime.numerics import subnormals_flushed
 from runtime.precision import DTYPES
-from runtime.whole import MANIFEST, replace_text
+from runtime.whole import MANIFEST, replace_text, settle
 
 FOUND = "found.json"
 FINITE = "run again, the step is finite"
@@ -185,6 +185,7 @@ def placed(path: Path, step: int | None) -> tuple[RunDirectory, Path]:
             there = ", ".join(str(checkpoint.step_of(p)) for p in checkpoint.steps(directory.checkpoints))
             raise RunError(f"no checkpoint after step {step} in '{path}'; there are: {there or 'none'}", USAGE)
         return directory, place
+    settle(directory.diverged)
     return directory, directory.diverged if directory.diverged.is_dir() else checkpoint.newest(directory.checkpoints)
 
 
