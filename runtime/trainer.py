@@ -319,17 +319,12 @@ class Run:
         s = self.settings
         seen = self.step * s.tokens
         place = self._save()
-
-        def heed() -> None:
-            if asked := self.asked.end():
-                obey(asked, f"before the last validation; saved in {place}")
-
-        result = self._validate(s.validation_tokens, heed)  # the last point of the curve: the same sequences as before
+        result = self._validate(s.validation_tokens, self._heed)  # the last of the curve: the same sequences as before
         if result is None:
             return
         more = min(FINAL * s.validation_tokens, seen)
         if len(spread(self.text.validation, more // s.context, s.context)) * s.context > result.tokens:
-            result = self._validate(more, heed) or result
+            result = self._validate(more, self._heed) or result
         self._draw()
         self.result = {
             "name": s.name,
@@ -347,6 +342,12 @@ class Run:
             "val_tokens": result.tokens,
             "fires": self.fires(),
         }
+
+    def _heed(self) -> None:
+        """Between the batches of the last validation: --resume makes up for it."""
+        if asked := self.asked.end():
+            place = self.directory.checkpoints / checkpoint.name_of(self.saved)
+            obey(asked, f"before the last validation; saved in {place}")
 
     def _draw(self) -> None:
         title = f"{self.settings.name}, learning {self.text.source}"

@@ -280,7 +280,8 @@ def test_checkpoints_come_as_often_as_asked(package: Package, text: Path, tmp_pa
     def kept(out: Path) -> list[int]:
         return [checkpoint.step_of(place) for place in checkpoint.steps(out / "checkpoints")]
 
-    slow = SOURCE.replace("        if learn:\n", "        import time; time.sleep(0.1 * torch.is_grad_enabled())\n        if learn:\n", 1)
+    wait = "        __import__('time').sleep(0.1 * torch.is_grad_enabled())\n"
+    slow = SOURCE.replace("        if learn:\n", f"{wait}        if learn:\n", 1)
     folder = package(model=SOURCE)
     assert run(folder, "--out", tmp_path / "a", "--data", text, "--checkpoint-every", 7) == 0
     assert kept(tmp_path / "a") == [7, 14, 21, 28, 30]
