@@ -12,6 +12,8 @@ from nlc.compile import compile
 from nlc.diagnostics import SpecError
 from nlc.graph.nodes import Memory, Meta
 from nlc.interpret import interpret
+from nlc.passes import build
+from nlc.spec import loads
 from nlc.verify.judge import cut_matters
 from tests.differential.machine import SPECS, assert_agree, case_of, compiled, generated, reference
 
