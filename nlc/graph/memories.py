@@ -18,17 +18,16 @@ from nlc.constants import constant
 from nlc.diagnostics import Reporter
 from nlc.equations import Call, Expr, Number, parse_call, parse_expression, walk
 from nlc.graph import choices
+from nlc.graph.asked import gradient_alone, of_one_pair
 from nlc.graph.choices import guarded
 from nlc.graph.declare import DeclaredLevel, DeclaredMemory, Said
 from nlc.graph.lower import Lowering, weight_id
 from nlc.graph.nodes import Carry, Form, Init, Memory, Meta, Objective, Rule, Tail, Unit, Weight
 from nlc.graph.scope import Place
-from nlc.graph.specialise import reads
 from nlc.graph.static import Refused, above_0, size
 from nlc.graph.windows import window_of
 from nlc.graph.written_forms import WrittenForms, vectors
 from nlc.source import Place as Where
-from nlc.source import Position
 from nlc.spec import Spec
 
 NOT_ATTENTION = (
@@ -117,7 +116,7 @@ class Blocks:
         rule = guarded(self.report, lambda: self.rule(kind, memory))
         if rule is not None:
             values.rule, values.rate = rule
-            _of_one_pair(memory, values, self.report)
+            of_one_pair(memory, values.rule, values.objective.kind, self.report)
         if "retain" in memory.fields and str(memory.fields["retain"].value) not in ("1", "1.0"):  # which keep all
             values.retain = self.value(kind, memory, "retain") or ""
         if "weigh" in memory.fields:
@@ -390,7 +389,7 @@ def outer_level(blocks: Blocks, level: DeclaredLevel) -> tuple[Rule | None, floa
     if made is None:
         return None, None, objective
     rule, lr, default = made
-    _gradient_alone(rule, said.at if said else level.at, report)
+    gradient_alone(rule, said.at if said else level.at, report)
     written, at = lr, said.at if said else level.at
     if "rate" in fields:
         written, at = parse_expression(str(fields["rate"].value), fields["rate"].place), fields["rate"].at
@@ -402,31 +401,6 @@ def outer_level(blocks: Blocks, level: DeclaredLevel) -> tuple[Rule | None, floa
         message = f"level '{level.name}': the rate of a level that counts steps cannot be {what}"
         report.error("NLC0411", at, message, f"{hint}give a number")
     return rule, None if rate is None else float(rate), objective
-
-
-def _gradient_alone(rule: Rule, at: Position, report: Reporter) -> None:
-    """A level that counts steps hands its rule sums over the tokens of its steps."""
-    for name in sorted(reads(rule) & {"k", "v", "x", "error"}):
-        message = f"rule '{rule.name}' reads '{name}', of one pair, and a step's gradient is a sum of many"
-        hint = "use it at a level that counts tokens, every: 1 token"
-        report.error("NLC1001", at, message, hint)
-
-
-def _of_one_pair(memory: DeclaredMemory, values: FieldValues, report: Reporter) -> None:
-    """A rule that looks at a pair, or at a layer's input and error, is given one pair at a time."""
-    rule, asked = values.rule, sorted(reads(values.rule) & {"k", "v", "x", "error"})
-    matrix = str(memory.get("form", "")).strip() == "matrix"
-    several = memory.period.count > 1 or str(memory.get("window", 1)).strip() != "1"
-    if asked and (several or values.objective.kind == "loss"):
-        message = (
-            f"memory '{memory.id}': rule '{rule.name}' reads '{asked[0]}', of one pair, and is given a sum of many"
-        )
-        report.error("NLC1001", memory.where("rule"), message, "every: 1 token, with an objective of its own")
-    elif {"k", "v"} & set(asked) and not matrix:
-        message = (
-            f"memory '{memory.id}': rule '{rule.name}' reads '{asked[0]}', and only a matrix is as wide as its pair"
-        )
-        report.error("NLC0410", memory.where("rule"), message, "x and error are those of each layer")
 
 
 def _objective_word(level: DeclaredLevel, fields: dict[str, Said]) -> str:
