@@ -1,5 +1,6 @@
 # make demo   check, draw, compile and train the hope spec (ten minutes on two cores)
 # make test   unit, oracle, golden, verify at small sizes, end to end (twenty minutes)
+# make fuzz   5,000 random legal programs and 5,000 broken ones; hours, and goes on where it was stopped
 # make long   what takes hours: benchmarks, comparisons in equal time and equal tokens, one long run
 # make check  ruff, mypy, import laws
 # make docs   rewrite the generated pages of docs/
@@ -10,13 +11,16 @@ PYTHON ?= python3
 PIP := .venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt
 JOBS ?= 2
 
-.PHONY: demo test long check docs clean
+.PHONY: demo test fuzz long check docs clean
 
 demo: .venv/.demo
 	.venv/bin/nlc demo
 
 test: .venv/.dev
 	OMP_NUM_THREADS=1 .venv/bin/pytest -n $(JOBS) -m "not gpu"
+
+fuzz: .venv/.dev
+	OMP_NUM_THREADS=1 .venv/bin/python -m tests.fuzz --jobs $(JOBS)
 
 long: .venv/.dev
 	OMP_NUM_THREADS=1 .venv/bin/python bench/cell.py

@@ -17,9 +17,9 @@ import torch
 from cell import processor
 
 import nlc
-from runtime.checkpoint import replace_text
 from runtime.data import Data
 from runtime.errors import USAGE, RunError
+from runtime.whole import replace_text
 
 REFERENCES = (  # bits per byte on Python 3.11's library
     ("order-4 byte counter", 2.03),

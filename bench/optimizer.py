@@ -5,7 +5,7 @@
 The weights are those of a small transformer, 5.8 million in 73 tensors.  Ours is the generated function of a shipped
 rule on a level's stacks of weights, called as train.py calls it; theirs are AdamW, `foreach` and `fused`, and Muon,
 whose products are bfloat16, as ours are where run.precision says so.
-Both sides get gradients anew before every step, outside of the clock, and do not clip.
+Both sides get gradients anew before every step, outside of the clock, and clip their norm, as training does.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from runtime.level import Level, Weights
 
 MATRICES = [(256, 256)] * 25 + [(1024, 256)] * 8 + [(256, 1024)] * 8
 VECTORS = [(256,)] * 32
+CLIP = 1.0
 Step = Callable[[], None]
 
 
@@ -45,13 +46,18 @@ def ours(name: str, shapes: list[tuple[int, ...]], lr: float, half: bool = False
     model, (step, _) = parameters(shapes), function(view)
     level = Level("bench", Weights(model, ("*",)).take("*"), view.state, view.entrywise)
     given = {p.name: p.number for p in rule.params if p.name in view.parameters}
-    return model, lambda: level.update(step, lr=lr, **given)
+    return model, lambda: level.update(step, lr=lr, clip=CLIP, **given)
 
 
 def theirs(optimiser: Any, shapes: list[tuple[int, ...]], **options: Any) -> tuple[nn.ParameterDict, Step]:
     model = parameters(shapes)
     made = optimiser(list(model.values()), **options)
-    return model, made.step
+
+    def step() -> None:
+        torch.nn.utils.clip_grad_norm_(list(model.values()), CLIP)
+        made.step()
+
+    return model, step
 
 
 def measured(rivals: dict[str, tuple[nn.ParameterDict, Step]], repeats: int) -> dict[str, float]:
@@ -62,9 +68,9 @@ def measured(rivals: dict[str, tuple[nn.ParameterDict, Step]], repeats: int) -> 
             for weight in model.values():
                 weight.grad = torch.full_like(weight, 1e-3 * (i % 5 - 2))
                 weight.grad.add_(weight.detach(), alpha=0.01)
-            began = time.perf_counter()
+            began = time.process_time()
             step()
-            times[name].append(1e3 * (time.perf_counter() - began))
+            times[name].append(1e3 * (time.process_time() - began))
     return {name: round(statistics.median(found[3:]), 2) for name, found in times.items()}
 
 

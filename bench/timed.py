@@ -32,6 +32,7 @@ from runtime.evaluate import evaluate_run
 from runtime.level import Level
 from runtime.settings import Settings
 from runtime.trainer import Run
+from runtime.whole import replace_text
 
 UNKNOWN = 1000  # steps of a schedule whose speed is not known yet; the first step is measured, and it is laid out anew
 VALIDATE_EVERY = 200  # steps
@@ -97,6 +98,9 @@ class Timed(Run):
         if self.step < self.settings.steps and self.spent >= self.until:
             self._save()
             raise Paused("the block is over")
+
+    def _heed(self) -> None:
+        """A signal waits for the validation at the end: no later block makes up for it."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -185,7 +189,7 @@ class Job:
             raise RunError(made.failure or "stopped at once; the same command goes on from the block before", status)
         said = {"step": made.step, "steps": made.settings.steps, "spent": made.spent}
         said |= {"result": made.found or None, "failure": made.failure if made.diverged else ""}
-        checkpoint.replace_text(folder / "done.json", json.dumps(said, indent=1) + "\n")
+        replace_text(folder / "done.json", json.dumps(said, indent=1) + "\n")
         for old in blocks:
             shutil.rmtree(old / "checkpoints", ignore_errors=True)
         if made.stop.asked:
@@ -199,7 +203,7 @@ class Job:
             began = self.budget.timer()
             found = evaluate_run(self.blocks[-1], text=self.text, tokens=tokens, learn=learn).as_dict()
             found["seconds"] = self.budget.timer() - began
-            checkpoint.replace_text(path, json.dumps(found, indent=1) + "\n")
+            replace_text(path, json.dumps(found, indent=1) + "\n")
         judged: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return judged
 
@@ -218,7 +222,7 @@ class Job:
         """`place` as it was when this was first asked of the finished run: a later look changes nothing."""
         path = self.folder / "place.json"
         if not path.exists():
-            checkpoint.replace_text(path, json.dumps(place, indent=1) + "\n")
+            replace_text(path, json.dumps(place, indent=1) + "\n")
         kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return kept
 

@@ -45,7 +45,7 @@ def _text(graph: Graph, node: Value, top: bool) -> tuple[str, int]:
             usual = node.when is graph[node.memory].read or graph[node.memory].form.kind == "attention"
             when = "" if usual else f", read={node.when.value}"
             return f"{graph[node.memory].name}({spec_text(graph, node.query, False)}{when})", TIGHTEST
-        case Op(op="item"):
+        case Op(op="item" | "fold" | "unfold"):
             return _text(graph, graph[node.inputs[0]], False)
         case Op(op="neg"):
             text, precedence = _text(graph, graph[node.inputs[0]], False)

@@ -95,6 +95,8 @@ class Scope:
 
     def by_token(self, node: Op) -> bool:
         """Written for values with batch and token only."""
+        if node.op == "outer":  # axes in front align from the left, those of batch and token first
+            return any(not self.tokenless(i) for i in node.inputs)
         return node.op == "rope" or (node.op == "linear" and len(self.graph[node.inputs[0]].shape) > 1)
 
     def spread(self, id: str, shape: tuple[int, ...] | None = None) -> str:
@@ -228,6 +230,10 @@ class Scope:
                 if any(self.tokenless(i) for i in node.inputs) and not self.tokenless(node.id):
                     inputs = [self.spread(i) for i in node.inputs]
                 return f"torch.cat(({', '.join(inputs)}{',' if len(inputs) == 1 else ''}), -1)"
+            case "fold":
+                return f"{tight[0]}.{_folded(node, self.graph)}"
+            case "unfold":
+                return f"{tight[0]}.unflatten({-len(self.graph[node.inputs[0]].shape)}, {tuple(options['sizes'])})"
             case "split":
                 n = options["n"]
                 sizes = str(self.graph[node.inputs[0]].shape[-1] // n) if isinstance(n, int) else str(tuple(n))
@@ -281,6 +287,9 @@ class Scope:
                 return f"F.logsigmoid({self.text(node.inputs[0])})", TIGHTEST
             case Op(op="exp"):
                 return self._text(node.inputs[0])
+            case Op(op="fold"):
+                text = parenthesised(*self._log(node.inputs[0]), TIGHTEST)
+                return f"{text}.{_folded(node, self.graph)}", TIGHTEST
             case Op(op="mul") if all(range_of(self.graph, i).positive for i in node.inputs):
                 axes = len(node.shape or ())
                 sides = []
@@ -290,3 +299,9 @@ class Scope:
                     sides.append(self._with_axes(text, precedence, 0 if isinstance(self.graph[i], Number) else missing))
                 return f"{sides[0]} + {sides[1]}", 1
         return self._call("log_share", self.text(id)), TIGHTEST
+
+
+def _folded(node: Op, graph: Graph) -> str:
+    """`flatten(-3, -2)`: the first axes of a value as one."""
+    first = len(graph[node.inputs[0]].shape or ())
+    return f"flatten({-first}, {dict(node.options)['axes'] - 1 - first})"

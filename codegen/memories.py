@@ -91,8 +91,7 @@ def spread(emitter: Emitter, id: str) -> str:
 def attention(emitter: Emitter, recurrence: Recurrence, read: Read | None) -> None:
     memory: Memory = emitter.graph[recurrence.members[0]]
     for one in [read] if read else []:
-        ((key, value),) = memory.pairs
-        for id in (one.query, key, value):
+        for id in (one.query, *(i for pair in memory.pairs for i in pair)):
             emitter.need(id)
         keep_pairs(emitter, memory)
         out = emitter.variable(one.name or memory.name, one.id)
@@ -115,7 +114,6 @@ def _pairs(memory: Memory) -> str:
 
 def attention_call(emitter: Emitter, memory: Memory, read: Read, scope: Scope, pairs: str = "") -> str:
     """`attention(q, k, v, pairs, ...)`."""
-    ((key, value),) = memory.pairs
     form, options = memory.form, []
     options += [f"window={form.window}"] * bool(form.window) + [f"segment={form.segment}"] * bool(form.segment)
     if form.persistent:
@@ -124,7 +122,14 @@ def attention_call(emitter: Emitter, memory: Memory, read: Read, scope: Scope, p
     several = len(reads_of(emitter.graph, emitter.block, [memory.id])) > 1
     pairs = pairs or (_pairs(memory) if several else f's["{place_of(emitter.graph, memory)}"]')
     scope.runtime.add("attention")
-    return f"attention({', '.join([*(pair(scope, i) for i in (read.query, key, value)), pairs, *options])})"
+    return f"attention({', '.join([pair(scope, read.query), *keys_and_values(scope, memory), pairs, *options])})"
+
+
+def keys_and_values(scope: Scope, memory: Memory, own: str | None = None) -> list[str]:
+    """Text of the keys and of the values; several pairs a token are stacked."""
+    columns = [[pair(scope, key) for key, _ in memory.pairs], [pair(scope, own or value) for _, value in memory.pairs]]
+    stack = "{}" if len(memory.pairs) == 1 else "torch.stack(({}), 2)"
+    return [stack.format(", ".join(column)) for column in columns]
 
 
 # ---- one memory whose pairs do not depend on its state ---------------------------------------------------------------
@@ -152,11 +157,7 @@ def one_memory(emitter: Emitter, recurrence: Recurrence) -> None:
 def memory_call(emitter: Emitter, memory: Memory, reads: Iterable[Read], clock: str, scope: Scope) -> str:
     """`memory(WRITE, state, k, v, rate, keep, ...)`."""
     graph = emitter.graph
-    own = self_query(graph, memory)
-    keys = [pair(scope, key) for key, _ in memory.pairs]
-    values = [pair(scope, own or value) for _, value in memory.pairs]
-    stack = "{}" if len(keys) == 1 else "torch.stack(({}), 2)"
-    k, v = stack.format(", ".join(keys)), stack.format(", ".join(values))
+    k, v = keys_and_values(scope, memory, self_query(graph, memory))
     keep = log_retention(scope, memory)
     once = memory.period.count > 1
     speed = "None" if once and not memory.rate_varies else rate(scope, memory)
@@ -189,6 +190,16 @@ def memory_call(emitter: Emitter, memory: Memory, reads: Iterable[Read], clock: 
     return f"{'periodic' if once else 'memory'}({', '.join(arguments)})"
 
 
+def earlier_pairs(graph: Graph, memory: Memory) -> str:
+    """Shapes of the earlier pairs that a gradient is over, for the register of one sequence."""
+    heads, count = memory.heads, memory.window - 1
+    moving = [graph[p.value].shape or () for p in memory.objective.params if p.value]
+    shapes = {"k": (*heads, memory.inner), "v": (*heads, memory.outer), "weigh": heads}
+    shapes |= {f"param{i}": max(own, heads, key=len) for i, own in enumerate(moving)}
+    said = [f'"{name}": {tuple_([str(n) for n in (count, *shape)])}' for name, shape in shapes.items()]
+    return f"{{{', '.join(said)}}}"
+
+
 def parameter(scope: Scope, memory: Memory, param: Param) -> str:
     """A number, or a value of each token with at least the memory's heads."""
     if param.value is None:
@@ -197,9 +208,12 @@ def parameter(scope: Scope, memory: Memory, param: Param) -> str:
     return scope.spread(param.value, own if len(own) > len(memory.heads) else memory.heads)
 
 
-def moving_params(scope: Scope, memory: Memory, name: str = "rule_params") -> list[str]:
-    """`rule_params={"beta": s_BTH}`: the rule's parameters that are values of the block."""
-    given = ", ".join(f'"{p.name}": {scope.spread(p.value, memory.heads)}' for p in memory.rule.params if p.value)
+def moving_params(scope: Scope, memory: Memory, name: str = "rule_params", lr: str = "") -> list[str]:
+    """`rule_params={"beta": s_BTH}`: the rule's parameters that are values of the block, and its `lr` if that is."""
+    channels = (*memory.heads, memory.inner)
+    values = [("lr", lr, memory.heads)]
+    values += [(p.name, p.value or "", channels if p.number == "k" else memory.heads) for p in memory.rule.params]
+    given = ", ".join(f'"{param}": {scope.spread(value, axes)}' for param, value, axes in values if value)
     return [f"{name}={{{given}}}"] if given else []
 
 

@@ -15,7 +15,7 @@ from codegen.fires import count_lines, in_sequence, loss_driven, shown_every
 from codegen.forms import form_text
 from codegen.layout import comment, docstring_text, fit, wrapped
 from codegen.lowerings import compute
-from codegen.memories import begins, counts, log_retention, moving_params, start_parts, tuple_
+from codegen.memories import begins, counts, earlier_pairs, log_retention, moving_params, start_parts, tuple_
 from codegen.names import block_classes, class_constant, class_name, function_name, local
 from codegen.objectives import slope_name, slopes
 from codegen.places import place_of
@@ -28,7 +28,6 @@ from nlc.graph.graph import Graph
 from nlc.graph.linearity import linear
 from nlc.graph.nodes import Carry, Init, Input, Memory, Op, Output, Read, Recurrence, Rule, Shape, Weight, When
 from nlc.graph.remembered import state_names
-from nlc.graph.written_forms import vectors
 
 FROM_MODEL = (
     "LanguageModel",
@@ -231,11 +230,12 @@ def _calls(emitter: Emitter) -> list[tuple[Memory, list[str]]]:
 def _call(emitter: Emitter, memory: Memory, taps: list[str]) -> str:
     """What the block leaves for a write at the next tick."""
     options = [class_constant(memory.id), f"({', '.join(taps)}{',' if len(taps) == 1 else ''})"]
-    if memory.rate_varies:
+    alone = memory.rate_varies and memory.period.count == 1  # no sum to weigh: the rate is the rule's own lr
+    if memory.rate_varies and not alone:
         options.append(f"rate={emitter.scope.spread(memory.rate, memory.heads)}")
     if memory.retain:
         options.append(f"keep={log_retention(emitter.scope, memory)}")
-    options += moving_params(emitter.scope, memory, "params")
+    options += moving_params(emitter.scope, memory, "params", memory.rate if alone else "")
     return f'"{place_of(emitter.graph, memory)}": Call({", ".join(options)}),'
 
 
@@ -278,8 +278,9 @@ def _put(weight: Weight) -> str:
         case Init.CONSTANT:
             value = f"constant({_constant(scale)}{', ' if shape else ''}{shape})"
         case Init.IDENTITY:
-            *leading, _, n = weight.shape or (0, 0)
-            value = f"{number(scale)} * torch.eye({n}).repeat({', '.join(map(str, [*leading, 1, 1]))})"
+            *leading, rows, n = weight.shape or (0, 0)
+            axes = f"{n}" if rows == n else f"{rows}, {n}"
+            value = f"{number(scale)} * torch.eye({axes}).repeat({', '.join(map(str, [*leading, 1, 1]))})"
         case Init.NORMAL:
             value = f"normal({_scale(scale, weight.shape or ())}{', ' if shape else ''}{shape})"
     return f'self.put("{weight.path}", {value})'
@@ -306,8 +307,8 @@ def _start(emitter: Emitter) -> list[str]:
         for m in recurrence.members:
             memory: Memory = graph[m]
             if recurrence.lowering == "attention":
-                ((key, value),) = memory.pairs
-                k, v = (", ".join(map(str, graph[i].shape)) for i in (key, value))
+                several = (len(memory.pairs),) if len(memory.pairs) > 1 else ()
+                k, v = (", ".join(map(str, (*several, *graph[i].shape))) for i in memory.pairs[0])
                 lines.append(
                     f'"{place_of(graph, memory)}": {{"k": like.new_zeros(B, 0, {k}), "v": like.new_zeros(B, 0, {v})}},'
                 )
@@ -326,30 +327,20 @@ def _unwritten(emitter: Emitter) -> list[str]:
 def _begin(graph: Graph, memory: Memory) -> str:
     shape = linear(memory.rule)
     options = ["hold=True"] if memory.chunk > memory.period.count else []
-    own = {name for level in memory.rule.levels for m in level.memories for name in state_names(m)}
-    if kept := tuple(name for name in states(memory.rule) if name not in own):
+    theirs = {name for level in memory.rule.levels for m in level.memories for name in state_names(m)}
+    if kept := tuple(name for name in states(memory.rule) if name not in theirs):
         names = kept if needs_rule(memory) or shape is None else ("m",)
         options.append(f"rule={tuple_([quoted(s) for s in names])}")
     if counts(memory):
         options.append("count=True")
     if memory.window > 1:
-        options.append(f"window={_remembered(graph, memory)}")
+        options.append(f"window={earlier_pairs(graph, memory)}")
     if own := [m for level in memory.rule.levels for m in level.memories]:
         function = rule_names(graph)[memory.rule]
         options.append(f"remembered={tuple_([constant(function, m) for m in own])}")
-        columns = vectors(memory.form) if memory.form.kind == "equations" else ()
-        options += [f"vectors={tuple_([quoted(part) for part in columns])}"] * bool(columns)
+        columns = [quoted(name) for name, shape in memory.parts if len(shape) == len(memory.heads) + 1]
+        options += [f"vectors={tuple_(columns)}"] if columns else []
     return f"begin({', '.join(['B', start_parts(graph, memory, 'like'), *options])})"
-
-
-def _remembered(graph: Graph, memory: Memory) -> str:
-    """Shapes of the earlier pairs that a gradient is over, for the register of one sequence."""
-    heads, count = memory.heads, memory.window - 1
-    moving = [graph[p.value].shape or () for p in memory.objective.params if p.value]
-    shapes = {"k": (*heads, memory.inner), "v": (*heads, memory.outer), "weigh": heads}
-    shapes |= {f"param{i}": max(own, heads, key=len) for i, own in enumerate(moving)}
-    said = [f'"{name}": {tuple_([str(n) for n in (count, *shape)])}' for name, shape in shapes.items()]
-    return f"{{{', '.join(said)}}}"
 
 
 # ---- the model -------------------------------------------------------------------------------------------------------

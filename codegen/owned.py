@@ -14,12 +14,17 @@ class Owned:
     def __init__(self, graph: Graph) -> None:
         weights = graph.of(Weight)
         self.nodes = {weight.path: weight for weight in weights if not weight.block}
+        self.owners = {weight.path: weight.owner for weight in weights if not weight.block}
         for layer, block in enumerate(graph.stack):
-            self.nodes |= {f"blocks.{layer}.{weight.path}": weight for weight in weights if weight.block == block}
+            before = graph.stack[:layer].count(block)
+            for weight in (w for w in weights if w.block == block):
+                name = f"blocks.{layer}.{weight.path}"
+                self.nodes[name] = weight
+                self.owners[name] = weight.owners[before] if weight.owners else weight.owner
 
     def by(self, level: str) -> set[str]:
         """The names of the weights a level owns, by its id; "" for those that no level does."""
-        return {name for name, weight in self.nodes.items() if weight.owner == level}
+        return {name for name, owner in self.owners.items() if owner == level}
 
     def named(self, ids: set[str]) -> set[str]:
         """The names of these nodes, in every layer."""

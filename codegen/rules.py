@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from codegen.equations import TIGHTEST, number, parenthesised, power
-from codegen.forms import form_text
+from codegen.forms import plain_form
 from codegen.layout import fit, wrapped
 from codegen.names import class_constant
 from nlc import equations as eq
@@ -97,7 +97,7 @@ def remembered(function: str, memory: RuleMemory) -> list[str]:
     options += [f"hidden={form.hidden or form.times!r}"] * (form.kind != "matrix")
     options += [f'objective="{memory.objective}"'] * (memory.objective != "l2")
     options += ["identity=False"] * (memory.start != "identity")
-    text = ", ".join([f'"{memory.name}"', form_text(node), *options])
+    text = ", ".join([f'"{memory.name}"', plain_form(node.form), *options])
     return fit(f"{constant(function, memory)} = Remembered({text})")
 
 
@@ -112,7 +112,7 @@ class Writer:
         self.names |= {"rows": Text("grad.shape[-2]"), "cols": Text("grad.shape[-1]")}
         for param in rule.params:
             if param.value:
-                self.names[param.name] = Text(safe(param.name), shape=())
+                self.names[param.name] = Text(safe(param.name), shape=SEEN["k"] if param.number == "k" else ())
             else:
                 self.names[param.name] = literal(param.number) if inside else Text(safe(param.name))
         self.lists = {p.name for p in rule.params if isinstance(p.number, tuple | list)}
@@ -122,6 +122,7 @@ class Writer:
         self.maps = {f"{m.name}()": tuple(a * ROWS + b * COLS for a, b in (m.outer, m.inner)) for m in self.memories}
         self.reading = {m.name: safe(m.name) for m in self.memories}  # the variable of what the program reads
         self.function = ""
+        self.touched: set[str] = set()
         for index, level in enumerate(rule.levels):
             if level.period > 1:
                 self.names[gathered(index)] = Text(gathered(index), shape=SEEN["grad"])
@@ -228,6 +229,10 @@ class Writer:
             for name in line.targets:
                 self.names[name] = Text(safe(name))
             return f"{', '.join(safe(name) for name in line.targets)} = {self.text(line.value).text}"
+        moved = self.moved(line)
+        self.touched |= {*line.targets, *eq.names(line.value)}
+        if moved is not None:
+            return moved
         (name,), value = line.targets, self.text(line.value)
         lasting = name in ("delta", "weight") or name in states(self.rule)
         target = (renamed or {}).get(name) or safe(name)
@@ -235,6 +240,24 @@ class Writer:
             value = Text(f"{value.within(TIGHTEST)} * torch.ones_like(grad)", 2, SEEN["grad"])
         self.names[name] = Text(target, shape=value.shape)
         return f"{target} = {value.text}"
+
+    def moved(self, line: Any) -> str | None:
+        """Outside, `m = beta * m + (1 - beta) * grad` of a state moves it where it is: no gradient passes."""
+        (name,) = line.targets
+        match line.value:
+            case eq.Binary(
+                op="+", left=eq.Binary(op="*", right=eq.Name(id=same)) as old, right=eq.Binary(op="*") as new
+            ):
+                share = self.text(old.left)
+                if self.inside or same != name or not self.kept(name) or share.shape is not None:
+                    return None
+                if averaged(old, new):
+                    return f"{self.names[name].text}.lerp_({self.text(new.right).text}, 1 - {share.within(2)})"
+        return None
+
+    def kept(self, name: str) -> bool:
+        """A state that the program has neither assigned nor read yet: the level's own tensor, and nobody else's."""
+        return name in {state for level in self.rule.levels for state in level.state} and name not in self.touched
 
     # ---- expressions ------------------------------------------------------------------------------------------------
 
@@ -249,11 +272,6 @@ class Writer:
             case eq.Unary(value=value):
                 inner = self.text(value)
                 return Text(f"-{inner.within(NEGATED)}", NEGATED, inner.shape)
-            case eq.Binary(op="+", left=eq.Binary(op="*") as old, right=eq.Binary(op="*") as new) if (
-                not self.inside and averaged(old, new) and self.text(old.left).shape is None
-            ):
-                share, before, now = (self.text(part) for part in (old.left, old.right, new.right))
-                return Text(f"torch.lerp({before.text}, {now.text}, 1 - {share.within(2)})", shape=self.shape(tree))
             case eq.Binary(op=op, left=left, right=right):
                 return self.binary(tree, op, self.text(left), self.text(right))
             case eq.Compare(op=op, left=left, right=right):

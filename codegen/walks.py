@@ -126,12 +126,16 @@ class _Walker:
                 return
             if node.when is When.AFTER or (node.when is When.BEFORE and not self.one):
                 self.write(memory)
-                return
-            self.scope.runtime.add("read")
+                if id in self.scope.names:
+                    return
             state = "held" if node.when is When.CHUNK else "now"
             self.scope.runtime.add(state)
             register = f's["{place_of(self.graph, memory)}"]'
-            text = f"read({form_of(self.outer, memory)}, {state}({register}), {pair(self.scope, node.query)})"
+            if node.when is When.AFTER:  # a token's own error passes to what it has just written
+                text = f"{form_of(self.outer, memory)}.read({state}({register}), {pair(self.scope, node.query)})[0]"
+            else:
+                self.scope.runtime.add("read")
+                text = f"read({form_of(self.outer, memory)}, {state}({register}), {pair(self.scope, node.query)})"
             self.assign(id, text)
             return
         for i in node.inputs:
@@ -198,6 +202,7 @@ class _Walker:
             for r in reads_of(self.graph, memory.block, [memory.id])
             if r.when is When.AFTER or (r.when is When.BEFORE and not self.one)
         ]
+        reads = [r for r in reads if not self.waits(r, {other.id for other in reads if other.id != r.id})]
         for id in (*sources(self.graph, memory), *(r.query for r in reads)):
             self.need(id)
         outs = [self.outer.claim(self.base(r.id), r.id) for r in reads]
@@ -206,6 +211,23 @@ class _Walker:
         self.say(f'{targets}, s["{place_of(self.graph, memory)}"] = {call}')
         for r, out in zip(reads, outs, strict=True):
             self.scope.names[r.id] = out
+
+    def waits(self, read: Read, others: set[str]) -> bool:
+        """Whether a read is asked with what another read of this token gives."""
+        ahead, seen = [read.query], set[str]()
+        while ahead:
+            id = ahead.pop()
+            if id in others:
+                return True
+            node = self.graph[id]
+            if id in seen or not isinstance(node, Op | Read):
+                continue
+            seen.add(id)
+            ahead += node.inputs if isinstance(node, Op) and node.op != "prev" else ()
+            if isinstance(node, Read):
+                memory = self.graph[node.memory]
+                ahead += [node.query, *(sources(self.graph, memory) if node.when is When.AFTER else ())]
+        return False
 
     def kept(self) -> list[str]:
         """Values of the walk that something after it needs."""

@@ -151,7 +151,7 @@ class Program:
         """The weights that begin as a checkpoint's, by their names here.  Raises SpecError where it was altered."""
         from safetensors import safe_open
 
-        from runtime.checkpoint import damage
+        from runtime.whole import damage
 
         found: dict[str, torch.Tensor] = {}
         for origin in self.inherited.origins:

@@ -96,9 +96,10 @@ class Reporter:
         self.found.extend(error.diagnostics)
 
     def check(self) -> None:
-        """Raise SpecError if anything was reported."""
+        """Raise SpecError if anything was reported.  What two kinds of block say of one place is said once."""
         if self.found:
-            raise SpecError(self.found)
+            first = {(d.code, d.at, d.message): d for d in reversed(self.found)}
+            raise SpecError([d for d in self.found if first[d.code, d.at, d.message] is d])
 
 
 def suggest(word: str, choices: Iterable[str], kind: str = "") -> str:

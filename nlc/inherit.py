@@ -78,12 +78,12 @@ def inherited(graph: Graph) -> Inherited:
     """
     report = Reporter()
     wanted: dict[Source, dict[str, list[str]]] = {}  # name here -> the names it may have there, likeliest first
-    for weight, source, names in _sources(graph):
-        wanted.setdefault(source, {}).update(zip(weight_names(graph, weight), names, strict=True))
+    for source, name, may in _sources(graph):
+        wanted.setdefault(source, {})[name] = may
     known = {n: tuple(w.shape or ()) for w in graph.of(Weight) for n in weight_names(graph, w)}
     files: dict[Path, Origin] = {}
     unreadable: set[Path] = set()
-    for source, may in wanted.items():
+    for source, names in wanted.items():
         place = _folder(source.at) / source.path
         try:
             file = found(place)
@@ -95,26 +95,26 @@ def inherited(graph: Graph) -> Inherited:
             unreadable.add(place)
             continue
         before = files.get(file, Origin(file, source.path, source.at, {}, (), ()))
-        files[file] = _match(source, may, there, known, before, report)
+        files[file] = _match(source, names, there, known, before, report)
     report.check()
     return Inherited(tuple(files.values()))
 
 
-def _sources(graph: Graph) -> Iterator[tuple[Weight, Source, list[list[str]]]]:
-    """(weight, its source, for each of its names those it may have there)."""
+def _sources(graph: Graph) -> Iterator[tuple[Source, str, list[str]]]:
+    """(a source, the name of a weight that begins from it, the names it may have there)."""
     of_memory = {w: m for m in graph.of(Memory) for w in m.weights}
     for weight in graph.of(Weight):
-        memory = of_memory.get(weight.id)
+        memory, names = of_memory.get(weight.id), weight_names(graph, weight)
         own = None if memory is None else memory.source
-        level: Level | None = graph[weight.owner] if weight.owner else None
-        source = own or (None if level is None else level.source)
-        if source is None:
-            continue
         part = "" if memory is None else part_names(memory.form)[memory.weights.index(weight.id)]
-        key = part if own else weight.path
-        there = dict(source.renamed).get(key)
-        paths = [weight.path, *([_otherwise(weight.path, memory)] if memory else [])] if there is None else [there]
-        yield weight, source, [[_in_layer(name, path) for path in paths] for name in weight_names(graph, weight)]
+        for name, owner in zip(names, weight.owners or [weight.owner] * len(names), strict=True):
+            level: Level | None = graph[owner] if owner else None
+            source = own or (None if level is None else level.source)
+            if source is None:
+                continue
+            there = dict(source.renamed).get(part if own else weight.path)
+            paths = [weight.path, *([_otherwise(weight.path, memory)] if memory else [])] if there is None else [there]
+            yield source, name, [_in_layer(name, path) for path in paths]
 
 
 def _otherwise(path: str, memory: Memory) -> str:

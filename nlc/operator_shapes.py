@@ -6,6 +6,7 @@ Shapes are the axes after batch and token.  A rule raises ShapeError; pass shape
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any
 
 Shape = tuple[int, ...]
@@ -112,6 +113,15 @@ def matrix(name: str, inputs: tuple[Shape, ...]) -> Shape:
     if len(inputs[0]) < 2:
         raise ShapeError(f"{name} takes a matrix, not {show(inputs[0])}")
     return inputs[0]
+
+
+def fold(inputs: tuple[Shape, ...], options: Options) -> Shape:
+    axes = options["axes"]
+    return (prod(inputs[0][:axes]), *inputs[0][axes:])
+
+
+def unfold(inputs: tuple[Shape, ...], options: Options) -> Shape:
+    return (*options["sizes"], *inputs[0][1:])
 
 
 def transpose(inputs: tuple[Shape, ...], options: Options) -> Shape:

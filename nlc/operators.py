@@ -255,7 +255,10 @@ _add("slice", 1, rule.slice, "v[start:stop] or v[i] of the last axis", _O("start
      _O("stop", Kind.SIZE, None), _O("single", Kind.BOOLEAN, False), symbol="[]", **_free)
 _add("item", 1, rule.item, "one piece of a split: piece `index`, of `size` numbers", _O("index", Kind.SIZE),
      _O("size", Kind.SIZE, None), symbol=",", **_free)
+_add("fold", 1, rule.fold, "the first `axes` axes as one", _O("axes", Kind.SIZE), symbol="()", **_free)
+_add("unfold", 1, rule.unfold, "the first axis as several", _O("sizes", Kind.SHAPE), symbol="()", **_free)
 # fmt: on
 
-BY_SYMBOL = {op.symbol: op.name for op in OPERATORS.values() if op.symbol and op.name not in ("neg", "slice", "item")}
+NOT_WRITTEN = ("neg", "slice", "item", "fold", "unfold")  # as a symbol between two values
+BY_SYMBOL = {op.symbol: op.name for op in OPERATORS.values() if op.symbol and op.name not in NOT_WRITTEN}
 CALLABLE = tuple(sorted(name for name, op in OPERATORS.items() if not op.symbol))  # the names a block may call

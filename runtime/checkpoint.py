@@ -7,33 +7,33 @@
         training.json           step, tokens, counts of the levels, random number generator
         manifest.json           size and SHA-256 of each of the others; written last
     checkpoints/latest          the name of the newest
+    checkpoints/step-000120.damaged     one that a run could not go on from, and went on before
 
-A checkpoint is written beside its place, synced, and renamed.  Nothing is a pickle.
+A checkpoint appears whole (runtime.whole).  Nothing is a pickle.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from runtime.errors import CheckpointError, Unsaved
+from runtime.errors import CheckpointError
+from runtime.whole import damage, replace_text, write_folder
 
-MANIFEST = "manifest.json"
-FORMAT = 1
-NAME = re.compile(r"step-\d+", re.ASCII)
+LATEST = "latest"
+NAME = re.compile(r"step-\d{6,}", re.ASCII)
 State = Mapping[str, Mapping[str, Tensor]]
 
 
@@ -52,13 +52,25 @@ def name_of(step: int) -> str:
 
 
 def save(folder: Path, step: int, checkpoint: Checkpoint, keep: int = 0) -> Path:
-    """Write `folder`/step-<step>, point `latest` at it, and drop all but the newest `keep` (0 keeps all)."""
+    """Write `folder`/step-<step>, point `latest` at it, and drop what is older than the newest `keep` (0 keeps all)."""
     place = write(folder / name_of(step), checkpoint)
-    replace_text(folder / "latest", place.name + "\n")
+    replace_text(folder / LATEST, f"{place.name}\n")
     if keep > 0:
-        for old in steps(folder)[:-keep]:
-            shutil.rmtree(old)
+        drop_older(place, keep)
     return place
+
+
+def drop_older(place: Path, keep: int) -> None:
+    """Remove what is older than `keep` whole checkpoints: the one just written and those before it.
+
+    Damaged ones do not count, and neither do newer ones, which this run has not come to.
+    """
+    whole = 1
+    for old in reversed([path for path in steps(place.parent) if step_of(path) < step_of(place)]):
+        if whole == keep:
+            shutil.rmtree(old)
+        elif not damage(old):
+            whole += 1
 
 
 def write(place: Path, checkpoint: Checkpoint) -> Path:
@@ -66,39 +78,6 @@ def write(place: Path, checkpoint: Checkpoint) -> Path:
     tensors = {"model": checkpoint.weights, "optimiser": checkpoint.optimiser}
     tensors |= {"state": flat(checkpoint.state)} if checkpoint.state else {}
     return write_folder(place, tensors, {"training": checkpoint.scalars})
-
-
-def write_folder(
-    place: Path, tensors: Mapping[str, Mapping[str, Tensor]], scalars: Mapping[str, Mapping[str, Any]]
-) -> Path:
-    """A folder of <name>.safetensors and <name>.json, with a manifest: it appears whole, replacing one that is there.
-
-    Raises Unsaved where it cannot be written; what was there is then as it was.
-    """
-    making = place.with_name(f".{place.name}.{os.getpid()}")
-    old = place.with_name(f".{place.name}.{os.getpid()}.old")
-    try:
-        shutil.rmtree(making, ignore_errors=True)
-        making.mkdir(parents=True)
-        for name, values in tensors.items():
-            put_tensors(making / f"{name}.safetensors", values)
-        for name, facts in scalars.items():
-            put_text(making / f"{name}.json", json.dumps(facts, indent=1) + "\n")
-        files = {path.name: {"bytes": path.stat().st_size, "sha256": digest(path)} for path in sorted(making.iterdir())}
-        put_text(making / MANIFEST, json.dumps({"format": FORMAT, "files": files}, indent=1) + "\n")
-        sync(making)
-        if place.exists():
-            place.rename(old)
-        making.rename(place)
-        sync(place.parent)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(making, ignore_errors=True)
-        if old.exists() and not place.exists():
-            old.rename(place)
-        raise Unsaved(f"cannot save '{place}': {getattr(error, 'strerror', None) or error}") from None
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
-    return place
 
 
 def read(place: Path) -> Checkpoint:
@@ -117,35 +96,13 @@ def read(place: Path) -> Checkpoint:
         raise CheckpointError(f"cannot read '{place}': {error}") from None
 
 
-def damage(place: Path) -> str:
-    """Why a checkpoint cannot be trusted; "" when it is whole."""
-    if not place.is_dir():
-        return "is a file, not a folder" if place.exists() else "is not there"
-    try:
-        manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["format"] != FORMAT:
-            return f"is of format {manifest['format']}: this version reads {FORMAT}"
-        for name, record in manifest["files"].items():
-            path = place / name
-            if not path.is_file():
-                return f"is torn: {name} is missing"
-            if path.stat().st_size != record["bytes"] or digest(path) != record["sha256"]:
-                return f"is altered: {name} is not what was written"
-    except FileNotFoundError:
-        return f"is torn: {MANIFEST} is missing"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return f"is altered: {MANIFEST} cannot be read"
-    return ""
+def step_of(place: Path) -> int:
+    return int(place.name.removeprefix("step-"))
 
 
 def steps(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, oldest first, whole or not."""
+    """The checkpoints in a folder, oldest first, whole or not; those that were set aside are none."""
     return sorted((path for path in folder.glob("step-*") if NAME.fullmatch(path.name)), key=step_of)
-
-
-def step_of(place: Path) -> int:
-    """The step that a checkpoint's name says."""
-    return int(place.name.removeprefix("step-"))
 
 
 def newest(folder: Path, warn: Callable[[str], None] = lambda message: None) -> Path:
@@ -158,10 +115,22 @@ def newest(folder: Path, warn: Callable[[str], None] = lambda message: None) -> 
     raise CheckpointError(f"no whole checkpoint in '{folder}'")
 
 
-def sweep(folder: Path) -> None:
-    """Remove what writers that were killed left half written."""
-    for path in folder.glob(".*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+def go_back_to(place: Path, warn: Callable[[str], None]) -> None:
+    """Let this checkpoint be the newest: `latest` names it, and damaged ones after it are set aside, as `warn` says."""
+    for later in steps(place.parent):
+        if step_of(later) > step_of(place):
+            aside = free(later.with_name(f"{later.name}.damaged"))
+            later.rename(aside)
+            warn(f"'{later}' is set aside as {aside.name}")
+    latest = place.parent / LATEST
+    if not latest.exists() or latest.read_text(encoding="utf-8") != f"{place.name}\n":
+        replace_text(latest, f"{place.name}\n")
+
+
+def free(path: Path) -> Path:
+    """The path, or the first of path-2, path-3 ... that is not there."""
+    names = (path.with_name(f"{path.name}-{n}") if n > 1 else path for n in count(1))
+    return next(one for one in names if not one.exists())
 
 
 def random_state(device: str = "cpu") -> str:
@@ -188,7 +157,7 @@ def restore_random_states(scalars: Mapping[str, Any], device: torch.device) -> N
         restore_random_state(scalars["random_cuda"], str(device))
 
 
-# ---- files ----------------------------------------------------------------------------------------------------------
+# ---- state as tensors by name ---------------------------------------------------------------------------------------
 
 
 def flat(state: State) -> dict[str, Tensor]:
@@ -201,37 +170,3 @@ def nested(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
         place, part = name.split("/", 1)
         state.setdefault(place, {})[part] = value
     return state
-
-
-def put_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, path)
-    sync(path)
-
-
-def put_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-    sync(path)
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new, never less."""
-    making = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        put_text(making, text)
-        making.replace(path)
-    finally:
-        making.unlink(missing_ok=True)
-    sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

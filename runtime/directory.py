@@ -22,7 +22,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
@@ -31,10 +31,10 @@ from typing import Any
 
 import torch
 
-from runtime.checkpoint import replace_text
 from runtime.errors import USAGE, RunError, Unsaved
 from runtime.inherit import STARTS
 from runtime.shape import misfit
+from runtime.whole import digest, exchange, mend, replace_text, settle, sweep, sync
 
 LOCK = "spec.lock.yaml"  # in the package: the spec with everything filled in
 PACKAGE = ("model.py", "train.py", LOCK, "graph.json", STARTS)
@@ -45,7 +45,7 @@ LIBRARIES = ("nlc", "torch", "numpy", "safetensors")
 TOKENIZER = {"file": str, "sha256": str, "vocab": int}
 SHAPE = {  # of lock.json
     **{"name": str, "graph": str, "seed": int, "steps": int, "batch": int, "context": int, "device": str},
-    **{"spec": dict, "code": dict, "resumed": list, "environment": dict},
+    **{"spec": dict, "code": dict, "resumed": list, "saved": int, "environment": dict},
     "data": {
         **{"path": (str, NoneType), "field": (str, NoneType), "pack": str, "tokenizer": (dict, NoneType)},
         **{"source": str, "sha256": str, "bytes_per_token": (float, int)},
@@ -133,13 +133,53 @@ class RunDirectory:
             pass
         return handle
 
-    def write_lock(self, facts: Mapping[str, Any], resumed: Sequence[Mapping[str, Any]] = ()) -> None:
-        """`facts` of the run, and those of the machine it runs on; what it was when it was resumed with others."""
-        text = dict(facts) | {"environment": environment()} | ({"resumed": list(resumed)} if resumed else {})
+    def write_lock(self, facts: Mapping[str, Any], resumed: Mapping[str, Any] | None = None) -> None:
+        """`facts` of the run, and those of the machine it runs on.
+
+        `resumed`: {"step", "before"}, after which step it goes on with them, and the lock until then, which is kept.
+        """
+        text = dict(facts) | {"environment": environment()}
+        if resumed is not None:
+            before = resumed["before"]
+            text |= {name: before[name] for name in ("saved",) if name in before}
+            text["resumed"] = [*before.get("resumed", []), resumed]
         replace_text(self.lock, json.dumps(text, indent=1) + "\n")
+
+    def note_saved(self, step: int) -> None:
+        """Keep that there are checkpoints, the first of them after this step: a run without any has lost them."""
+        lock = self.read_lock()
+        if "saved" not in lock:
+            replace_text(self.lock, json.dumps(lock | {"saved": step}, indent=1) + "\n")
+
+    def adopt(self, package: Path) -> None:
+        """Let another package be this run's program from now on, where it is another, and its spec the run's spec."""
+        names = [name for name in PACKAGE if (package / name).exists()]
+        if all((self.code / n).exists() and digest(self.code / n) == digest(package / n) for n in names):
+            return
+        making = self.code.with_name(f".{self.code.name}.{os.getpid()}")
+        try:
+            making.mkdir()
+            for name in names:
+                shutil.copyfile(package / name, making / name)
+                sync(making / name)
+            exchange(making, self.code)
+            for path in (self.spec, self.resolved):
+                if (source := spec_of(package, path.name)).exists():
+                    replace_text(path, source.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise Unsaved(f"cannot put the program into '{self.path}': {error.strerror or error}") from None
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Put right what writers that were killed have left.  Only for the process that has claimed the folder."""
+        for place in (self.code, self.spec, self.resolved, self.lock, self.metrics, self.diverged):
+            mend(place)
+        sweep(self.checkpoints)
 
     def read_lock(self) -> dict[str, Any]:
         """Raises RunError when there is no run here."""
+        settle(self.code)
         try:
             found = json.loads(self.lock.read_text(encoding="utf-8"))
         except OSError:
@@ -160,6 +200,12 @@ def no_run(path: Path) -> RunError:
     return RunError(
         f"'{path}' is a file, not a run directory" if path.exists() else f"no such run directory: '{path}'", USAGE
     )
+
+
+def spec_of(package: Path, name: str) -> Path:
+    """What a package has as spec.yaml or resolved.yaml: the file beside it in a run directory, or its own lock."""
+    beside = package.parent / name
+    return beside if package.name == "code" and beside.exists() else package / LOCK
 
 
 def fresh(name: str, root: str | Path = "runs") -> Path:

@@ -19,8 +19,8 @@ from typing import IO, Any
 
 from torch import Tensor
 
-from runtime.checkpoint import replace_text
 from runtime.errors import USAGE, RunError, Unsaved
+from runtime.whole import replace_text
 
 
 class Metrics:

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from runtime.errors import Lost
+from runtime.errors import DATA_MISSING, Lost, RunError
 from runtime.state import State, over
 
 
@@ -41,8 +41,9 @@ class Processes:
             dist.init_process_group("cpu:gloo,cuda:nccl" if torch.device(device).type == "cuda" else "gloo")
         return cls(dist.get_rank(), dist.get_world_size(), True)
 
-    def leave(self) -> None:
-        if self.joined and dist.is_initialized():
+    def leave(self, together: bool = True) -> None:
+        """Before this process ends.  Where the others may not, NCCL is left alone: it would wait for them."""
+        if self.joined and dist.is_initialized() and (together or "nccl" not in dist.get_backend_config()):
             dist.destroy_process_group()
 
     @property
@@ -57,6 +58,25 @@ class Processes:
         box = [text]
         together(lambda: dist.broadcast_object_list(box))
         return box[0]
+
+    def led(self, act: Callable[[], str]) -> str:
+        """What the first process's `act` gives, in all of them, which wait for it; where it fails there, all do."""
+        if not self.joined:
+            return act()
+        box, error = ["", "", 0], None
+        if self.first:
+            try:
+                box[0] = act()
+            except RunError as found:
+                error, box = found, ["", str(found), found.status]
+            except OSError as found:
+                error, box = found, ["", str(found), DATA_MISSING]
+        together(lambda: dist.broadcast_object_list(box))
+        if error is not None:
+            raise error
+        if box[2]:
+            raise RunError(str(box[1]), int(box[2]))
+        return str(box[0])
 
     def mean(self, tensors: Sequence[Tensor]) -> None:
         """Replace every tensor by its mean over the processes, those of one type in one place in one message."""

@@ -32,6 +32,7 @@ from runtime.errors import USAGE, RunError
 from runtime.level import Level
 from runtime.numerics import subnormals_flushed
 from runtime.precision import DTYPES
+from runtime.whole import MANIFEST, replace_text, settle
 
 FOUND = "found.json"
 FINITE = "run again, the step is finite"
@@ -53,7 +54,7 @@ def keep(
     found = diverge.find(step, levels)
     said = found.lines() if found else [FINITE]
     stopped = Stopped(stopped.step, stopped.why, found.place() if found else "")
-    checkpoint.replace_text(directory.diverged / FOUND, json.dumps(asdict(stopped), indent=1) + "\n")
+    replace_text(directory.diverged / FOUND, json.dumps(asdict(stopped), indent=1) + "\n")
     return [*said, f"weights, state and batch are kept in {directory.diverged}: nlc replay {directory.path}"]
 
 
@@ -171,7 +172,7 @@ def placed(path: Path, step: int | None) -> tuple[RunDirectory, Path]:
     """The run and the checkpoint that a path means: a run, its `diverged`, or one of its checkpoints."""
     if not path.is_dir():
         raise no_run(path)
-    if (path / checkpoint.MANIFEST).is_file():
+    if (path / MANIFEST).is_file():
         if step is not None:
             raise RunError(f"--step is for a run, and '{path}' is one checkpoint", USAGE)
         inner = path.resolve().parent.name == "checkpoints"
@@ -184,6 +185,7 @@ def placed(path: Path, step: int | None) -> tuple[RunDirectory, Path]:
             there = ", ".join(str(checkpoint.step_of(p)) for p in checkpoint.steps(directory.checkpoints))
             raise RunError(f"no checkpoint after step {step} in '{path}'; there are: {there or 'none'}", USAGE)
         return directory, place
+    settle(directory.diverged)
     return directory, directory.diverged if directory.diverged.is_dir() else checkpoint.newest(directory.checkpoints)
 
 

@@ -13,13 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from runtime import checkpoint
+from runtime import checkpoint, device
 from runtime.checkpoint import Checkpoint
-from runtime.directory import RunDirectory
+from runtime.data import Data
+from runtime.directory import PACKAGE, RunDirectory
 from runtime.errors import USAGE, CheckpointError, RunError
 from runtime.level import Level
+from runtime.settings import Settings
 
 MATTER = (  # of lock.json: they change the result
     *("graph", "seed", "steps", "batch", "context", "code"),
@@ -37,6 +40,25 @@ class Difference:
 
     def __str__(self) -> str:
         return f"{self.what}: {shown(self.before)} -> {shown(self.now)}"
+
+
+def facts(
+    settings: Settings, directory: RunDirectory, package: Path, where: torch.device, text: Data
+) -> dict[str, Any]:
+    """What lock.json says of a run, besides the machine."""
+    s = settings
+    return {
+        "name": s.name,
+        "spec": {"file": s.spec, "sha256": digest(directory.spec)},
+        "graph": s.graph,
+        "seed": s.seed,
+        "steps": s.steps,
+        "batch": s.batch,
+        "context": s.context,
+        "device": device.name_of(where),
+        "data": text.facts(),
+        "code": {name: digest(package / name) for name in PACKAGE if (package / name).exists()},
+    }
 
 
 def digest(path: Path) -> str | None:
@@ -78,11 +100,20 @@ def refuse(path: Path, found: Sequence[Difference]) -> None:
         )
 
 
-def newest(directory: RunDirectory, warn: Callable[[str], None]) -> tuple[Path, Checkpoint]:
-    """The newest whole checkpoint of a run; what a kill left half written is removed.  Raises CheckpointError."""
-    checkpoint.sweep(directory.checkpoints)
-    place = checkpoint.newest(directory.checkpoints, warn)
-    return place, checkpoint.read(place)
+def newest(directory: RunDirectory, warn: Callable[[str], None]) -> Path | None:
+    """The newest whole checkpoint of a run that this process has claimed; None where none was written yet.
+
+    What a kill left half written is put right or removed.  Raises CheckpointError where none is whole, or all are gone.
+    """
+    directory.sweep()
+    if checkpoint.steps(directory.checkpoints):
+        return checkpoint.newest(directory.checkpoints, warn)
+    saved = directory.read_lock().get("saved")
+    if saved is None and not (directory.checkpoints / checkpoint.LATEST).exists():
+        return None
+    when = "" if saved is None else f", the first of them after step {saved}"
+    lost = f"checkpoints were written to '{directory.checkpoints}'{when}, and none is there"
+    raise CheckpointError(f"{lost}; nothing was changed: put them back, or begin another run")
 
 
 def restore(found: Checkpoint, place: Path, model: nn.Module, levels: Sequence[Level]) -> None:

@@ -47,6 +47,7 @@ class Options:
     pack: Pack | None
     out: Path | None
     keep: int  # checkpoints kept; 0 is all
+    checkpoint_seconds: float  # from one to the next; 0: Settings.checkpoint_every says it in steps
     resume: bool  # go on with the run that `out` holds
     allow: bool  # even where something else than before would be trained
     time_limit: float  # seconds after which the run is saved and ends; 0 is none
@@ -78,6 +79,9 @@ def read(settings: Settings, arguments: Sequence[str] | None = None) -> tuple[Se
     )
     parser.add_argument("--time-limit", type=duration, default=0.0, metavar="TIME",
                         help="save and end with status 75 after so long: 90, 90s, 15m, 2h30m")  # fmt: skip
+    parser.add_argument("--checkpoint-every", type=interval, metavar="N|TIME",
+                        help="save after so many steps, or at the first step after so long: 500, 10m; 0 is only at the "
+                             f"end ({settings.checkpoint_every})")  # fmt: skip
     parser.add_argument("--keep", type=natural, default=0, help="keep only so many of the newest checkpoints (all)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto: a GPU where there is one)")
     parser.add_argument("--on-nan", choices=("stop", "skip", "clip"), default="stop",
@@ -90,6 +94,8 @@ def read(settings: Settings, arguments: Sequence[str] | None = None) -> tuple[Se
     parser.add_argument("--json", action="store_true", help="the result as JSON on standard output")
     given = parser.parse_args(arguments)
     changed = replace(settings, steps=given.steps, seed=given.seed)
+    steps, seconds = given.checkpoint_every or (settings.checkpoint_every, 0.0)
+    changed = replace(changed, checkpoint_every=steps)
     options = Options(
         data=given.data,
         field=given.field,
@@ -97,6 +103,7 @@ def read(settings: Settings, arguments: Sequence[str] | None = None) -> tuple[Se
         pack=given.pack,
         out=given.resume or given.out,
         keep=given.keep,
+        checkpoint_seconds=seconds,
         resume=given.resume is not None,
         allow=given.allow,
         time_limit=given.time_limit,
@@ -119,6 +126,17 @@ def natural(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"'{text}' is not a count")
     return int(text)
+
+
+def interval(text: str) -> tuple[int, float]:
+    """Steps or seconds, and nothing of the other: 500 is (500, 0), 10m is (0, 600)."""
+    if text.isdecimal():
+        return int(text), 0.0
+    try:
+        return 0, duration(text)
+    except argparse.ArgumentTypeError:
+        message = f"'{text}' is neither a number of steps nor a length of time: 500, 10m and 2h30m are"
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def seed(text: str) -> int:

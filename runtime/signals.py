@@ -23,6 +23,7 @@ class Stop:
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():  # only there may handlers be set
             self.before = {number: signal.signal(number, self.note) for number in ASKED}
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)  # who started this process may have kept them back
         return self
 
     def note(self, number: int, frame: FrameType | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -19,12 +19,12 @@ def begin(
     rule: Iterable[str] = (),
     count: bool = False,
     remembered: Iterable[Any] = (),
-    vectors: Iterable[str] = (),
+    vectors: Collection[str] = (),
     window: Mapping[str, tuple[int, ...]] | None = None,
 ) -> dict[str, Tensor]:
     """A memory's register for B sequences that all begin from the same parts: see runtime.ops for the names.
 
-    `remembered`: the memories of its rule (runtime.ops.Remembered); `vectors`: the vectors among the parts, beside biases.
+    `remembered`: the memories of its rule (runtime.ops.Remembered); `vectors`: the parts it meets as one column.
     `window`: shapes of what it remembers of earlier pairs (runtime.ops.window).
     """
     now = {name: x.expand(B, *x.shape) for name, x in parts.items()}
@@ -33,8 +33,7 @@ def begin(
     states = {f"rule.{s}.{name}": torch.zeros_like(x) for s in rule for name, x in now.items()}
     for memory in remembered:
         for name, x in now.items():
-            vector = name.startswith("b_") or name == "m" or name in vectors
-            like = x.detach().unsqueeze(-1) if vector else x.detach()
+            like = x.detach().unsqueeze(-1) if name in vectors else x.detach()
             states |= {f"rule.{s}.{name}": first for s, first in memory.begin(like).items()}
     if window:
         like = next(iter(parts.values()))

@@ -19,6 +19,7 @@ from runtime.errors import USAGE, CheckpointError, DataError, RunError
 from runtime.model import LanguageModel
 from runtime.resume import put_weights
 from runtime.settings import Settings
+from runtime.whole import digest
 
 WEIGHTS = "model.safetensors"  # of a checkpoint
 Warn = Callable[[str], None]
@@ -51,7 +52,7 @@ class Trained:
             "graph": self.settings.graph,
             "vocab": self.settings.vocab,
             "tokenizer": tokenizer,
-            "weights": checkpoint.digest(self.weights),
+            "weights": digest(self.weights),
             "dtype": str(self.dtype).removeprefix("torch."),
         }
 

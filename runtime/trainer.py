@@ -16,27 +16,25 @@ metrics kept, and `run.status` set.
 
 from __future__ import annotations
 
-import math
 import os
-import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from runtime import checkpoint, device, metrics, mirror, plot, probe, replay, resume, settings, summary
+from runtime import checkpoint, device, ends, mirror, probe, replay, resume, settings, summary
 from runtime import data as texts
-from runtime.batches import Batch, Crops, Lanes
+from runtime.asked import SAVE, Asked, obey
+from runtime.batches import Batch, Crops, Lanes, spread
 from runtime.checkpoint import Checkpoint
-from runtime.directory import PACKAGE, RunDirectory, environment, fresh
+from runtime.directory import RunDirectory, environment, fresh
 from runtime.diverge import Step
-from runtime.errors import DATA_MISSING, Diverged, Interrupted, Lost, Preempted, RunError, Unsaved, short_of_memory
+from runtime.errors import Diverged, Interrupted, Lost, Preempted
 from runtime.evaluate.loss import Result, evaluate
 from runtime.finite import Guard, not_finite
 from runtime.level import Level
@@ -45,15 +43,13 @@ from runtime.ops import watch
 from runtime.precision import autocast
 from runtime.processes import Processes
 from runtime.progress import Report, display
+from runtime.record import Record
 from runtime.schedule import due
 from runtime.settings import Settings
 from runtime.signals import Stop
 from runtime.state import settled
-from runtime.trends import Trends
 
 FINAL = 16  # times the tokens of a validation on the way are read at the end
-INTERRUPTED = 130
-TIME_IS_UP = 1 << 16  # beside the numbers of signals
 
 
 class Run:
@@ -70,23 +66,18 @@ class Run:
         self.directory = RunDirectory(out)
         self.display = display(self.settings.steps, self.options.quiet or not self.processes.first)
         self.stop = Stop()
+        self.asked = Asked(self.stop, self.options.time_limit, self.options.checkpoint_seconds, self.processes.joined)
         self.flushed = subnormals_flushed()
         self.status = 0
         self.result: dict[str, Any] = {}
         self.batch: Batch | None = None  # the last one given out
-        self.metrics: metrics.Metrics | None = None
         self.claimed: int | None = None  # a handle of the directory, in the process that writes it
-        self.mirror: mirror.Mirror | None = None
-        self.trends = Trends()
+        self.record = Record(self.settings.tokens, self.processes)
         self.diverged = replay.stopped(self.directory.diverged)  # before it was resumed, at a step still to come
         self.state: Any = None  # what the last step left
         self.step = 0  # steps done
         self.running = 0  # the step that is running, from 1
         self.saved = -1  # steps done at the last checkpoint
-        self.losses: list[Tensor] = []  # of the steps since the last row
-        self.loss = math.nan  # their mean at the last row
-        self.training = 0.0  # seconds spent in steps, up to the last row
-        self.entered = time.perf_counter()
 
     # ---- before the first step --------------------------------------------------------------------------------------
 
@@ -137,70 +128,67 @@ class Run:
         self.parameters = sum(p.numel() for p in model.parameters())
         for level in self.levels:
             level.processes = self.processes
-        if self.processes.first:
-            if self.options.tensorboard:
-                mirror.library()  # or an end before anything is written
-            self.claimed = self.directory.claim()
-        scalars = self._resume() if self.options.resume else {}
-        if self.processes.first:
-            if self.options.tensorboard:
-                self.mirror = mirror.Mirror(self.directory.path, self.step * self.settings.tokens)
-            if not self.options.resume:
-                self.directory.begin(self.package)
-                if self.text.tokenizer is not None:
-                    self.text.tokenizer.keep(self.directory.path)
-                self.directory.write_lock(self._facts())
-            rows = scalars.get("rows", 0)
-            self.metrics = metrics.Metrics(self.directory.metrics, rows, lenient=self.options.allow)
-            for row in self.metrics.rows:
-                self.trends.see(row)
+        place = self.processes.led(self._claim)
+        scalars = self._resume(Path(place)) if place else {}
+        self.processes.led(lambda: self._open(place, scalars.get("rows", 0)))
         size = f"{self.parameters:,} parameters, {self.settings.tokens:,} tokens a step"
         self.display.note(f"{self.settings.name}: {size}, in {self.directory.path}")
         if self.step:
             self.display.note(f"going on after step {self.step}")
         self.display.__enter__()
-        self.clock, self.clocked = time.perf_counter(), self.step  # when, and after which step, the last row was made
-        self.began = self.clock - scalars.get("seconds", 0.0)  # of the run
+        self.record.start(self.step, scalars.get("seconds", 0.0))
 
-    def _resume(self) -> dict[str, Any]:
-        """Go back to the newest whole checkpoint, or to the beginning where none was written; its scalars."""
-        lock, facts = self.directory.read_lock(), self._facts()
-        changed = resume.differences(lock, facts)
+    def _claim(self) -> str:
+        """The checkpoint that the run goes on from, "" for its beginning.  Refused where it is not this run's to do."""
+        if self.options.tensorboard:
+            mirror.library()  # or an end before anything is written
+        self.claimed = self.directory.claim()
+        if not self.options.resume:
+            return ""
         if not self.options.allow:
-            resume.refuse(self.directory.path, changed)
-        if not checkpoint.steps(self.directory.checkpoints):
-            return {}
-        place, found = resume.newest(self.directory, self._warn)
+            lock = self.directory.read_lock()
+            resume.refuse(self.directory.path, resume.differences(lock, self._facts()))
+        place = resume.newest(self.directory, self._warn)
+        if place is None:
+            self.display.note("no checkpoint was written yet: going on from the beginning")
+        return str(place or "")
+
+    def _resume(self, place: Path) -> dict[str, Any]:
+        """Everything as it was at a checkpoint; its scalars."""
+        found = checkpoint.read(place)
         resume.restore(found, place, self.model, self.levels)
         scalars = found.scalars
         self.step = self.saved = scalars["step"]
         self.state = device.moved(self.processes.rows(found.state), self.device) if found.state else None
         self.guard.count = scalars.get("not_finite", 0)
-        self.losses = [torch.tensor(loss, device=self.device) for loss in scalars["losses"]]
-        self.loss, self.training = scalars["loss"] or math.nan, scalars["training"]
-        elsewhere = (lock.get("environment"), lock.get("device")) != (environment(), facts["device"])
-        if self.processes.first and (changed or elsewhere):
-            self.directory.write_lock(facts, [*lock.get("resumed", []), {"step": self.step, "before": lock}])
+        self.record.restore(scalars, self.device)
         return scalars
+
+    def _open(self, place: str, rows: int) -> str:
+        """What the run is from here on, on the disk: nothing has changed there before, and nothing is refused after."""
+        directory = self.directory
+        if not self.options.resume:
+            directory.begin(self.package)
+            if self.text.tokenizer is not None:
+                self.text.tokenizer.keep(directory.path)
+            directory.write_lock(self._facts())
+        self.record.open(directory, rows, self.step, mirrored=self.options.tensorboard, lenient=self.options.allow)
+        if self.options.resume:
+            lock = directory.read_lock()
+            if place:
+                checkpoint.go_back_to(Path(place), self._warn)
+            directory.adopt(self.package)
+            elsewhere = (lock.get("environment"), lock.get("device")) != (environment(), device.name_of(self.device))
+            if elsewhere or resume.differences(lock, self._facts()):
+                directory.write_lock(self._facts(), {"step": self.step, "before": lock})
+        return ""
 
     def _warn(self, message: str) -> None:
         if self.processes.first:
             print(message, file=sys.stderr)
 
     def _facts(self) -> dict[str, Any]:
-        s = self.settings
-        return {
-            "name": s.name,
-            "spec": {"file": s.spec, "sha256": resume.digest(self.directory.spec)},
-            "graph": s.graph,
-            "seed": s.seed,
-            "steps": s.steps,
-            "batch": s.batch,
-            "context": s.context,
-            "device": device.name_of(self.device),
-            "data": self.text.facts(),
-            "code": {name: resume.digest(self.package / name) for name in PACKAGE if (self.package / name).exists()},
-        }
+        return resume.facts(self.settings, self.directory, self.package, self.device, self.text)
 
     # ---- at the end of every step -----------------------------------------------------------------------------------
 
@@ -225,32 +213,24 @@ class Run:
         if state is not None and bool(getattr(self.model, "streams", False)):
             state = settled(state)  # as it will be after a resume
         before, self.state = self.state, self.state if self.guard.lost else state
-        self.losses += [] if self.guard.bad else [loss.detach()]
-        last = self.step == s.steps
+        self.record.losses += [] if self.guard.bad else [loss.detach()]
         if self.diverged and self.step >= self.diverged.step and self.processes.first:
             replay.set_aside(self.directory, self.diverged)
             self.diverged = None
         if self._logs(self.step):
             self._log(self._inside(seen, before))
-        if last:  # `steps` does the rest
+        if self.step == s.steps:  # `steps` does the rest
             return
         if due(self.step, s.validate_every):
             self._validate(s.validation_tokens)
-        if due(self.step, s.checkpoint_every):
-            self._save()
-        if asked := self.processes.largest(self._asked()):
-            self._end(asked)
+        asked = self.processes.largest(self._asked())
+        if asked or due(self.step, s.checkpoint_every):
+            place = self._save()
+            if asked > SAVE:
+                obey(asked, f"after step {self.step}; saved in {place}")
 
     def _asked(self) -> int:
-        """The number of the signal that asks this process to stop, or that its time is up; or 0."""
-        limit = self.options.time_limit
-        return TIME_IS_UP if limit and time.perf_counter() - self.entered > limit else self.stop.asked
-
-    def _end(self, asked: int) -> None:
-        where = f"after step {self.step}; saved in {self._save()}"
-        if asked == TIME_IS_UP:
-            raise Preempted(f"the time limit is over {where}")
-        raise Interrupted(f"stopped by {signal.Signals(asked).name} {where}", asked)
+        return self.asked.now()
 
     @property
     def unread(self) -> bool:
@@ -264,57 +244,39 @@ class Run:
         """What the levels inside a sequence did; `state` is what the step's sequences went on from, in a stream."""
         if not self.processes.first or self.batch is None:
             return {}
-        with self._pause():
+        with self.record.pause():
             return probe.look(seen, self.model, *self.batch, state if getattr(self.model, "streams", ()) else None)
 
     def _log(self, inside: dict[str, float]) -> None:
         """A row of metrics and the display, from the steps since the last row, none where no loss was finite; `inside`:
         what a look inside found."""
-        if not self.losses:
+        counts: dict[str, float] = {f"level/{name}/fires": count for name, count in self.fires().items()}
+        counts |= {f"train/{self.guard.policy}ped": self.guard.count} if self.guard.count else {}
+        record, steps = self.record, self.settings.steps
+        speed = record.row(self.step, self.state, self.levels, counts | inside)
+        if speed is None:
             return
-        mean = torch.stack(self.losses).mean()
-        norms = metrics.norms(self.state or {})
-        squares = torch.tensor(list(norms.values())).square()
-        self.processes.mean([mean, squares])
-        loss = float(mean)
-        if not math.isfinite(loss):
-            raise Diverged("the loss is not finite")
-        now = time.perf_counter()
-        speed = (self.step - self.clocked) * self.settings.tokens / (now - self.clock)
-        self.training += now - self.clock
-        values: dict[str, float] = {"train/loss": loss, "perf/tokens_per_s": speed}
-        for level in self.levels:
-            values |= level.seen()
-        values |= {f"memory/{name}/norm": norm for name, norm in zip(norms, squares.sqrt().tolist(), strict=True)}
-        values |= {f"level/{name}/fires": count for name, count in self.fires().items()}
-        values |= {f"train/{self.guard.policy}ped": self.guard.count} if self.guard.count else {}
-        self._write(values | inside)
-        self._warn_of_memories()
-        left = (self.settings.steps - self.step) * self.training / self.step
-        self.display.update(Report(self.step, self.settings.steps, loss, speed, left, self.bytes_per_token))
-        self.losses, self.loss = [], loss
-        self.clock, self.clocked = time.perf_counter(), self.step
-
-    def _warn_of_memories(self) -> None:
-        """A line for every memory that is about to vanish or explode since the last row."""
-        for memory, words in self.trends.see(self.metrics.rows[-1]).items() if self.metrics else ():
-            self._warn(f"warning: step {self.step}: memory {memory} {words}; look at its rate and retention")
+        for warning in record.warnings():
+            self._warn(f"warning: step {self.step}: {warning}")
+        left = (steps - self.step) * record.training / self.step
+        self.display.update(Report(self.step, steps, record.loss, speed, left, self.bytes_per_token))
+        record.next_row(self.step)
 
     def fires(self) -> dict[str, int]:
         """Updates of every level so far, as the model and the levels count them."""
         inside: dict[str, int] = getattr(self.model, "fires", {})
         return {**inside, **{level.name: level.count for level in self.levels}}
 
-    def _validate(self, tokens: int) -> Result | None:
+    def _validate(self, tokens: int, between: Callable[[], None] = lambda: None) -> Result | None:
         """The loss on text that is not trained on, by the first process."""
         s = self.settings
         if not self.processes.first:
             return None
-        with self._pause():
-            part, precision = self.text.validation, s.precision
-            result = evaluate(self.model, part, batch=s.batch, context=s.context, tokens=tokens, precision=precision)
+        with self.record.pause():
+            how = {"batch": s.batch, "context": s.context, "precision": s.precision}
+            result = evaluate(self.model, self.text.validation, **how, tokens=tokens, between=between)
             found = {"val/loss": result.loss, "val/bits_per_byte": result.bits_per_byte, "val/tokens": result.tokens}
-            self._write(found)
+            self.record.write(self.step, found)
         bits = result.bits_per_byte
         self.display.judged(bits)
         self.display.note(f"step {self.step}: validation {bits:.4f} bits/byte on {result.tokens:,} tokens")
@@ -322,18 +284,21 @@ class Run:
 
     def _save(self) -> Path:
         """The checkpoint of this step, written by the first process unless it has been."""
-        folder = self.directory.checkpoints
         if self.saved != self.step:
-            with self._pause():
+            with self.record.pause():
                 made = self._checkpoint()
                 if name := not_finite(made):
                     raise Diverged(f"{name} is not finite after step {self.step}, and no checkpoint of it is made")
-                if self.processes.first:
-                    assert self.metrics is not None
-                    self.metrics.sync()
-                    checkpoint.save(folder, self.step, made, self.options.keep)
-            self.saved = self.step
-        return folder / checkpoint.name_of(self.step)
+                self.processes.led(lambda: self._put(made))  # the others wait, and may end when it is there
+            self.saved, self.asked.saved = self.step, time.perf_counter()
+        return self.directory.checkpoints / checkpoint.name_of(self.step)
+
+    def _put(self, made: Checkpoint) -> str:
+        assert self.record.metrics is not None
+        self.record.metrics.sync()
+        place = checkpoint.save(self.directory.checkpoints, self.step, made, self.options.keep)
+        self.directory.note_saved(self.step)
+        return str(place)
 
     def _checkpoint(self) -> Checkpoint:
         optimiser = {name: value for level in self.levels for name, value in level.tensors().items()}
@@ -345,29 +310,11 @@ class Run:
             "fires": dict(getattr(self.model, "fires", {})),
             "levels": {level.name: level.last() for level in self.levels},
             **checkpoint.random_states(self.device),
-            "losses": [float(loss) for loss in self.losses],
-            "loss": self.loss if math.isfinite(self.loss) else None,
             "not_finite": self.guard.count,
-            "rows": len(self.metrics.rows) if self.metrics else 0,
-            "training": self.training,
-            "seconds": time.perf_counter() - self.began,
+            **self.record.scalars(),
         }
         state = self.processes.all_rows(self.state) if outlives else {}
         return Checkpoint(self.model.state_dict(), optimiser, state, scalars)
-
-    def _write(self, values: dict[str, float]) -> None:
-        if self.metrics is not None:
-            tokens = self.step * self.settings.tokens
-            self.metrics.write(self.step, tokens, time.perf_counter() - self.began, values)
-            if self.mirror is not None:
-                self.mirror.write(self.metrics.rows[-1])
-
-    @contextmanager
-    def _pause(self) -> Iterator[None]:
-        """Time in here does not count as training."""
-        began = time.perf_counter()
-        yield
-        self.clock += time.perf_counter() - began
 
     # ---- the end ----------------------------------------------------------------------------------------------------
 
@@ -375,11 +322,12 @@ class Run:
         s = self.settings
         seen = self.step * s.tokens
         place = self._save()
-        result = self._validate(s.validation_tokens)  # the last point of the curve: the same sequences as all before
-        if (more := min(FINAL * s.validation_tokens, seen)) > s.validation_tokens:
-            result = self._validate(more)
+        result = self._validate(s.validation_tokens, self._heed)  # the last of the curve: the same sequences as before
         if result is None:
             return
+        more = min(FINAL * s.validation_tokens, seen)
+        if len(spread(self.text.validation, more // s.context, s.context)) * s.context > result.tokens:
+            result = self._validate(more, self._heed) or result
         self._draw()
         self.result = {
             "name": s.name,
@@ -389,22 +337,29 @@ class Run:
             "parameters": self.parameters,
             "steps": self.step,
             "tokens": seen,
-            "seconds": round(time.perf_counter() - self.began, 3),
-            "tokens_per_s": round(seen / self.training, 1),
-            "train_loss": self.loss,
+            "seconds": round(self.record.seconds, 3),
+            "tokens_per_s": round(seen / self.record.training, 1),
+            "train_loss": self.record.loss,
             "val_loss": result.loss,
             "val_bits_per_byte": result.bits_per_byte,
             "val_tokens": result.tokens,
             "fires": self.fires(),
         }
 
+    def _heed(self) -> None:
+        """Between the batches of the last validation: --resume makes up for it."""
+        if asked := self.asked.end():
+            place = self.directory.checkpoints / checkpoint.name_of(self.saved)
+            obey(asked, f"before the last validation; saved in {place}")
+
     def _draw(self) -> None:
-        assert self.metrics is not None
-        try:
-            title = f"{self.settings.name}, learning {self.text.source}"
-            plot.loss(self.metrics.rows, self.directory.plot, title, self.bytes_per_token)
-        except ModuleNotFoundError:
+        title = f"{self.settings.name}, learning {self.text.source}"
+        if not self.record.draw(self.directory, title, self.bytes_per_token):
             self.display.note("no loss.png: drawing it needs matplotlib")
+
+    def _said(self, error: BaseException) -> str:
+        message, self.status = ends.told(error, self.directory, self.settings.name, self.running)
+        return self._inspect(error) if isinstance(error, Diverged) else message
 
     def _inspect(self, error: Diverged) -> str:
         """Keep what the step was made of, and say where a number first stopped being finite."""
@@ -435,45 +390,15 @@ class Run:
         if message and (self.processes.rank == getattr(error, "rank", 0) or isinstance(error, Lost)):
             alone = self.processes.first or not isinstance(error, Lost)  # all that are left say that one is lost
             summary.fail(message, self.status, self.options.json and alone)
-        if self.metrics is not None:
-            with suppress(OSError):  # of a disk that the message above speaks of
-                if error is not None:
-                    self._draw()
-                self.metrics.close()
-        if self.mirror is not None:
-            self.mirror.close()
+        with suppress(OSError):  # of a disk that the message above speaks of
+            if error is not None and self.record.metrics is not None:
+                self._draw()
+        self.record.close()
         if self.claimed is not None:
             os.close(self.claimed)
-        if error is None:
-            self.processes.leave()
-            if self.result:
-                self.status = summary.say(self.result, self.options.json)
+        if error is None or message:
+            self.processes.leave(together=error is None or isinstance(error, (Interrupted, Preempted)))
+        if error is None and self.result:
+            self.status = summary.say(self.result, self.options.json)
         self.stop.__exit__(kind, error, trace)
         return error is None or bool(message)
-
-    def _said(self, error: BaseException) -> str:
-        """What a user reads of an error that ends the run, its status set; "" of one that is a fault of ours."""
-        match error:
-            case Lost() | Unsaved():
-                self.status = error.status
-                return f"{error}; {self._last()}"
-            case RunError():
-                self.status = error.status
-                return self._inspect(error) if isinstance(error, Diverged) else str(error)
-            case MemoryError() | RuntimeError() if short_of_memory(error):
-                self.status = DATA_MISSING
-                return f"not enough memory for {self.settings.name}: make sizes or run.batch smaller"
-            case OSError():
-                self.status = DATA_MISSING
-                return f"{error.filename or self.directory.path}: {error.strerror or error}; {self._last()}"
-            case KeyboardInterrupt():  # asked for twice
-                self.status = INTERRUPTED
-                return f"stopped at once in step {self.running}; {self._last()}"
-        return ""
-
-    def _last(self) -> str:
-        """The checkpoint to go on from."""
-        try:
-            return f"the newest checkpoint is {checkpoint.newest(self.directory.checkpoints)}"
-        except RunError:
-            return "no checkpoint was written yet"

@@ -79,6 +79,11 @@ def calm_threads() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
+def cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def device_there(word: str) -> str:
     """The device that --device names.  Ends the command where there is none."""
     calm_threads()

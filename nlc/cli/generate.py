@@ -88,9 +88,7 @@ def generate(
         text, name = prompt_text(prompt, prompt_file)
         session = opened(run, state, learn, seed, weights, tokenizer, allow, device)
         ids = session.ids(text, name)
-        status, facts = written(session, ids, tokens, sampling, show=not json_)
-        if save_state is not None and (session.tokens or not facts["stopped_by"]):
-            facts["state"] = str(session.save(save_state))
+        status, facts = written(session, ids, tokens, sampling, show=not json_, save=save_state)
     if json_:
         say_json(facts)
     note(summary(facts))
@@ -148,8 +146,10 @@ def opened(
     return session
 
 
-def written(session: Session, prompt: Any, count: int, sampling: Sampling, show: bool) -> tuple[int, dict[str, Any]]:
-    """Read the prompt and draw what comes; a signal, or a reader that has left, ends it after a token."""
+def written(
+    session: Session, prompt: Any, count: int, sampling: Sampling, show: bool, save: Path | None = None
+) -> tuple[int, dict[str, Any]]:
+    """Read the prompt, draw what comes, save the state; a signal, or a reader that has left, ends it after a token."""
     from runtime.session import decoder
     from runtime.signals import Stop as Signals
 
@@ -171,6 +171,7 @@ def written(session: Session, prompt: Any, count: int, sampling: Sampling, show:
         seconds = time.perf_counter() - began
         rest = pieces.end() + ("\n" if show and sys.stdout.isatty() else "")
         left = left or (show and not shown(rest))
+        kept = session.save(save) if save is not None and (session.tokens or not stop.asked) else None
     facts = {
         "prompt_tokens": len(prompt),
         "prompt_bits_per_token": read.bits,
@@ -182,7 +183,7 @@ def written(session: Session, prompt: Any, count: int, sampling: Sampling, show:
         "learn": sorted(session.learn, key=session.model.writing.index),
         "device": str(session.device),
         "stopped_by": stop.name or None,
-        "state": None,
+        "state": None if kept is None else str(kept),
     }
     return (128 + stop.asked if stop.asked else Status.DONE), facts
 

@@ -16,6 +16,7 @@ from nlc.cli.common import (
     Stop,
     TargetOption,
     calm_threads,
+    cores,
     device_there,
     note,
     say,
@@ -73,6 +74,10 @@ def verify(
     device: Annotated[
         str, typer.Option("--device", metavar="DEVICE", help="Where the compiled program runs: cpu, cuda or cuda:N.")
     ] = "cpu",
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", min=1, help="Specs verified at a time; as many as there are cores.", show_default=False),
+    ] = None,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> int:
@@ -85,20 +90,26 @@ def verify(
     if specs and "-" in specs:
         raise Stop(Status.USAGE, "a spec is read several times to verify it: give a path, not standard input")
     calm_threads()
-    from nlc.spec import rules, shipped
-    from nlc.verify import verify, verify_rule
+    from nlc.spec import load, rules, shipped
+    from nlc.verify.every import every, summary
     from nlc.verify.small import CHUNKS
 
-    place = device_there(device)
-    chosen, reports = settings(set_), []
-    for spec in (*shipped(), *rules()) if all_ else specs or ():
-        if (rule := rule_in(spec, chosen)) is not None:
-            reports.append(verify_rule(rule, device=place))
-        else:
-            reports.append(verify(spec, chosen, chunks=chunk or CHUNKS, device=place))
-        if not json_:
-            say("\n".join(reports[-1].lines()))
+    place, chosen = device_there(device), settings(set_)
+    names = [*shipped(), *rules()] if all_ else specs or []
+    for name in names:  # what is not legal is said before anything is computed
+        if rule_in(name, chosen) is None:
+            load(name, chosen)
+    reports = []
+    at_once = 1 if place != "cpu" else jobs or cores()
+    for report in every(names, chosen, chunk or CHUNKS, place, at_once):
+        reports.append(report)
+        if all_:
+            note(f"{len(reports)} of {len(names)}: {report.lines()[0]}")
+        if not json_ and not (all_ and report.passed):
+            say("\n".join(report.lines()))
     passed = all(report.passed for report in reports)
     if json_:
         say_json({"ok": passed, "specs": [report.as_dict() for report in reports]})
+    elif len(reports) > 1:
+        say(summary(reports))
     return Status.DONE if passed else Status.UNMET

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -92,6 +94,14 @@ def train(
         bool, typer.Option("--allow", help="Go on although the spec, the data or a setting is another.")
     ] = False,
     keep: Annotated[int, typer.Option("--keep", min=0, help="Keep so many of the newest checkpoints; 0 is all.")] = 0,
+    checkpoint_every: Annotated[
+        str | None,
+        typer.Option(
+            "--checkpoint-every",
+            metavar="N|TIME",
+            help="Save after so many steps, or so long: 500, 10m; 0 is at the end.",
+        ),
+    ] = None,
     time_limit: Annotated[
         str | None, typer.Option("--time-limit", metavar="TIME", help="Save and end (75) after so long: 90s, 2h30m.")
     ] = None,
@@ -118,11 +128,15 @@ def train(
     from nlc.spec import load
 
     what = {"--data": data, "--field": field, "--tokenizer": tokenizer, "--pack": pack and pack.value}
-    how = HowToRun(what, keep, time_limit, processes, device, on_nan, tensorboard, quiet, json_)
+    how = HowToRun(what, keep, checkpoint_every, time_limit, processes, device, on_nan, tensorboard, quiet, json_)
+    how.check()
     if resume is not None:
         given = {"--name": name, "--out": out, "--steps": steps, "--seed": seed}
         if wrong := [option for option, value in given.items() if value is not None]:
-            raise Stop(Status.USAGE, f"{wrong[0]} cannot be given with --resume: the run has it already")
+            key = {"--steps": f"run.steps={steps}", "--seed": f"run.seed={seed}"}.get(wrong[0])
+            other = f"nlc train {resume / 'spec.yaml'} --set {key} --resume {resume} --allow"
+            hint = f"; to go on with another: {other}" if key else ""
+            raise Stop(Status.USAGE, f"{wrong[0]} cannot be given with --resume: the run has it already{hint}")
         if set_ and spec is None:
             raise Stop(Status.USAGE, "--set needs the SPEC that it changes")
         return go_on(resume, None if spec is None else load(spec, settings(set_)), allow, how)
@@ -147,6 +161,7 @@ class HowToRun:
 
     data: Mapping[str, object]  # options that say what is learned from
     keep: int = 0
+    checkpoint_every: str | None = None
     time_limit: str | None = None
     processes: int = 1
     device: str = "auto"
@@ -155,8 +170,25 @@ class HowToRun:
     quiet: bool = False
     json: bool = False
 
+    def check(self) -> None:
+        """Ends the command where train.py would not understand an option; it would say so in its own words."""
+        if self.checkpoint_every is None and self.time_limit is None:
+            return
+        calm_threads()
+        from runtime.settings import duration, interval
+
+        for option, text, read in (
+            ("--checkpoint-every", self.checkpoint_every, interval),
+            ("--time-limit", self.time_limit, duration),
+        ):
+            try:
+                read("1s" if text is None else text)
+            except ArgumentTypeError as error:
+                raise Stop(Status.USAGE, f"{option} {error}") from None
+
     def arguments(self) -> list[str]:
-        given = {**self.data, "--keep": self.keep or None, "--time-limit": self.time_limit}
+        given = {**self.data, "--keep": self.keep or None}
+        given |= {"--checkpoint-every": self.checkpoint_every, "--time-limit": self.time_limit}
         given |= {"--device": self.device, "--on-nan": self.on_nan}
         said = [str(word) for option, value in given.items() if value is not None for word in (option, value)]
         flags = {"--tensorboard": self.tensorboard, "--quiet": self.quiet, "--json": self.json}
@@ -182,7 +214,7 @@ def run(spec: Spec, folder: Path | None, how: HowToRun) -> int:
         begins = write(spec, directory)
         for line in () if how.quiet else begins.lines():
             note(line)
-        status = start(directory, ["--out", str(directory.path), *how.arguments()], how.processes)
+        status = start(directory.code, ["--out", str(directory.path), *how.arguments()], how.processes)
     return reported(directory, status, how)
 
 
@@ -209,14 +241,18 @@ def go_on(folder: Path, spec: Spec | None, allow: bool, how: HowToRun) -> int:
         directory.read_lock()
     except RunError as error:
         raise Stop(error.status, str(error)) from None
-    if spec is not None and (changed := changes(directory, spec)):
-        if not allow:
-            lines = "\n".join(f"  {line}" for line in changed)
-            message = f"{folder} was begun with another spec:\n{lines}"
-            raise Stop(Status.USAGE, f"{message}\nnothing was changed; --allow goes on all the same")
-        write(spec, directory)
+    changed = [] if spec is None else changes(directory, spec)
+    if changed and not allow:
+        lines = "\n".join(f"  {line}" for line in changed)
+        message = f"{folder} was begun with another spec:\n{lines}"
+        raise Stop(Status.USAGE, f"{message}\nnothing was changed; --allow goes on all the same")
     arguments = ["--resume", str(folder), *["--allow"] * allow, *how.arguments()]
-    return reported(directory, start(directory, arguments, how.processes), how)
+    with TemporaryDirectory() as beside:  # the run takes the program over once nothing can be refused any more
+        other = RunDirectory(beside) if changed else directory
+        if spec is not None and changed:
+            write(spec, other)
+        status = start(other.code, arguments, how.processes)
+    return reported(directory, status, how)
 
 
 def reported(directory: RunDirectory, status: int, how: HowToRun) -> int:
@@ -242,16 +278,16 @@ def changes(directory: RunDirectory, spec: Spec) -> list[str]:
     return [str(change) for change in differences(load(directory.resolved).resolved(), spec.resolved())]
 
 
-def start(directory: RunDirectory, arguments: list[str], processes: int) -> int:
-    """Run a directory's train.py in this process, or in several that torchrun's launcher watches over."""
+def start(code: Path, arguments: list[str], processes: int) -> int:
+    """Run a package's train.py in this process, or in several that torchrun's launcher watches over."""
     calm_threads()
     if processes > 1:
         from nlc.launch import launch
 
-        return launch(directory.code / "train.py", arguments, processes)
+        return launch(code / "train.py", arguments, processes)
     from runtime import program
 
-    status: int = program.load(directory.code).main(arguments)
+    status: int = program.load(code).main(arguments)
     return status
 
 

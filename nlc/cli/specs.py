@@ -64,6 +64,7 @@ def check(
     Example: nlc check hope --set sizes.width=96
     """
     from nlc.diagnostics import SpecError
+    from nlc.graph.choices import rule_of
     from nlc.inherit import inherited
 
     chosen, results = settings(set_), []
@@ -71,6 +72,7 @@ def check(
         result: dict[str, Any] = {"spec": called(spec), "ok": True, "diagnostics": []}
         try:
             if (rule := rule_in(spec, chosen)) is not None:
+                rule_of(rule)  # which makes the forms of its memories
                 result |= {"rule": rule.name, "params": dict(rule.params)}
                 results.append(result)
                 if not json_:

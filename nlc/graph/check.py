@@ -14,7 +14,20 @@ from nlc.graph.nodes import Carry, Input, Level, Memory, Number, Op, Output, Rea
 from nlc.operators import OPERATORS
 
 VALUES = (Input, Number, Op, Read)
-ORDER = ("build", "names", "causality", "shapes", "clocks", "owners", "levels", "gradients", "chunks", "share", "cost")
+ORDER = (
+    "build",
+    "names",
+    "causality",
+    "shapes",
+    "clocks",
+    "owners",
+    "levels",
+    "gradients",
+    "heads",
+    "chunks",
+    "share",
+    "cost",
+)
 
 
 def check(graph: Graph, after: str) -> None:
@@ -118,8 +131,8 @@ def _clocked(graph: Graph) -> list[str]:
 
 
 def _owned(graph: Graph) -> list[str]:
-    bad = [w.id for w in graph.of(Weight) if w.owner and w.id not in graph[w.owner].weights]
-    return bad + [w.id for w in graph.of(Weight) if not w.owner and not graph.bare]
+    bad = [w.id for w in graph.of(Weight) for owner in w.by if owner and w.id not in graph[owner].weights]
+    return bad + [w.id for w in graph.of(Weight) if not all(w.by) and not graph.bare]
 
 
 def _ordered(graph: Graph) -> list[str]:

@@ -25,7 +25,7 @@ from nlc.operators import CALLABLE, OPERATORS
 from nlc.rule_shapes import SEEN, shape_of, times
 from nlc.spec.fields import FORMS, OBJECTIVES, STARTS, bind
 from nlc.spec.remembered import Remembered
-from nlc.spec.rule import RuleProgram, RuleSpec
+from nlc.spec.rule import KEY, RuleProgram, RuleSpec
 from nlc.spec.rulebook import RuleBook
 from nlc.spec.sources import source_of
 
@@ -36,12 +36,12 @@ INITS = {"normal": (Init.NORMAL, None), "zeros": (Init.CONSTANT, 0.0), "identity
 MakePlace = Callable[[str], Place]  # the name of a parameter -> where its value stands
 
 
-def form(said: Said, sizes: Sizes, own: WrittenForms, report: Reporter) -> Form:
+def form(said: Said, sizes: Sizes, own: WrittenForms | None, report: Reporter) -> Form:
     """`mlp(hidden=4x, norm=layernorm, bias=true)`.  `own` are forms the spec writes itself, which come before others
     of their name."""
     call = parse_call(str(said.value), said.place)
-    written = own.spec.model.forms
-    if call.func in written:
+    written = {} if own is None else own.spec.model.forms
+    if own is not None and call.func in written:
         bind(call, (), "form")
         return own.form(call.func)
     if call.func not in FORMS:
@@ -197,6 +197,8 @@ def rule(
     for name, expr in given.items():
         if lower is not None:
             params[name] = _param(name, expr, lower, place)
+            if spec.params[name] == KEY and params[name].value:
+                params[name] = replace(params[name], number=KEY)
         else:
             params[name] = Param(name=name, number=_number(call.func if call else "", name, expr, sizes, report))
         _same_kind(params[name], spec.params[name], expr, report)
@@ -215,13 +217,15 @@ def rule_of(spec: RuleSpec, given: Mapping[str, Param] = MappingProxyType({})) -
     """A rule with these parameters in place of its own.  Raises ValueError for a period that is no whole number."""
     own = {name: Param(name=name, number=value) for name, value in spec.params.items() if name != "lr"}
     params = {**own, **given}
+    keys = {name for name, param in params.items() if param.number == KEY and not param.value}
+    params = {name: param for name, param in params.items() if name not in keys}
     numbers = {name: param.number for name, param in params.items()}
     levels = []
     for program in spec.levels:
         period = numbers[program.every] if isinstance(program.every, str) else program.every
         if not isinstance(period, int) or period < 1:
             raise ValueError(f"'{program.every}' of '{spec.name}' counts updates")
-        do = specialise(program.do, numbers)
+        do = specialise(program.do, numbers, keys)
         memories = tuple(_remembered(spec, program, memory) for memory in program.memories)
         levels.append(RuleLevel(period=period, state=program.state, do=do, memories=memories))
     return Rule(name=spec.name, params=tuple(params.values()), levels=tuple(levels))
@@ -230,8 +234,10 @@ def rule_of(spec: RuleSpec, given: Mapping[str, Param] = MappingProxyType({})) -
 def _remembered(spec: RuleSpec, program: RuleProgram, memory: Remembered) -> RuleMemory:
     """A memory of a rule, its widths read off what it is trained on."""
     report = Reporter()
-    made = form(Said(memory.text, memory.at, memory.place, True), {}, (), report)
-    report.check()
+    try:
+        made = form(Said(memory.text, memory.at, memory.place, True), {}, None, report)
+    except Refused:
+        raise SpecError(report.found) from None
     shapes = {**SEEN, **{name: () for name, value in spec.params.items() if not isinstance(value, tuple)}}
     shapes |= {name: SEEN["grad"] for level in spec.levels for name in level.state}
     inner, outer = (times(shape_of(tree, shapes)[0]) for tree in (memory.keys, memory.values))
@@ -255,6 +261,10 @@ def _same_kind(param: Param, default: Any, expr: Expr, report: Reporter) -> None
     """A parameter written as a tuple, number or boolean stays one."""
     if param.value is not None:
         return
+    if default == KEY:
+        hint = "a value of the block, as wide as the memory's keys"
+        report.error("NLC0405", expr.at, f"'{param.name}' is '{to_text(expr)}', and is a vector", hint)
+        raise Refused
     kinds = {
         bool: "true or false",
         tuple: f"a tuple of {len(default) if isinstance(default, tuple) else 0} numbers",

@@ -64,12 +64,37 @@ def signed_momentum(graph: Graph, memory: Memory) -> str:
 def pieces(graph: Graph, members: tuple[str, ...], inside: tuple[str, ...]) -> tuple[int, ...]:
     """The chunk lengths whose borders cut the walk; (1,) when a value inside needs the token before it."""
     reads = [n for n in (graph[i] for i in inside) if isinstance(n, Read) and written_inside(graph[n.memory])]
-    running = any(read.when is not When.CHUNK for read in reads)
+    running = [read for read in reads if read.when is not When.CHUNK]
+    written = upstream(graph, (s for m in members for s in sources(graph, graph[m])), inside)
+    feeds = any(
+        one.id in written
+        or any(one.id in upstream(graph, [r.query], inside) for r in running if r.memory == one.memory)
+        for one in running
+    )
     previous = any(isinstance(n, Op) and n.op in ("prev", "conv") for n in (graph[i] for i in inside))
     lengths = tuple(sorted({graph[m].chunk for m in members}))
-    return (1,) if running or previous or lengths[:1] in ((), (1,)) else lengths
+    return (1,) if feeds or previous or lengths[:1] in ((), (1,)) else lengths
+
+
+def upstream(graph: Graph, ids: Iterable[str], inside: Iterable[str]) -> set[str]:
+    """These values and whatever they need within one token, among the values `inside`."""
+    within, found, ahead = set(inside), set[str](), list(ids)
+    while ahead:
+        id = ahead.pop()
+        if id not in within or id in found:
+            continue
+        found.add(id)
+        node = graph[id]
+        if isinstance(node, Read):
+            memory = graph[node.memory]
+            ahead += [node.query, *(sources(graph, memory) if memory.form.kind == "attention" else ())]
+        elif isinstance(node, Op):
+            ahead += node.inputs
+    return found
 
 
 def label(graph: Graph, value: str) -> str:
     node = graph[value]
+    if isinstance(node, Op) and node.op == "fold":
+        return label(graph, node.inputs[0])
     return getattr(node, "name", "") or ("1" if isinstance(node, Number) else node.id.rsplit(".", 1)[-1])

@@ -23,9 +23,8 @@ from nlc.graph.nodes import AnyNode, Input, Level, Memory, Number, Op, Output, R
 # Never part of a label: names, places, and fields that refer to nodes (they come in through the rounds).
 HIDDEN = {
     "id", "at", "said", "block", "name", "version", "field", "path", "inputs", "weights", "memory", "query", "owner",
-    "level", "pairs", "rate", "retain", "weigh", "value", "memories", "selects", "rule", "objective", "rate_varies",
-    "form_weights",
-    "nest", "of",
+    "level", "pairs", "rate", "retain", "weigh", "value", "memories", "owners", "selects", "rule", "objective",
+    "rate_varies", "nest", "of", "form_weights",
 }  # fmt: skip
 
 
@@ -130,7 +129,7 @@ def _references(node: AnyNode) -> list[tuple[str, str]]:
             found += [(f"rule {p.name}", p.value) for p in node.rule.params if p.value]
             return found + [(f"objective {p.name}", p.value) for p in node.objective.params if p.value]
         case Weight():
-            return [("owner", node.owner)] if node.owner else []
+            return [("owner", owner) for owner in node.by if owner]
         case Output():
             return [("value", node.value)]
     return []

@@ -9,6 +9,7 @@ walk over chunks is not seen as it goes by.
 from __future__ import annotations
 
 from nlc.graph.graph import Graph
+from nlc.graph.memories import is_vector
 from nlc.graph.nodes import Memory, Op, Recurrence
 
 
@@ -33,4 +34,5 @@ def matrices(graph: Graph, memory: Memory) -> list[str]:
     """The weights of a memory that multiply: not biases, nor a vector's."""
     if memory.form.kind in ("vector", "attention"):
         return []
-    return [id for (name, _), id in zip(memory.parts, memory.weights, strict=False) if not name.startswith("b_")]
+    named = zip(memory.parts, memory.weights, strict=False)
+    return [id for (name, _), id in named if not is_vector(memory.form, name)]

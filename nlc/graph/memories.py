@@ -18,16 +18,16 @@ from nlc.constants import constant
 from nlc.diagnostics import Reporter
 from nlc.equations import Call, Expr, Number, parse_call, parse_expression, walk
 from nlc.graph import choices
+from nlc.graph.asked import gradient_alone, of_one_pair
 from nlc.graph.choices import guarded
 from nlc.graph.declare import DeclaredLevel, DeclaredMemory, Said
 from nlc.graph.lower import Lowering, weight_id
-from nlc.graph.nodes import Carry, Form, Init, Memory, Meta, Objective, Period, Rule, Tail, Unit, Weight
+from nlc.graph.nodes import Carry, Form, Init, Memory, Meta, Objective, Rule, Tail, Unit, Weight
 from nlc.graph.scope import Place
-from nlc.graph.specialise import reads
 from nlc.graph.static import Refused, above_0, size
+from nlc.graph.windows import window_of
 from nlc.graph.written_forms import WrittenForms, vectors
 from nlc.source import Place as Where
-from nlc.source import Position
 from nlc.spec import Spec
 
 NOT_ATTENTION = (
@@ -116,7 +116,7 @@ class Blocks:
         rule = guarded(self.report, lambda: self.rule(kind, memory))
         if rule is not None:
             values.rule, values.rate = rule
-            _of_one_pair(memory, values, self.report)
+            of_one_pair(memory, values.rule, values.objective.kind, self.report)
         if "retain" in memory.fields and str(memory.fields["retain"].value) not in ("1", "1.0"):  # which keep all
             values.retain = self.value(kind, memory, "retain") or ""
         if "weigh" in memory.fields:
@@ -167,10 +167,6 @@ class Blocks:
             message = f"memory '{memory.id}' has {_count(len(keys), 'key')} and {_count(len(values), 'value')}"
             self.report.error("NLC0411", at, message, "each pair has one of each")
             return ()
-        if memory.attention and len(keys) > 1:
-            self.report.error(
-                "NLC0411", memory.where("keys"), f"memory '{memory.id}': attention holds one pair per token"
-            )
         return tuple((k, v) for k, v in zip(keys, values, strict=True) if k and v)
 
     def path(self, memory: DeclaredMemory, name: str) -> str:
@@ -268,37 +264,10 @@ def _memory(blocks: Blocks, kind: str, lower: Lowering, memory: DeclaredMemory) 
         read=lower.memories[memory.name].when, carry=memory.carry, start=start, source=source,
         meta=Meta(memory.get("meta", "full")), tail=Tail(memory.get("tail", "carry")), outer=outer,
         normalise_hidden=bool(memory.get("normalise_hidden", False)), form_weights=form_weights,
-        window=_window(blocks, memory, values), weigh=values.weigh,
+        window=window_of(memory, values.objective, len(values.pairs), blocks.sizes, report), weigh=values.weigh,
         said=tuple((name, s.at) for name, s in said.items()),
     )  # fmt: skip
     return replace(node, weights=tuple(w.id for w in _weights(node, memory.id, lower, init, scale)))
-
-
-def _window(blocks: Blocks, memory: DeclaredMemory, values: FieldValues) -> int:
-    """The pairs that each gradient is over; 1 is the token's own."""
-    report, said = blocks.report, memory.fields.get("window")
-    if memory.attention or memory.steps or memory.period.unit is Unit.NEVER:
-        return 1
-    count = 1
-    if said is not None:
-        expr = parse_expression(str(said.value), said.place)
-        count = above_0(size(expr, blocks.sizes, report), expr, report, f"'window' of '{memory.id}'")
-    if count == 1:
-        if "weigh" in memory.fields:
-            message = f"memory '{memory.id}': each gradient is over one pair, so 'weigh' says nothing"
-            report.error("NLC0411", memory.where("weigh"), message, "say over how many: window")
-        return 1
-    at = memory.where("window")
-    if values.objective.kind == "loss":
-        message = f"memory '{memory.id}': 'window' says nothing under objective: loss"
-        report.error("NLC0411", at, message, "it counts pairs of keys and values")
-    elif memory.period != Period(1, Unit.TOKEN):
-        message = f"memory '{memory.id}': a window of pairs at every {memory.period} is not supported yet"
-        report.error("NLC1001", at, message, "every: 1 token, with a chunk")
-    elif len(values.pairs) > 1:
-        message = f"memory '{memory.id}': a window over {len(values.pairs)} pairs a token is not supported yet"
-        report.error("NLC1001", at, message, "one key and one value")
-    return count
 
 
 def _out(blocks: Blocks, memory: DeclaredMemory) -> int:
@@ -420,7 +389,7 @@ def outer_level(blocks: Blocks, level: DeclaredLevel) -> tuple[Rule | None, floa
     if made is None:
         return None, None, objective
     rule, lr, default = made
-    _gradient_alone(rule, said.at if said else level.at, report)
+    gradient_alone(rule, said.at if said else level.at, report)
     written, at = lr, said.at if said else level.at
     if "rate" in fields:
         written, at = parse_expression(str(fields["rate"].value), fields["rate"].place), fields["rate"].at
@@ -432,30 +401,6 @@ def outer_level(blocks: Blocks, level: DeclaredLevel) -> tuple[Rule | None, floa
         message = f"level '{level.name}': the rate of a level that counts steps cannot be {what}"
         report.error("NLC0411", at, message, f"{hint}give a number")
     return rule, None if rate is None else float(rate), objective
-
-
-def _gradient_alone(rule: Rule, at: Position, report: Reporter) -> None:
-    """A level that counts steps hands its rule sums over the tokens of its steps."""
-    for name in sorted(reads(rule) & {"k", "v", "x", "error"}):
-        message = f"rule '{rule.name}' reads '{name}', of one pair, and a step's gradient is a sum of many"
-        hint = "use it at a level that counts tokens, every: 1 token"
-        report.error("NLC1001", at, message, hint)
-
-
-def _of_one_pair(memory: DeclaredMemory, values: FieldValues, report: Reporter) -> None:
-    """A rule that looks at a pair, or at a layer's input and error, is given one pair at a time."""
-    rule, asked = values.rule, sorted(reads(values.rule) & {"k", "v", "x", "error"})
-    matrix = str(memory.get("form", "")).strip() == "matrix"
-    if asked and (memory.period.count > 1 or values.objective.kind == "loss"):
-        message = (
-            f"memory '{memory.id}': rule '{rule.name}' reads '{asked[0]}', of one pair, and is given a sum of many"
-        )
-        report.error("NLC1001", memory.where("rule"), message, "every: 1 token, with an objective of its own")
-    elif {"k", "v"} & set(asked) and not matrix:
-        message = (
-            f"memory '{memory.id}': rule '{rule.name}' reads '{asked[0]}', and only a matrix is as wide as its pair"
-        )
-        report.error("NLC0410", memory.where("rule"), message, "x and error are those of each layer")
 
 
 def _objective_word(level: DeclaredLevel, fields: dict[str, Said]) -> str:

@@ -148,6 +148,12 @@ class Weight(Node):
     scale: float | None = None  # None until shapes knows the fan-in: then in^-1/2
     decay: bool = False  # a linear weight, which weight decay touches
     owner: str = ""  # id of the level that updates it ("" when the host program owns it)
+    owners: tuple[str, ...] = ()  # in each of its layers, where they differ; `owner` is then the first of them
+
+    @property
+    def by(self) -> tuple[str, ...]:
+        """The levels that update it: one, or one for each of its layers."""
+        return self.owners or (self.owner,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +184,9 @@ class Form:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Param:
-    """A parameter of a rule's or objective's call: a number (or tuple, string, bool), or a value of the block."""
+    """A parameter of a rule's or objective's call: a number (or tuple, string, bool), or a value of the block.
+
+    A rule's parameter that is a vector beside the pair's key has both: the number is "k"."""
 
     name: str
     number: Any = None

@@ -123,8 +123,10 @@ def _learning(graph: Graph) -> Iterator[Link]:
     for memory in graph.of(Memory):
         if memory.objective.kind == "loss" and memory.period.unit is Unit.TOKEN:
             yield Link(LOSS, memory.id, "error")
-        if memory.carry is not Carry.MODEL:
-            for owner in dict.fromkeys(graph[w].owner for w in memory.weights):
+        if memory.nest and graph[memory.nest].of:
+            yield Link(memory.nest, memory.id, "initialises")
+        elif memory.carry is not Carry.MODEL:
+            for owner in dict.fromkeys(owner for w in memory.weights for owner in graph[w].by):
                 if owner:
                     yield Link(owner, memory.id, "initialises")
     for level in graph.of(Level):

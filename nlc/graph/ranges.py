@@ -57,7 +57,18 @@ ANY = span(-inf, inf)
 NEVER_NEGATIVE = span(0, inf)
 ZERO = span(0, 0)
 COMPARISONS = {"lt", "le", "gt", "ge", "eq", "ne"}
-MOVED = {"heads", "merge", "transpose", "split", "item", "slice", "stop", "mean"}  # no value that was not there
+MOVED = {
+    "heads",
+    "merge",
+    "fold",
+    "unfold",
+    "transpose",
+    "split",
+    "item",
+    "slice",
+    "stop",
+    "mean",
+}  # no value that was not there
 SINKS = {"silu": -0.2785, "gelu": -0.17}  # the least they reach
 
 

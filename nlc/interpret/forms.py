@@ -30,7 +30,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def apply(memory: Memory, parts: Parts, x: Tensor, weights: Parts) -> tuple[Tensor, dict[str, Tensor]]:
+def apply(memory: Memory, parts: Parts, x: Tensor, weights: Parts | None = None) -> tuple[Tensor, dict[str, Tensor]]:
     """The memory's map at `parts`, applied to x; and each matrix's own input (what an erase acts along).
 
     `weights` are those that a form written as equations uses beside the state, by id."""
@@ -45,7 +45,7 @@ def apply(memory: Memory, parts: Parts, x: Tensor, weights: Parts) -> tuple[Tens
         case "swiglu":
             return swiglu(memory, parts, x)
         case "equations":
-            return equations(memory.form, parts, x, weights)
+            return equations(memory.form, parts, x, weights or {})
     raise CompilerBug(f"memory {memory.id!r}: form {memory.form.kind!r} is not a map with a state")
 
 

@@ -77,7 +77,7 @@ def fresh(memory: Memory, start: Parts, retain_shape: tuple[int, ...] | None, bl
     return Register(
         now=dict(start),
         held=dict(start),
-        carried=Carried.zero(memory.rule, start),
+        carried=Carried.zero(memory.rule, start, start.keys() - matrices(memory).keys()),
         sum=zeros,
         gram=no_gram(memory) if periodic else {},
         kept=torch.ones(retain_shape, dtype=DTYPE) if periodic and retain_shape is not None else None,

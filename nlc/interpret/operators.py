@@ -135,6 +135,9 @@ def part(x: Tensor, start: int | None = None, stop: int | None = None, single: b
 
 
 def outer(a: Tensor, b: Tensor) -> Tensor:
+    """a b^T over the last axes; those in front align from the left."""
+    leading = max(a.dim(), b.dim()) - 1
+    a, b = (x.reshape(*x.shape[:-1], *[1] * (leading + 1 - x.dim()), x.shape[-1]) for x in (a, b))
     return a.unsqueeze(-1) * b.unsqueeze(-2)
 
 
@@ -186,6 +189,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "index": numbers, "eye": lambda n: torch.eye(n, dtype=DTYPE),
     "outer": outer, "transpose": lambda x: x.mT, "trace": lambda x: x.diagonal(dim1=-2, dim2=-1).sum(-1),
     "concat": lambda *xs: torch.cat(xs, -1), "split": split, "heads": heads, "merge": lambda x: x.flatten(-2),
+    "fold": lambda x, axes: x.flatten(0, axes - 1), "unfold": lambda x, sizes: x.unflatten(0, sizes),
     "dropout": dropout, "stop": lambda x: x.detach(), "newton_schulz": newton_schulz,
 }  # fmt: skip
 

@@ -18,7 +18,7 @@ from nlc.graph.nodes import Carry, Input, Memory, Output, Tail, When
 from nlc.interpret.inputs import grams
 from nlc.interpret.memory import Surprise, emptied, write_sum
 from nlc.interpret.operators import DTYPE, rmsnorm
-from nlc.interpret.state import NOTHING, Sequence, State, pack, row_of, unpack_register
+from nlc.interpret.state import NOTHING, Sequence, State, pack, row_of, unpack_pairs, unpack_register
 from nlc.interpret.token import Layer, Perturbations, Program, writes
 
 IGNORED = -100  # a target that teaches nothing
@@ -115,9 +115,9 @@ class Interpreter:
             sequence.registers[place] = unpack_register(self.places[place], fresh, row[place])
         for place in sequence.pasts:
             sequence.pasts[place] = row[place]["past"].to(DTYPE)
-        for place in sequence.pairs:
+        for place, memory in self.program.attentions().items():
             if row.get(place):
-                pairs = list(zip(row[place]["k"].to(DTYPE), row[place]["v"].to(DTYPE), strict=True))
+                pairs = unpack_pairs(row[place], several=len(memory.pairs) > 1)
                 ticks = sequence.stream if place in self.lanes else sequence.clock
                 sequence.pairs[place] = pairs[max(0, len(pairs) - ticks) :]  # without the zeros in front
 
@@ -221,7 +221,8 @@ class Interpreter:
             if memory.carry is Carry.STREAM:
                 sequence.detach(place)
         for place in self.lanes:
-            sequence.pairs[place] = [(k.detach(), v.detach()) for k, v in sequence.pairs[place]]
+            seen = sequence.pairs[place]
+            sequence.pairs[place] = [tuple((k.detach(), v.detach()) for k, v in token) for token in seen]
 
 
 def interpret(

@@ -44,7 +44,7 @@ def written(memory: RuleMemory, parts: Parts, keys: Tensor, values: Tensor, lr: 
         for at in heads(like):
             own = {name: x[at] for name, x in W.items()}
             k, v = keys[at].mT, values[at].mT  # a column is a row of these
-            terms.append(loss(node.objective, forms.apply(node, own, k)[0], k, v, {}))
+            terms.append(loss(node.objective, forms.apply(node, own, k, {})[0], k, v, {}))
         return torch.stack(terms).sum()
 
     short = {name: parts[f"{memory.name}_{name}"] for name, _ in node.parts}
@@ -53,13 +53,13 @@ def written(memory: RuleMemory, parts: Parts, keys: Tensor, values: Tensor, lr: 
     return {f"{memory.name}_{name}": x - rate * grads[name] for name, x in short.items()}
 
 
-def applied(memory: RuleMemory, parts: Parts, x: Tensor, like: Tensor) -> Tensor:
+def applied(memory: RuleMemory, parts: Parts, like: Tensor, x: Tensor) -> Tensor:
     """M of every column."""
     node: Memory = memory_of(memory, like.shape[-2], like.shape[-1])
     outs = []
     for at in heads(like):
         own = {name: parts[f"{memory.name}_{name}"][at] for name, _ in node.parts}
-        outs.append(forms.apply(node, own, x[at].mT)[0].mT)
+        outs.append(forms.apply(node, own, x[at].mT, {})[0].mT)
     return torch.stack(outs).reshape(*like.shape[:-2], *outs[0].shape)
 
 

@@ -6,9 +6,9 @@ memory becomes  retain * weight [+ (1 - retain) * start] + delta;  or it sets `w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -106,18 +106,19 @@ class Carried:
 
     states: Mapping[str, Parts]
     count: int = 0
+    vectors: frozenset[str] = frozenset()
 
     @classmethod
-    def zero(cls, rule: Rule, start: Parts) -> Carried:
-        """Everything starts at zero."""
+    def zero(cls, rule: Rule, start: Parts, vectors: Collection[str] = ()) -> Carried:
+        """Everything starts at zero, but for the rule's own memories.  `vectors`: the parts it meets as one column."""
         names = [name for level in rule.levels for name in level.state]
         names += [gathered(i) for i, level in enumerate(rule.levels) if level.period > 1]
         states = {name: {part: torch.zeros_like(x) for part, x in start.items()} for name in names}
         for memory in memories(rule):
             for part, x in start.items():
-                for name, first in begun(memory, x.unsqueeze(-1) if is_vector(part) else x).items():
+                for name, first in begun(memory, x.unsqueeze(-1) if part in vectors else x).items():
                     states.setdefault(name, {})[part] = first
-        return cls(states)
+        return cls(states, vectors=frozenset(vectors))
 
     def counted(self) -> Carried:
         return replace(self, count=self.count + 1)
@@ -138,17 +139,13 @@ def run_rule(rule: Rule, part: str, base: Tensor, seen: Names, carried: Carried)
     column; `seen` holds grad, weight and start of the same shape, and gram, lr, retain, k, v and parameters.
     The leading axes are heads: each has its own matrix.
     """
-    vector, own = is_vector(part), {name for memory in memories(rule) for name in state_names(memory)}
+    vector, own = part in carried.vectors, {name for memory in memories(rule) for name in state_names(memory)}
     like = {"base": base, **{n: seen[n] for n in ("grad", "weight", "start") if n in seen}} | carried.of(part)
     matrices = {name: x.unsqueeze(-1) if vector and name not in own else x for name, x in like.items()}
     states = {name: matrices.pop(name) for name in carried.states}
     after = _update(rule, {**seen, **matrices}, states, carried.count)
     after = {name: x.squeeze(-1) if vector and name not in own else x for name, x in after.items()}
     return after.pop("weight"), carried.with_part(part, after)
-
-
-def is_vector(part: str) -> bool:
-    return part.startswith("b_") or part == "m"
 
 
 def memories(rule: Rule) -> list[RuleMemory]:
@@ -188,7 +185,7 @@ def _update(rule: Rule, seen: Names, states: dict[str, Tensor], count: int) -> d
             keys, values, lr = (evaluate(t, names, operators) for t in (memory.keys, memory.values, memory.lr))
             new = written(memory, parts, keys, values, lr, base, loss_of)
             seeing = parts if memory.before else new
-            operators[memory.name] = lambda x, memory=memory, parts=seeing: applied(memory, parts, x, base)
+            operators[memory.name] = partial(applied, memory, seeing, base)
             states |= new
         for line in level.do:
             value = evaluate(line.value, names, operators)

@@ -24,6 +24,7 @@ from nlc.interpret.operators import DTYPE, aligned
 from nlc.interpret.rules import mentions
 
 State = dict[str, dict[str, Tensor]]
+Pairs = tuple[tuple[Tensor, Tensor], ...]  # of one token: keys and values
 NOTHING = -1  # no token is waiting for its target
 
 
@@ -35,7 +36,7 @@ class Sequence:
     stream: int = 0  # tokens of the lane
     registers: dict[str, Register] = field(default_factory=dict)
     pasts: dict[str, Tensor] = field(default_factory=dict)
-    pairs: dict[str, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
+    pairs: dict[str, list[Pairs]] = field(default_factory=dict)  # of each token that attention still sees
     unlearned: int = NOTHING
 
     def detach(self, place: str) -> None:
@@ -155,18 +156,29 @@ def pack(sequences: list[Sequence], memories: Mapping[str, Memory]) -> State:
     return state
 
 
-def pack_pairs(histories: list[list[tuple[Tensor, Tensor]]]) -> dict[str, Tensor]:
-    """Attention histories of several lengths, right-aligned: the newest pair last, zeros in front."""
+def pack_pairs(histories: list[list[Pairs]]) -> dict[str, Tensor]:
+    """Attention histories of several lengths, right-aligned: the newest token last, zeros in front.
+
+    Of one pair a token: k (B, tokens, ...); of several: (B, tokens, pairs, ...)."""
     longest = max(len(history) for history in histories)
     if not longest:
         return {}
-    some = next(history[0] for history in histories if history)
     rows: dict[str, Tensor] = {}
     for i, name in enumerate(("k", "v")):
-        zero = torch.zeros_like(some[i])
-        padded = [[zero] * (longest - len(history)) + [pair[i] for pair in history] for history in histories]
-        rows[name] = torch.stack([torch.stack(row) for row in padded])
+        tokens = [[_stacked([pair[i] for pair in token]) for token in history] for history in histories]
+        zero = torch.zeros_like(next(history[0] for history in tokens if history))
+        rows[name] = torch.stack([torch.stack([zero] * (longest - len(h)) + h) for h in tokens])
     return rows
+
+
+def _stacked(items: list[Tensor]) -> Tensor:
+    return items[0] if len(items) == 1 else torch.stack(items)
+
+
+def unpack_pairs(flat: Mapping[str, Tensor], several: bool) -> list[Pairs]:
+    """The history that `pack_pairs` wrote of one lane, zeros in front included."""
+    ks, vs = (flat[name].to(DTYPE) if several else flat[name].to(DTYPE).unsqueeze(1) for name in ("k", "v"))
+    return [tuple(zip(k, v, strict=True)) for k, v in zip(ks, vs, strict=True)]
 
 
 def row_of(state: State, b: int) -> State:

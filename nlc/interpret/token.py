@@ -20,7 +20,7 @@ from nlc.graph.nodes import Carry, Form, Input, Memory, Meta, Number, Op, Param,
 from nlc.interpret import forms
 from nlc.interpret.memory import Flows, Register, Surprise, detached, fresh, grams, held, no_gram, total, write
 from nlc.interpret.operators import DTYPE, FUNCTIONS, rope, weighted
-from nlc.interpret.state import Sequence
+from nlc.interpret.state import Pairs, Sequence
 
 Parts = Mapping[str, Tensor]
 Perturbations = Mapping[tuple[str, int], Tensor | Parts]
@@ -35,7 +35,7 @@ def writes(memory: Memory) -> bool:
     return not attends(memory) and memory.carry is not Carry.MODEL and memory.period.unit is Unit.TOKEN
 
 
-def visible(form: Form, history: list[tuple[Tensor, Tensor]], now: int) -> list[tuple[Tensor, Tensor]]:
+def visible(form: Form, history: list[Pairs], now: int) -> list[Pairs]:
     """The pairs of earlier tokens that the token at position `now` attends to; the newest is the token before it."""
     tokens = len(history)
     if form.window:
@@ -97,11 +97,14 @@ class Program:
         kinds = enumerate(self.graph.stack)
         return {self.place(i, m): (i, m) for i, kind in kinds for m in self.graph.of(Memory, kind) if writes(m)}
 
+    def attentions(self) -> dict[str, Memory]:
+        """The memory of every history of pairs, by place."""
+        kinds = enumerate(self.graph.stack)
+        return {self.place(i, m): m for i, kind in kinds for m in self.graph.of(Memory, kind) if attends(m)}
+
     def lanes(self) -> tuple[str, ...]:
         """The places of attention whose pairs outlive a document."""
-        kinds = enumerate(self.graph.stack)
-        memories = ((i, m) for i, kind in kinds for m in self.graph.of(Memory, kind) if attends(m))
-        return tuple(self.place(i, m) for i, m in memories if m.carry is Carry.STREAM)
+        return tuple(place for place, m in self.attentions().items() if m.carry is Carry.STREAM)
 
     def begin(self, sequence: Sequence) -> None:
         """A document begins: all that depends on earlier tokens is as at the start, but for streams."""
@@ -115,10 +118,9 @@ class Program:
                     shape = self.graph[op.inputs[0]].shape
                     past = (dict(op.options)["window"] - 1, *shape) if op.op == "conv" else (1, *shape)
                     sequence.pasts[self.place(layer, op)] = torch.zeros(past, dtype=DTYPE)
-            for memory in self.graph.of(Memory, kind):
-                place = self.place(layer, memory)
-                if attends(memory) and not (memory.carry is Carry.STREAM and place in sequence.pairs):
-                    sequence.pairs[place] = []
+        for place, memory in self.attentions().items():
+            if memory.carry is not Carry.STREAM or place not in sequence.pairs:
+                sequence.pairs[place] = []
 
 
 @dataclass
@@ -206,16 +208,16 @@ class Layer:
     def attend(self, memory: Memory, query: Tensor) -> Tensor:
         """Softmax attention over the pairs of the sequence, or of the lane, this token's included, as the form sees."""
         history = self.sequence.pairs[self.program.place(self.layer, memory)]
-        pairs = [*visible(memory.form, history, self.ticks(memory) - 1), self.pair(memory)]
+        seen = [*visible(memory.form, history, self.ticks(memory) - 1), self.pairs(memory)]
+        pairs = [pair for token in seen for pair in token]
         if memory.form.persistent:
             k, v = (self.program.weight(self.layer, id) for id in memory.weights)
             pairs = list(zip(k, v, strict=True)) + pairs
         return forms.attend(query, [k for k, _ in pairs], [v for _, v in pairs])
 
-    def pair(self, memory: Memory) -> tuple[Tensor, Tensor]:
-        """This token's key and value of an attention memory, which holds one pair per token."""
-        ((key, value),) = memory.pairs
-        return self.value(key), self.value(value)
+    def pairs(self, memory: Memory) -> Pairs:
+        """This token's keys and values of an attention memory."""
+        return tuple((self.value(key), self.value(value)) for key, value in memory.pairs)
 
     # ---- writes -----------------------------------------------------------------------------------------------------
 
@@ -306,7 +308,7 @@ class Layer:
         for memory in memories:
             if attends(memory):
                 place = self.program.place(self.layer, memory)
-                history = [*self.sequence.pairs[place], self.pair(memory)]
+                history = [*self.sequence.pairs[place], self.pairs(memory)]
                 self.sequence.pairs[place] = visible(memory.form, history, self.ticks(memory))
         self.sequence.registers |= new
         self.sequence.pasts |= self.pasts

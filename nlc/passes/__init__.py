@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nlc.diagnostics import Reporter, SpecError
+from nlc.diagnostics import Diagnostic, Reporter, SpecError
 from nlc.graph.build import build as first
 from nlc.graph.check import check as invariants
 from nlc.graph.graph import Graph
@@ -18,12 +18,14 @@ from nlc.passes.chunks import chunks
 from nlc.passes.clocks import clocks
 from nlc.passes.cost import cost
 from nlc.passes.gradients import gradients
+from nlc.passes.heads import heads
 from nlc.passes.levels import levels
 from nlc.passes.names import names
 from nlc.passes.owners import owners
 from nlc.passes.place import place
 from nlc.passes.shapes import shapes
 from nlc.passes.share import share
+from nlc.source import Position
 from nlc.spec import Spec
 from nlc.target import Target
 
@@ -35,7 +37,8 @@ PASSES: tuple[tuple[str, Callable[[Graph], Graph], tuple[str, ...]], ...] = (  #
     ("owners", owners, ("shapes", "clocks")),  # which level updates each weight
     ("levels", levels, ("causality", "clocks")),  # Definition 2
     ("gradients", gradients, ("causality",)),  # every memory and weight is reached
-    ("chunks", chunks, ("owners", "levels", "gradients")),  # the parallel form of each recurrence, with its reason
+    ("heads", heads, ("owners", "levels", "gradients")),  # one axis of heads
+    ("chunks", chunks, ("heads",)),  # the parallel form of each recurrence, with its reason
     ("share", share, ("chunks",)),  # common work once
     ("cost", cost, ("share",)),  # parameters, state, operations, activations
 )
@@ -61,5 +64,20 @@ def build(spec: Spec, check: bool = False, after: str = "", target: Target = Tar
                 invariants(graph, name)
         if name == after:
             break
+    _once(graph, report)
     report.check()
     return graph if after else place(graph, target)
+
+
+def _once(graph: Graph, report: Reporter) -> None:
+    """Say once what is wrong with a memory that several kinds of block have; of one never read, nothing else."""
+    unread = {fault.at for fault in report.found if fault.code == "NLC0901"}
+    said: dict[tuple[str, Position, str], Diagnostic] = {}
+    for fault in report.found:
+        message = fault.message
+        for kind in graph.blocks:
+            message = message.replace(f"'{kind}/", "'")
+        if fault.code == "NLC0603" and fault.at in unread:
+            continue
+        said.setdefault((fault.code, fault.at, message), fault)
+    report.found[:] = said.values()

@@ -1,8 +1,8 @@
 """Pass chunks: how each recurrence is computed in parallel, and why.
 
-Needs        names, shapes, clocks, causality, gradients: every reference resolved, every cycle broken by a register.
+Needs        names, shapes, clocks, causality, gradients, heads: references resolved, cycles broken by registers.
 Establishes  one Recurrence per memory, or per group of memories that feed one another's writes within a chunk.
-Refuses      memories with several axes of heads.  What has no closed form goes token by token, and the reason says so.
+Refuses      windows of targets that a memory generates itself.  What has no closed form goes token by token.
 
 The choice is proved from the graph.  Two facts carry most of it:
 
@@ -35,14 +35,11 @@ def chunks(graph: Graph) -> Graph:
     """One Recurrence node per group of memories, each with its lowering and the reason."""
     report = Reporter()
     for memory in graph.of(Memory):
-        if len(memory.heads) > 1:
-            axes = ", ".join(map(str, memory.heads))
-            message = f"memory '{memory.id}' has the axes [{axes}] of heads: more than one is not supported yet"
-            report.error("NLC1001", memory.at, message, "merge() them, or read it with fewer")
         if memory.window > 1 and self_query(graph, memory):
             at = dict(memory.said).get("window", memory.at)
             message = f"memory '{memory.id}': a window of targets that it generates itself is not supported yet"
             report.error("NLC1001", at, message, "values from elsewhere, or window: 1")
+    _chained(graph, report)
     report.check()
     made = []
     for block in graph.blocks:
@@ -65,6 +62,39 @@ def _unseen_layers(graph: Graph, report: Reporter) -> None:
             hint = f"give it another level: memories: select({', '.join(f'blocks.*.{path}' for path in hidden)})"
             at = dict(level.said).get("rule", level.at)
             report.error("NLC1001", at, f"{looks}, hidden in the walk of {hidden[first]}", hint)
+
+
+def _chained(graph: Graph, report: Reporter) -> None:
+    """Refuse a token's own error through two reads of one write, the second asked with what the first gives."""
+    if not any(m.objective.kind == "loss" and m.carry is not Carry.MODEL and m.period.unit is not Unit.NEVER
+               for m in graph.of(Memory)):  # fmt: skip
+        return
+    for read in graph.of(Read):
+        memory: Memory = graph[read.memory]
+        first = next((r for r in _asked_with(graph, read) if r.memory == memory.id), None)
+        if read.when is When.AFTER and written_inside(memory) and first is not None:
+            message = f"'{memory.id}' is read after its write with what another such read of it gives"
+            hint = (
+                "beside a memory that learns from each token's loss this is not supported yet; read one of them before"
+            )
+            report.error("NLC1001", read.at, message, hint)
+
+
+def _asked_with(graph: Graph, read: Read) -> Iterable[Read]:
+    """The reads after a write that the query of a read depends on within its token."""
+    ahead, seen = [read.query], set[str]()
+    while ahead:
+        node = graph[ahead.pop()]
+        if node.id in seen:
+            continue
+        seen.add(node.id)
+        if isinstance(node, Read):
+            if node.when is When.AFTER:
+                yield node
+                ahead += sources(graph, graph[node.memory])
+            ahead.append(node.query)
+        elif isinstance(node, Op) and node.op != "prev":
+            ahead += node.inputs
 
 
 def _of_block(graph: Graph, block: str) -> Iterable[Recurrence]:

@@ -2,8 +2,10 @@
 
 Needs: periods as written.
 Establishes: tokens and sequences as optimiser steps where a memory is carried by the model (a step is run.batch x
-sizes.context tokens); chunks that are multiples of their period; whether a rate varies from token to token. Refuses:
-counts that are not whole, and periods that contradict how long the state lives.
+sizes.context tokens), sequences as tokens of the lane where a stream carries it; chunks that are multiples of their
+period; whether a rate varies from token to token.
+Refuses: counts that are not whole, periods that contradict how long the state lives, and lives of nested memories that
+are no whole number of their periods.
 """
 
 from __future__ import annotations
@@ -60,13 +62,11 @@ def _period(graph: Graph, memory: Memory, report: Reporter) -> Period | None:
     if memory.carry is Carry.SEQUENCE:
         message = f"{subject}: every {period}, and its state lives for one sequence"
         report.error("NLC0703", _at(memory), message, "count tokens, or say carry: model")
+    elif period.unit is Unit.SEQUENCE and (context := graph.sizes.get("context")):
+        return Period(period.count * context, Unit.TOKEN)  # of its lane
     elif period.unit is Unit.SEQUENCE:
-        report.error(
-            "NLC1001",
-            _at(memory),
-            f"{subject}: a stream memory counted in sequences is not supported yet",
-            "count tokens",
-        )
+        message = f"{subject}: sequences become tokens of a lane through sizes.context, which is not given"
+        report.error("NLC0701", _at(memory), message, "count tokens")
     else:
         report.error(
             "NLC0703",

@@ -27,6 +27,7 @@ from math import prod
 from nlc.graph.graph import Graph
 from nlc.graph.memories import is_vector
 from nlc.graph.nodes import Cost, Memory, Op, Read, Recurrence, Shape, Unit, Weight
+from nlc.graph.remembered import memory_of
 from nlc.graph.written_forms import matrices
 from nlc.operators import OPERATORS
 from nlc.passes.gradients import uses, written
@@ -137,16 +138,15 @@ def memory_size(memory: Memory) -> int:
 def _visible(graph: Graph, memory: Memory) -> float:
     """Pairs a token sees on average over the context, itself included."""
     context, form = graph.sizes.get("context", 1), memory.form
-    limit = min(form.window or context, form.segment or context, context)
+    limit, each = min(form.window or context, form.segment or context, context), len(memory.pairs)
     if form.segment and not form.window:
-        return (limit + 1) / 2 + form.persistent
-    return limit * (2 * context - limit + 1) / (2 * context) + form.persistent
+        return each * (limit + 1) / 2 + form.persistent
+    return each * limit * (2 * context - limit + 1) / (2 * context) + form.persistent
 
 
 def _memory(graph: Graph, memory: Memory) -> Count:
     if memory.form.kind == "attention":
-        (key, value), *_ = memory.pairs
-        pair = prod(shape_of(graph, key)) + prod(shape_of(graph, value))
+        pair = sum(prod(shape_of(graph, id)) for pair in memory.pairs for id in pair)  # of one token
         context, form = graph.sizes.get("context", 0), memory.form
         held = min((n for n in ((form.window or context + 1) - 1, form.segment or context, context)), default=0)
         return Count(state=pair * held, saved=pair)
@@ -156,10 +156,21 @@ def _memory(graph: Graph, memory: Memory) -> Count:
     wide = [shape for name, shape in memory.parts if not is_vector(memory.form, name)]
     grams = sum(prod(s[:-2]) * s[-1] ** 2 for s in wide) if uses(memory.rule, "gram") else 0
     walked = any(r.lowering == "loop" and memory.id in r.members for r in graph.of(Recurrence))
-    kept = 1 + (memory.chunk > 1) + sum(len(level.state) for level in memory.rule.levels)
-    state = size * kept + (size + grams if token and memory.period.count > 1 else 0)
+    kept = 1 + (memory.chunk > 1) + sum(len(level.state) + (level.period > 1) for level in memory.rule.levels)
+    state = size * kept + (size + grams if token and memory.period.count > 1 else 0) + _remembered(memory)
     state += (memory.window - 1) * prod(memory.heads) * (memory.inner + memory.outer + 1) if memory.window > 1 else 0
     return Count(state=state, flops=_write(memory, size, bool(grams), walked), saved=_boundaries(graph, memory, size))
+
+
+def _remembered(memory: Memory) -> int:
+    """Numbers in the memories of its rule, of all its parts."""
+    sizes = 0
+    for own in (m for level in memory.rule.levels for m in level.memories):
+        for name, shape in memory.parts:
+            heads, matrix = shape[: len(memory.heads)], shape[len(memory.heads) :]
+            rows, cols = (*matrix, 1) if is_vector(memory.form, name) else matrix[-2:]
+            sizes += prod(heads) * sum(prod(part) for _, part in memory_of(own, rows, cols).parts)
+    return sizes
 
 
 def _boundaries(graph: Graph, memory: Memory, size: int) -> int:

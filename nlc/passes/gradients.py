@@ -40,7 +40,7 @@ def gradients(graph: Graph) -> Graph:
     found = reach(graph)
     for memory in graph.of(Memory):
         _memory(graph, memory, found, report)
-    if not report.found and (graph.bare or any(w.owner for w in graph.of(Weight))):
+    if not report.found and (graph.bare or any(any(w.by) for w in graph.of(Weight))):
         _weights(graph, found, report)
     report.check()
     return graph

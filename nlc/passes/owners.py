@@ -2,14 +2,15 @@
 
 Needs: shapes (a selection may ask for the number of axes) and clocks.
 Establishes: Weight.owner and Level.weights.  A memory carried by the model is owned by its own level, with the starts
-that it holds for others; every other weight by the first level that selects it, those with `rest` coming last.
-Refuses: a weight that no level owns (in a bare program the host does), a level that owns nothing, a selection that
-takes a weight in some layers only.
+that it holds for others; every other weight, in each layer, by the first level that selects it, those with `rest`
+coming last.
+Refuses: a weight that no level owns (in a bare program the host does), a level that owns nothing.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
@@ -20,30 +21,30 @@ from nlc.graph.nodes import AnyNode, Carry, Level, Memory, Selection, Unit, Weig
 
 def owners(graph: Graph) -> Graph:
     report = Reporter()
-    owner: dict[str, str] = {}
+    owner: dict[str, str] = {}  # name of a weight in one layer -> id of its level
+    names = {weight.id: weight_names(graph, weight) for weight in graph.of(Weight)}
     for memory in graph.of(Memory):
-        if memory.carry is Carry.MODEL:
-            owner |= dict.fromkeys(memory.weights, memory.level)
-        elif memory.nest and graph[memory.nest].carry is Carry.MODEL:  # its start belongs to the slower memory
-            owner |= dict.fromkeys(memory.weights, graph[memory.nest].level)
+        holder = graph[memory.nest] if memory.nest else memory  # the start of a nested one belongs to the slower
+        if holder.carry is Carry.MODEL:
+            owner |= {name: holder.level for w in memory.weights for name in names[w]}
     selecting = [(level, selection) for level in graph.of(Level) for selection in level.selects]
     for level, selection in sorted(selecting, key=lambda both: _is_rest(both[1])):  # stable: in the order written
-        taken = [w for w in graph.of(Weight) if w.id not in owner and _takes(graph, level, selection, w, report)]
-        owner |= dict.fromkeys((w.id for w in taken), level.id)
+        taken = [n for w in graph.of(Weight) for n in _takes(selection, w, names[w.id]) if n not in owner]
+        owner |= dict.fromkeys(taken, level.id)
         if not taken and not report.found:
-            report.error(
-                "NLC0904",
-                selection.at,
-                f"level '{level.name}' selects nothing that no level before it owns",
-                _left(graph, owner),
-            )
+            message = f"level '{level.name}' selects nothing that no level before it owns"
+            report.error("NLC0904", selection.at, message, _left(names, owner))
     if not graph.bare and not report.found:
-        _unowned(graph, owner, report)
+        _unowned(graph, names, owner, report)
     report.check()
-    owned: dict[str, list[str]] = defaultdict(list)
+    owned: dict[str, dict[str, None]] = defaultdict(dict)
+    nodes: list[AnyNode] = []
     for weight in graph.of(Weight):
-        owned[owner.get(weight.id, "")].append(weight.id)
-    nodes: list[AnyNode] = [replace(w, owner=owner.get(w.id, "")) for w in graph.of(Weight)]
+        found = tuple(owner.get(name, "") for name in names[weight.id])
+        differ = len(set(found)) > 1
+        nodes.append(replace(weight, owner=found[0], owners=found if differ else ()))
+        for id in found:
+            owned[id][weight.id] = None
     nodes += [replace(level, weights=tuple(owned[level.id])) for level in graph.of(Level)]
     done = graph.with_nodes(nodes)
     _tasks(done, report)
@@ -68,20 +69,11 @@ def weight_names(graph: Graph, weight: Weight) -> list[str]:
     return [f"blocks.{i}.{weight.path}" for i, kind in enumerate(graph.stack) if kind == weight.block]
 
 
-def _takes(graph: Graph, level: Level, selection: Selection, weight: Weight, report: Reporter) -> bool:
+def _takes(selection: Selection, weight: Weight, names: list[str]) -> list[str]:
+    """Those of a weight's names that a selection asks for."""
     if selection.rank is not None and selection.rank != len(weight.shape or ()):
-        return False
-    names = weight_names(graph, weight)
-    taken = [n for n in names if _matches(n, selection.patterns) and not _matches(n, selection.excluded)]
-    if taken and len(taken) < len(names):
-        message = f"level '{level.name}' selects {taken[0]} and not {next(n for n in names if n not in taken)}"
-        report.error(
-            "NLC1001",
-            selection.at,
-            message,
-            "selecting a weight in some layers only is not supported yet: blocks.* takes all",
-        )
-    return len(taken) == len(names)
+        return []
+    return [n for n in names if _matches(n, selection.patterns) and not _matches(n, selection.excluded)]
 
 
 def _is_rest(selection: Selection) -> bool:
@@ -93,22 +85,24 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(name, p) for p in patterns)
 
 
-def _left(graph: Graph, owner: dict[str, str]) -> str:
-    left = [w for w in graph.of(Weight) if w.id not in owner]
-    return f"left over: {', '.join(weight_names(graph, w)[0] for w in left[:4])}" if left else "nothing is left over"
+Names = Mapping[str, list[str]]  # id of a weight -> its names, one for each layer
 
 
-def _unowned(graph: Graph, owner: dict[str, str], report: Reporter) -> None:
-    left = [w for w in graph.of(Weight) if w.id not in owner]
+def _left(names: Names, owner: Mapping[str, str]) -> str:
+    left = [found[0] for each in names.values() if (found := [n for n in each if n not in owner])]
+    return f"left over: {', '.join(left[:4])}" if left else "nothing is left over"
+
+
+def _unowned(graph: Graph, names: Names, owner: Mapping[str, str], report: Reporter) -> None:
+    left = [found[0] for each in names.values() if (found := [n for n in each if n not in owner])]
     if left:
         more = f" and {len(left) - 1} more" if len(left) > 1 else ""
-        at = next((lv.at for lv in reversed(graph.of(Level)) if lv.selects), left[0].at)
-        subject = f"no level owns {weight_names(graph, left[0])[0]}{more}"
-        report.error(
-            "NLC0903", at, subject, "a last level with memories: rest takes what is left; every: never freezes it"
-        )
+        first = next(graph[id] for id, each in names.items() if left[0] in each)
+        at = next((lv.at for lv in reversed(graph.of(Level)) if lv.selects), first.at)
+        hint = "a last level with memories: rest takes what is left; every: never freezes it"
+        report.error("NLC0903", at, f"no level owns {left[0]}{more}", hint)
 
 
 def frozen(graph: Graph, weight: Weight) -> bool:
-    """Whether a level owns the weight and never writes it."""
-    return bool(weight.owner) and graph[weight.owner].period.unit is Unit.NEVER
+    """Whether the levels that own the weight never write it."""
+    return all(id and graph[id].period.unit is Unit.NEVER for id in weight.by)

@@ -58,7 +58,7 @@ class _Inference:
                 self.reads.setdefault(value.memory, []).append(value)
 
     def run(self) -> dict[str, AnyNode]:
-        while self.forward() or self.settle() or self.square() or self.guess():
+        while self.forward() or self.square(asked=True) or self.settle() or self.square() or self.guess():
             pass
         nodes: dict[str, AnyNode] = {}
         for value in self.values:
@@ -219,9 +219,11 @@ class _Inference:
         """A memory whose queries wait for its own reads is as wide as its keys and values tell."""
         return any(m.id not in self.widths and self.memory(m, square=False) for m in self.memories.values())
 
-    def square(self) -> bool:
-        """A memory in its own values has the width it is read with."""
-        for memory in sorted(self.memories.values(), key=lambda m: not self.asked(m)):
+    def square(self, asked: bool = False) -> bool:
+        """A memory in its own values has the width it is read with.  `asked`: only where all queries are known."""
+        for memory in self.memories.values():
+            if asked and not self.asked(memory):
+                continue
             if memory.id not in self.widths and self.own_values(memory) and self.memory(memory, square=True):
                 return True
         return False

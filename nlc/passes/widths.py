@@ -165,7 +165,10 @@ def _fields(memory: Memory, known: Mapping[str, Shape], report: Reporter) -> Non
     said = dict(memory.said)
     channels = (*memory.heads, memory.inner)
     checks = [("rate", memory.rate, False), ("retain", memory.retain, memory.form.kind in ("matrix", "vector"))]
-    checks += [("weigh", memory.weigh, False), *(("rule", p.value or "", False) for p in memory.rule.params)]
+    checks += [
+        ("weigh", memory.weigh, False),
+        *(("rule", p.value or "", False) for p in memory.rule.params if p.number != "k"),
+    ]
     for field, id, by_channel in checks:
         shape = known.get(id)
         if shape is None or shape in ((), memory.heads) or (by_channel and shape == channels):
@@ -177,6 +180,11 @@ def _fields(memory: Memory, known: Mapping[str, Shape], report: Reporter) -> Non
         report.error(
             "NLC0601", said.get(field, memory.at), f"'{memory.id}': {field} is {show(shape)}", f"{expected} expected"
         )
+    for param in (p for p in memory.rule.params if p.value and p.number == "k"):
+        shape, at = known.get(param.value or ""), said.get("rule", memory.at)
+        if shape is not None and shape != channels:
+            message = f"'{memory.id}': {param.name} of {memory.rule.name} is {show(shape)}"
+            report.error("NLC0601", at, message, f"{show(channels)} (as the keys) expected")
     values = (*memory.heads, memory.outer)
     for param in memory.objective.params:
         shape = known.get(param.value or "")

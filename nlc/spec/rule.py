@@ -32,7 +32,8 @@ from nlc.spec.text import parse, read
 SHIPPED = Path(__file__).resolve().parents[2] / "specs"
 GIVEN = ("grad", "weight", "start", "lr", "retain", "k", "v", "x", "error", "gram", "count", "rows", "cols")
 
-Parameter = int | float | bool | tuple[int | float, ...]
+Parameter = int | float | bool | str | tuple[int | float, ...]  # the only text is KEY
+KEY = "k"  # a parameter that is the pair's key unless another vector as wide is given
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WRITTEN = re.compile(r"([\[(])\s*(-?\d+(?:\.\d+)?)\s*,\s*(-?\d+(?:\.\d+)?|inf)\s*([\])])")
@@ -188,7 +189,9 @@ def _program(item: Tree, params: MappingOf[str, Parameter], report: Reporter) ->
 def _meaning(programs: list[RuleProgram], params: MappingOf[str, Parameter], at: Position, report: Reporter) -> None:
     """Every name read is known, every shape fits, every state has one writer, and something is done."""
     shapes: dict[str, Shape] = dict(SEEN)
-    shapes |= {name: () for name, value in params.items() if not isinstance(value, tuple)}
+    shapes |= {
+        name: SEEN["k"] if value == KEY else () for name, value in params.items() if not isinstance(value, tuple)
+    }
     shapes |= {name: SEEN["grad"] for program in programs for name in program.state}
     for program in programs:
         for memory in program.memories:
@@ -288,8 +291,11 @@ def _params(tree: Tree | None, report: Reporter) -> dict[str, Parameter]:
                 found[name] = number
             case Sequence(items, _) if all(_number(item) is not None for item in items):
                 found[name] = tuple(n for item in items if (n := _number(item)) is not None)
+            case Scalar(value="k"):
+                found[name] = KEY
             case value:
-                report.error("NLC0202", value.at, f"params.{name}: a number, true or false, or a list of numbers")
+                expected = "a number, true or false, a list of numbers, or k: a vector as wide as the key"
+                report.error("NLC0202", value.at, f"params.{name}: {expected}")
     return found
 
 
@@ -310,7 +316,9 @@ def _ranges(tree: Tree | None, params: MappingOf[str, Parameter], report: Report
             report.error("NLC0202", entry.value.at, f"ranges.{name}: an interval such as '[0, 1)'")
             continue
         found[name], default = interval, params[name]
-        if not all(interval.holds(n) for n in (default if isinstance(default, tuple) else (default,))):
+        if isinstance(default, str):
+            report.error("NLC0410", entry.at, f"a range of '{name}', which is a vector")
+        elif not all(interval.holds(n) for n in (default if isinstance(default, tuple) else (default,))):
             report.error("NLC0205", entry.value.at, f"params.{name} is {default}, which is not {interval}")
     return found
 

@@ -13,7 +13,7 @@ from nlc.graph.nodes import Input, Memory, Op
 
 LENGTH = 100
 ARITHMETIC = frozenset(  # what hands an input on as it is, or as a part of a sum or product
-    "add sub mul div neg pow min max where heads merge split item slice concat mean sum stop".split()
+    "add sub mul div neg pow min max where heads merge fold split item slice concat mean sum stop".split()
 )
 
 

@@ -9,7 +9,7 @@ the rule's meaning, weight by weight, against the generated function on a level'
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -32,7 +32,8 @@ UPDATES = 23  # more than twice the longest period of a shipped rule
 RATE = 0.01
 SHAPES = {"a": (4, 3), "b": (4, 3), "tall": (6, 2), "wide": (2, 5), "heads": (2, 3, 4), "bias": (4,), "number": ()}
 OF_ONE_PAIR = {"k", "v", "x", "error"}
-CELLS = (  # form, every, chunk
+Cell = tuple[str, str, int]  # form, every, chunk
+CELLS: tuple[Cell, ...] = (
     ("matrix", "1 token", 1),
     ("mlp(hidden=5, bias=true)", "1 token", 8),
     ("vector", "3 tokens", 3),
@@ -40,17 +41,19 @@ CELLS = (  # form, every, chunk
 )
 
 
-def verify_rule(spec: RuleSpec, seed: int = 0, device: str = "cpu") -> Report:
-    """Verify a rule with the parameters it has without being given any."""
+def verify_rule(
+    spec: RuleSpec, seed: int = 0, device: str = "cpu", cells: Sequence[Cell] = CELLS, full: bool = True
+) -> Report:
+    """Verify a rule with the parameters it has without being given any; `full`: every case of the first cell."""
     began = perf_counter()
     report = Report(spec.name)
     rule = rule_of(spec)
-    for form, every, chunk in CELLS:
+    for form, every, chunk in cells:
         asked = reads(rule) & OF_ONE_PAIR
         if (asked and every != "1 token") or (asked & {"k", "v"} and form != "matrix"):
             continue
         program = compile(loads(cell(spec, form, every, chunk), f"{spec.name} on {form}"))
-        judge(program, f"{form}, {every}", report, seed, chunk == 1, device)
+        judge(program, f"{form}, {every}", report, seed, full and chunk == 1, device)
     if not reads(rule) & OF_ONE_PAIR:
         report.outcomes += list(outside(rule, seed, device))
     report.seconds = perf_counter() - began

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -42,12 +43,13 @@ def evaluate(
     tokens: int = 0,
     learn: bool = True,
     precision: str = "float32",
+    between: Callable[[], None] = lambda: None,
 ) -> Result:
     """The loss on about `tokens` tokens of `text` (0 is all of it that whole sequences cover).
 
     With `learn` the levels inside a sequence go on writing while they read, as in training; without it they never do.
-    Every sequence begins anew, memories of `carry: stream` included.  The model's weights, mode and firing counts are
-    left as they were, whatever happens.
+    Every sequence begins anew, memories of `carry: stream` included.  `between` is called before every batch; what it
+    raises ends the evaluation.  The model's weights, mode and firing counts are left as they were, whatever happens.
     """
     count = max(1, (tokens or len(text)) // context)
     firsts = spread(text, count, context)
@@ -58,6 +60,7 @@ def evaluate(
     total, seen, size = 0.0, 0, 0
     try:
         for i in range(0, len(firsts), batch):
+            between()
             x_BT, y_BT, starts_BT = sent(rows(text, firsts[i : i + batch], context), device)
             with autocast(precision, device):
                 loss, _ = model.loss(x_BT, y_BT, starts=starts_BT, final=True, learn=learn)

@@ -199,7 +199,13 @@ def root(x: Tensor) -> Tensor:
 
 def outer(a: Tensor, b: Tensor) -> Tensor:
     """[.., n], [.., m] -> [.., n, m]."""
-    return a.unsqueeze(-1) * b.unsqueeze(-2)
+    a, b = a.unsqueeze(-1), b.unsqueeze(-2)
+    ones = (1,) * abs(a.dim() - b.dim())  # axes in front align from the left
+    if a.dim() < b.dim():
+        a = a.reshape(*a.shape[:-2], *ones, *a.shape[-2:])
+    elif ones:
+        b = b.reshape(*b.shape[:-2], *ones, *b.shape[-2:])
+    return a * b
 
 
 def apply_matrix(A: Tensor, b: Tensor) -> Tensor:

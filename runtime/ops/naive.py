@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from runtime.ops.forms import Form, Matrix, Tap, Vector
+from runtime.ops.forms import Form, Matrix, Tap
 from runtime.ops.history import past
 from runtime.ops.rules import Rule, stepped
 from runtime.ops.watch import Watched, squared
@@ -142,6 +142,8 @@ def entrywise(objective: str | Slope, K: int) -> Slope:
 
     def u(p: Tensor, k: Tensor, v: Tensor, *params: Any) -> Tensor:
         p, k, v = (x.squeeze(-1).unflatten(2, (-1, K)) for x in (p, k, v))
+        if not callable(objective):  # one number a head serves its entries
+            params = tuple(x.unsqueeze(-1) if by_token(x) and x.dim() == 3 else x for x in params)
         return objective_slope(objective, p, k, v, params).flatten(2).unsqueeze(-1)
 
     return u
@@ -209,7 +211,7 @@ def step(call: Call, now: Weights, held: Weights, rule: Weights, t: int) -> tupl
             if write.rule is not None:
                 delta, after = stepped(
                     write.rule,
-                    x.dim() == 3,
+                    write.form.vector(n),
                     {s: rule[f"rule.{s}.{n}"] for s in write.rule_state},
                     grad=grads[n],
                     weight=x,
@@ -220,7 +222,7 @@ def step(call: Call, now: Weights, held: Weights, rule: Weights, t: int) -> tupl
                     gram=gram,
                     count=rule.get("rule.count"),
                     params={p: y[:, t] for p, y in call.rule_params.items()},
-                    vectors={"k": k[:, 0], "v": v[:, 0], **layers[n]},
+                    vectors={"k": k[:, 0], "v": v[:, 0], **layers[n]} if layers else {},
                 )
                 rule |= {f"rule.{s}.{n}": y for s, y in after.items()}
             else:
@@ -245,7 +247,7 @@ def inputs(write: Write, taps: Sequence[Tap], errors: Sequence[Tensor], grads: W
     """Of each part, the layer's input x (B, H, I) and the error at its output (B, H, O); grad = error x^T."""
     found = {name: {"x": torch.ones_like(g[..., :1]), "error": g} for name, g in grads.items()}
     for layer, (a, _), e in zip(write.form.layers, taps, errors, strict=True):
-        if not isinstance(write.form, Vector):
+        if not layer.vector:
             found[layer.weight] = {"x": a[:, 0], "error": e[:, 0].detach() if write.meta == "first_order" else e[:, 0]}
     return found
 

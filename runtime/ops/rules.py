@@ -29,7 +29,8 @@ def stepped(
     """Delta of one part, and the rule's states of it after the step; what `state` lacks is zero.
 
     grad, weight, kept (the state after retention), start, states: (..., O, I), or (..., O) where the part is a `vector`
-    lr, params: numbers, one a head or one for all.  retain: likewise, or one a key channel (..., I); None keeps all
+    lr: a number, one a head or one for all.  params: likewise, or a vector (..., I) of each head
+    retain: a number likewise, or one a key channel (..., I); None keeps all
     gram (..., I, I) of the layer's inputs, 0 where it has none; count (B,)
     vectors: of one pair, k, v and the layer's x (..., I), error (..., O); a bias or vector has the input 1
     """
@@ -44,6 +45,10 @@ def stepped(
     g, axes = matrix(grad), 1 if vector else 2
     if gram is None:
         gram = g.new_zeros(g.shape[-1], g.shape[-1])
+
+    def given(x: Tensor) -> Tensor:
+        return x.unsqueeze(-1) if x.dim() > grad.dim() - axes else number(x)
+
     share = number(1.0) if retain is None else number(retain)
     if retain is not None and retain.dim() > grad.dim() - axes:  # one a key channel
         share = retain.unsqueeze(-1 if vector else -2)
@@ -58,7 +63,7 @@ def stepped(
         count=None if count is None else count.to(g.dtype).view(-1, *(1,) * (g.dim() - 1)),
         state=Zeros(g, {name: matrix(x) if x.dim() == grad.dim() else x for name, x in state.items()}),
         **{name: x.unsqueeze(-1) for name, x in (vectors or {}).items()},
-        **{name: number(x) for name, x in (params or {}).items()},
+        **{name: given(x) for name, x in (params or {}).items()},
     )
     if not vector:
         return delta, after

@@ -120,7 +120,8 @@ class Learner:
 
         start    the memory's parts before any write, shared by all sequences; {} where nothing leads back to it and the
                  register has them
-        lr       the rule's learning rate; 1 where the rates are in the sums
+        lr       the rule's learning rate; 1 where the rates are in the sums.  A token's own, where each is written
+                 alone, is in the register
         """
         out = written(self._written, register, start, lr)
         if Watched.by:
@@ -134,6 +135,7 @@ class Learner:
     @full
     def _written(self, register: Register, start: Parts, lr: Tensor | float) -> Register:
         out: Register = {}
+        lr = register.get("param.lr", lr)
         if self.counts:
             rows = register[f"sum.{self.form.parts[0]}"]
             out["rule.count"] = register.get("rule.count", rows.new_zeros(len(rows))).to(rows.dtype) + 1
@@ -197,7 +199,9 @@ class Learner:
             retain=keep,
             gram=register.get(f"gram.{part}"),
             count=count,
-            params={n.removeprefix("param."): x for n, x in register.items() if n.startswith("param.")},
+            params={
+                n.removeprefix("param."): x for n, x in register.items() if n.startswith("param.") and n != "param.lr"
+            },
         )
         return base + delta, after
 

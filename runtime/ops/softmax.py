@@ -3,7 +3,7 @@
     y_t = sum_s softmax_s(q_t . k_s / sqrt(K)) v_s  over the tokens s <= t that t may see
 Source: arXiv 2512.24695, eqs. 62-63 (the Nadaraya-Watson solution of the l2 objective; a window keeps the last pairs).
 
-    B batch, T tokens, H heads, G key heads (G divides H), K key width, V value width, P persistent pairs
+    B batch, T tokens, N pairs a token, H heads, G key heads (G divides H), K and V widths, P persistent pairs
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def attention(
     """Causal attention over the sequence so far, the token itself included.
 
     q (B, T, H, K), k (B, T, G, K), v (B, T, G, V); query head h uses key head h // (H / G).
-    cache: {"k": (B, T0, G, K), "v": (B, T0, G, V)}, the tokens just before these.
+    k (B, T, N, G, K), v alike: N pairs a token, which are seen together.
+    cache: {"k": (B, T0, [N,] G, K), "v": (B, T0, [N,] G, V)}, the tokens just before these.
     window: tokens seen, itself included; 0 is all
     segment: only the token's own aligned segment; `position` is the number of tokens of the sequence before these
     persistent: pairs (P, G, K), (P, G, V) that every token sees
@@ -44,13 +45,13 @@ def attention(
     Raises ValueError where the key heads do not divide the query heads.
     """
     if q.dim() == 3:  # no heads
-        headed = {name: x.unsqueeze(2) for name, x in cache.items()}
+        headed = {name: x.unsqueeze(-2) for name, x in cache.items()}
         pairs = persistent and (persistent[0].unsqueeze(1), persistent[1].unsqueeze(1))
         options = {"window": window, "segment": segment, "persistent": pairs, "position": position, "own": own}
-        y, after = attention(q.unsqueeze(2), k.unsqueeze(2), v.unsqueeze(2), headed, **options)
-        return y.squeeze(2), {name: x.squeeze(2) for name, x in after.items()}
+        y, after = attention(q.unsqueeze(2), k.unsqueeze(-2), v.unsqueeze(-2), headed, **options)
+        return y.squeeze(2), {name: x.squeeze(-2) for name, x in after.items()}
     cache = cache or {"k": k[:, :0], "v": v[:, :0]}
-    H, G = q.shape[2], k.shape[2]
+    H, G = q.shape[2], k.shape[-2]
     if H % G:
         raise ValueError(f"{G} key heads do not divide {H} query heads")
     known = max(0, cache["k"].shape[1] - position)  # a cache joined with longer ones has zeros in front
@@ -58,15 +59,19 @@ def attention(
     after = trim({"k": ks, "v": vs}, window, segment, position + q.shape[1])
     T, seen = q.shape[1], ks.shape[1]
     sees = visible(T, seen, window, segment, position, q.device)
+    pairs = k.shape[2] if k.dim() == 5 else 1
+    if pairs > 1:
+        sees = sees.repeat_interleave(pairs, 1)
+        k, v, ks, vs = (x.flatten(1, 2) for x in (k, v, ks, vs))
 
     heads = [x.transpose(1, 2).repeat_interleave(H // G, 1) for x in (k, v, ks, vs)]
     k, v, ks, vs = heads
     q = q.transpose(1, 2)
     pk, pv = (x.transpose(0, 1).repeat_interleave(H // G, 0) for x in persistent) if persistent else (None, None)
     if own:
-        y = own_pair(q, k, v, ks, vs, sees, pk, pv)
+        y = own_pairs(q, k, v, ks, vs, sees, pk, pv)
     else:
-        plain_causal = seen == T and not window and not segment and pk is None
+        plain_causal = seen == T and pairs == 1 and not window and not segment and pk is None
         if pk is not None and pv is not None:
             ks = torch.cat((pk.expand(len(q), -1, -1, -1), ks), 2)
             vs = torch.cat((pv.expand(len(q), -1, -1, -1), vs), 2)
@@ -97,16 +102,20 @@ def trim(cache: dict[str, Tensor], window: int, segment: int, position: int) -> 
     return {name: x[:, x.shape[1] - n :] for name, x in cache.items()}
 
 
-def own_pair(
+def own_pairs(
     q: Tensor, k: Tensor, v: Tensor, ks: Tensor, vs: Tensor, sees: Tensor, pk: Tensor | None, pv: Tensor | None
 ) -> Tensor:
-    """Attention whose earlier pairs are marked with `past`, the token's own pair apart.  All (B, H, T, .)."""
+    """Attention whose earlier pairs are marked with `past`, the token's own apart.  All (B, H, tokens or pairs, .)."""
     T, seen = sees.shape
+    n = k.shape[2] // T
+    k, v = k.unflatten(2, (T, n)), v.unflatten(2, (T, n))
     scale = q.shape[-1] ** -0.5
-    earlier = sees.tril(seen - T - 1)
-    scores = [wide(q @ past(ks).mT).masked_fill(~earlier, -torch.inf), (q * k).sum(-1, keepdim=True)]
+    first = torch.arange(seen - T * n, seen, n, device=sees.device).unsqueeze(1)  # the first pair that is a token's own
+    earlier = sees & (torch.arange(seen, device=sees.device) < first)
+    scores = [wide(q @ past(ks).mT).masked_fill(~earlier, -torch.inf), (q.unsqueeze(3) * k).sum(-1)]
     if pk is not None:
         scores.append(wide(q @ pk.mT))
     weights = (torch.cat(scores, -1) * scale).softmax(-1)
-    y = wide(weights[..., :seen] @ past(vs)) + weights[..., seen : seen + 1] * v
-    return y if pv is None else y + wide(weights[..., seen + 1 :] @ pv)
+    own = weights[..., seen : seen + n].unsqueeze(-1) * v
+    y = wide(weights[..., :seen] @ past(vs)) + own.sum(3)
+    return y if pv is None else y + wide(weights[..., seen + n :] @ pv)

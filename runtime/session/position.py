@@ -108,8 +108,7 @@ class Position:
             return False
         first = model.clock(self._learned)
         last = len(self._unlearned())
-        borders = [model.shown[level] for level in self.learn if level in model.shown]
-        return all(first[clock] // n == (first[clock] + last) // n for clock, n in borders)
+        return all(first[clock] // n == (first[clock] + last) // n for clock, n in model.shown.values())
 
     def _unlearned(self) -> list[Tensor]:
         """Tokens (1, 1) that are not learned from: the one that the state keeps, and those that wait."""

@@ -9,7 +9,7 @@
         session.json        whose state it is; tokens read, what they taught, random numbers; nothing of this machine
         manifest.json       size and SHA-256 of each; written last
 
-It is written beside its place, synced, and renamed.  Nothing is a pickle.
+It appears whole, or stays as it was (runtime.whole).  Nothing is a pickle.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from runtime.session.memories import running, started
 from runtime.session.position import Waiting
 from runtime.state import short
 from runtime.trained import Trained
+from runtime.whole import MANIFEST, damage, settle, write_folder
 
 SESSION = "session.json"
 TENSORS = "state.safetensors"
@@ -63,7 +64,7 @@ def write(place: Path, found: Saved) -> Path:
     files = {Path(TENSORS).stem: tensors}
     if found.waiting is not None:
         files[WAITING], facts[WAITING] = apart_of(found.waiting, tensors)
-    return checkpoint.write_folder(place, files, {Path(SESSION).stem: facts})
+    return write_folder(place, files, {Path(SESSION).stem: facts})
 
 
 def apart_of(waiting: Waiting, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
@@ -92,7 +93,7 @@ def keep_others(place: Path) -> None:
     if place.exists() and not (place / SESSION).is_file():
         raise RunError(f"'{place}' is there and is no saved state: give another name", USAGE)
     for above in place.resolve().parents:
-        if (above / SESSION).is_file() and (above / checkpoint.MANIFEST).is_file():
+        if (above / SESSION).is_file() and (above / MANIFEST).is_file():
             raise RunError(
                 f"'{place}' is inside of the saved state '{above}', which goes as a whole: give another name", USAGE
             )
@@ -100,13 +101,14 @@ def keep_others(place: Path) -> None:
 
 def read(place: Path) -> Saved:
     """A state whose every file is as it was written.  Raises CheckpointError naming what is not."""
+    settle(place)
     if not place.exists():
         raise CheckpointError(f"no saved state at '{place}'")
     if place.is_dir() and not (place / SESSION).exists():
         for file, what in OTHERS.items():
             if (place / file).exists():
                 raise CheckpointError(f"'{place}' is {what}, not a saved state", USAGE)
-    if reason := checkpoint.damage(place):
+    if reason := damage(place):
         raise CheckpointError(f"'{place}' is no saved state: it {reason}")
     try:
         facts = json.loads((place / SESSION).read_text(encoding="utf-8"))

@@ -14,6 +14,7 @@ from tests.e2e.command import ROOT, SHIPPED, Run
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ARITHMETIC = {"add", "sub", "mul", "div", "matmul", "pow", "neg", "lt", "le", "gt", "ge", "eq", "ne", "slice", "item"}
+ARITHMETIC |= {"fold", "unfold"}  # made by a pass, never written
 
 
 def tour() -> list[str]:
@@ -39,7 +40,7 @@ def test_the_tour_runs_as_typed(nlc: Run) -> None:
 
 
 def test_the_readme_lists_every_shipped_spec() -> None:
-    assert re.findall(r"^\| \[`(\w+)`\]", README, re.MULTILINE) == SHIPPED
+    assert sorted(re.findall(r"\[`(\w+)`\]\(specs/architectures/\1\.yaml\)", README)) == SHIPPED
 
 
 def test_links_of_the_documents_lead_somewhere() -> None:

@@ -87,8 +87,10 @@ class Equations:
 
     def operator(self, op: Operator) -> tuple[str, list[Shape]] | None:
         """A call of an operator, and the shapes it gives; None where the values drawn do not fit."""
-        if op.name == "item":
-            return None  # written as the targets of a split
+        if op.symbol in (",", "()"):
+            return None  # an item is written as a target of a split; what the compiler alone makes, not at all
+        if op.name == "matmul" and self.choose.chance(70):
+            return self.product()
         if op.name == "pow" and self.choose.chance(70):
             return self.power()
         least, most = op.operands
@@ -113,6 +115,19 @@ class Equations:
         given = [t.format(name) for t, name in zip(_tame(op, count), operands, strict=True)]
         text = self.called(op, given, options, inputs)
         return text, [(*shape[:-1], n) for n in parts] or [shape]
+
+    def product(self) -> tuple[str, list[Shape]] | None:
+        """A matrix times a vector of its width, with as many axes in front."""
+        vectors = {n: s for n, s in self.values.items() if s[-1:] > (1,) and len(s) < RANK and prod(s) <= 12}
+        if not vectors:
+            return None
+        name = self.choose.among(list(vectors))
+        shape = vectors[name]
+        self.loose.pop(name, None)
+        self.used.add("matmul")
+        rows = self.choose.whole(2, 3)
+        matrix = self.choose.among([f"param({self.shown((*shape[:-1], rows, shape[-1]))})", f"outer({name}, {name})"])
+        return f"{matrix} @ {name}", [(*shape[:-1], rows) if matrix.startswith("param") else shape]
 
     def power(self) -> tuple[str, list[Shape]]:
         """A power whose exponent is a number."""

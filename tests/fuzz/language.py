@@ -39,6 +39,24 @@ EXPRESSIONS = (
     "sum((M - v) ** 2 * {g})", "sum(where(v > 0, 2, 1) * (M - v) ** 2)",
 )  # fmt: skip
 
+# Forms of one's own: their definition, and whether they are as wide as what they are read with.
+WRITTEN: Mapping[str, tuple[dict[str, Any], bool]] = {
+    "ttt": ({"state": {"W": ["out", "in"], "b": ["out"]}, "do": "y = x + layernorm(W @ x + b)"}, True),
+    "gated": ({"state": {"A": ["out", "in"], "B": ["out", "in"]}, "do": "y = silu(A @ x) * (B @ x)"}, False),
+    "scaled": ({"state": {"s": ["in"], "W": ["out", "in"]}, "do": "y = W @ (s * x)"}, False),
+    "two": ({"state": {"A": [3, "in"], "B": ["out", 3]}, "do": "a = tanh(A @ x)\ny = B @ a\n"}, False),
+}  # fmt: skip
+
+# Rules of one's own, under `rules:`.
+INVENTED: Mapping[str, dict[str, Any]] = {
+    "signed": {"params": {"lr": 0.01, "beta": 0.5}, "ranges": {"lr": "[0, inf)", "beta": "[0, 1)"},
+               "levels": [{"every": "1 update", "state": {"m": "zeros"},
+                           "do": "m = beta * m + (1 - beta) * grad\ndelta = -lr * tanh(10 * m)\n"}]},
+    "slowly": {"params": {"lr": 0.01}, "ranges": {"lr": "[0, inf)"},
+               "levels": [{"every": "1 update", "do": "delta = -lr * grad + 0.1 * o\n"},
+                          {"every": "2 updates", "state": {"o": "zeros"}, "do": "o = 0.5 * o - lr * grad\n"}]},
+}  # fmt: skip
+
 
 def choices(field: str) -> tuple[str, ...]:
     """The words that a field of a memory takes."""
@@ -53,16 +71,29 @@ def call(choose: Choose, what: str, name: str, parameters: tuple[str, ...]) -> s
     return f"{name}({', '.join(given)})" if given else name
 
 
+OF_A_PAIR = {"k", "v", "x", "error"}  # what a rule sees only where each pair is written alone
+
+
 @cache
-def outer_rules() -> tuple[str, ...]:
-    """Rules that a level which counts steps may have: those of a gradient alone."""
-    inside = {"gram", "k", "v", "start"}
-    return tuple(name for name in rules() if not inside & read_by(load_rule(name)))
+def outer_rules(inputs: bool = False) -> tuple[str, ...]:
+    """Rules that a level which counts steps may have.  `inputs`: also those that look at the inputs of layers, which a
+    level of ordinary weights has where no layer stands inside a walk."""
+    return tuple(
+        name for name in rules() if not read_by(load_rule(name)) & (OF_A_PAIR | (set() if inputs else {"gram"}))
+    )
+
+
+@cache
+def inner_rules(pair: bool) -> tuple[str, ...]:
+    """Rules of memories that tokens write.  `pair`: each pair is written alone, to a matrix."""
+    return tuple(name for name in rules() if pair or not read_by(load_rule(name)) & OF_A_PAIR)
 
 
 def read_by(rule: RuleSpec) -> set[str]:
-    """The names a rule's program reads."""
-    return {name for program in rule.levels for line in program.do for name in names_in(line.value)}
+    """The names a rule's program reads of what it is given."""
+    lines = [line for program in rule.levels for line in program.do]
+    own = {name for program in rule.levels for name in program.state} | {t for line in lines for t in line.targets}
+    return {name for line in lines for name in names_in(line.value)} - own
 
 
 def parameter(choose: Choose, rule: RuleSpec, name: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from nlc.operators import Shape
+from nlc.spec.fields import CARRIES
 from tests.fuzz.choices import Choose
 from tests.fuzz.equations import Equations
 from tests.fuzz.language import outer_rules
@@ -46,14 +47,19 @@ def program(choose: Choose) -> Drawn:
     if choose.chance(20):
         sizes["rank"] = choose.whole(2, 4)
     known = {**sizes, "head": head}
-    families = _families(choose, Frame(known, False, batch))
+    frame = Frame(known, False, batch)
+    families = _families(choose, frame)
     spec: dict[str, Any] = {"nlc": 1, "name": "drawn", "sizes": sizes, "run": {"batch": batch}}
     if choose.chance(25):
         spec["tied"] = False
     kinds = ["one", "two"] if stack else ["block"]
     spec["levels"] = [*(_level(f) for f in families), *_outer(choose)]
+    spec |= _own(frame)
+    streams: dict[str, Shape] = {"s0": choose.among([(heads, head), (known["width"],)])} if choose.chance(25) else {}
+    if streams:
+        spec["streams"] = {name: list(shape) for name, shape in streams.items()}
     readers = _readers(choose, kinds, families)
-    texts = {kind: _block(choose, known, readers[kind], len(kinds) > 1) for kind in kinds}
+    texts = {kind: _block(choose, known, readers[kind], streams, kind == kinds[0]) for kind in kinds}
     spec |= {"blocks": texts, "stack": stack} if stack else {"block": texts["block"]}
     if "2 * two" in stack and choose.chance(40):
         del sizes["layers"]
@@ -65,7 +71,8 @@ def layer(choose: Choose) -> Drawn:
     heads, head = 2, choose.among([2, 3, 4])
     sizes = {"width": heads * head, "heads": heads}
     known = {**sizes, "head": head}
-    families = _families(choose, Frame(known, True))
+    frame = Frame(known, True)
+    families = _families(choose, frame)
     inputs: dict[str, list[str | int]] = {"x": ["width"]}
     more: dict[str, list[str | int]] = {"u": ["heads", "head"], "gain": [], "share": ["heads"], "w": ["width"]}
     inputs |= {name: more[name] for name in choose.some(list(more))}
@@ -73,6 +80,7 @@ def layer(choose: Choose) -> Drawn:
     shapes: dict[str, Shape] = {n: tuple(known[a] for a in axes) for n, axes in inputs.items()}  # type: ignore[index]
     block, outputs = _layer(choose, known, plans, shapes)
     spec = {"nlc": 1, "name": "drawn_layer", "sizes": sizes, "inputs": inputs,
+            **_own(frame),
             "levels": [_level(f) for f in families], "block": block, "outputs": outputs}  # fmt: skip
     return Drawn(spec, _feeding(choose, families, bare=True))
 
@@ -83,20 +91,32 @@ def layer(choose: Choose) -> Drawn:
 def _families(choose: Choose, frame: Frame) -> list[Family]:
     """Levels of memories; one at least is written by tokens."""
     roles = [choose.among(["pairs", "pairs", "cell", "loss"] if not frame.bare else ["pairs", "pairs", "cell"])]
-    others = ["pairs", "attention", "never", *([] if frame.bare else ["loss", "model"])]
+    others = ["pairs", "attention", "never", *([] if frame.bare else ["loss", "model", "nested"])]
     roles += [choose.among(others) for _ in range(choose.among([0, 1, 1, 2]))]
     if roles.count("loss") > 1:
         roles = [r for i, r in enumerate(roles) if r != "loss" or i == roles.index("loss")]
+    roles = [r for i, r in enumerate(roles) if r != "nested" or ("loss" not in roles and i == roles.index("nested"))]
     names, labels = choose.shuffled(MEMORIES), choose.shuffled(LEVELS)
     found, at = [], 0
     for label, role in zip(labels, roles, strict=False):
-        count = choose.among([1, 1, 2, 3] if role == "pairs" else [1, 1, 2])
+        count = choose.among([1, 1, 2, 3] if role == "pairs" else [2, 2, 3] if role == "nested" else [1, 1, 2])
         if role == "cell":
             found.append(_cell(choose, frame, label))
         else:
             found.append(family(choose, frame, role, label, names[at : at + count]))
         at += count
+    if {"loss", "nested"} & set(roles):
+        _one_after(found)
     return found
+
+
+def _one_after(families: list[Family]) -> None:
+    """Beside a token's own error a memory is read once after its write: the second might be asked with the first."""
+    for one in families:
+        for plan in one.plans:
+            default = (one.fields | plan.fields).get("read", "chunk")
+            if sum((when or default) == "after" for when in plan.reads) > 1:
+                plan.reads = plan.reads[:1]
 
 
 def _cell(choose: Choose, frame: Frame, label: str) -> Family:
@@ -137,6 +157,11 @@ def _cell(choose: Choose, frame: Frame, label: str) -> Family:
     return Family(label, shared, plans)
 
 
+def _own(frame: Frame) -> dict[str, Any]:
+    """Forms and rules of its own."""
+    return {name: said for name, said in (("forms", frame.forms), ("rules", frame.rules)) if said}
+
+
 def _level(found: Family) -> dict[str, Any]:
     return {"name": found.name, **found.fields, "memories": {plan.name: plan.fields for plan in found.plans}}
 
@@ -174,8 +199,9 @@ def _readers(choose: Choose, kinds: list[str], families: list[Family]) -> dict[s
     found: dict[str, list[Plan]] = {kind: [] for kind in kinds}
     for one in families:
         whole = choose.some(kinds, least=1)
+        nested = any(plan.fields.get("carry", "sequence") not in CARRIES for plan in one.plans)
         for plan in one.plans:
-            for kind in whole if plan.role in ("cell", "pairs") else choose.some(kinds, least=1):
+            for kind in whole if nested or plan.role in ("cell", "pairs") else choose.some(kinds, least=1):
                 found[kind].append(plan)
     return found
 
@@ -184,16 +210,20 @@ def _names(taken: set[str]) -> Iterator[str]:
     return (name for name in VALUES if name not in taken)
 
 
-def _block(choose: Choose, sizes: dict[str, int], plans: list[Plan], several: bool) -> str:
-    """The equations of a block of tokens."""
+def _block(choose: Choose, sizes: dict[str, int], plans: list[Plan], streams: dict[str, Shape], assigns: bool) -> str:
+    """The equations of a block of tokens.  `assigns`: what it makes flows on in the streams."""
     width = sizes["width"]
     block = Equations(choose, sizes, {"x": (width,)}, _names({p.name for p in plans}))
     first = choose.among(["rmsnorm(x)", "conv(rmsnorm(x), 3)", "layernorm(x)", "rmsnorm(linear(x))", "conv(x, 2)"])
     block.assign(first, (width,), "h")
     block.assign("heads(h)", (sizes["heads"], width // sizes["heads"]), "u")
     del block.values["x"]
+    block.values |= streams
+    block.loose |= streams
     _body(choose, block, plans)
     block.loose.pop("h", None)
+    for name, shape in streams.items() if assigns else ():
+        block.lines.append(f"later_{name} = tanh({block.fitted(shape)[0]})")
     if choose.chance(30):
         block.lines.append(f"x = x + linear({block.joined((width,))})")
         block.assign("rmsnorm(x)", (width,))
@@ -204,6 +234,7 @@ def _block(choose: Choose, sizes: dict[str, int], plans: list[Plan], several: bo
         block.lines.append(
             f"x = x + {choose.among([f'linear({last})', f'linear(rmsnorm({last}))', f'dropout(linear({last}), 0)'])}"
         )
+    block.lines += [f"{name} = later_{name}" for name in streams if assigns]
     return "\n".join(block.lines) + "\n"
 
 

@@ -20,9 +20,9 @@ from typing import Any
 
 from nlc.operators import Shape
 from nlc.spec.fields import CARRIES, FORMS, OBJECTIVES, STARTS
-from nlc.spec.rule import load_rule, rules
+from nlc.spec.rule import load_rule
 from tests.fuzz.choices import Choose
-from tests.fuzz.language import EXPRESSIONS, call, choices, outer_rules, parameter
+from tests.fuzz.language import EXPRESSIONS, INVENTED, WRITTEN, call, choices, inner_rules, outer_rules, parameter
 
 Fields = dict[str, Any]
 PARAMETRIC = tuple(name for name in FORMS if name != "attention")
@@ -36,6 +36,8 @@ class Frame:
     sizes: Mapping[str, int]
     bare: bool
     batch: int = 1
+    forms: dict[str, Any] = field(default_factory=dict)  # of its own, as far as memories use them
+    rules: dict[str, Any] = field(default_factory=dict)  # likewise
 
     @property
     def step(self) -> int:
@@ -80,7 +82,8 @@ class Drawing:
     inner: int
     plain: bool  # no weights in fields: nothing would train them under meta: none
     label: str
-    deep: bool = False  # some of its forms have a hidden layer, which learns nothing from zeros
+    deep: bool = False  # from zeros some of it would learn nothing
+    pair: bool = False  # each pair is written alone, to a matrix
     needs: dict[str, Shape] = field(default_factory=dict)
 
     def gate(self, shape: Shape) -> str:
@@ -100,7 +103,11 @@ class Drawing:
     def rule(self, slow: float, outer: bool = False) -> Fields:
         """A rule with some of its parameters, and its rate: at most `slow`, a field or the rule's own lr."""
         choose = self.choose
-        name = choose.among(outer_rules() if outer else rules())
+        if choose.chance(8):
+            name = choose.among(list(INVENTED))
+            self.frame.rules[name] = INVENTED[name]
+            return {"rule": name, "rate": str(choose.number(0.1 * slow, slow)) if outer else self.rate(slow)}
+        name = choose.among(outer_rules(inputs=True) if outer else inner_rules(self.pair))
         rule = load_rule(name)
         given: dict[str, str] = {}
         for param in choose.some([p for p in rule.params if p != "lr"]):
@@ -219,6 +226,8 @@ def family(choose: Choose, frame: Frame, role: str, label: str, names: list[str]
     match role:
         case "attention":
             return _attention(choose, frame, label, names, heads, inner, choose.among(widths))
+        case "nested":
+            return _nested(choose, frame, label, names, heads, inner)
         case "model" | "never":
             return _unwritten(choose, frame, role, label, names, heads, inner)
     return _written(choose, frame, role, label, names, heads, inner, widths)
@@ -228,9 +237,11 @@ def _written(
     choose: Choose, frame: Frame, role: str, label: str, names: list[str], heads: Shape, inner: int, widths: list[int]
 ) -> Family:
     """Memories that tokens write."""
-    forms = [choose.among(PARAMETRIC) for _ in names]
-    deep, matrices = any(f in DEEP for f in forms), all(f in ("matrix", "vector") for f in forms)
-    drawing = Drawing(choose, frame, role, heads, inner, choose.chance(20), label, deep)
+    forms = [choose.among([*PARAMETRIC, *PARAMETRIC, *WRITTEN]) for _ in names]
+    frame.forms.update({form: WRITTEN[form][0] for form in forms if form in WRITTEN})
+    deep, matrices = any(f in DEEP or f in WRITTEN for f in forms), all(f in ("matrix", "vector") for f in forms)
+    dead = deep or role == "loss"  # read with its own read, a memory of zeros learns nothing, and rounding decides
+    drawing = Drawing(choose, frame, role, heads, inner, choose.chance(20), label, dead)
     slow = 0.08 if deep or role == "loss" else 0.3
     groups = {
         "clock": drawing.clock,
@@ -243,18 +254,23 @@ def _written(
         "tail": lambda: drawing.word("tail", 25),
     }
     shared: Fields = {}
-    for group in groups.values():
+    for name, group in groups.items():
         shared |= group()
+        if name == "clock":
+            drawing.pair = role == "pairs" and shared["every"] == "1 token" and all(f == "matrix" for f in forms)
     plans = []
     same = role == "pairs" and choose.chance(40)
     for name, form in zip(names, forms, strict=True):
-        own: Fields = {"form": call(choose, "form", form, FORMS[form])}
+        own: Fields = {"form": call(choose, "form", form, FORMS.get(form, ()))}
         for label_, group in groups.items():
+            if label_ == "clock" and drawing.pair:
+                continue
             if len(names) > 1 and label_ != "objective" * (role == "loss") and choose.chance(15):
                 own |= _own(label_, group(), shared)
         if form in DEEP and choose.chance(30):
             own["normalise_hidden"] = choose.chance(70)
-        outer = inner if form == "vector" or role == "loss" else choose.among([inner, *widths])
+        square = form == "vector" or (form in WRITTEN and WRITTEN[form][1])
+        outer = inner if square or role == "loss" else choose.among([inner, *widths])
         own |= drawing.own_start(form, (shared | own).get("meta", "full"), inner == outer)
         plan = Plan(name, role, own, (*heads, inner), (*heads, outer))
         if role == "loss" and form in ("matrix", *DEEP) and choose.chance(20):
@@ -262,6 +278,10 @@ def _written(
             plan.gives = (*heads, outer)
         if role == "pairs":
             _pairs(choose, frame, plan, same, plans)
+            if (shared | own)["every"] == "1 token" and own["values"] in plan.values and choose.chance(20):
+                own["window"] = choose.whole(2, 4)
+                if choose.chance(50):
+                    own["weigh"] = choose.among([0.5, f"sigmoid({drawing.gate(drawing.per_head())})"])
         plan.reads = _calls(choose, (shared | own).get("read", "chunk"), role)
         plan.late = "after" not in (*plan.reads, (shared | own).get("read")) and choose.chance(60)
         if plan.late and role == "pairs" and inner != outer:
@@ -340,8 +360,30 @@ def _attention(
             plan.key_shape = (heads[0] // 2, inner)
         plan.value_shape = (*plan.key_shape[:-1], outer)
         plan.fields |= {"keys": plan.keys[0], "values": plan.values[0]}
+        if "window" in plan.fields["form"] or "segment" in plan.fields["form"]:
+            plan.fields |= {"carry": "stream"} if choose.chance(30) else {}
         plans.append(plan)
     return Family(label, {}, plans)
+
+
+def _nested(choose: Choose, frame: Frame, label: str, names: list[str], heads: Shape, inner: int) -> Family:
+    """Memories whose state begins again at each update of the next, which holds their start."""
+    drawing = Drawing(choose, frame, "loss", heads, inner, False, label)
+    shared: Fields = {"objective": "loss", **drawing.rule(0.04)} | drawing.word("meta", 0)
+    plans, period = [], choose.whole(1, 2)
+    for i, name in enumerate(names):
+        form = choose.among([f for f in PARAMETRIC if f != "vector"])
+        own: Fields = {
+            "form": call(choose, "form", form, FORMS[form]),
+            "every": f"{period} token{'' if period == 1 else 's'}",
+        }
+        period *= choose.whole(2, 3)
+        if i + 1 < len(names):
+            own["carry"] = names[i + 1]
+        plans.append(Plan(name, "loss", own, (*heads, inner), (*heads, inner)))
+    for plan in plans:
+        plan.needs = drawing.needs
+    return Family(label, shared, plans)
 
 
 def _unwritten(

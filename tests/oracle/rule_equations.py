@@ -131,8 +131,35 @@ def feature_momentum(g, W, W0, lr, n, gram, s, inner=0.01):
     return lr * s["M"] @ phi
 
 
+def kl(g, W, W0, lr, n, gram, s):
+    """MIRAS, Memora: softmax(log W - lr g); the first W is that of the logits W0."""
+    z = np.exp((W0 if n == 1 else np.log(W)) - lr * g)
+    return z / z.sum(-1, keepdims=True) - W
+
+
+def lq(g, W, W0, lr, n, gram, s, q=4.0, eps=1e-6):
+    """MIRAS, Moneta: A = A - lr g, W = A / |A|_q^(q - 2)."""
+    s["a"] = s.get("a", W0) - lr * g
+    return s["a"] / (np.abs(s["a"]) ** q).sum() ** ((q - 2) / q) - W
+
+
+def elastic_net(g, W, W0, lr, n, gram, s, l1=0.001):
+    u = W - lr * g
+    return np.sign(u) * np.maximum(np.abs(u) - l1, 0) - W
+
+
+def sphere(g, W, W0, lr, n, gram, s):
+    """Column by column: s <- s - lr (I - s s^T) g, then to length 1."""
+    new = np.empty_like(W)
+    for i in range(W.shape[1]):
+        slot = W[:, i] / np.linalg.norm(W[:, i])
+        slot = slot - lr * (np.eye(len(slot)) - np.outer(slot, slot)) @ g[:, i]
+        new[:, i] = slot / np.linalg.norm(slot)
+    return new - W
+
+
 EQUATIONS = (
     gd, momentum, preconditioned_momentum, delta_momentum, adagrad, rmsprop, adam, adamw, ftrl, muon, dgd, m3,
-    deep_momentum, feature_momentum,
+    deep_momentum, feature_momentum, kl, lq, elastic_net, sphere,
 )  # fmt: skip
 ORACLES: dict[str, Callable[..., Any]] = {f.__name__: f for f in EQUATIONS}

@@ -25,7 +25,14 @@ from nlc.spec.rulebook import RuleBook
 from runtime.level import Level, Weights
 
 CALLS = [*rules(), "momentum(nesterov=true)", "m3(ema=true, period=3)", "m3(alpha=0)", "muon(nesterov=false)"]
-CALLS += ["adamw(weight_decay=0.3)", "dgd(exact=true)", "ftrl(l1=0.05, l2=0.1)", "adam(betas=(0.5, 0.6))"]
+CALLS += [
+    "adamw(weight_decay=0.3)",
+    "dgd(exact=true)",
+    "ftrl(l1=0.05, l2=0.1)",
+    "elastic_net(l1=0.03)",
+    "lq(q=3)",
+    "adam(betas=(0.5, 0.6))",
+]
 RATE = 0.05
 
 
@@ -80,7 +87,7 @@ def test_the_interpreter_is_the_equation(text: str) -> None:
     weight, carried = torch.tensor(weights[0]), Carried.zero(rule, {"M": torch.tensor(weights[0])})
     for g, gram, expected in zip(grads, grams, weights[1:], strict=True):
         seen = {"grad": torch.tensor(g), "gram": torch.tensor(gram), "weight": weight, **params}
-        seen |= {"start": torch.tensor(weights[0]), "lr": torch.tensor(RATE, dtype=torch.float64)}
+        seen |= {"start": torch.tensor(weights[0]), "lr": torch.tensor(RATE, dtype=torch.float64), "retain": 1.0}
         weight, carried = run_rule(rule, "M", weight, seen, carried.counted())
         np.testing.assert_allclose(weight.numpy(), expected, rtol=1e-10, atol=1e-10)
 

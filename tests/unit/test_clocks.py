@@ -76,8 +76,9 @@ def test_a_state_of_one_sequence_counts_tokens(unit: str) -> None:
     )
 
 
-def test_a_stream_counts_tokens_for_now() -> None:
-    assert refusals(model, slow("2 sequences", "carry: stream, rule: gd"), BLOCK)[0].startswith("NLC1001")
+def test_a_stream_counts_the_tokens_of_its_lane() -> None:
+    made = model(slow("2 sequences", "carry: stream, rule: gd"), BLOCK)
+    assert made["s.w"].period == Period(2 * made.sizes["context"], Unit.TOKEN)
     assert refusals(model, slow("2 steps", "carry: stream, rule: gd"), BLOCK)[0].startswith("NLC0703")
     assert model(slow("7 tokens", "carry: stream, rule: gd"), BLOCK)["s.w"].period == Period(7, Unit.TOKEN)
 

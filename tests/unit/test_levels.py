@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from codegen.train import train
 from nlc.graph.nodes import Weight
 from nlc.passes import build
 from nlc.spec import load
@@ -102,7 +103,7 @@ def one(memories: str) -> str:
     [
         (one("select(*.nothing)"), "level 't' selects nothing"),
         (one("select(blocks.*)"), "no level owns embedding and 1 more"),
-        (one("select(blocks.0.*)"), "level 't' selects blocks.0.x.linear and not blocks.1.x.linear"),
+        (one("select(blocks.0.*, embedding, rmsnorm)"), "no level owns blocks.1.x.linear"),
         (one("rest") + "\n" + one("rest").replace("name: t", "name: u"), "NLC0904"),
         (one("rest").replace("rule", "chunk: 4, rule"), "'chunk' says nothing"),
         (one("rest").replace("every: 1 step, ", ""), "does not say how often it updates"),
@@ -111,6 +112,16 @@ def one(memories: str) -> str:
 )
 def test_refused(levels: str, message: str) -> None:
     assert any(message in f for f in refusals(model, levels, "x = x + linear(x)", train=False))
+
+
+def test_a_weight_may_belong_to_other_levels_in_other_layers() -> None:
+    levels = one("select(blocks.1.*)").replace("every: 1 step", "every: never").replace("name: t", "name: still")
+    graph = model(levels, "x = x + linear(x)")
+    weight: Weight = graph["blocks.*.x.linear"]
+    assert weight.owners == ("level:train", "level:still", "level:train")
+    assert weight.id in graph["level:still"].weights and weight.id in graph["level:train"].weights
+    text = train(graph, header=("",), digest="0")
+    assert 'weights.freeze("blocks.1.x.linear")' in text and 'train = Level("train", weights.take("*")' in text
 
 
 def test_the_host_owns_the_weights_of_a_bare_program() -> None:

@@ -141,7 +141,7 @@ def test_a_parameter_of_a_rule_may_be_a_value() -> None:
         "y = m(q)",
         inputs="{k: [heads, head], v: [heads, head], q: [heads, head], s: [heads]}",
     )
-    (param,) = graph["a.m"].rule.params
+    param = next(p for p in graph["a.m"].rule.params if p.name == "beta")
     assert param.name == "beta"
     assert graph[param.value].op == "sigmoid"
 

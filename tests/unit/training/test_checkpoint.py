@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from runtime import checkpoint
+from runtime import checkpoint, whole
 from runtime.checkpoint import Checkpoint
 from runtime.errors import CheckpointError, RunError
+from runtime.whole import damage
 
 
 def made(step: int = 1) -> Checkpoint:
@@ -67,6 +68,29 @@ def test_only_the_newest_are_kept_when_asked(tmp_path: Path) -> None:
     assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-000003", "step-1000000"]
 
 
+def test_those_that_are_damaged_or_newer_do_not_count_among_those_that_are_kept(tmp_path: Path) -> None:
+    for step in (20, 40, 60, 80, 100):
+        checkpoint.save(tmp_path, step, made(step))
+    for step in (60, 100):
+        (tmp_path / f"step-{step:06d}/manifest.json").unlink()
+    place = checkpoint.save(tmp_path, 90, made(90), keep=2)
+    assert [checkpoint.step_of(path) for path in checkpoint.steps(tmp_path)] == [80, 90, 100]
+    assert not damage(place) and (tmp_path / "latest").read_text() == "step-000090\n"
+
+
+def test_damaged_ones_after_the_one_that_is_gone_back_to_are_set_aside(tmp_path: Path) -> None:
+    said: list[str] = []
+    for _ in range(2):
+        for step in (80, 100):
+            checkpoint.save(tmp_path, step, made(step))
+        checkpoint.go_back_to(tmp_path / "step-000080", said.append)
+    names = {"latest", "step-000080", "step-000100.damaged", "step-000100.damaged-2"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    assert (tmp_path / "latest").read_text() == "step-000080\n"
+    assert said[0] == f"'{tmp_path}/step-000100' is set aside as step-000100.damaged"
+    assert checkpoint.newest(tmp_path).name == "step-000080"
+
+
 def cut(place: Path) -> None:
     path = place / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
@@ -107,16 +131,16 @@ FILES = ["model.safetensors", "optimiser.safetensors", "state.safetensors", "tra
 def test_any_file_that_is_cut_or_gone_or_has_a_flipped_bit_is_named(tmp_path: Path, file: str) -> None:
     path = checkpoint.save(tmp_path, 1, made()) / file
     content = path.read_bytes()
-    assert not checkpoint.damage(path.parent)
+    assert not damage(path.parent)
     for n in range(0, len(content), max(1, len(content) // 40)):
         path.write_bytes(content[:n])
-        assert "altered" in checkpoint.damage(path.parent) and file in checkpoint.damage(path.parent)
+        assert "altered" in damage(path.parent) and file in damage(path.parent)
     for n in range(len(content) if file == "manifest.json" else 40):
         at = n if file == "manifest.json" else n * len(content) // 40
         path.write_bytes(content[:at] + bytes([content[at] ^ 1 << n % 8]) + content[at + 1 :])
-        assert checkpoint.damage(path.parent)
+        assert damage(path.parent)
     path.unlink()
-    assert checkpoint.damage(path.parent) == f"is torn: {file} is missing"
+    assert damage(path.parent) == f"is torn: {file} is missing"
 
 
 def test_a_save_that_cannot_take_its_place_leaves_the_one_that_was_there(
@@ -143,7 +167,7 @@ def test_a_save_that_fails_leaves_the_old_one_and_no_litter(tmp_path: Path, monk
     def full(path: Path, text: str) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "put_text", full)
+    monkeypatch.setattr(whole, "put_text", full)
     with pytest.raises(Exception, match="No space left on device"):
         checkpoint.save(tmp_path, 1, made(2))
     monkeypatch.undo()

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from runtime import checkpoint, plot
+from runtime import checkpoint, plot, whole
+from runtime.whole import damage
 
 from .test_resume import STREAM, run, same, streaming
 
@@ -27,7 +28,7 @@ class Disk:
         self.left, self.patch = left, patch
         for owner, name in ((os, "fsync"), (Path, "mkdir"), (Path, "rename"), (Path, "replace"), (plot, "loss")):
             self.limit(owner, name)
-        self.limit(checkpoint, "save_file", torn=lambda tensors, path: Path(path).write_bytes(b"torn"))
+        self.limit(whole, "save_file", torn=lambda tensors, path: Path(path).write_bytes(b"torn"))
         self.limit(shutil, "copyfile", torn=lambda source, path: Path(path).touch())
         write, opened = Path.write_text, Path.open
         self.limit(Path, "write_text", torn=lambda path, text, **more: write(path, text[: len(text) // 2], **more))
@@ -93,7 +94,7 @@ def test_full_at_any_write(
             assert run(often, "--out", out, "--data", text) == 4, n
         said = capsys.readouterr().err
         assert "No space left on device" in said and "Traceback" not in said, n
-        whole = [place for place in checkpoint.steps(out / "checkpoints") if not checkpoint.damage(place)]
+        whole = [place for place in checkpoint.steps(out / "checkpoints") if not damage(place)]
         assert whole == checkpoint.steps(out / "checkpoints"), n  # none that is torn has the name of a checkpoint
         if (out / "lock.json").exists():
             known = f"the newest checkpoint is {whole[-1]}" if whole else "no checkpoint was written yet"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from nlc.graph.nodes import Carry, Period, Unit
 from runtime import checkpoint, program
 from runtime.directory import RunDirectory
 from runtime.metrics import read
+from runtime.trainer import Run
+from runtime.whole import damage
 
 from . import tiny
 from .graphs import memory, two_levels
@@ -95,7 +99,7 @@ def test_stopped_by_a_signal_and_resumed(
 KILLER = """
 import json, os, random, shutil, signal, sys
 from pathlib import Path
-from runtime import checkpoint, program, trainer
+from runtime import checkpoint, program, trainer, whole
 
 folder, cut, text = sys.argv[1:]
 left, doomed = 0, ""
@@ -113,7 +117,7 @@ def dying(owner, name, when, torn=lambda *arguments, **options: None):
 
 write = Path.write_text
 dying(trainer.Run, "report", "step")
-dying(checkpoint, "save_file", "write", lambda tensors, path: Path(path).write_bytes(b"torn"))
+dying(whole, "save_file", "write", lambda tensors, path: Path(path).write_bytes(b"torn"))
 dying(Path, "write_text", "write", lambda path, text, **more: write(path, text[: len(text) // 2], **more))
 for owner, name in ((os, "fsync"), (Path, "mkdir"), (Path, "rename"), (Path, "replace"), (shutil, "rmtree")):
     dying(owner, name, "write")
@@ -218,6 +222,119 @@ def test_a_run_without_a_whole_checkpoint_is_not_begun_anew(
     assert "step-000005' is torn: manifest.json is missing" in err and "no whole checkpoint in" in err
     assert run(folder, "--resume", tmp_path / "nothing") == 2
     assert "is not a run directory: it has no lock.json" in capsys.readouterr().err
+
+
+def test_what_is_kept_after_a_damaged_checkpoint_is_what_the_run_wrote(
+    package: Package, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = package(model=stopping(SOURCE, 25)), tmp_path / "cut"
+    assert run(folder, "--out", out, "--data", text) == 143
+    with (out / "checkpoints/step-000025/model.safetensors").open("r+b") as file:
+        file.write(b"?")
+    (folder / "model.py").write_text(stopping(SOURCE, 2), encoding="utf-8")  # after step 22
+    (folder / "stopped").unlink()
+    assert run(folder, "--resume", out, "--keep", 1, "--allow") == 143
+    err = capsys.readouterr().err
+    assert "step-000025' is altered: model.safetensors" in err and "is set aside as step-000025.damaged" in err
+    assert {path.name for path in (out / "checkpoints").iterdir()} == {"latest", "step-000022", "step-000025.damaged"}
+    assert (out / "checkpoints/latest").read_text() == "step-000022\n"
+    assert not damage(checkpoint.newest(out / "checkpoints"))
+
+
+@pytest.mark.parametrize("gone", ["all", "all but latest"])
+def test_a_run_that_has_lost_its_checkpoints_is_not_begun_anew(
+    package: Package, text: Path, tmp_path: Path, gone: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = package(model=stopping(SOURCE, 12)), tmp_path / "cut"
+    assert run(folder, "--out", out, "--data", text) == 143
+    for place in checkpoint.steps(out / "checkpoints"):
+        shutil.rmtree(place)
+    if gone == "all":
+        shutil.rmtree(out / "checkpoints")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert run(folder, "--resume", out, "--allow") == 4
+    err = capsys.readouterr().err
+    assert f"checkpoints were written to '{out}/checkpoints', the first of them after step 10, and none is there" in err
+    assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+def test_a_run_killed_before_its_first_checkpoint_says_that_it_begins_again(
+    package: Package, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(*given: object) -> None:
+        raise Killed
+
+    folder, out = package(), tmp_path / "cut"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Run, "_save", killed)
+        run(folder, "--out", out, "--data", text)
+    assert list(read(out / "metrics.jsonl"))
+    assert program.load(folder).main(["--resume", str(out)]) == 0
+    assert "no checkpoint was written yet: going on from the beginning" in capsys.readouterr().err
+
+
+def test_checkpoints_come_as_often_as_asked(package: Package, text: Path, tmp_path: Path) -> None:
+    def kept(out: Path) -> list[int]:
+        return [checkpoint.step_of(place) for place in checkpoint.steps(out / "checkpoints")]
+
+    wait = "        __import__('time').sleep(0.1 * torch.is_grad_enabled())\n"
+    slow = SOURCE.replace("        if learn:\n", f"{wait}        if learn:\n", 1)
+    folder = package(model=SOURCE)
+    assert run(folder, "--out", tmp_path / "a", "--data", text, "--checkpoint-every", 7) == 0
+    assert kept(tmp_path / "a") == [7, 14, 21, 28, 30]
+    assert run(folder, "--out", tmp_path / "b", "--data", text, "--checkpoint-every", 0) == 0
+    assert kept(tmp_path / "b") == [30]
+    (folder / "model.py").write_text(slow, encoding="utf-8")
+    assert run(folder, "--out", tmp_path / "c", "--data", text, "--checkpoint-every", "1s") == 0
+    times = [json.loads((place / "training.json").read_text())["seconds"]
+             for place in checkpoint.steps(tmp_path / "c/checkpoints")]  # fmt: skip
+    assert len(times) > 2 and all(b - a > 1 for a, b in pairwise(times[:-1]))
+    weights = [(tmp_path / x / "checkpoints/step-000030/model.safetensors").read_bytes() for x in "abc"]
+    assert weights[0] == weights[1] == weights[2]
+    with pytest.raises(SystemExit):
+        run(folder, "--out", tmp_path / "d", "--data", text, "--checkpoint-every", "often")
+
+
+JUDGED = """        if not self.training:
+            import os, pathlib, signal
+            mark = pathlib.Path(__file__).with_name('judged')
+            if len(mark.read_text() if mark.exists() else '') == {times}:
+                os.kill(os.getpid(), signal.SIGTERM)
+            with mark.open('a') as file:
+                file.write('.')
+        if learn:
+"""
+
+
+def test_a_signal_in_the_last_validation_is_heard_and_the_validation_comes_at_resume(
+    package: Package, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = package(), tmp_path / "whole"
+    assert run(folder, "--out", out, "--data", text) == 0
+    judged = SOURCE.replace("        if learn:\n", JUDGED, 1)
+    (folder / "model.py").write_text(judged.replace("{times}", "-1"), encoding="utf-8")
+    assert run(folder, "--out", tmp_path / "counted", "--data", text) == 0
+    times = len((folder / "judged").read_text())
+    (folder / "judged").unlink()
+    (folder / "model.py").write_text(judged.replace("{times}", f"{times - 3}"), encoding="utf-8")
+    capsys.readouterr()
+    assert run(folder, "--out", tmp_path / "cut", "--data", text) == 143
+    assert len((folder / "judged").read_text()) == times - 2
+    assert "stopped by SIGTERM before the last validation; saved in" in capsys.readouterr().err
+    assert run(folder, "--resume", tmp_path / "cut") == 0
+    same(out, tmp_path / "cut")
+
+
+def test_the_last_validation_reads_more_tokens_or_comes_once(package: Package, text: Path, tmp_path: Path) -> None:
+    folder, out = package(), tmp_path / "out"
+    source = (folder / "train.py").read_text(encoding="utf-8")
+    (folder / "train.py").write_text(source.replace("seed=0,", "seed=0, validation_tokens=900,"), encoding="utf-8")
+    assert run(folder, "--out", out, "--data", text) == 0
+    judged = [row["val/tokens"] for row in read(out / "metrics.jsonl") if row["step"] == 30 and "val/loss" in row]
+    assert len(judged) == len(set(judged)), judged
 
 
 def test_lost_rows_of_metrics_are_said(

@@ -1,0 +1,76 @@
+"""Every gradient that is written by hand, against finite differences; a new one has to be added here."""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+from importlib import import_module
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+
+import runtime.ops
+from runtime.ops import basic
+from runtime.ops.chunk_reads import ReadChunks
+from runtime.ops.forms import Lean, Matrix, Mlp, Swiglu
+from runtime.ops.history import Past
+
+CHECKED = {"Past", "ReadChunks", "Lean", "Product", "L2norm", "CausalConv"}  # Product, CausalConv: with their operators
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    draw = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=draw, dtype=torch.float64).requires_grad_()
+
+
+def test_every_explicit_gradient_is_checked() -> None:
+    found = set()
+    for module in pkgutil.iter_modules(runtime.ops.__path__, "runtime.ops."):
+        for name, one in inspect.getmembers(import_module(module.name), inspect.isclass):
+            if issubclass(one, torch.autograd.Function) and one.__module__ == module.name:
+                found.add(name)
+    assert found == CHECKED
+
+
+@pytest.mark.parametrize("B", [1, 2])
+@pytest.mark.parametrize("fresh", [False, True])
+def test_reads_of_chunks(fresh: bool, B: int) -> None:
+    N, H, C, K, rows = 2, 2, 3, 3, 2
+    P = normal(N, H, 2, K, K, seed=1)
+    given = normal(2, N * C, H, K), P, normal(H, B, rows, K, seed=2)
+
+    def run(q: Tensor, P: Tensor, W: Tensor) -> Tensor:
+        first = torch.eye(K, dtype=P.dtype).expand_as(P[:1])
+        return ReadChunks.apply((N, C), fresh, q, torch.cat((first, P[1:])) if fresh else P, W)
+
+    assert gradcheck(run, given) and gradgradcheck(run, given)
+
+
+FORMS = {
+    "matrix": (Matrix(), {"M": (2, 3, 3)}),
+    "mlp": (Mlp(bias=True), {"W_in": (2, 4, 3), "b_in": (2, 4), "W_out": (2, 3, 4), "b_out": (2, 3)}),
+    "residual": (Mlp(residual=True, norm="layernorm"), {"W_in": (2, 4, 3), "W_out": (2, 3, 4)}),
+    "deep": (Mlp(depth=3), {"W_in": (2, 4, 3), "W_2": (2, 4, 4), "W_out": (2, 3, 4)}),
+    "swiglu": (Swiglu(), {"W_gate": (2, 4, 3), "W_in": (2, 4, 3), "W_out": (2, 3, 4)}),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_lean_reads_of_forms(name: str) -> None:
+    form, shapes = FORMS[name]
+    parts = [normal(*shapes[part], seed=i + 1) for i, part in enumerate(form.parts)]
+    run = lambda *given: Lean.apply(form, *given)
+    assert gradcheck(run, (normal(1, 2, 2, 3), *parts))
+    assert gradgradcheck(run, (normal(1, 2, 2, 3), *parts))
+
+
+def test_what_is_past_is_open_to_the_outer_gradient() -> None:
+    assert gradcheck(Past.apply, (normal(3),)) and gradgradcheck(Past.apply, (normal(3),))
+
+
+def test_unit_vectors_and_convolutions() -> None:
+    assert gradcheck(basic.l2norm, (normal(2, 3, 4),)) and gradgradcheck(basic.l2norm, (normal(2, 3, 4),))
+    given = normal(2, 4, 3), normal(3, 3, seed=1), normal(2, 2, 3, seed=2)
+    assert gradcheck(basic.causal_conv, given) and gradgradcheck(basic.causal_conv, given)

@@ -1,0 +1,196 @@
+"""Rules of a spec's own: where they are found, what is refused and where, what commands say of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nlc.diagnostics import SpecError
+from nlc.explain_rule import explain_rule, report_rule
+from nlc.graph.choices import rule_of
+from nlc.graph.dump import from_text, to_text
+from nlc.graph.hash import graph_hash
+from nlc.passes import build
+from nlc.spec import load, load_rule, loads, rules
+from nlc.spec.resolve import to_yaml
+from nlc.verify.rules import CELLS, verify_rule
+
+LION = """\
+nlc: 1
+rule: lion
+params: {lr: 1e-4, beta: 0.9, beta2: 0.99}
+levels:
+  - every: 1 update
+    state: {m: zeros}
+    do: |
+      delta = -lr * sign(beta * m + (1 - beta) * grad)
+      m = beta2 * m + (1 - beta2) * grad
+"""
+
+SPEC = """\
+nlc: 1
+name: own
+sizes: {heads: 2, head: 3, wide: 4}
+inputs: {k: [heads, head], v: [heads, wide], s: [heads]}
+levels:
+  - {name: m, every: 1 token, rule: RULE, rate: 0.1, read: before, memories: {memory: {form: FORM, keys: k, values: v}}}
+block: y = memory(k) * s
+outputs: [y]
+"""
+
+
+def spec(rule: str, rules: str = "", form: str = "matrix") -> str:
+    return SPEC.replace("RULE", f"'{rule}'").replace("FORM", f"'{form}'") + rules
+
+
+def own(do: str, more: str = "") -> str:
+    """A spec whose rule `mine` has this program."""
+    body = "\n".join(f"        {line}" for line in do.split("\n"))
+    head = "rules:\n  mine:\n    params: {a: 0.5, b: [1, 2]}\n    levels:\n    - every: 1 update\n"
+    return spec("mine", f"{head}{more}      do: |\n{body}\n")
+
+
+def refusals(text: str) -> list[str]:
+    with pytest.raises(SpecError) as caught:
+        build(loads(text, "s.yaml"))
+    return [f"{d.code} {d.at.line}: {d.message}" for d in caught.value.diagnostics]
+
+
+def test_a_rule_file_beside_the_spec_is_found_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "lion.yaml").write_text(LION)
+    (tmp_path / "spec.yaml").write_text(spec("lion(beta=s)"))
+    found = load(tmp_path / "spec.yaml")
+    assert build(found)["m.memory"].rule.name == "lion"
+    again = loads(to_yaml(found.resolved()))  # alone, in another folder
+    assert graph_hash(build(again)) == graph_hash(build(found))
+
+
+def test_a_rule_file_may_lie_below_and_have_another_place(tmp_path: Path) -> None:
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "l.yaml").write_text(LION)
+    (tmp_path / "spec.yaml").write_text(spec("lion", "rules: {lion: rules/l.yaml}\n"))
+    assert build(load(tmp_path / "spec.yaml"))["m.memory"].rule.name == "lion"
+
+
+@pytest.mark.parametrize(
+    ("entry", "code"), [("../lion.yaml", "NLC0207"), ("lion.yaml", "NLC0208"), ("5", "NLC0202")], ids=str
+)
+def test_a_path_that_leads_nowhere_is_refused_where_it_stands(tmp_path: Path, entry: str, code: str) -> None:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    (tmp_path / "lion.yaml").write_text(LION)
+    (folder / "spec.yaml").write_text(spec("tiger", f"rules: {{tiger: {entry}}}\n"))
+    with pytest.raises(SpecError) as caught:
+        load(folder / "spec.yaml")
+    (found,) = caught.value.diagnostics
+    assert (found.code, found.at.line) == (code, 9)
+
+
+def test_what_is_wrong_in_a_rule_file_is_said_once_and_there(tmp_path: Path) -> None:
+    (tmp_path / "lion.yaml").write_text(LION.replace("beta * m", "betta * m"))
+    two = spec("lion").replace("block:", "  - {name: n, every: 2 tokens, rule: lion, memories: {}}\nblock:")
+    (tmp_path / "spec.yaml").write_text(two)
+    with pytest.raises(SpecError) as caught:
+        load(tmp_path / "spec.yaml")
+    (found,) = [d for d in caught.value.diagnostics if d.code == "NLC0410"]
+    assert found.at.file.endswith("lion.yaml") and found.at.line == 8 and "did you mean 'beta'" in found.hint
+
+
+REFUSED = {
+    "a vector that does not fill": ("delta = -lr * k", "NLC0410 15: 'delta' is [rows, cols], and this is [cols]"),
+    "shapes": ("delta = -lr * grad @ grad", "NLC0410 15: shapes do not meet: [rows, cols] @ [rows, cols]"),
+    "a list as a number": ("delta = b * grad", "NLC0410 15: 'b' is a list of numbers"),
+    "unpacking": ("c, d = a\ndelta = c * grad", "NLC0410 15: 'a' is no list of 2 numbers"),
+    "an operator with weights": ("delta = linear(grad)", "NLC0410 15: 'linear' in a rule"),
+    "no such option": ("delta = newton_schulz(grad, stepps=3)", "NLC0410 15: 'newton_schulz' has no 'stepps'"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_program_that_cannot_run_is_refused(case: str) -> None:
+    do, expected = REFUSED[case]
+    assert refusals(own(do)) == [expected]
+
+
+MEMORIES = {
+    "no values": ("{form: matrix, keys: grad}", "NLC0203"),
+    "an unknown key": ("{form: matrix, keys: grad, values: grad, rate: 1}", "NLC0201"),
+    "a form without a map": ("{form: attention, keys: grad, values: grad}", "NLC0403"),
+    "columns that do not pair": ("{form: matrix, keys: grad, values: transpose(grad)}", "NLC0410"),
+    "another writer": ("{form: matrix, keys: grad, values: grad, rule: adamw}", "NLC1001"),
+    "biases": ("{form: 'mlp(bias=true)', keys: grad, values: grad}", "NLC1001"),
+}
+
+
+@pytest.mark.parametrize("case", MEMORIES)
+def test_a_memory_that_cannot_be_is_refused(case: str) -> None:
+    said, code = MEMORIES[case]
+    found = refusals(own("delta = m(grad)", f"      memories: {{m: {said}}}\n"))
+    assert [f.split(":")[0] for f in found if f.startswith(code)], found
+
+
+def test_a_memory_is_read_with_what_its_keys_are_like() -> None:
+    memory = "      memories: {m: {form: matrix, keys: grad, values: grad}}\n"
+    assert refusals(own("delta = transpose(m(transpose(grad)))", memory)) == [
+        "NLC0410 16: 'm' is read with [cols, rows]"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        (own("delta = -lr * outer(error, x)").replace("1 token", "2 tokens"), "NLC1001"),
+        (own("delta = -lr * outer(v, k)").replace("form: 'matrix'", "form: 'mlp(hidden=3)'"), "NLC0410"),
+    ],
+    ids=["of many pairs", "of a form that is no matrix"],
+)
+def test_one_pair_is_asked_for_only_where_there_is_one(text: str, code: str) -> None:
+    assert [f[:7] for f in refusals(text)] == [code]
+
+
+def test_a_graph_with_rules_of_its_own_prints_and_reads_back() -> None:
+    memory = (
+        "      memories: {m: {form: 'mlp(hidden=2x)', keys: grad, values: -grad, objective: dot, rule: gd(lr=a)}}\n"
+    )
+    graph = build(loads(own("delta = a * m(grad)", memory)))
+    assert from_text(to_text(graph)) == graph
+
+
+@pytest.mark.parametrize("name", rules())
+def test_every_shipped_rule_is_explained(name: str) -> None:
+    found = explain_rule(load_rule(name))
+    text = report_rule(found)
+    assert found.doc and text.startswith(name) and all(level.every in text for level in found.levels)
+    assert rule_of(load_rule(name)).name == name
+
+
+RICH = """
+nlc: 1
+rule: rich
+params: {lr: 0.01, beta: 0.5, period: 2}
+levels:
+  - every: 1 update
+    state: {m: zeros, row: zeros}
+    do: |
+      scale = sqrt(mean(grad ** 2)) + 1
+      row = beta * row + scale
+      m = beta * m + outer(error, x) + l2norm(grad) * max(lr, 0.1)
+      soft = transpose(softmax(transpose(m)))
+      delta = -lr * (m / row + where(m > 0, slow, eye(rows) @ m)) + lr * grad[0] * 0.1 + lr * soft
+  - every: period updates
+    state: {slow: zeros}
+    memories:
+      f: {form: 'mlp(hidden=2, act=silu)', keys: grad, values: m, read: before, rule: gd(lr=0.01)}
+    do: slow = beta * f(grad) + 0.1 * norm(grad, 1) / cols
+"""
+
+
+def test_a_rule_that_uses_most_of_the_language_is_verified(tmp_path: Path) -> None:
+    from nlc.spec.rulebook import find_rule
+
+    (tmp_path / "rich.yaml").write_text(RICH)
+    rule = find_rule(str(tmp_path / "rich.yaml"))
+    assert rule is not None
+    report = verify_rule(rule, cells=CELLS[:2], full=False)
+    assert report.passed and report.outcomes, "\n".join(report.lines())
