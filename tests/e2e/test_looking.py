@@ -149,7 +149,7 @@ def test_check_goes_on_after_a_broken_spec(nlc: Run, tmp_path: Path) -> None:
     (tmp_path / "wrong.yaml").write_text(WRONG)
     ended = nlc("check", "wrong.yaml", "transformer")
     assert ended.status == 2
-    assert "did you mean 'adamw'?" in ended.err and ended.out.startswith("transformer: ok")
+    assert "did you mean 'adam'?" in ended.err and ended.out.startswith("transformer: ok")
 
 
 def test_json_diagnostics_have_positions(nlc: Run, tmp_path: Path) -> None:
