@@ -201,6 +201,13 @@ def spec_of(package: Path, name: str) -> Path:
     return beside if package.name == "code" and beside.exists() else package / LOCK
 
 
+def no_run(path: Path) -> RunError:
+    """Of a path that is no folder."""
+    return RunError(
+        f"'{path}' is a file, not a run directory" if path.exists() else f"no such run directory: '{path}'", USAGE
+    )
+
+
 def fresh(name: str, root: str | Path = "runs") -> Path:
     """runs/<name>, or the first of runs/<name>-2, runs/<name>-3 ... that no run has used."""
     path, n = Path(root) / name, 1

@@ -26,7 +26,7 @@ from torch import nn
 from runtime import checkpoint, data, device, diverge, program, resume
 from runtime.batches import Batch, Crops, Lanes
 from runtime.checkpoint import Checkpoint
-from runtime.directory import RunDirectory
+from runtime.directory import RunDirectory, no_run
 from runtime.diverge import Found, Step
 from runtime.errors import USAGE, RunError
 from runtime.level import Level
@@ -171,7 +171,7 @@ def measured(step: Step, levels: Sequence[Level]) -> tuple[float, dict[str, floa
 def placed(path: Path, step: int | None) -> tuple[RunDirectory, Path]:
     """The run and the checkpoint that a path means: a run, its `diverged`, or one of its checkpoints."""
     if not path.is_dir():
-        raise RunError(f"no such run directory: '{path}'", USAGE)
+        raise no_run(path)
     if (path / MANIFEST).is_file():
         if step is not None:
             raise RunError(f"--step is for a run, and '{path}' is one checkpoint", USAGE)

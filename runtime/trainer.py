@@ -47,6 +47,7 @@ from runtime.record import Record
 from runtime.schedule import due
 from runtime.settings import Settings
 from runtime.signals import Stop
+from runtime.state import settled
 
 FINAL = 16  # times the tokens of a validation on the way are read at the end
 
@@ -209,6 +210,8 @@ class Run:
         s = self.settings
         self.step += 1
         seen = watch.end()
+        if state is not None and bool(getattr(self.model, "streams", False)):
+            state = settled(state)  # as it will be after a resume
         before, self.state = self.state, self.state if self.guard.lost else state
         self.record.losses += [] if self.guard.bad else [loss.detach()]
         if self.diverged and self.step >= self.diverged.step and self.processes.first:
