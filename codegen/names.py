@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keyword
 
-TAKEN = frozenset("self s t B T F torch nn math history clock learn state final calls".split())
+TAKEN = frozenset("self s t a b B T F torch nn math history clock learn state final calls".split())
 
 CLASSES = frozenset(
     "Block Call Equations F LanguageModel Layer Learner Level Matrix Mlp Run Settings Swiglu Vector Weights "

@@ -28,7 +28,8 @@ def found(path: Path) -> Path:
         raise Unreadable("is not there")
     if (path / WEIGHTS).is_file():
         return path / WEIGHTS
-    checkpoints = sorted((path / "checkpoints").glob("step-*"), key=lambda p: (len(p.name), p.name))
+    checkpoints = [p for p in (path / "checkpoints").glob("step-*") if p.name.removeprefix("step-").isdecimal()]
+    checkpoints.sort(key=lambda p: int(p.name.removeprefix("step-")))
     if not checkpoints:
         raise Unreadable("holds no checkpoint")
     whole = next((p for p in reversed(checkpoints) if _whole(p)), None)

@@ -33,7 +33,7 @@ from runtime.errors import CheckpointError
 from runtime.whole import damage, replace_text, write_folder
 
 LATEST = "latest"
-NAME = re.compile(r"step-\d{6,}")
+NAME = re.compile(r"step-\d{6,}", re.ASCII)
 State = Mapping[str, Mapping[str, Tensor]]
 
 

@@ -26,18 +26,31 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
 
 from runtime.errors import USAGE, RunError, Unsaved
 from runtime.inherit import STARTS
+from runtime.shape import misfit
 from runtime.whole import digest, exchange, mend, replace_text, settle, sweep, sync
 
 LOCK = "spec.lock.yaml"  # in the package: the spec with everything filled in
 PACKAGE = ("model.py", "train.py", LOCK, "graph.json", STARTS)
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUBLAS_WORKSPACE_CONFIG", "PYTHONHASHSEED")
 LIBRARIES = ("nlc", "torch", "numpy", "safetensors")
+
+
+TOKENIZER = {"file": str, "sha256": str, "vocab": int}
+SHAPE = {  # of lock.json
+    **{"name": str, "graph": str, "seed": int, "steps": int, "batch": int, "context": int, "device": str},
+    **{"spec": dict, "code": dict, "resumed": list, "environment": dict},
+    "data": {
+        **{"path": (str, NoneType), "field": (str, NoneType), "pack": str, "tokenizer": (dict, NoneType)},
+        **{"source": str, "sha256": str, "bytes_per_token": (float, int)},
+    },
+}
 
 
 class RunDirectory:
@@ -175,6 +188,10 @@ class RunDirectory:
             raise RunError(f"'{self.lock}' is not JSON", USAGE) from None
         if not isinstance(found, dict):
             raise RunError(f"'{self.lock}' does not describe a run", USAGE)
+        tokenizer = found["data"].get("tokenizer") if isinstance(found.get("data"), dict) else None
+        wrong = misfit(found, SHAPE) or (misfit(tokenizer, TOKENIZER, "data.tokenizer.") if tokenizer else "")
+        if wrong:
+            raise RunError(f"'{self.lock}' does not describe a run: {wrong}", USAGE)
         return found
 
 

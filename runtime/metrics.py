@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
-from itertools import islice
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,10 +29,13 @@ class Metrics:
     def __init__(self, path: Path, rows: int = 0, lenient: bool = False) -> None:
         """`rows`: how many that are there already stay; those after them are dropped.
 
-        Raises RunError where there are fewer, unless `lenient`."""
+        Raises RunError where one of them is damaged or there are fewer, unless `lenient`."""
         self.path = path
-        self.rows: list[dict[str, Any]] = list(islice(read(path), rows)) if path.exists() else []
         try:
+            found = lines(path)[:rows] if path.exists() else []
+            if not lenient:
+                refuse(path, found, "; --allow goes on without it")
+            self.rows = [line.row for line in found if line.row is not None]
             if len(self.rows) < rows and not lenient:
                 left = f"{len(self.rows)} of {rows} are left"
                 raise RunError(f"'{path}' has lost rows: {left}; --allow goes on without them", USAGE)
@@ -63,13 +67,63 @@ def number(value: float) -> float | None:
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
-def read(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a metrics file; a last line cut short by a kill is left out."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            return
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a metrics file, counted from 1: its row, or why it is none."""
+
+    number: int
+    row: dict[str, Any] | None
+    fault: str = ""
+
+
+def lines(path: Path) -> list[Line]:
+    """Every line; a last one that a kill cut short, so that no newline ends it, is left out.  Raises OSError."""
+    whole, _, rest = path.read_bytes().rpartition(b"\n")
+    found = [line(number, text) for number, text in enumerate(whole.split(b"\n") if whole else [], 1)]
+    last = line(len(found) + 1, rest)
+    return found if last.row is None else [*found, last]
+
+
+def line(number: int, text: bytes) -> Line:
+    try:
+        row = json.loads(text.decode("utf-8"), parse_constant=constant)
+    except UnicodeDecodeError:
+        return Line(number, None, "not UTF-8")
+    except (ValueError, RecursionError):
+        return Line(number, None, "not JSON")
+    fault = misfit(row)
+    return Line(number, None if fault else row, fault)
+
+
+def constant(word: str) -> float:
+    raise ValueError(word)  # NaN and Infinity, which are not JSON
+
+
+def misfit(row: Any) -> str:
+    """Why something that is JSON is no row of metrics; "" where it is one."""
+    if not isinstance(row, dict):
+        return "not an object"
+    needed = [name for name in ("step", "tokens") if not is_number(row.get(name))]
+    wrong = needed or [name for name, value in row.items() if value is not None and not is_number(value)]
+    return f"its {wrong[0]} is not a number" if wrong else ""
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics file.  Raises RunError, with the line, where one is damaged."""
+    found = lines(path)
+    refuse(path, found)
+    return [line.row for line in found if line.row is not None]
+
+
+def refuse(path: Path, found: Sequence[Line], more: str = "") -> None:
+    """Raises RunError that names the first line that is no row."""
+    for line in found:
+        if line.row is None:
+            raise RunError(f"{path}:{line.number}: not a row of metrics: {line.fault}{more}", USAGE)
 
 
 def norms(state: Mapping[str, Any]) -> dict[str, float]:

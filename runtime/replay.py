@@ -182,7 +182,7 @@ def placed(path: Path, step: int | None) -> tuple[RunDirectory, Path]:
     if step is not None:
         place = directory.checkpoints / checkpoint.name_of(step)
         if not place.is_dir():
-            there = ", ".join(str(int(p.name.removeprefix("step-"))) for p in checkpoint.steps(directory.checkpoints))
+            there = ", ".join(str(checkpoint.step_of(p)) for p in checkpoint.steps(directory.checkpoints))
             raise RunError(f"no checkpoint after step {step} in '{path}'; there are: {there or 'none'}", USAGE)
         return directory, place
     return directory, directory.diverged if directory.diverged.is_dir() else checkpoint.newest(directory.checkpoints)

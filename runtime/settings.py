@@ -64,7 +64,7 @@ def read(settings: Settings, arguments: Sequence[str] | None = None) -> tuple[Se
         prog="train.py", description=f"Train {settings.name}, compiled from {settings.spec}."
     )
     parser.add_argument("--steps", type=positive, default=settings.steps, help="optimiser steps (%(default)s)")
-    parser.add_argument("--seed", type=int, default=settings.seed, help="of the weights and the batches (%(default)s)")
+    parser.add_argument("--seed", type=seed, default=settings.seed, help="of the weights and the batches (%(default)s)")
     parser.add_argument("--data", type=Path, metavar="PATH",
                         help="a file, a folder, 'a/pattern*', JSON lines (Python's own source)")  # fmt: skip
     parser.add_argument("--field", metavar="NAME", help="the field of records that holds the text (text)")
@@ -137,6 +137,12 @@ def interval(text: str) -> tuple[int, float]:
     except argparse.ArgumentTypeError:
         message = f"'{text}' is neither a number of steps nor a length of time: 500, 10m and 2h30m are"
         raise argparse.ArgumentTypeError(message) from None
+
+
+def seed(text: str) -> int:
+    if (value := natural(text)) >= 2**63:
+        raise argparse.ArgumentTypeError(f"'{text}': less than 2^63 is needed")
+    return value
 
 
 def duration(text: str) -> float:

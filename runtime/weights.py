@@ -11,6 +11,13 @@ from torch import Tensor, nn
 class Weights(nn.Module):
     """Parameters and further Weights by name.  A name may be any word, also one that nn.Module uses for itself."""
 
+    def __setattr__(self, name: str, value: object) -> None:
+        """Whether the module trains is no weight, also where weights of that name are inside it."""
+        if name == "training":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)  # type: ignore[arg-type]
+
     def __getitem__(self, name: str) -> Tensor:
         return self._parameters[name] if name in self._parameters else self._modules[name]  # type: ignore[return-value]
 

@@ -139,7 +139,7 @@ def lock(folder: Path, wait: bool = False) -> int | None:
 def damage(place: Path) -> str:
     """Why a folder with a manifest cannot be trusted; "" when it is whole."""
     if not place.is_dir():
-        return "is not there"
+        return "is a file, not a folder" if place.exists() else "is not there"
     try:
         manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:

@@ -7,6 +7,8 @@ nor the compiler.
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -117,4 +119,18 @@ def usage(error: typer.TyperException) -> str:
 
 def entry() -> None:
     """The console script `nlc`."""
+    open_streams()
     sys.exit(main(sys.argv[1:]))
+
+
+def open_streams() -> None:
+    """A stream that is closed, as by `>&-`, fails where it is used, and no file opened later takes its place.
+
+    What goes to a closed stderr is lost."""
+    for number, name, way in ((0, "stdin", os.O_WRONLY), (1, "stdout", os.O_RDONLY), (2, "stderr", os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, way)  # gets the lowest number that is free: this one
+            raw = io.FileIO(number, "r" if name == "stdin" else "w", closefd=False)
+            setattr(sys, name, io.TextIOWrapper(raw, write_through=True))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nlc.cli.common import DeviceOption, JsonOption, Status, Stop, calm_threads, note, say_json
+from nlc.spec.text import standard_input
 
 if TYPE_CHECKING:
     from runtime.session import Sampling, Session
@@ -55,7 +56,10 @@ def generate(
     top_k: Annotated[int, typer.Option("--top-k", help="Draw from so many of the likeliest; 0 is all.")] = 0,
     top_p: Annotated[float, typer.Option("--top-p", help="Draw from the likeliest with this share together.")] = 1.0,
     seed: Annotated[
-        int | None, typer.Option("--seed", help="Of what is drawn; otherwise 0, or where the state left off.")
+        int | None,
+        typer.Option(
+            "--seed", min=0, max=2**63 - 1, help="Of what is drawn; otherwise 0, or where the state left off."
+        ),
     ] = None,
     learn: LearnOption = None,
     state: StateOption = None,
@@ -109,7 +113,7 @@ def prompt_text(prompt: str | None, file: Path | None) -> tuple[bytes, str]:
     from runtime.session import text_of
 
     if prompt == "-" or (file is not None and str(file) == "-"):
-        return sys.stdin.buffer.read(), "standard input"
+        return standard_input(), "standard input"
     if file is not None:
         return text_of(file), str(file)
     return os.fsencode(prompt or ""), "the prompt"
@@ -187,7 +191,10 @@ def shown(part: str) -> bool:
     try:
         print(part, end="", flush=True)
         return True
-    except BrokenPipeError:
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            error.filename = "standard output"
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return False
 

@@ -73,17 +73,19 @@ def facts(path: Path, samples: bool) -> Facts:
         lock = directory.read_lock()
     except RunError as error:
         raise Stop(error.status, str(error)) from None
-    rows: list[dict[str, Any]] = []
+    found = list[metrics.Line]()
     try:
-        rows = [row for row in metrics.read(directory.metrics) if isinstance(row, dict)]
-    except (OSError, UnicodeDecodeError) as error:
-        missing["metrics"] = f"metrics.jsonl cannot be read: {getattr(error, 'strerror', None) or error}"
+        found = metrics.lines(directory.metrics)
+    except OSError as error:
+        missing["metrics"] = f"metrics.jsonl cannot be read: {error.strerror}"
+    rows = [line.row for line in found if line.row is not None]
     if not rows:
         missing.setdefault("metrics", "the run ended before its first row of metrics")
     stopped, trends = replay.stopped(directory.diverged), Trends()
     warned = [
         f"step {row.get('step')}: memory {name} {words}" for row in rows for name, words in trends.see(row).items()
     ]
+    warned += [f"metrics.jsonl:{x.number} is damaged ({x.fault}) and left out" for x in found if x.row is None]
     past = replay.earlier(directory)
     if stopped is not None and any(row["step"] > stopped.step for row in rows if isinstance(row.get("step"), int)):
         past, stopped = [*past, stopped], None

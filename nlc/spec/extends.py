@@ -9,14 +9,13 @@ A spec may extend a shipped spec by name, or a file in the folder of the spec th
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from nlc.diagnostics import Reporter, suggest
 from nlc.source import Entry, Mapping, Position, Scalar, Sequence, Tree
 from nlc.spec.rule import SHIPPED
-from nlc.spec.text import LARGEST, decode, parse, read
+from nlc.spec.text import LARGEST, decode, parse, read, standard_input
 
 NOT_INHERITED = ("extends",)
 
@@ -68,7 +67,7 @@ def whole(found: Found, report: Reporter) -> Mapping | None:
 
 def _whole(found: Found, report: Reporter, above: tuple[tuple[Path, str], ...]) -> Mapping | None:
     if found.path is None:
-        text = decode(sys.stdin.buffer.read(LARGEST + 1), found.shown, report)
+        text = decode(standard_input(LARGEST + 1), found.shown, report)
     else:
         text = read(found.path, found.shown, report)
     tree = parse(text, found.shown, report) if text is not None else None

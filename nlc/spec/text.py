@@ -10,6 +10,7 @@ YAML is taken as data only: one document, no tags, no merge keys, aliases within
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -45,6 +46,15 @@ def read(path: Path, shown: str, report: Reporter) -> str | None:
         report.error("NLC0102", whole, f"{size / 1e6:.1f} MB; a spec is text of at most {LARGEST // 1024} kB")
         return None
     return decode(data, shown, report)
+
+
+def standard_input(limit: int = -1) -> bytes:
+    """What stands on stdin, at most `limit` bytes.  Raises OSError, with the stream's name, where it cannot be read."""
+    try:
+        return sys.stdin.buffer.read(limit)
+    except OSError as error:
+        error.filename = "standard input"
+        raise
 
 
 def decode(data: bytes, shown: str, report: Reporter) -> str | None:

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from nlc.compile import compile
 from nlc.graph.nodes import Memory, Meta
 from nlc.interpret import interpret
+from nlc.spec import loads
 from nlc.verify.judge import cut_matters
 from tests.differential.machine import SPECS, assert_agree, case_of, compiled, generated, reference
 
@@ -88,3 +90,38 @@ def test_fed_tokens_are_observed(name: str) -> None:
         right = result.state
         assert result.logits is not None
         torch.testing.assert_close(logits, result.logits, rtol=1e-9, atol=1e-10)
+
+
+def test_weights_called_training_leave_a_model_to_be_evaluated() -> None:
+    """`model.eval()` sets a flag of that name in every module."""
+    text = """nlc: 1
+name: n
+sizes: {width: 4}
+inputs: {x: [width]}
+block: |
+  training = linear(x)
+  y = training + x
+outputs: [y]
+"""
+    model = compile_text(text)
+    assert not model.eval().training
+    assert model.train().training
+
+
+def test_a_number_called_as_the_loop_over_pieces_counts_is_itself() -> None:
+    text = """nlc: 1
+name: walked
+sizes: {width: 4}
+inputs: {x: [width]}
+block: |
+  b = norm(index(3), 1)
+  h = tanh(linear(x) + prev(h))
+  y = h * b
+outputs: [y]
+"""
+    y, _ = compile_text(text)(x=torch.ones(1, 3, 4))
+    assert float(y.detach().abs().max()) > 1
+
+
+def compile_text(text: str) -> torch.nn.Module:
+    return compile(loads(text)).model()

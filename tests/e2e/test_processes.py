@@ -15,6 +15,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from nlc.cli import main
+from runtime.directory import RunDirectory
 from tests.e2e.command import ROOT
 
 SMALL = {
@@ -22,13 +24,17 @@ SMALL = {
     "run.precision": "float64", "levels.titans.chunk": "8", "levels.cms.memories.fast.every": "8 tokens",
     "levels.cms.memories.mid.every": "16 tokens",
 }  # fmt: skip
+TEXT = ("--data", ROOT / "README.md")
 STREAM = {"levels.titans.carry": "stream"}
 
 
+def words(*arguments: object, **settings: str) -> list[str]:
+    return ["train", *map(str, arguments), *(w for key, x in settings.items() for w in ("--set", f"{key}={x}"))]
+
+
 def command(*arguments: object, **settings: str) -> subprocess.Popen[str]:
-    given = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     return subprocess.Popen(
-        [sys.executable, "-m", "nlc", "train", *map(str, arguments), *given],
+        [sys.executable, "-m", "nlc", *words(*arguments, **settings)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
@@ -44,20 +50,13 @@ def weights(run: Path, step: int) -> dict[str, Tensor]:
     return load_file(run / f"checkpoints/step-{step:06d}/model.safetensors")
 
 
-@pytest.fixture
-def text(tmp_path: Path) -> Path:
-    path = tmp_path / "text.txt"
-    path.write_text((ROOT / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
-    return path
-
-
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("more", [{}, STREAM], ids=["crops", "lanes"])
-def test_any_number_of_processes_gives_the_same_weights(tmp_path: Path, text: Path, more: dict[str, str]) -> None:
+def test_any_number_of_processes_gives_the_same_weights(tmp_path: Path, more: dict[str, str]) -> None:
     # A stream goes on from step to step, and what rounding did with it: it is compared before that has grown.
     steps, counts = (4, (1, 2)) if more else (50, (1, 2, 4))
     for n in counts:
-        place = ["--data", text, "--out", tmp_path / f"by-{n}", "--processes", n, "--steps", steps, "--quiet"]
+        place = [*TEXT, "--out", tmp_path / f"by-{n}", "--processes", n, "--steps", steps, "--quiet"]
         ended(command("hope", *place, **SMALL, **more))
     one = weights(tmp_path / "by-1", steps)
     for n in counts[1:]:
@@ -84,32 +83,114 @@ def ranks(run: Path) -> dict[int, int]:
     return found
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the processes in /proc")
-@pytest.mark.parametrize(("began", "ends"), [(2, 1), (4, 2)])
-def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(
-    tmp_path: Path, text: Path, began: int, ends: int
-) -> None:
-    run, steps = tmp_path / "run", 240
-    process = command("hope", "--data", text, "--out", run, "--processes", began, "--steps", steps, "--quiet", **SMALL)
+STEPS = 40
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run by one process that nothing disturbs."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    assert main(words("hope", *TEXT, "--out", run, "--steps", STEPS, "--quiet", **SMALL)) == 0
+    return run
+
+
+def begun(run: Path, processes: int) -> subprocess.Popen[str]:
+    """The same run by several processes, after its first checkpoint."""
+    often = ["--steps", STEPS, "--checkpoint-every", 10, "--quiet"]
+    process = command("hope", *TEXT, "--out", run, "--processes", processes, *often, **SMALL)
     while not (run / "checkpoints/latest").exists():
         assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.05)
-    os.kill(ranks(run)[began - 1], signal.SIGKILL)
-    began = time.monotonic()
+        time.sleep(0.02)
+    return process
+
+
+def gone(run: Path) -> bool:
+    end = time.monotonic() + 60
+    while ranks(run) and time.monotonic() < end:
+        time.sleep(0.1)
+    return not ranks(run)
+
+
+def goes_on_to(whole: Path, run: Path, processes: int) -> None:
+    """Resumed by so many processes, the run ends with the weights and the rows of one that nothing disturbed."""
+    again = ["--resume", run, "--quiet"]
+    if processes == 1:
+        assert main(words(*again)) == 0
+    else:
+        ended(command(*again, "--processes", processes))
+    one, other = weights(whole, STEPS), weights(run, STEPS)
+    assert all((other[name] - x).norm() <= 1e-10 * x.norm() for name, x in one.items())
+    rows = [[json.loads(line) for line in (x / "metrics.jsonl").read_text().splitlines()] for x in (whole, run)]
+    assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]]
+    assert [row.keys() for row in rows[0]] == [row.keys() for row in rows[1]]
+
+
+proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the processes in /proc")
+
+
+@proc
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("began", "killed", "ends"), [(2, 0, 1), (4, 1, 2)])
+def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(
+    whole: Path, tmp_path: Path, began: int, killed: int, ends: int
+) -> None:
+    run = tmp_path / "run"
+    process = begun(run, began)
+    os.kill(ranks(run)[killed], signal.SIGKILL)
+    then = time.monotonic()
     _, err = process.communicate(timeout=90)
-    assert process.returncode == 1 and time.monotonic() - began < 60
-    assert "error: another process of this run has ended" in err and "the newest checkpoint is" in err
-    assert "Traceback" not in err
+    assert process.returncode == 1 and time.monotonic() - then < 60
+    last = (run / "checkpoints/latest").read_text().strip()
+    assert "error: another process of this run has ended" in err and "Traceback" not in err
+    assert f"the newest checkpoint is {run}/checkpoints/{last}" in err
     assert not ranks(run)
-    ended(command("--resume", run, "--processes", ends, "--quiet"))
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    logged = [row["step"] for row in rows if "train/loss" in row]
-    assert logged == sorted(set(logged)) and logged[-1] == steps
+    goes_on_to(whole, run, ends)
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path, text: Path) -> None:
-    process = command("hope", "--data", text, "--out", tmp_path / "run", "--processes", 3, "--quiet", **SMALL)
+@proc
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"])
+def test_a_signal_ends_all_processes_after_one_save(tmp_path: Path, number: signal.Signals, status: int) -> None:
+    run = tmp_path / "run"
+    process = begun(run, 2)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=90)
+    assert process.returncode == status and not out, err
+    last = (run / "checkpoints/latest").read_text().strip()
+    step = int(last.removeprefix("step-"))
+    name = number.name
+    assert err == f"error: stopped by {name} after step {step}; saved in {run}/checkpoints/{last}\n"
+    assert not ranks(run)
+
+
+@proc
+@pytest.mark.timeout(600)
+def test_a_launcher_that_is_killed_takes_its_processes_along(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = begun(run, 2)
+    process.kill()
+    _, err = process.communicate(timeout=90)
+    assert gone(run)
+    last = (run / "checkpoints/latest").read_text().strip()
+    assert "error: what started this process has ended: stopped after step" in err and last in err
+
+
+@pytest.mark.timeout(300)
+def test_a_run_that_another_process_trains_is_refused_once_and_left_alone(whole: Path) -> None:
+    making = whole / "checkpoints/.step-000070.1"  # as a process that trains here would have
+    making.mkdir()
+    handle = RunDirectory(whole).claim()
+    process = command("--resume", whole, "--processes", 2, "--quiet")
+    _, err = process.communicate(timeout=120)
+    os.close(handle)
+    assert process.returncode == 2
+    assert err == f"error: another process trains in '{whole}'\n"
+    assert making.is_dir()
+    making.rmdir()
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
+    process = command("hope", *TEXT, "--out", tmp_path / "run", "--processes", 3, "--quiet", **SMALL)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 2
     assert (

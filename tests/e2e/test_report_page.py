@@ -94,6 +94,9 @@ def harmed(run: Path, how: str) -> None:
             (run / "metrics.jsonl").write_text("")
         case "one row":
             (run / "metrics.jsonl").write_text((run / "metrics.jsonl").read_text().splitlines()[0] + "\n")
+        case "damaged row":
+            first, _, rest = (run / "metrics.jsonl").read_text().partition("\n")
+            (run / "metrics.jsonl").write_text(f"{first}\n{{broken\n{rest}")
         case "cut row":
             (run / "metrics.jsonl").write_text((run / "metrics.jsonl").read_text()[:-20])
         case "no spec":
@@ -113,7 +116,8 @@ def harmed(run: Path, how: str) -> None:
 HARMS = {
     "no checkpoint": "no whole checkpoint", "no metrics": "metrics.jsonl cannot be read",
     "empty metrics": "ended before its first row", "one row": "stopped after step 1 of 12", "cut row": "hope",
-    "no spec": "no resolved.yaml", "illegal spec": "not a legal spec", "no code": "not a generated package",
+    "damaged row": "metrics.jsonl:2 is damaged (not JSON) and left out", "no spec": "no resolved.yaml",
+    "illegal spec": "not a legal spec", "no code": "not a generated package",
     "another program": "does not go with this nlc", "data gone": "/nowhere/text.txt",
 }  # fmt: skip
 

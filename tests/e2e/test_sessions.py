@@ -49,6 +49,11 @@ def test_generate_goes_on_with_a_prompt(nlc: Run, first: str) -> None:
     assert other.out != nlc("generate", first, "what is", "--tokens", "40").out
 
 
+def test_a_seed_that_no_generator_takes_is_refused(nlc: Run) -> None:
+    ended = nlc("generate", "nowhere", "hi", "--seed", "99999999999999999999999")
+    assert (ended.status, ended.out) == (2, "") and "'--seed'" in ended.err and ended.err.count("\n") == 1
+
+
 def test_generate_says_everything_as_json(nlc: Run, first: str) -> None:
     facts = json.loads(nlc("generate", first, "what is", *QUICK, "--temperature", "0", "--json").out)
     assert len(facts["tokens"]) == 6 and facts["prompt_tokens"] == 7 and facts["tokens_read"] == 13

@@ -87,8 +87,8 @@ class Equations:
 
     def operator(self, op: Operator) -> tuple[str, list[Shape]] | None:
         """A call of an operator, and the shapes it gives; None where the values drawn do not fit."""
-        if op.name == "item":
-            return None  # written as the targets of a split
+        if op.symbol in (",", "()"):
+            return None  # an item is written as a target of a split; what the compiler alone makes, not at all
         if op.name == "matmul" and self.choose.chance(70):
             return self.product()
         if op.name == "pow" and self.choose.chance(70):

@@ -178,3 +178,11 @@ def test_a_save_that_fails_leaves_the_old_one_and_no_litter(tmp_path: Path, monk
 def test_nothing_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no whole checkpoint"):
         checkpoint.newest(tmp_path)
+
+
+def test_what_else_lies_among_the_checkpoints_is_none_of_them(tmp_path: Path) -> None:
+    for name in ("step-000010", "step-1000000", "step-000020", "step-foo", "step-"):
+        (tmp_path / name).mkdir()
+    assert [checkpoint.step_of(place) for place in checkpoint.steps(tmp_path)] == [10, 20, 1000000]
+    (tmp_path / "file").write_text("")
+    assert checkpoint.damage(tmp_path / "file") == "is a file, not a folder"
