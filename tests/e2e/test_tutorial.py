@@ -1,4 +1,4 @@
-"""docs/tutorial.md: its files and commands as they stand.  What it writes is shipped nowhere, compiles, agrees and learns.
+"""docs/tutorial.md: its files and commands as they stand.  What it writes is new, compiles, agrees and learns.
 
 Appended for time: verify at one chunk length, train at the smallest sizes on a text that a few steps learn."""
 
@@ -44,7 +44,9 @@ def test_a_section_runs_as_typed(nlc: Run, written: Path, section: str) -> None:
         if command == "train":
             learns(nlc, words)
             continue
-        fewer = ["--chunk", "16", "--set", "sizes.layers=1"] if command == "verify" and words != ["adabelief.yaml"] else []
+        fewer = (
+            ["--chunk", "16", "--set", "sizes.layers=1"] if command == "verify" and words != ["adabelief.yaml"] else []
+        )
         ended = nlc(command, *words, *fewer)
         assert ended.status == 0, (command, words, ended.out, ended.err)
 
@@ -68,4 +70,4 @@ def test_what_it_writes_is_shipped_nowhere() -> None:
 
 def test_a_section_is_under_a_page() -> None:
     for title, text in SECTIONS.items():
-        assert len(text.splitlines()) <= 66, title
+        assert len(text.splitlines()) <= 60, title
