@@ -195,17 +195,17 @@ class RunDirectory:
         return found
 
 
+def spec_of(package: Path, name: str) -> Path:
+    """What a package has as spec.yaml or resolved.yaml: the file beside it in a run directory, or its own lock."""
+    beside = package.parent / name
+    return beside if package.name == "code" and beside.exists() else package / LOCK
+
+
 def no_run(path: Path) -> RunError:
     """Of a path that is no folder."""
     return RunError(
         f"'{path}' is a file, not a run directory" if path.exists() else f"no such run directory: '{path}'", USAGE
     )
-
-
-def spec_of(package: Path, name: str) -> Path:
-    """What a package has as spec.yaml or resolved.yaml: the file beside it in a run directory, or its own lock."""
-    beside = package.parent / name
-    return beside if package.name == "code" and beside.exists() else package / LOCK
 
 
 def fresh(name: str, root: str | Path = "runs") -> Path:
