@@ -32,8 +32,10 @@ def extending(source: str, name: str) -> str:
 
 
 def called(name: str) -> str:
-    """A file's name as a name of a spec."""
-    return re.sub(r"\W", "_", name, flags=re.ASCII)
+    """A file's name as a name of a spec: quoted where YAML would read a number or a word of its own."""
+    word = re.sub(r"\W", "_", name, flags=re.ASCII)
+    plain = re.fullmatch(r"[A-Za-z_]\w*", word, re.ASCII) and word.lower() not in ("null", "true", "false")
+    return word if plain else f'"{word}"'
 
 
 def modeline() -> str:
