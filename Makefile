@@ -2,14 +2,15 @@
 # make test   unit, oracle, golden, verify at small sizes, end to end (twenty minutes)
 # make fuzz   5,000 random legal programs and 5,000 broken ones; hours, and goes on where it was stopped
 # make long   what takes hours: benchmarks, comparisons in equal time and equal tokens, one long run
-# make check  ruff, mypy, import laws
-# make docs   rewrite the generated pages of docs/
+# make check  ruff, mypy, import laws, the documents as a site without a link that leads nowhere
+# make docs   rewrite the generated pages of docs/, and make the site, build/site
 #
 # Each target makes .venv by itself, once. PYTHON=python3.12 make ... picks another interpreter.
 
 PYTHON ?= python3
 PIP := .venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt
 JOBS ?= 2
+SITE := NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 
 .PHONY: demo test fuzz long check docs clean
 
@@ -35,9 +36,11 @@ check: .venv/.dev
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy nlc codegen
 	.venv/bin/lint-imports
+	$(SITE)
 
 docs: .venv/.dev
 	.venv/bin/python docs/generate.py
+	$(SITE)
 
 # torch comes first and exactly pinned: left to the resolver, it could be another build, gigabytes larger.
 .venv/.torch: constraints.txt
@@ -54,7 +57,7 @@ docs: .venv/.dev
 	@touch $@
 
 .venv/.dev: .venv/.torch pyproject.toml
-	$(PIP) -e '.[dev]'
+	$(PIP) -e '.[dev,docs]'
 	@touch .venv/.demo $@
 
 clean:

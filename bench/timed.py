@@ -99,6 +99,9 @@ class Timed(Run):
             self._save()
             raise Paused("the block is over")
 
+    def _heed(self) -> None:
+        """A signal waits for the validation at the end: no later block makes up for it."""
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from nlc.explain import explain
+from nlc.explain import explain, is_attention
+from nlc.graph.draw_levels import said_period
 from nlc.graph.graph import Graph
 from nlc.graph.nodes import Level, Memory, Op, Read, Recurrence
 from nlc.passes import build
@@ -95,10 +96,12 @@ def sentences(graph: Graph) -> Iterator[str]:
             case Memory():
                 chunk = f", chunk {node.chunk}" if node.chunk > 1 else ""
                 kinds = f"{node.form.kind}, {node.objective.kind}, rule {node.rule.name}"
-                yield f"memory {node.id}: {kinds}, every {node.period}{chunk}, carry {node.carry.value}"
+                clock = said_period(node.period, is_attention(node))
+                yield f"memory {node.id}: {kinds}, {clock}{chunk}, carry {node.carry.value}"
             case Level():
                 rule = f", rule {node.rule.name}" if node.rule else ""
-                yield f"level {node.name}: every {node.period}{rule}"
+                attends = bool(node.memories) and all(is_attention(graph[m]) for m in node.memories)
+                yield f"level {node.name}: {said_period(node.period, attends)}{rule}"
             case Recurrence():
                 yield f"{', '.join(node.members)}: computed as {node.lowering}"
 

@@ -53,8 +53,8 @@ def versions() -> Iterator[Finding]:
 def extras() -> Iterator[Finding]:
     for extra, names in EXTRAS.items():
         missing = [name for name in names if not version(name)]
-        said = "installed" if not missing else f"not installed: pip install 'nlc[{extra}]'"
-        yield Finding(f"extra {extra}", said)
+        lacks = "not installed" if len(missing) == len(names) else f"{', '.join(missing)} not installed"
+        yield Finding(f"extra {extra}", f"{lacks}: pip install 'nlc[{extra}]'" if missing else "installed")
 
 
 def threads() -> Iterator[Finding]:
@@ -96,7 +96,7 @@ def accelerators() -> Iterator[Finding]:
     import torch
 
     if not torch.cuda.is_available():
-        yield Finding("GPU", "none", "slow", "hope at its shipped size learns about 2,000 bytes a second on a core")
+        yield Finding("GPU", "none", "slow", "everything runs on the processor: larger models want a GPU")
     for i in range(torch.cuda.device_count()):
         facts = torch.cuda.get_device_properties(i)
         yield Finding(f"GPU {i}", f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB, sm_{facts.major}{facts.minor}")

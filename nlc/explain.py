@@ -37,7 +37,7 @@ class LevelFacts:
     name: str
     period: str
     per_step: str  # updates per optimiser step
-    fires: int | None  # updates in a sequence that a later token of it can read; None where not counted
+    fires: int | None  # updates in a sequence, as a run counts them; None where not counted
     per_sequence: str  # the same as a table shows it
     when: str  # and in words
     rule: str
@@ -154,7 +154,7 @@ def _level(graph: Graph, level: Level) -> LevelFacts:
 
 def firing(graph: Graph, period: Period, memories: Sequence[Memory]) -> tuple[int | None, str]:
     """How often a level is updated: within one training sequence where it counts tokens, within the run where it counts
-    steps.  An update after the sequence's last token is not counted: no token of the sequence can read it."""
+    steps.  An update after the sequence's last token counts, as in a run, though none of its tokens can read it."""
     context, steps = graph.sizes.get("context", 0), graph.run.steps
     if memories and all(is_attention(m) for m in memories):
         return None, "not written: looks at the tokens themselves"
@@ -164,10 +164,10 @@ def firing(graph: Graph, period: Period, memories: Sequence[Memory]) -> tuple[in
         case Unit.TOKEN if period.count and context:
             if all(m.carry is Carry.STREAM for m in memories):
                 return None, f"{plural(context // period.count, 'update')} in {context:,} tokens of a lane"
-            fires = (context - 1) // period.count
-            if fires == 0:
-                return 0, f"never fires: the period reaches the context of {context:,}"
-            return fires, f"{plural(fires, 'update')} in a sequence"
+            if period.count > context:
+                return 0, f"never fires: the period is longer than the context of {context:,}"
+            unread = ", after its last token" if period.count == context else ""
+            return context // period.count, f"{plural(context // period.count, 'update')} in a sequence{unread}"
         case Unit.STEP if period.count and not graph.bare:
             return None, f"{plural(steps // period.count, 'update')} in a run of {plural(steps, 'step')}"
         case _:
@@ -338,7 +338,9 @@ def _never(graph: Graph, memories: Sequence[Memory]) -> Iterator[str]:
     context = graph.sizes.get("context", 0)
     for m in memories:
         if context and m.carry is Carry.SEQUENCE and m.period.unit is Unit.TOKEN and m.period.count >= context:
-            yield f"{memory_name(m)}: every {m.period} reaches the context of {context:,}, so it never fires"
+            reaches = f"{memory_name(m)}: every {m.period} reaches the context of {context:,}, so it"
+            never = m.period.count > context
+            yield f"{reaches} never fires" if never else f"{reaches} fires after the last token and nothing reads it"
 
 
 def _tails(graph: Graph, memories: Sequence[Memory]) -> Iterator[str]:

@@ -185,16 +185,17 @@ _over_last = "of one value over its last axis, of several element by element"
 
 # fmt: off
 # weighted
-_add("linear", 1, rule.linear, "W v (+ b): one W per index of the leading axes; out=1 drops the axis",
+_add("linear", 1, rule.linear, "W v (+ b), W [out, in]: one for each index of the leading axes; out=1 drops the axis",
      _O("out", Kind.SIZE, None), _O("bias", Kind.BOOLEAN, False),
      weights=_linear_weights, flops=_linear_flops, saved=_operands, **_main_and_bias)
-_add("conv", 1, rule.conv, "causal depthwise convolution over the last `window` tokens", _O("window", Kind.SIZE),
-     weights=_conv_weights, flops=_conv_flops, saved=_operands, register=True, **_main)
+_add("conv", 1, rule.conv, "causal depthwise convolution over the last `window` tokens; 0 before the first",
+     _O("window", Kind.SIZE), weights=_conv_weights, flops=_conv_flops, saved=_operands, register=True, **_main)
 _add("rmsnorm", 1, rule.rowwise("rmsnorm"), "v / sqrt(mean(v^2) + 1e-5), times a gain",
      weights=_gain, flops=_times(4), saved=_operands, **_main)
 _add("layernorm", 1, rule.rowwise("layernorm"), "(v - mean) / sqrt(variance + 1e-5), times a gain, plus a bias",
      weights=_gain_and_bias, flops=_times(6), saved=_operands, suffixes=lambda options: ("", "_bias"))
-_add("param", 0, rule.param, "a free weight", _O("shape", Kind.SHAPE), _O("start", Kind.START, "normal"),
+_add("param", 0, rule.param, "a free weight; start is a number, normal, zeros or identity",
+     _O("shape", Kind.SHAPE), _O("start", Kind.START, "normal"),
      weights=_param, **_free, **_main)
 
 # element by element
@@ -207,7 +208,7 @@ for _name, _doc in {
 _add("sign", 1, rule.same, "-1, 0 or 1", saved=_nothing, gradient=False)
 _add("min", (1, None), rule.extremum, f"the least: {_over_last}", flops=_operands)
 _add("max", (1, None), rule.extremum, f"the greatest: {_over_last}", flops=_operands)
-_add("where", 3, rule.elementwise, "where(condition, a, b): a where the condition is not 0, else b")
+_add("where", 3, rule.elementwise, "a where c is not 0, else b")
 _add("dropout", 1, rule.same, "in training, sets a share p to 0 and scales the rest up", _O("p", Kind.SHARE))
 _add("stop", 1, rule.same, "the value; no gradient passes", gradient=False, **_free)
 
@@ -216,13 +217,14 @@ _add("l2norm", 1, rule.rowwise("l2norm"), "v / max(|v|, 1e-6)", flops=_times(3))
 _add("softmax", 1, rule.rowwise("softmax"), "exp(v) / sum(exp(v)) over the last axis", flops=_times(4))
 _add("norm", 1, rule.reduce("norm"), "(sum |v|^p)^(1/p) over the last axis", _O("p", Kind.POSITIVE, 2.0),
      flops=_per_input(2), saved=_operands)
-_add("mean", 1, rule.reduce("mean"), "over the last axis", flops=_per_input(1), saved=_nothing)
-_add("sum", 1, rule.reduce("sum"), "over the last axis", flops=_per_input(1), saved=_nothing)
+_add("mean", 1, rule.reduce("mean"), "the mean over the last axis", flops=_per_input(1), saved=_nothing)
+_add("sum", 1, rule.reduce("sum"), "the sum over the last axis", flops=_per_input(1), saved=_nothing)
 _add("poly", 1, rule.poly, "concat(v, v^2, ..., v^degree)", _O("degree", Kind.SIZE), saved=_operands)
 
 # over tokens
-_add("prev", 1, rule.same, "the value at the previous token, 0 at the first", register=True, **_free)
-_add("rope", 1, rule.rope, "rotary position: turns the pairs (i, i + d/2) by position * base^(-2i/d)",
+_add("prev", 1, rule.same, "the value at the previous token, 0 at the first; a value may depend on itself through it",
+     register=True, **_free)
+_add("rope", 1, rule.rope, "rotary position: turns the pairs (i, i + d/2) by t base^(-2i/d), t tokens since the start",
      _O("base", Kind.POSITIVE, 10000.0), flops=_times(3), saved=_nothing, register=True)
 
 # axes
@@ -242,15 +244,15 @@ _add("newton_schulz", 1, rule.newton_schulz, "the nearest orthogonal matrix, by 
      _O("steps", Kind.SIZE, 5), flops=_newton_schulz_flops, saved=lambda i, o, out: prod(out) * int(o["steps"]))
 
 # written with symbols
-for _name, _symbol, _doc in (("add", "+", "a + b"), ("sub", "-", "a - b")):
+for _name, _symbol, _doc in (("add", "+", "the sum"), ("sub", "-", "the difference")):
     _add(_name, 2, rule.elementwise, _doc, saved=_nothing, symbol=_symbol)
-for _name, _symbol, _doc in (("mul", "*", "a b"), ("div", "/", "a / b"), ("pow", "**", "a^b")):
+for _name, _symbol, _doc in (("mul", "*", "the product"), ("div", "/", "the quotient"), ("pow", "**", "the power")):
     _add(_name, 2, rule.elementwise, _doc, saved=_operands, symbol=_symbol)
 for _name, _symbol in (("lt", "<"), ("le", "<="), ("gt", ">"), ("ge", ">="), ("eq", "=="), ("ne", "!=")):
     _add(_name, 2, rule.elementwise, f"1 where a {_symbol} b, else 0", saved=_nothing, symbol=_symbol, gradient=False)
 _add("matmul", 2, rule.matmul, "matrix times vector, or matrix times matrix, over the last axes",
      flops=_matmul_flops, saved=_operands, symbol="@")
-_add("neg", 1, rule.same, "-v", saved=_nothing, symbol="-")
+_add("neg", 1, rule.same, "the negative", saved=_nothing, symbol="-")
 _add("slice", 1, rule.slice, "v[start:stop] or v[i] of the last axis", _O("start", Kind.SIZE, None),
      _O("stop", Kind.SIZE, None), _O("single", Kind.BOOLEAN, False), symbol="[]", **_free)
 _add("item", 1, rule.item, "one piece of a split: piece `index`, of `size` numbers", _O("index", Kind.SIZE),

@@ -45,9 +45,7 @@ def levels_text(e: Explanation) -> str:
         rows.append([str(level.index), level.name, *often, level.learns_from, level.rule])
     title, counted = "Levels, fastest first, and how often each is updated", ""
     if any(level.fires for level in e.levels):
-        counted = (
-            "  per sequence: updates that a later token reads; `levels fired` of a run counts the last token's as well"
-        )
+        counted = "  per sequence: as `levels fired` of a run counts them; none of its tokens reads one after the last"
     return f"{title}\n\n{table(rows, right={0, 3, 4})}" + (f"\n\n{counted}" if counted else "")
 
 
@@ -70,10 +68,9 @@ def timeline(e: Explanation) -> str:
 
 
 def _mark(column: int, period: int, context: int) -> str:
-    """Whether an update falls into this part of the sequence: after tokens period, 2 period, ... but not the last."""
+    """Whether an update falls into this part of the sequence: after tokens period, 2 period, ... and the last."""
     first, last = column * context // COLUMNS, (column + 1) * context // COLUMNS
-    due = (max(first, 1) + period - 1) // period * period
-    return "|" if due < min(last, context) else " "
+    return "|" if last // period > first // period else " "
 
 
 def _ordinal(n: int) -> str:

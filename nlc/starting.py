@@ -21,19 +21,22 @@ def copied(source: str, name: str) -> str:
 def extending(source: str, name: str) -> str:
     """A spec that says only what it changes."""
     spec = load(source)
-    width = spec.model.sizes.get("width", 128)
+    sizes = spec.model.sizes
+    size = next((name for name in ("width", *sizes) if name in sizes), None)
     return (
         f"{modeline()}nlc: 1\nname: {called(name)}\nextends: {source}\n"
         f"doc: {' '.join((spec.model.doc or '').split())}\n\n"
         f"# What is said here replaces what {source} says: mappings merge, levels merge by name.\n"
         f"# `nlc show {source} --resolved` prints every key it has.\n"
-        f"sizes: {{width: {width}}}\n"
+        f"sizes: {{{f'{size}: {sizes[size]}' if size else ''}}}\n"
     )
 
 
 def called(name: str) -> str:
-    """A file's name as a name of a spec."""
-    return re.sub(r"\W", "_", name, flags=re.ASCII)
+    """A file's name as a name of a spec: quoted where YAML would read a number or a word of its own."""
+    word = re.sub(r"\W", "_", name, flags=re.ASCII)
+    plain = re.fullmatch(r"[A-Za-z_]\w*", word, re.ASCII) and word.lower() not in ("null", "true", "false")
+    return word if plain else f'"{word}"'
 
 
 def modeline() -> str:

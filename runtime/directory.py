@@ -45,7 +45,7 @@ LIBRARIES = ("nlc", "torch", "numpy", "safetensors")
 TOKENIZER = {"file": str, "sha256": str, "vocab": int}
 SHAPE = {  # of lock.json
     **{"name": str, "graph": str, "seed": int, "steps": int, "batch": int, "context": int, "device": str},
-    **{"spec": dict, "code": dict, "resumed": list, "environment": dict},
+    **{"spec": dict, "code": dict, "resumed": list, "saved": int, "environment": dict},
     "data": {
         **{"path": (str, NoneType), "field": (str, NoneType), "pack": str, "tokenizer": (dict, NoneType)},
         **{"source": str, "sha256": str, "bytes_per_token": (float, int)},
@@ -199,6 +199,13 @@ def spec_of(package: Path, name: str) -> Path:
     """What a package has as spec.yaml or resolved.yaml: the file beside it in a run directory, or its own lock."""
     beside = package.parent / name
     return beside if package.name == "code" and beside.exists() else package / LOCK
+
+
+def no_run(path: Path) -> RunError:
+    """Of a path that is no folder."""
+    return RunError(
+        f"'{path}' is a file, not a run directory" if path.exists() else f"no such run directory: '{path}'", USAGE
+    )
 
 
 def fresh(name: str, root: str | Path = "runs") -> Path:

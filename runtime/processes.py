@@ -41,8 +41,9 @@ class Processes:
             dist.init_process_group("cpu:gloo,cuda:nccl" if torch.device(device).type == "cuda" else "gloo")
         return cls(dist.get_rank(), dist.get_world_size(), True)
 
-    def leave(self) -> None:
-        if self.joined and dist.is_initialized():
+    def leave(self, together: bool = True) -> None:
+        """Before this process ends.  Where the others may not, NCCL is left alone: it would wait for them."""
+        if self.joined and dist.is_initialized() and (together or "nccl" not in dist.get_backend_config()):
             dist.destroy_process_group()
 
     @property

@@ -26,13 +26,13 @@ from torch import nn
 from runtime import checkpoint, data, device, diverge, program, resume
 from runtime.batches import Batch, Crops, Lanes
 from runtime.checkpoint import Checkpoint
-from runtime.directory import RunDirectory
+from runtime.directory import RunDirectory, no_run
 from runtime.diverge import Found, Step
 from runtime.errors import USAGE, RunError
 from runtime.level import Level
 from runtime.numerics import subnormals_flushed
 from runtime.precision import DTYPES
-from runtime.whole import MANIFEST
+from runtime.whole import MANIFEST, replace_text, settle
 
 FOUND = "found.json"
 FINITE = "run again, the step is finite"
@@ -54,7 +54,7 @@ def keep(
     found = diverge.find(step, levels)
     said = found.lines() if found else [FINITE]
     stopped = Stopped(stopped.step, stopped.why, found.place() if found else "")
-    checkpoint.replace_text(directory.diverged / FOUND, json.dumps(asdict(stopped), indent=1) + "\n")
+    replace_text(directory.diverged / FOUND, json.dumps(asdict(stopped), indent=1) + "\n")
     return [*said, f"weights, state and batch are kept in {directory.diverged}: nlc replay {directory.path}"]
 
 
@@ -171,7 +171,7 @@ def measured(step: Step, levels: Sequence[Level]) -> tuple[float, dict[str, floa
 def placed(path: Path, step: int | None) -> tuple[RunDirectory, Path]:
     """The run and the checkpoint that a path means: a run, its `diverged`, or one of its checkpoints."""
     if not path.is_dir():
-        raise RunError(f"no such run directory: '{path}'", USAGE)
+        raise no_run(path)
     if (path / MANIFEST).is_file():
         if step is not None:
             raise RunError(f"--step is for a run, and '{path}' is one checkpoint", USAGE)
@@ -185,6 +185,7 @@ def placed(path: Path, step: int | None) -> tuple[RunDirectory, Path]:
             there = ", ".join(str(checkpoint.step_of(p)) for p in checkpoint.steps(directory.checkpoints))
             raise RunError(f"no checkpoint after step {step} in '{path}'; there are: {there or 'none'}", USAGE)
         return directory, place
+    settle(directory.diverged)
     return directory, directory.diverged if directory.diverged.is_dir() else checkpoint.newest(directory.checkpoints)
 
 

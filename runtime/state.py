@@ -51,6 +51,13 @@ def detached(state: State) -> State:
     return over(lambda x: x.detach() if x.requires_grad else x, state)
 
 
+def settled(state: State) -> State:
+    """The same state as one that is read from a disk lies in memory: sums go in the order of strides.
+
+    It also lets go of a larger tensor that a register was a part of."""
+    return over(lambda x: x.contiguous(), state)
+
+
 def layer_of(state: State, layer: int) -> State:
     """The registers of one layer, by their place in the block."""
     prefix = f"blocks.{layer}."

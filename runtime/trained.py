@@ -14,7 +14,7 @@ from torch import Tensor
 
 from runtime import checkpoint, data, program
 from runtime.data.tokens import Bytes, Codec, Tokenizer
-from runtime.directory import RunDirectory
+from runtime.directory import RunDirectory, no_run
 from runtime.errors import USAGE, CheckpointError, DataError, RunError
 from runtime.model import LanguageModel
 from runtime.resume import put_weights
@@ -83,11 +83,12 @@ def of_run(path: str | Path, dtype: torch.dtype | None = None, warn: Warn = quie
     """The model of a run's newest whole checkpoint, or of the checkpoint given."""
     path = Path(path)
     if not path.is_dir():
-        raise RunError(f"no such run directory: '{path}'", USAGE)
-    one = path.name.startswith("step-") and path.parent.name == "checkpoints"
-    directory = RunDirectory(path.parent.parent if one else path)
+        raise no_run(path)
+    place = path.resolve() if path.name in ("", "..") else path  # a checkpoint may be the folder that one is in
+    one = place.name.startswith("step-") and place.parent.name == "checkpoints"
+    directory = RunDirectory(place.parent.parent if one else place)
     facts = directory.read_lock()
-    place = path if one else checkpoint.newest(directory.checkpoints, warn)
+    place = place if one else checkpoint.newest(directory.checkpoints, warn)
     codec = data.recorded(facts.get("data", {}), directory.path) or Bytes()
     return made(directory.code, place / WEIGHTS, checkpoint.read(place).weights, codec, facts, dtype)
 

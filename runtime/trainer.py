@@ -47,6 +47,7 @@ from runtime.record import Record
 from runtime.schedule import due
 from runtime.settings import Settings
 from runtime.signals import Stop
+from runtime.state import settled
 
 FINAL = 16  # times the tokens of a validation on the way are read at the end
 
@@ -209,15 +210,16 @@ class Run:
         s = self.settings
         self.step += 1
         seen = watch.end()
+        if state is not None and bool(getattr(self.model, "streams", False)):
+            state = settled(state)  # as it will be after a resume
         before, self.state = self.state, self.state if self.guard.lost else state
         self.record.losses += [] if self.guard.bad else [loss.detach()]
-        last = self.step == s.steps
         if self.diverged and self.step >= self.diverged.step and self.processes.first:
             replay.set_aside(self.directory, self.diverged)
             self.diverged = None
         if self._logs(self.step):
             self._log(self._inside(seen, before))
-        if last:  # `steps` does the rest
+        if self.step == s.steps:  # `steps` does the rest
             return
         if due(self.step, s.validate_every):
             self._validate(s.validation_tokens)
@@ -271,9 +273,8 @@ class Run:
         if not self.processes.first:
             return None
         with self.record.pause():
-            part, precision = self.text.validation, s.precision
-            how = {"batch": s.batch, "context": s.context, "precision": precision}
-            result = evaluate(self.model, part, **how, tokens=tokens, between=between)
+            how = {"batch": s.batch, "context": s.context, "precision": s.precision}
+            result = evaluate(self.model, self.text.validation, **how, tokens=tokens, between=between)
             found = {"val/loss": result.loss, "val/bits_per_byte": result.bits_per_byte, "val/tokens": result.tokens}
             self.record.write(self.step, found)
         bits = result.bits_per_byte
@@ -321,17 +322,12 @@ class Run:
         s = self.settings
         seen = self.step * s.tokens
         place = self._save()
-
-        def heed() -> None:
-            if asked := self.asked.end():
-                obey(asked, f"before the last validation; saved in {place}")
-
-        result = self._validate(s.validation_tokens, heed)  # the last point of the curve: the same sequences as before
+        result = self._validate(s.validation_tokens, self._heed)  # the last of the curve: the same sequences as before
         if result is None:
             return
         more = min(FINAL * s.validation_tokens, seen)
         if len(spread(self.text.validation, more // s.context, s.context)) * s.context > result.tokens:
-            result = self._validate(more, heed) or result
+            result = self._validate(more, self._heed) or result
         self._draw()
         self.result = {
             "name": s.name,
@@ -349,6 +345,12 @@ class Run:
             "val_tokens": result.tokens,
             "fires": self.fires(),
         }
+
+    def _heed(self) -> None:
+        """Between the batches of the last validation: --resume makes up for it."""
+        if asked := self.asked.end():
+            place = self.directory.checkpoints / checkpoint.name_of(self.saved)
+            obey(asked, f"before the last validation; saved in {place}")
 
     def _draw(self) -> None:
         title = f"{self.settings.name}, learning {self.text.source}"
@@ -394,8 +396,8 @@ class Run:
         self.record.close()
         if self.claimed is not None:
             os.close(self.claimed)
-        if error is None or isinstance(error, (Interrupted, Preempted)):  # in which all processes end together
-            self.processes.leave()
+        if error is None or message:
+            self.processes.leave(together=error is None or isinstance(error, (Interrupted, Preempted)))
         if error is None and self.result:
             self.status = summary.say(self.result, self.options.json)
         self.stop.__exit__(kind, error, trace)

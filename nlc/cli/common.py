@@ -6,12 +6,14 @@ import json
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from nlc.cli import completion
 from nlc.target import Target
 
 
@@ -36,7 +38,10 @@ class Stop(Exception):
 
 
 SpecArgument = Annotated[
-    str, typer.Argument(metavar="SPEC", help="A path, a shipped name (hope), or - for standard input.")
+    str,
+    typer.Argument(
+        metavar="SPEC", help="A path, a shipped name (hope), or - for standard input.", autocompletion=completion.specs
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -130,6 +135,8 @@ def write_whole(text: str, out: Path) -> None:
         part.write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8")
         part.replace(out)
     except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         raise Stop(Status.MISSING, f"{out}: {error.strerror}") from None
 
 

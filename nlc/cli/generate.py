@@ -158,6 +158,8 @@ def written(
     text, left = "", False
     with Signals() as stop:
         read = session.read(prompt, stop=lambda: bool(stop.asked))
+        if count and not stop.asked:
+            session.begin()
         began = time.perf_counter()
         for token in session.generate(0 if stop.asked else count, sampling):
             made.append(token)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from nlc.cli import completion
 from nlc.cli.common import (
     JsonOption,
     SetOption,
@@ -61,7 +62,10 @@ def compile_(
 
 def verify(
     specs: Annotated[
-        list[str] | None, typer.Argument(metavar="SPEC", help="Paths or shipped names, of specs or rules.")
+        list[str] | None,
+        typer.Argument(
+            metavar="SPEC", help="Paths or shipped names, of specs or rules.", autocompletion=completion.specs
+        ),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every shipped spec and rule.")] = False,
     chunk: Annotated[

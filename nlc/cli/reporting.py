@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nlc.cli.common import JsonOption, Status, Stop, calm_threads, note, say, say_or_write, write_whole
+from nlc.cli.common import JsonOption, Stop, calm_threads, note, say, say_or_write, write_whole
 
 if TYPE_CHECKING:
     from nlc.page import Facts, Sample
@@ -62,14 +62,14 @@ def facts(path: Path, samples: bool) -> Facts:
     """What a page knows of the run in a folder.  Raises Stop where there is none."""
     from nlc.page import Facts
     from runtime import metrics, replay
-    from runtime.directory import RunDirectory
+    from runtime.directory import RunDirectory, no_run
     from runtime.errors import RunError
     from runtime.trends import Trends
 
-    if not path.is_dir():
-        raise Stop(Status.USAGE, f"no such run directory: '{path}'")
     directory, missing = RunDirectory(path), dict[str, str]()
     try:
+        if not path.is_dir():
+            raise no_run(path)
         lock = directory.read_lock()
     except RunError as error:
         raise Stop(error.status, str(error)) from None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nlc.cli import completion
 from nlc.cli.common import (
     DeviceOption,
     JsonOption,
@@ -72,7 +73,11 @@ def register(app: typer.Typer) -> None:
 def train(
     spec: Annotated[
         str | None,
-        typer.Argument(metavar="SPEC", help="A path, a shipped name (hope), or -; not needed with --resume."),
+        typer.Argument(
+            metavar="SPEC",
+            help="A path, a shipped name (hope), or -; not needed with --resume.",
+            autocompletion=completion.specs,
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps; run.steps of the spec otherwise.")] = None,
     data: DataOption = None,

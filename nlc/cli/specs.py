@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nlc.cli import completion
 from nlc.cli.common import (
     JsonOption,
     SetOption,
@@ -52,7 +53,9 @@ def register(app: typer.Typer) -> None:
 
 
 def check(
-    specs: Annotated[list[str], typer.Argument(metavar="SPEC", help="Paths, shipped names, or -.")],
+    specs: Annotated[
+        list[str], typer.Argument(metavar="SPEC", help="Paths, shipped names, or -.", autocompletion=completion.specs)
+    ],
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> int:
@@ -142,7 +145,12 @@ def graph(
 
 def explain(
     what: Annotated[
-        str, typer.Argument(metavar="SPEC|CODE", help="A spec, a rule, or a diagnostic code such as NLC0301.")
+        str,
+        typer.Argument(
+            metavar="SPEC|CODE",
+            help="A spec, a rule, or a diagnostic code such as NLC0301.",
+            autocompletion=completion.specs,
+        ),
     ],
     after: AfterOption = None,
     target: TargetOption = Target.CPU,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from nlc.cli import completion
 from nlc.cli.common import JsonOption, SetOption, SpecArgument, Status, Stop, say, say_json, say_or_write, settings
 
 
@@ -17,7 +18,10 @@ def register(app: typer.Typer) -> None:
 
 def init(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The spec to write, e.g. mine.yaml.")],
-    source: Annotated[str, typer.Option("--from", metavar="SPEC", help="The shipped spec to begin with.")] = "hope",
+    source: Annotated[
+        str,
+        typer.Option("--from", metavar="SPEC", help="The shipped spec to begin with.", autocompletion=completion.specs),
+    ] = "hope",
     extends: Annotated[bool, typer.Option("--extends", help="Only `extends:` it, with room for what changes.")] = False,
 ) -> None:
     """Write a spec of one's own, from a shipped one with its comments.

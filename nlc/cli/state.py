@@ -243,11 +243,22 @@ def compared(before: Path, after: Path) -> dict[str, Any]:
     changed = changes(one.state, other.state)
     layers = {place: changed[place] for place in one.facts["memories"] if place in changed}  # in the order of the block
     return {
-        "before": {"state": str(before), "tokens": one.facts["tokens"]},
-        "after": {"state": str(after), "tokens": other.facts["tokens"]},
+        "before": end(before, one),
+        "after": end(after, other),
         "same_weights": one.model.get("weights") == other.model.get("weights"),
         "memories": by_memory(layers),
         "layers": layers,
+    }
+
+
+def end(place: Path, found: Saved) -> dict[str, Any]:
+    """One of the two: how far it has read, and how unexpected that was, in all and in the last call."""
+    surprise, last = bits(found.facts["surprise"]), bits(found.facts["last"])
+    return {
+        "state": str(place),
+        "tokens": found.facts["tokens"],
+        "bits_per_token": surprise,
+        "last_bits_per_token": last,
     }
 
 
@@ -256,7 +267,13 @@ def differing(facts: dict[str, Any]) -> str:
     from nlc.report import table
 
     ends = [f"{facts[end]['state']} ({facts[end]['tokens']:,} tokens)" for end in ("before", "after")]
-    lines = [" -> ".join(ends)] + ["the weights of the model differ too"] * (not facts["same_weights"])
+    told = [
+        number(facts[which][fact])
+        for fact in ("bits_per_token", "last_bits_per_token")
+        for which in ("before", "after")
+    ]
+    surprise = "surprise  {} -> {} bits a token; {} -> {} in the last call".format(*told)
+    lines = [" -> ".join(ends), surprise] + ["the weights of the model differ too"] * (not facts["same_weights"])
     rows = [["memory", "norm before", "after", "difference", "of before", "most in layer"]]
     for name, m in facts["memories"].items():
         own = {place: row for place, row in facts["layers"].items() if place.split(".", 2)[2] == name}

@@ -65,6 +65,7 @@ class RunView:
     doc: str
     diverged: str
     checkpoint: str
+    learns: bool  # a level writes while a sequence is read
     warnings: tuple[str, ...]
     sequence: Drawn | None
     steps: Drawn | None
@@ -90,6 +91,7 @@ class PageView:
     runs: tuple[RunView, ...]
     loss: Drawn | None
     no_loss: str
+    judged_longer: bool  # a validation on more text stands at the end of a curve
     firing: Drawn | None
     levels: tuple[LevelView, ...]
     results: Table
@@ -145,6 +147,7 @@ def _view(runs: Sequence[Facts]) -> PageView:
         runs=tuple(_run(run) for run in runs),
         loss=_drawn(loss, 340.0),
         no_loss=runs[0].missing.get("metrics", "no loss was logged") if runs else "",
+        judged_longer=any(curves.validations(run)[1] for run in runs),
         firing=_drawn(firing, 240.0),
         levels=tuple(
             LevelView(found.index, found.name, found.lines, tuple(map(_row, found.rows)))
@@ -200,6 +203,9 @@ def _run(run: Facts) -> RunView:
         doc=" ".join(run.explained.doc.split()) if run.explained else "",
         diverged=run.diverged,
         checkpoint=run.checkpoint,
+        learns=bool(
+            run.explained and any(level.fires or level.per_sequence.endswith("lane") for level in run.explained.levels)
+        ),
         warnings=tuple(run.warnings),
         sequence=_timeline(timeline.sequence, run) if timed else None,
         steps=_timeline(timeline.steps, run) if timed else None,

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from math import prod
 from xml.sax.saxutils import escape, quoteattr
 
 from nlc.explain import is_attention
 from nlc.graph.draw_levels import said_period
 from nlc.graph.draw_scene import shortened, width_of
 from nlc.graph.graph import Graph
-from nlc.graph.nodes import Level, Unit
+from nlc.graph.nodes import Carry, Level, Unit
 from nlc.page.chart import Scale, said
 
 ROW, BAND, TOP = 50.0, 20.0, 6.0
@@ -24,12 +25,25 @@ CLOSEST = 3.0  # pixels between two marks
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """A level of the picture.  every: of its updates, in units of the axis; 0 is never."""
+    """A level of the picture, in units of the axis."""
 
     level: Level
-    every: Fraction
+    every: Fraction  # of its updates; 0 is never
     attends: bool
     chunk: Fraction  # tokens that read one state; 0 where it is one
+    restarts: Fraction = Fraction(0)  # the length of a sequence, where its clock begins anew with each; 0: it goes on
+
+    def times(self, length: Fraction) -> tuple[int, int]:
+        """Stretches of one clock up to `length`, and updates in each."""
+        if not self.every:
+            return 1, 0
+        span = self.restarts or length
+        return max(1, int(length / span)), int(span / self.every)
+
+    def updates(self, length: Fraction) -> Iterator[Fraction]:
+        """Where they fall, from 0 up to `length`."""
+        stretches, within = self.times(length)
+        return (i * self.restarts + n * self.every for i in range(stretches) for n in range(1, within + 1))
 
 
 def sequence(graph: Graph, width: float) -> str:
@@ -59,8 +73,13 @@ def _beat(graph: Graph, level: Level, token: int | Fraction, step: int) -> Beat:
     every = unit.get(level.period.unit, Fraction(step)) * level.period.count
     chunk = max((m.chunk for m in memories), default=1)
     attends = bool(memories) and all(map(is_attention, memories))
+    anew = level.period.unit is Unit.TOKEN and any(m.carry is Carry.SEQUENCE for m in memories)
     return Beat(
-        level, Fraction(token) if attends else every, attends, Fraction(token) * chunk if chunk > 1 else Fraction(0)
+        level,
+        Fraction(token) if attends else every,
+        attends,
+        Fraction(token) * chunk if chunk > 1 else Fraction(0),
+        Fraction(token) * graph.sizes["context"] if anew else Fraction(0),
     )
 
 
@@ -109,8 +128,8 @@ def _row(beat: Beat, i: int, x: Scale, top: float, width: float, what: str) -> I
         faint = " faint" if beat.attends else ""
         yield f'<rect class="{colour} band{faint}" {lane}/>'
     else:
-        for n in range(1, int(Fraction(x.high) / beat.every) + 1):
-            at = min(x(float(n * beat.every)), x.stop - 1.5)
+        for update in beat.updates(Fraction(x.high)):
+            at = min(x(float(update)), x.stop - 1.5)
             yield f'<rect class="{colour}" x="{_n(at - 1.5)}" y="{_n(y)}" width="3" height="{_n(BAND)}" rx="1.5"/>'
     pitch = float(beat.chunk) / (x.high - x.low) * (x.stop - x.start)
     if beat.chunk and pitch > CLOSEST:
@@ -124,7 +143,7 @@ def _often(beat: Beat, x: Scale, what: str) -> str:
         return ""
     if not beat.every:
         return "never"
-    count = int(Fraction(x.high) / beat.every)
+    count = prod(beat.times(Fraction(x.high)))
     text = f"{said(count, 4)} update{'s' * (count != 1)}" if count else "none within it"
     return text + (f", read every {beat.chunk}" if beat.chunk and what == "token" else "")
 

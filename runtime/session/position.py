@@ -2,38 +2,77 @@
 
 What a level has written is seen by reads at borders alone: where its chunk or its period ends.  From one border to the
 next a token is read as if nothing were learned, in one pass over the weights.  What all of them teach is learned at the
-border, in one pass over all of them, or before it where somebody asks for the state.  So a token that is generated
-costs one reading, and any split of a stream is still the whole: it is the same sum, made later.
+border, in one pass over all of them.  So a token that is generated costs one reading, and any split of a stream is
+still the whole: it is the same sum, made later.  Who asks for the state before a border gets it, and what is read after
+that goes on from the same tensors as if nobody had: the numbers are the same to the bit.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from runtime.model import State
 from runtime.precision import autocast
+from runtime.state import settled
 from runtime.trained import Trained
 
 MOST = 64  # tokens that wait
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Tokens (1, n) that are read and not learned from, the state before them, and what the next one's reads see."""
+
+    tokens: Tensor
+    learned: State
+    seen: State
+
+
 class Position:
     """A position is a value: reading gives another.  state: after the last call of the model; None: of no tokens."""
 
-    def __init__(self, trained: Trained, learn: frozenset[str], state: State | None = None) -> None:
+    def __init__(
+        self,
+        trained: Trained,
+        learn: frozenset[str],
+        state: State | None = None,
+        waiting: tuple[Tensor, ...] = (),
+        seen: State | None = None,
+    ) -> None:
         self.trained, self.learn = trained, learn
         self._learned = state
-        self._waiting: tuple[Tensor, ...] = ()  # (1, 1) each, read since then
-        self._seen: State | None = None  # what the next token's reads see; None: what `_learned` shows them
+        self._waiting = waiting  # (1, 1) each, read since then
+        self._seen = seen  # what the next token's reads see; None: what `_learned` shows them
+        self._whole: State | None = None  # what `state` has computed
 
     @property
     def state(self) -> State | None:
         """The state after every token read, all lessons learned; None where nothing was read."""
-        if self._waiting:
-            _, self._learned = self._read(torch.cat(self._waiting, 1))
-            self._waiting, self._seen = (), None
-        return self._learned
+        if not self._waiting:
+            return self._learned
+        if self._whole is None:
+            _, self._whole = self._read(torch.cat(self._waiting, 1))
+        return self._whole
+
+    @property
+    def waiting(self) -> Waiting | None:
+        """What goes on from here to the bit, besides the state, where tokens wait."""
+        if self._learned is None or self._seen is None:
+            return None
+        return Waiting(torch.cat(self._waiting, 1), self._learned, self._seen)
+
+    @classmethod
+    def resumed(cls, trained: Trained, learn: frozenset[str], waiting: Waiting) -> Position:
+        return cls(
+            trained,
+            learn,
+            waiting.learned,
+            tuple(waiting.tokens[:, i : i + 1] for i in range(waiting.tokens.shape[1])),
+            waiting.seen,
+        )
 
     def learning(self, learn: frozenset[str]) -> Position:
         """The same place, from where other levels learn."""
@@ -42,10 +81,10 @@ class Position:
     @torch.no_grad()
     def after(self, tokens_BT: Tensor, border: bool = False) -> tuple[Tensor, Position]:
         """Logits (1, T, vocab) and the position after one stream's tokens; at a `border` they begin a document."""
-        if border and self.state is not None:
+        if border and (state := self.state) is not None:
             starts_BT = torch.zeros_like(tokens_BT, dtype=torch.bool)
             starts_BT[:, 0] = True
-            logits_BTV, state = self._read(tokens_BT, starts_BT)
+            logits_BTV, state = Position(self.trained, self.learn, state)._read(tokens_BT, starts_BT)
         elif tokens_BT.shape[1] == 1 and self._may_wait():
             return self._glanced(tokens_BT)
         else:
@@ -57,8 +96,10 @@ class Position:
         model = self.trained.model
         with torch.no_grad(), autocast(self.trained.settings.precision, tokens_BT.device):
             if not self.learn and starts_BT is None:
-                return model.unlearning(tokens_BT, self._learned)
-            return model(tokens_BT, self._learned, starts=starts_BT, learn=self.learn)
+                logits_BTV, state = model.unlearning(tokens_BT, self._learned)
+            else:
+                logits_BTV, state = model(tokens_BT, self._learned, starts=starts_BT, learn=self.learn)
+            return logits_BTV, settled(state)
 
     def _may_wait(self) -> bool:
         """Whether no border lies between the first token that is not learned from and the next one."""
@@ -88,6 +129,5 @@ class Position:
         at_once = self.learn.difference(model.shown or ())
         with autocast(self.trained.settings.precision, token_BT.device):
             logits_BTV, seen = model.glance(tokens_BT, seen, clock, at_once)
-        then = Position(self.trained, self.learn, self._learned)
-        then._waiting, then._seen = (*self._waiting, token_BT), seen
+        then = Position(self.trained, self.learn, self._learned, (*self._waiting, token_BT), settled(seen))
         return logits_BTV[:, -1:], then

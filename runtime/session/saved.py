@@ -3,6 +3,9 @@
     STATE/
         state.safetensors   the registers of every memory, <place>/<part>, clocks and the token not learned from yet,
                             and the logits of the next token
+        waiting.safetensors where tokens wait for a border: they, and the registers before them and as the next token
+                            sees them, where they are not those of the state; the next token is then read to the bit
+                            as if nothing had been saved
         session.json        whose state it is; tokens read, what they taught, random numbers; nothing of this machine
         manifest.json       size and SHA-256 of each; written last
 
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,13 +31,16 @@ from runtime.errors import USAGE, CheckpointError, RunError
 from runtime.model import State
 from runtime.resume import Difference
 from runtime.session.memories import running, started
+from runtime.session.position import Waiting
 from runtime.state import short
 from runtime.trained import Trained
-from runtime.whole import damage, settle, write_folder
+from runtime.whole import MANIFEST, damage, settle, write_folder
 
 SESSION = "session.json"
 TENSORS = "state.safetensors"
+WAITING = "waiting"
 FORMAT = 1
+OTHERS = {"training.json": "a checkpoint of a run", "lock.json": "a run", "model.py": "a package"}  # by what they hold
 MISFITS = 8  # parts of memories that are named where a state does not fit
 NEEDED = ("model", "tokens", "border", "learn", "surprise", "last", "memories", "random")
 
@@ -46,6 +53,7 @@ class Saved:
     state: State
     logits: Tensor  # (vocab,) of the next token
     facts: dict[str, Any]
+    waiting: Waiting | None = None
 
 
 def write(place: Path, found: Saved) -> Path:
@@ -53,13 +61,42 @@ def write(place: Path, found: Saved) -> Path:
     keep_others(place)
     tensors = checkpoint.flat({**found.state, "next": {"logits": found.logits}})
     facts = {"format": FORMAT, "model": found.model, **found.facts}
-    return write_folder(place, {Path(TENSORS).stem: tensors}, {Path(SESSION).stem: facts})
+    files = {Path(TENSORS).stem: tensors}
+    if found.waiting is not None:
+        files[WAITING], facts[WAITING] = apart_of(found.waiting, tensors)
+    return write_folder(place, files, {Path(SESSION).stem: facts})
+
+
+def apart_of(waiting: Waiting, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
+    """What waits, as tensors, without those that are the state's; and the names of all registers."""
+    tensors, names = {"tokens": waiting.tokens}, dict[str, list[str]]()
+    for part, registers in (("learned", waiting.learned), ("seen", waiting.seen)):
+        flat = checkpoint.flat(registers)
+        names[part] = list(flat)
+        tensors |= {f"{part}/{n}": x for n, x in flat.items() if n not in state or not torch.equal(x, state[n])}
+    return tensors, names
+
+
+def waiting_of(tensors: Mapping[str, Tensor], names: Mapping[str, list[str]], state: Mapping[str, Tensor]) -> Waiting:
+    """The inverse."""
+
+    def part(which: str) -> State:
+        own = ((n, f"{which}/{n}") for n in names[which])
+        return checkpoint.nested({n: tensors[name] if name in tensors else state[n] for n, name in own})
+
+    return Waiting(tensors["tokens"], part("learned"), part("seen"))
 
 
 def keep_others(place: Path) -> None:
-    """Raises RunError where something else than a state is in the place of one that is to be written."""
+    """Raises RunError where something else than a state is in the place of one that is to be written, or the place is
+    inside of another state, which is replaced as a whole."""
     if place.exists() and not (place / SESSION).is_file():
         raise RunError(f"'{place}' is there and is no saved state: give another name", USAGE)
+    for above in place.resolve().parents:
+        if (above / SESSION).is_file() and (above / MANIFEST).is_file():
+            raise RunError(
+                f"'{place}' is inside of the saved state '{above}', which goes as a whole: give another name", USAGE
+            )
 
 
 def read(place: Path) -> Saved:
@@ -67,22 +104,27 @@ def read(place: Path) -> Saved:
     settle(place)
     if not place.exists():
         raise CheckpointError(f"no saved state at '{place}'")
-    if place.is_dir() and not (place / SESSION).exists() and (place / "training.json").exists():
-        raise CheckpointError(f"'{place}' is a checkpoint of a run, not a saved state", USAGE)
+    if place.is_dir() and not (place / SESSION).exists():
+        for file, what in OTHERS.items():
+            if (place / file).exists():
+                raise CheckpointError(f"'{place}' is {what}, not a saved state", USAGE)
     if reason := damage(place):
         raise CheckpointError(f"'{place}' is no saved state: it {reason}")
     try:
         facts = json.loads((place / SESSION).read_text(encoding="utf-8"))
-        state = checkpoint.nested(load_file(place / TENSORS))
+        tensors = load_file(place / TENSORS)
+        state = checkpoint.nested(tensors)
         if facts["format"] != FORMAT:
             raise CheckpointError(f"'{place}' has format {facts['format']}; this release reads {FORMAT}", USAGE)
         logits = state.pop("next")["logits"]
+        waits = facts.pop(WAITING, None)
+        waiting = waits and waiting_of(load_file(place / f"{WAITING}.safetensors"), waits, tensors)
         model = facts.pop("model") if not (lost := [n for n in NEEDED if n not in facts]) else {}
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"cannot read '{place}': {error}") from None
     if lost:
         raise CheckpointError(f"'{place}' is no saved state: {SESSION} does not say {lost[0]}")
-    return Saved(model, state, logits, facts)
+    return Saved(model, state, logits, facts, waiting)
 
 
 def fork(place: Path, copy: Path) -> Path:

@@ -5,7 +5,8 @@
     for token in session.generate(100, Sampling(temperature=0.8)): ...
     session.save("state");  Session.load("state", find("runs/first"))
 
-Any split of the tokens into calls, and any save and load between them, gives what one call gives.
+Any split of the tokens into calls, and any save and load between them, gives what one call gives; a save between two
+tokens that are generated changes nothing, to the bit.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from runtime.model import State
 from runtime.session import saved
 from runtime.session.levels import named
 from runtime.session.memories import Moved, described
-from runtime.session.position import Position
+from runtime.session.position import Position, Waiting
 from runtime.session.sampling import Sampling
 from runtime.trained import Trained
 
@@ -165,13 +166,18 @@ class Session:
         with the token that stands before a document.
         """
         sampling = sampling or Sampling()
-        if self.stream.logits is None and count:
-            self.read(self.opening())
+        if count:
+            self.begin()
         for _ in range(count):
             assert self.stream.logits is not None
             token = sampling.draw(self.stream.logits[: self.drawable], self.generator)
             self.feed([token])
             yield token
+
+    def begin(self) -> None:
+        """Where nothing has been read, read what stands before a document."""
+        if self.stream.logits is None:
+            self.read(self.opening())
 
     def opening(self) -> Tensor:
         """What stands before a document."""
@@ -221,6 +227,7 @@ class Session:
                     "memories": described(self.trained, stream.state, moved),
                     "random": saved.random_text(self.generator),
                 },
+                waiting=stream.position.waiting,
             ),
         )
 
@@ -235,11 +242,15 @@ class Session:
         saved.refuse(Path(path), found, trained, allow)
         session = cls(trained, learn=found.facts["learn"] if learn is None else learn)
         session.generator.set_state(saved.random_of(found.facts["random"]))
-        state, logits = moved(found.state, session.device), found.logits.to(session.device)
+        there, logits = session.device, found.logits.to(session.device)
+        if found.waiting is not None and not allow and session.learn == frozenset(found.facts["learn"]):
+            w = found.waiting
+            waiting = Waiting(w.tokens.to(there), moved(w.learned, there), moved(w.seen, there))
+            position = Position.resumed(trained, session.learn, waiting)
+        else:
+            position = Position(trained, session.learn, moved(found.state, there))
         surprise = Surprise(found.facts["surprise"]["nats"], found.facts["surprise"]["tokens"])
-        session.stream = Stream(
-            Position(trained, session.learn, state), logits, found.facts["tokens"], surprise, found.facts["border"]
-        )
+        session.stream = Stream(position, logits, found.facts["tokens"], surprise, found.facts["border"])
         return session
 
 

@@ -54,6 +54,25 @@ TEXTS = """() => {
 }"""
 
 
+SQUEEZED = """(least) => {
+  const pen = document.createElement('canvas').getContext('2d');
+  const found = [];
+  for (const cell of document.querySelectorAll('th, td')) {
+    if (!cell.checkVisibility() || !cell.textContent.trim()) continue;
+    const style = getComputedStyle(cell), range = document.createRange();
+    pen.font = style.font;
+    range.selectNodeContents(cell);
+    const boxes = [...range.getClientRects()].filter((r) => r.width > 1);
+    const lines = new Set(boxes.map((r) => Math.round(r.top))).size;
+    const written = cell.textContent.trim().split('\\n').length;
+    const pixels = Math.max(...boxes.map((r) => r.right)) - Math.min(...boxes.map((r) => r.left));
+    const width = pixels / pen.measureText('0').width;
+    if (lines > written && width < least) found.push([cell.textContent.trim(), Math.round(10 * width) / 10]);
+  }
+  return found;
+}"""
+
+
 class Shown:
     """A page as a reader sees it."""
 
@@ -88,6 +107,10 @@ class Shown:
                 if across > room and down > 0.35 * min(a["bottom"] - a["top"], b["bottom"] - b["top"]):
                     found.append((a["text"], b["text"]))
         return found
+
+    def squeezed(self, least: float = 12) -> list[tuple[str, float]]:
+        """Cells of tables whose text breaks into lines that are all narrower than `least` digits, and their width."""
+        return [(text, width) for text, width in self.page.evaluate(SQUEEZED, least)]
 
     def outside(self) -> list[str]:
         """Texts cut off at the left or right edge of the window."""

@@ -174,7 +174,7 @@ def test_the_page_is_readable_in_light_and_dark(opened: Any, pages: dict[str, Pa
     page = browser.shown(opened, pages[name], width)
     assert len(page.texts) > 150 and page.paper == "rgb(251, 251, 250)"
     assert page.overflow == 0 and page.outside() == []
-    assert page.touching() == [] and page.pale(4.5) == []
+    assert page.touching() == [] and page.pale(4.5) == [] and page.squeezed() == []
     page.darken()
     assert page.paper == "rgb(15, 20, 32)" and page.pale(4.5) == [] and page.touching() == []
     assert page.said == []

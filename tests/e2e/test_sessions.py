@@ -183,3 +183,51 @@ def test_a_signal_ends_it_after_saving(first: str, tmp_path: Path, number: signa
 
 def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def test_what_is_no_saved_state_is_said(nlc: Run, first: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place, message in ((first, "is a run, not a saved state"), ("file", "is a file, not a folder")):
+        ended = nlc("state", "inspect", place)
+        assert ended.status in (2, 4) and message in ended.err and ended.err.count("\n") == 1
+    ended = nlc("generate", "file", "hi")
+    assert (ended.status, ended.err) == (2, "nlc: 'file' is a file, not a run directory\n")
+
+
+def test_a_checkpoint_is_found_from_inside_of_it(nlc: Run, first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(first) / "checkpoints" / "step-000002")
+    ended = nlc("generate", ".", "what is", *QUICK)
+    assert ended.status == 0 and "6 tokens (" in ended.err
+
+
+def test_no_state_is_kept_inside_of_another(nlc: Run, first: str, runs: Path, tmp_path: Path) -> None:
+    """It would go when the other is replaced."""
+    text = str(runs / "text.txt")
+    (tmp_path / "short.txt").write_text("what is written once")
+    assert nlc("state", "save", first, "--text", "short.txt", "-o", "st").status == 0
+    for words in (["state", "fork", "st", "st/a/in"], ["state", "save", first, "--text", text, "-o", "st/a/in"]):
+        ended = nlc(*words)
+        assert ended.status == 2 and "is inside of the saved state" in ended.err
+    assert not (tmp_path / "st" / "a").exists()
+
+
+def test_a_difference_of_states_says_their_surprise(nlc: Run, first: str, tmp_path: Path) -> None:
+    (tmp_path / "short.txt").write_text("what is written once")
+    assert nlc("state", "save", first, "--text", "short.txt", "-o", "st").status == 0
+    assert nlc("state", "load", "st", first, "--text", "short.txt", "-o", "more").status == 0
+    facts = json.loads(nlc("state", "diff", "st", "more", "--json").out)
+    assert 0 < facts["before"]["bits_per_token"] < 20 and facts["after"]["last_bits_per_token"] > 0
+    said = nlc("state", "diff", "st", "more").out
+    assert f"surprise  {facts['before']['bits_per_token']:.4g} -> {facts['after']['bits_per_token']:.4g} bits" in said
+
+
+def test_speed_is_that_of_what_is_generated(nlc: Run, first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands before a document is read before the clock starts."""
+    from runtime.session import Session
+
+    order: list[str] = []
+    clock, begin = time.perf_counter, Session.begin
+    monkeypatch.setattr(time, "perf_counter", lambda: (order.append("clock"), clock())[1])
+    monkeypatch.setattr(Session, "begin", lambda self: (order.append("begin"), begin(self))[1])
+    assert nlc("generate", first, "--tokens", "2").status == 0
+    assert order.index("begin") < order.index("clock")

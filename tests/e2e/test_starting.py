@@ -34,7 +34,7 @@ def test_diff_of_a_setting(nlc: Run) -> None:
     ended = nlc("diff", "hope", "hope", "--set", "levels.titans.chunk=16")
     assert (ended.status, ended.err) == (0, "")
     assert "  levels.titans.chunk: 64 -> 16\n" in ended.out
-    assert "  - memory titans.key: matrix, l2, rule dgd, every 1 token, chunk 64, carry sequence\n" in ended.out
+    assert "  - memory titans.key: matrix, l2, rule dgd, every token, chunk 64, carry sequence\n" in ended.out
     assert "  parameters                 1,977,992  1,977,992  x 1.00\n" in ended.out
     assert nlc("diff", "hope", "hope").out.endswith("say the same\n")
 
@@ -58,3 +58,37 @@ def test_doctor(nlc: Run) -> None:
     found = {finding["what"]: finding for finding in json.loads(nlc("doctor", "--json").out)["findings"]}
     assert {"python", "torch", "threads", "matrix products", "disk"} <= set(found)
     assert found["torch"]["verdict"] == "ok" and found["python"]["verdict"] == "ok"
+
+
+@pytest.mark.parametrize("name", ["1", "null", "true", "1e5", "a-b"])
+@pytest.mark.parametrize("extends", [[], ["--extends"]], ids=["copied", "extending"])
+def test_a_file_of_any_name_begins_a_legal_spec(nlc: Run, name: str, extends: list[str]) -> None:
+    assert nlc("init", f"{name}.yaml", "--from", "transformer", *extends).status == 0
+    assert nlc("check", f"{name}.yaml").status == 0
+
+
+def test_diff_does_not_say_that_attention_fires(nlc: Run) -> None:
+    out = nlc("diff", "hope", "transformer").out
+    assert "level attention: every token, at once" in out and "every 0" not in out
+
+
+def test_doctor_names_what_is_missing_of_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nlc import doctor
+
+    monkeypatch.setattr(doctor, "version", lambda name: "" if name in ("transformers", "optuna", "ray") else "1")
+    said = {finding.what: finding.says for finding in doctor.extras()}
+    assert said["extra hf"] == "transformers not installed: pip install 'nlc[hf]'"
+    assert said["extra search"] == "not installed: pip install 'nlc[search]'" and said["extra eval"] == "installed"
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nlc.cli.common import Stop, write_whole
+
+    def full(self: Path, text: str, encoding: str) -> int:
+        self.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(Stop, match="No space left"):
+        write_whole("text", tmp_path / "report.html")
+    assert list(tmp_path.iterdir()) == []

@@ -13,12 +13,12 @@ from nlc.spec import load
 
 
 @pytest.mark.parametrize("context", [1, 63, 64, 65, 500, 512])
-def test_fires_counts_the_writes_that_a_later_token_reads(context: int) -> None:
+def test_fires_counts_writes_as_a_run_does(context: int) -> None:
     facts = explain(build(load("hope", {"sizes.context": context})))
     for level in facts.levels:
         if level.period.endswith(("token", "tokens")):
             period = int(level.period.split()[0])
-            assert level.fires == sum(1 for seen in range(1, context) if seen % period == 0), level.name
+            assert level.fires == sum(1 for seen in range(1, context + 1) if seen % period == 0), level.name
 
 
 @pytest.mark.parametrize("context", [64, 500, 512, 4096])
@@ -29,7 +29,7 @@ def test_timeline_marks_every_part_of_a_sequence_that_holds_an_update(context: i
     }
     left = rows["titans"].index("|")
     for name, period in (("titans", 1), ("cms.fast", 64), ("cms.mid", 256)):
-        columns = {t * COLUMNS // context for t in range(1, context) if t % period == 0}
+        columns = {t * COLUMNS // context for t in range(1, context + 1) if t % period == 0}
         for column in columns if name in rows else ():
             near = rows[name][
                 max(left, left + column - 1) : left + column + 2
@@ -103,5 +103,5 @@ def test_a_field_that_a_level_leaves_to_its_memories_is_answered_by_them() -> No
 
 def test_the_text_says_which_updates_it_counts() -> None:
     said = " ".join(report(explain(build(load("titans_lmm")))).split())
-    assert "per sequence: updates that a later token reads" in said
-    assert "per sequence: updates" not in report(explain(build(load("transformer"))))
+    assert "per sequence: as `levels fired` of a run counts them" in said
+    assert "per sequence: as" not in report(explain(build(load("transformer"))))

@@ -127,6 +127,37 @@ def test_the_timeline_marks_every_update(hope: Element) -> None:
     assert len(sequence.all("path", class_="chunk")) == 4
 
 
+def test_text_and_picture_count_the_same_updates(hope: Element) -> None:
+    sequence, *_ = section(hope, "time").all("svg")
+    clocks = {x.one("h3").text: x.one(class_="clock").text for x in section(hope, "levels").all("article")}
+    for i, (level, count) in {0: ("titans", 256), 1: ("cms.fast", 4), 2: ("cms.mid", 1)}.items():
+        (clock,) = (text for name, text in clocks.items() if name.endswith(level))
+        said = [x.text for x in sequence.all("text", class_="tick") if "update" in x.text][i]
+        updates = f"{count} update{'s' * (count > 1)}"
+        assert f"{updates} in a sequence" in clock and said.startswith(updates)
+
+
+def test_a_period_longer_than_a_sequence_is_drawn_as_never_over_steps() -> None:
+    spec = load("hope", {"sizes.width": 64, "sizes.context": 96, "run.steps": 120})
+    graph = build(spec)
+    *_, steps, _ = section(read(page([facts(spec=spec, graph=graph, explained=explain(graph))])), "time").all("svg")
+    lanes = [x.text.split()[0] for x in steps.all("text", class_="level")]
+    marks = {name: len(steps.all("rect", class_=f"fc{i}")) for i, name in enumerate(lanes)}
+    assert (marks["cms.fast"], marks["cms.mid"]) == (
+        4,
+        0,
+    )  # cms.fast, every 64 of 96 tokens, begins anew with each sequence; cms.mid, every 256
+
+
+def test_sentences_stand_only_where_they_are_true(hope: Element) -> None:
+    other = read(page([facts("transformer")]))
+    assert "learning as it goes" in section(hope, "samples").text
+    assert "learning as it goes" not in section(other, "samples").text
+    assert "large mark" not in section(hope, "loss").text
+    longer = [*rows("hope"), {"step": 120, "tokens": 30720, "val/bits_per_byte": 3.0, "val/tokens": 8192}]
+    assert "large mark at the end" in section(read(page([facts(rows=longer)])), "loss").text
+
+
 def test_the_graph_is_coloured_by_gradient_paths(hope: Element) -> None:
     picture = section(hope, "paths").one("figure")
     used = {name for x in picture.all("path") for name in x.attributes.get("class", "").split()}

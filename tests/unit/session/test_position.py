@@ -9,7 +9,7 @@ import torch
 
 from nlc.compile import compile
 from nlc.spec import load
-from runtime.session import Session
+from runtime.session import Session, find
 from tests.differential.sessions import apart, assert_same, package, text, trained, weights_of
 
 Made = tuple[Path, Path]
@@ -99,3 +99,30 @@ def test_token_by_token_is_a_few_at_a_time(name: str, tmp_path: Path) -> None:
         one.feed(word[None])
         assert flushed or len(one.stream.position._waiting) <= 64
     assert_same(one, other)
+
+
+@pytest.mark.parametrize("how", ["asked", "saved"])
+def test_twenty_tokens_are_seven_and_a_save_and_thirteen_to_the_bit(made: Made, tmp_path: Path, how: str) -> None:
+    """In float32, over a border of cms.fast, at token 48."""
+    single = find(made[0], weights=made[1], dtype=torch.float32)
+    found: list[list[torch.Tensor]] = []
+    for cuts in ([20], [7, 13]):
+        session, logits = Session(single, seed=1), []
+        session.feed(text(37))
+        for count in cuts:
+            for _ in session.generate(count):
+                assert session.stream.logits is not None
+                logits.append(session.stream.logits)
+            assert session.stream.state is not None
+            if how == "saved":
+                session = Session.load(session.save(tmp_path / "state"), single)
+        found.append(logits)
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_registers_lie_in_memory_as_they_do_after_a_load(session: Session) -> None:
+    for words in (text(70), text(3), text(1), text(1)):
+        session.feed(words)
+        waiting = session.stream.position.waiting
+        for state in (session.stream.state, waiting and waiting.seen):
+            assert all(x.is_contiguous() for register in (state or {}).values() for x in register.values())
