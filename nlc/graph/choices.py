@@ -15,6 +15,7 @@ from nlc.constants import Sizes
 from nlc.diagnostics import Reporter, SpecError, suggest
 from nlc.equations import Boolean, Call, Expr, Multiple, Name, Text, parse_call, parse_expression, to_text, walk
 from nlc.graph.declare import Said
+from nlc.graph.fixed_parameters import fixed
 from nlc.graph.lower import Lowering
 from nlc.graph.nodes import Form, Init, Objective, Param, Rule, RuleLevel, RuleMemory, Source
 from nlc.graph.scope import Place
@@ -197,6 +198,10 @@ def rule(
     for name, expr in given.items():
         if lower is not None:
             params[name] = _param(name, expr, lower, place)
+            if params[name].value and name in fixed(spec):
+                hint = f"no value of the block: the rule's program is made with it; for example {spec.params[name]}"
+                report.error("NLC0405", expr.at, f"'{name}' of '{spec.name}' is '{to_text(expr)}'", hint)
+                raise Refused
             if spec.params[name] == KEY and params[name].value:
                 params[name] = replace(params[name], number=KEY)
         else:

@@ -11,9 +11,9 @@ import torch
 from nlc.compile import compile
 from nlc.graph.nodes import Memory, Meta
 from nlc.interpret import interpret
-from nlc.spec import loads
-from nlc.verify.judge import cut_matters
-from tests.differential.machine import SPECS, assert_agree, case_of, compiled, generated, reference
+from nlc.spec import load, loads
+from nlc.verify.judge import cut_matters, perturbed
+from tests.differential.machine import IGNORED, SPECS, assert_agree, case_of, compiled, generated, reference
 
 LENGTH = 17
 PIECES = (1, 6, 3, 7)
@@ -90,6 +90,18 @@ def test_fed_tokens_are_observed(name: str) -> None:
         right = result.state
         assert result.logits is not None
         torch.testing.assert_close(logits, result.logits, rtol=1e-9, atol=1e-10)
+
+
+def test_a_first_error_of_zero_has_finite_gradients() -> None:
+    """A rule whose square root is of what no gradient has reached: the first target teaches nothing."""
+    program = compile(load(path("loss_adamw"), {"levels.cms.every": "1 token"}))
+    model = perturbed(program.model(seed=0, dtype=torch.float64), 0)
+    case = case_of(program, 2, batch=1)
+    assert int(case.targets[0, 0]) == IGNORED
+    right = reference(program, model, case, (2,))
+    assert all(g.isfinite().all() for g in right.gradients.values())
+    for pieces in ((2,), (1, 1)):
+        assert_agree(f"pieces {pieces}", generated(program, model, case, pieces), right)
 
 
 def test_weights_called_training_leave_a_model_to_be_evaluated() -> None:

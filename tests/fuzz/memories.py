@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nlc.graph.fixed_parameters import fixed
 from nlc.operators import Shape
 from nlc.spec.fields import CARRIES, FORMS, OBJECTIVES, STARTS
 from nlc.spec.rule import load_rule
@@ -111,7 +112,7 @@ class Drawing:
         rule = load_rule(name)
         given: dict[str, str] = {}
         for param in choose.some([p for p in rule.params if p != "lr"]):
-            ours = isinstance(rule.params[param], float) and param in rule.ranges
+            ours = isinstance(rule.params[param], float) and param in rule.ranges and param not in fixed(rule)
             if ours and not outer and choose.chance(25):
                 given[param] = self.parameter_value(rule.params[param], rule.ranges[param])
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from nlc.diagnostics import SpecError
 from nlc.graph.nodes import Carry, Memory, Op, Period, Read, Unit, Weight, When
 from nlc.passes import build
 from nlc.passes.owners import weight_names
@@ -144,6 +145,19 @@ def test_a_parameter_of_a_rule_may_be_a_value() -> None:
     param = next(p for p in graph["a.m"].rule.params if p.name == "beta")
     assert param.name == "beta"
     assert graph[param.value].op == "sigmoid"
+
+
+@pytest.mark.parametrize("rule", ["lq(q=2 + r)", "muon(ns_steps=r)", "adamw(betas=r)", "m3(period=r)"])
+def test_a_parameter_that_shapes_the_program_of_a_rule_is_no_value(rule: str) -> None:
+    with pytest.raises(SpecError) as error:
+        cell(
+            f"- {{name: a, every: 1 token, rule: '{rule}', memories: {{m: {{form: matrix, keys: k, values: v}}}}}}",
+            "r = sigmoid(s)\ny = m(q)",
+            inputs="{k: [heads, head], v: [heads, head], q: [heads, head], s: [heads]}",
+        )
+    (found,) = error.value.diagnostics
+    assert found.code == "NLC0405"
+    assert found.hint.startswith("no value of the block")
 
 
 def test_a_rate_that_is_learned_is_the_exponential_of_a_weight() -> None:

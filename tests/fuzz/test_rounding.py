@@ -1,0 +1,68 @@
+"""A difference that rounding alone brings about is told from one that is wrong."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nlc.compile import compile
+from nlc.spec import loads
+from nlc.verify.judge import perturbed
+from tests.differential.machine import Run, case_of, generated
+from tests.fuzz import agreement
+from tests.fuzz.agreement import Disagreement, agrees, moved
+from tests.fuzz.program import Feeding
+from tests.fuzz.rounding import Rounded
+
+CANCELLED = """nlc: 1
+name: cancelled
+sizes: {{width: 4, layers: 1, vocab: 7, context: 8}}
+run: {{batch: 1}}
+levels:
+  - name: slow
+    every: 8 tokens
+    carry: model
+    objective: loss
+    rule: gd
+    rate: 0.01
+    memories: {{m: {{form: 'mlp(hidden=3, depth=3, act=tanh, residual=false)', normalise_hidden: true}}}}
+  - {{name: train, every: 1 step, objective: loss, rule: gd, rate: 0.01, memories: rest}}
+block: |
+  u = rmsnorm(x)
+  x = x + m({read}) + tanh(u)
+"""
+
+
+def test_a_gradient_that_cancels_after_two_norms_of_zero_is_rounding() -> None:
+    """At `u - u` stands 1e12 times the error above it; what its two halves leave of each other is rounding."""
+    assert hangs("u - u") > 1e-7
+    assert hangs("u") < 1e-11
+
+
+def hangs(read: str) -> float:
+    program = compile(loads(CANCELLED.format(read=read)))
+    model = perturbed(program.model(seed=0, dtype=torch.float64), 0)
+    return moved(program, model, case_of(program, 4, batch=1), (4,), True)
+
+
+@pytest.mark.parametrize("wrong", [1e-8, float("nan")])
+@pytest.mark.parametrize("way", [(4,), (1, 3)])
+def test_a_wrong_number_is_no_rounding(wrong: float, way: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    def off(program: object, model: object, case: object, pieces: tuple[int, ...], learn: object) -> Run:
+        found = generated(program, model, case, pieces, learn)  # type: ignore[arg-type]
+        if pieces == way:
+            found.gradients = {name: g + wrong * g.abs().max() for name, g in found.gradients.items()}
+        return found
+
+    monkeypatch.setattr(agreement, "generated", off)
+    with pytest.raises(Disagreement, match="whole" if way == (4,) else "pieces"):
+        agrees(compile(loads(CANCELLED.format(read="u"))), Feeding(4, pieces=(1, 3)), {})
+
+
+def test_rounding_leaves_whole_numbers_and_views() -> None:
+    x = torch.tensor([-2.0, 0.5], dtype=torch.float64)
+    with Rounded():
+        assert float(x[0] ** (x[0] + 4)) == 4
+        assert x[1:].data_ptr() == x.data_ptr() + 8
+        assert 0 < abs(float(x[1] / 3) * 6 - 1) < 1e-13
+        assert float(x[1] - x[1]) == 0
