@@ -18,7 +18,7 @@ demo: .venv/.demo
 	.venv/bin/nlc demo
 
 test: .venv/.dev
-	OMP_NUM_THREADS=1 .venv/bin/pytest -n $(JOBS) -m "not gpu"
+	OMP_NUM_THREADS=1 .venv/bin/pytest -n $(JOBS) -m "not gpu and not fuzz"
 
 fuzz: .venv/.dev
 	OMP_NUM_THREADS=1 .venv/bin/python -m tests.fuzz --jobs $(JOBS)
