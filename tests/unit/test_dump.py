@@ -51,7 +51,7 @@ def test_expressions_and_values_read_back() -> None:
 def test_the_text_reads_like_the_equations() -> None:
     text = to_text(build(load("hope", {"sizes.width": 256, "sizes.heads": 4})))
     assert "\nop h = conv(h/rmsnorm; window=4) weights=[blocks.*.h.conv] name=h shape=[256] @44:7+4\n" in text
-    assert "\nread k/key = titans.key(u) when=chunk shape=[4,64] @46:14+3\n" in text
+    assert "\nread k/key = titans.key(u) when=chunk shape=[4,64] @47:14+3\n" in text
     assert all(len(line) < 180 for line in text.splitlines() if not line.startswith(("rule ", "    reason=")))
 
 
