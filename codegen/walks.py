@@ -86,6 +86,7 @@ class _Walker:
         self.lines: list[str] = []
         self.lists: dict[str, str] = {}
         self.written: set[str] = set()
+        self.earlier: dict[str, str] = {}  # the register before its write, where a read of it waits for that write
         self.cycles: list[Op] = []  # prev, whose value is known before what it looks back at
 
     def say(self, text: str) -> None:
@@ -131,6 +132,8 @@ class _Walker:
             state = "held" if node.when is When.CHUNK else "now"
             self.scope.runtime.add(state)
             register = f's["{place_of(self.graph, memory)}"]'
+            if node.when is not When.AFTER:
+                register = self.earlier.get(memory.id, register)
             if node.when is When.AFTER:  # a token's own error passes to what it has just written
                 text = f"{form_of(self.outer, memory)}.read({state}({register}), {pair(self.scope, node.query)})[0]"
             else:
@@ -207,10 +210,21 @@ class _Walker:
             self.need(id)
         outs = [self.outer.claim(self.base(r.id), r.id) for r in reads]
         targets = f"({', '.join(outs)}{',' if len(outs) == 1 else ''})" if outs else "_"
+        if any(id not in self.scope.names and self.looks_back(id, memory, reads) for id in self.recurrence.inside):
+            self.earlier[memory.id] = local(f"{function_name(memory.name)}_before")
+            self.outer.keep(self.earlier[memory.id])
+            self.say(f'{self.earlier[memory.id]} = s["{place_of(self.graph, memory)}"]')
         call = memory_call(self.outer, memory, reads, "t + a", self.scope)
         self.say(f'{targets}, s["{place_of(self.graph, memory)}"] = {call}')
         for r, out in zip(reads, outs, strict=True):
             self.scope.names[r.id] = out
+
+    def looks_back(self, id: str, memory: Memory, answered: list[Read]) -> bool:
+        """Whether a value is a read of the memory's state before its write, and not one that the write answers."""
+        node = self.graph[id]
+        if not isinstance(node, Read) or node.memory != memory.id or node in answered:
+            return False
+        return node.when is not When.AFTER
 
     def waits(self, read: Read, others: set[str]) -> bool:
         """Whether a read is asked with what another read of this token gives."""
