@@ -39,6 +39,11 @@ class Rounded(TorchDispatchMode):
         if func.is_view or func.overloadpacket.__name__.rstrip("_") in EXACT:
             return found
         for x in found if isinstance(found, tuple | list) else (found,):
-            if isinstance(x, Tensor) and x.is_floating_point():
+            if isinstance(x, Tensor) and x.is_floating_point() and has_memory(x):
                 x.mul_(1 + UNIT * (x != x.round()) * torch.randn(x.shape, generator=self.draw, dtype=x.dtype))
         return found
+
+
+def has_memory(x: Tensor) -> bool:
+    """Not so of shapes without numbers, nor of the zeros that stand for the gradient of what does not depend."""
+    return x.device.type != "meta" and not x._is_zerotensor()

@@ -66,3 +66,8 @@ def test_rounding_leaves_whole_numbers_and_views() -> None:
         assert x[1:].data_ptr() == x.data_ptr() + 8
         assert 0 < abs(float(x[1] / 3) * 6 - 1) < 1e-13
         assert float(x[1] - x[1]) == 0
+
+
+def test_rounding_leaves_zeros_without_memory() -> None:
+    with Rounded():
+        assert not (torch._efficientzerotensor((2, 3)) * 2).any()
