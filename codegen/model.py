@@ -359,7 +359,7 @@ def _fields(graph: Graph) -> tuple[str, ...]:
     memories = graph.of(Memory)
     streams = [place_of(graph, m) for m in memories if m.carry is Carry.STREAM]
     tails = {
-        place_of(graph, m): (graph[m.level].name, m.tail.value)
+        place_of(graph, m): (graph[m.level].name, m.tail.value, m.period.count)
         for m in memories
         if m.tail.value != "carry" and in_sequence(m)
     }
@@ -377,7 +377,7 @@ def _fields(graph: Graph) -> tuple[str, ...]:
     if streams:
         lines += fit(f"streams = {tuple_([quoted(s) for s in streams])}")
     if tails:
-        said = ", ".join(f'"{m}": ("{level}", "{tail}")' for m, (level, tail) in tails.items())
+        said = ", ".join(f'"{m}": ("{level}", "{tail}", {period})' for m, (level, tail, period) in tails.items())
         lines += fit(f"tails = {{{said}}}")
     return tuple(lines)
 

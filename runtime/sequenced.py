@@ -21,9 +21,8 @@ class Sequenced(Weights):
     # one that is left out shows a write at once, or at the next token; None: any may
     shown: Mapping[str, tuple[str, int]] | None = None
     streams: tuple[str, ...] = ()  # places (without the layer) whose state survives a document border
-    tails: Mapping[str, tuple[str, str]] = MappingProxyType(
-        {}
-    )  # whose part chunk no call outlives: level, flush | drop
+    # whose part chunk no call outlives: level, flush | drop, tokens of a period
+    tails: Mapping[str, tuple[str, str, int]] = MappingProxyType({})
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,9 +70,9 @@ class Sequenced(Weights):
         state = self.filled(state)
         out, early = dict(state), set()
         for place, register in state.items():
-            level, tail = self.tails.get(short(place), ("", ""))
+            level, tail, period = self.tails.get(short(place), ("", "", 1))
             if tail == "flush":
-                if level in learn and any(part.startswith("sum.") for part in register):
+                if level in learn and int(state["clock"][short(place)][0]) % period:
                     register = self.written(place, register)
                     early.add(level)
                 register = register | {f"held.{part}": register[part] for part in held_parts(register)}
