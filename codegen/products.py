@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from codegen.equations import number
@@ -72,14 +72,7 @@ def _shared_call(emitter: Emitter, recurrence: Recurrence, name: str) -> None:
     emitter.done |= {recurrence.id, *recurrence.members}
     extras = [e for e in extras if not emitter.scope.tokenless(e)]
     maps = _readouts(emitter, reads)
-    weights = list(
-        dict.fromkeys(
-            w
-            for i in _closure(graph, results, inside | _unnamed(emitter, results))
-            if i not in maps
-            for w in getattr(graph[i], "weights", ())
-        )
-    )
+    weights = _weights(emitter, results, inside, maps)
     own = first.id.removesuffix(f".{first.name}")  # with the kind of block where several have the boxes
     flow = f"{function_name(_called(graph, recurrence, own))}_flow"
     _flow(emitter, recurrence, flow, [r for group in queries.values() for r in group], extras, weights, results, maps)
@@ -128,6 +121,13 @@ def _shared_call(emitter: Emitter, recurrence: Recurrence, name: str) -> None:
     if first.retain and first.retain in inside:
         emitter.scope.logs[first.retain] = f"{name}.keep"
         emitter.scope.names.setdefault(first.retain, f"{name}.keep.exp()")
+
+
+def _weights(emitter: Emitter, results: list[str], inside: set[str], maps: Collection[str]) -> list[str]:
+    """What the flow uses beside its reads, in its order; a read-out is the product's own."""
+    flow = _closure(emitter.graph, results, inside | _unnamed(emitter, results))
+    used = (w for i in flow if i not in maps for w in getattr(emitter.graph[i], "weights", ()))
+    return list(dict.fromkeys(used))
 
 
 def gates(found: Gates) -> str:

@@ -46,6 +46,7 @@ class Equations(Form):
     headless: bool = False
     weights: Mapping[str, Tensor] = field(default_factory=dict, compare=False)
     layers: tuple[Layer, ...] = field(init=False)
+    lean = False  # their other weights want gradients too
 
     def __post_init__(self) -> None:
         layers = (*(Layer(name, vector=True) for name in self.vectors), *(Layer(name) for name in self.matrices))
@@ -96,9 +97,6 @@ class Equations(Form):
         z = product(w.unsqueeze(-1) if part.vector else w, a)
         # A vector made of nothing that wants a gradient: the error at it is asked for all the same.
         return z if z.requires_grad or not torch.is_grad_enabled() else z.requires_grad_()
-
-    def __call__(self, W: Weights, x: Tensor) -> Tensor:
-        return self.read(W, x)[0]
 
     def sums(
         self,

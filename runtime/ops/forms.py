@@ -90,6 +90,7 @@ class Form:
     """What all forms share.  A form has `layers` and defines `run` and `pull`."""
 
     layers: tuple[Layer, ...]
+    lean = True  # whether a call goes by `Lean`, which keeps less for the backward pass
 
     def run(self, layer: Product, x: Tensor) -> tuple[Tensor, tuple[Tap, ...]]:
         """The form's value at `x`, and every layer's (input, output), where layer(l, a) is the product of layer l."""
@@ -129,7 +130,7 @@ class Form:
 
     def __call__(self, W: Weights, x: Tensor) -> Tensor:
         """M(x) at weights that all sequences share, as `read` has it, for one who needs no taps."""
-        if not torch.is_grad_enabled():
+        if not (self.lean and torch.is_grad_enabled()):
             return self.read(W, x)[0]
         return Lean.apply(self, x, *(W[name] for name in self.parts))
 
@@ -269,6 +270,7 @@ class Vector(Form):
     """M(x) = m * x, entry by entry.  Parts: m (H, I), or (B, H, I) per sequence.  No layer input, so no gram."""
 
     layers: tuple[Layer, ...] = field(default=(Layer("m", vector=True),), init=False)
+    lean = False
 
     def run(self, layer: Product, x: Tensor) -> tuple[Tensor, tuple[Tap, ...]]:
         y = layer(self.layers[0], x)
@@ -283,9 +285,6 @@ class Vector(Form):
 
     def layer(self, W: Weights, part: Layer, a: Tensor) -> Tensor:
         return bias_of(W["m"], a) * a
-
-    def __call__(self, W: Weights, x: Tensor) -> Tensor:
-        return self.read(W, x)[0]
 
     def sums(
         self,

@@ -109,13 +109,19 @@ def memory(
         return naive.idle(call, state)
     if Watched.by:
         Watched.by.speed(write.name, call.rate, call.keep)
-    channels = keep is not None and keep.dim() == 4
     if write.window > 1:
         weigh = None if weigh is None else weigh.expand(B, T, H)
         pairs, remembered = window.seen(state, write.window, k, v, weigh, params)
-        at_once = block and not channels and window_at_once(write)
+        at_once = block and (keep is None or keep.dim() < 4) and window_at_once(write)
         reads, after = (closed if at_once else by_token)(replace(call, seen=pairs), state, block)
         return reads, after | remembered
+    return fastest(call, state, block)
+
+
+def fastest(call: naive.Call, state: Weights, block: int) -> tuple[Reads, dict[str, Tensor]]:
+    """By the closed form that fits the write, or token by token where none does."""
+    write, k, own, queries = call.write, call.k, call.own, call.queries
+    channels = call.keep is not None and call.keep.dim() == 4
     if channels and isinstance(write.form, Vector) and write.rule is None and k.dim() == 4 and block:
         return by_entries(call, state, block)
     pairs = k.shape[2] if k.dim() == 5 else 1

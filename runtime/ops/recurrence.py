@@ -331,12 +331,8 @@ class Solved:
         answer = self.answer
         return self._answer(x, answer.share_after, answer.after, answer.push_after)
 
-    def read_after_own(self, x: Tensor, own: Rows) -> Tensor:
-        """M_t x_t, open along the token's own write (a_t, b_t, lr_t, k_t, j_t, h_t, g_t); all that is earlier is
-        marked.
-
-        M_t x = a_t M_{t-1} x + (1 - a_t) M_0 x + b_t m_{t-1} x - u_t (k_t . x).
-        """
+    def _before_own(self, x: Tensor) -> Tensor:
+        """a_t M_{t-1} x_t + (1 - a_t) M_0 x_t + b_t m_{t-1} x_t: all of M_t x_t but the token's own write."""
         mark, inertia = self.mark, self.answer.inertia
         a = self.pace.keep.clamp(min=FLOOR).exp().unsqueeze(-1)
         y = a * self.read_before(x)
@@ -347,6 +343,15 @@ class Solved:
             for k, U in self.streams:
                 m = m - ((x @ mark(k).mT) * mark(inertia.before)) @ mark(U)
             y = y + self.pace.inertia.clamp(min=FLOOR).exp().unsqueeze(-1) * m
+        return y
+
+    def read_after_own(self, x: Tensor, own: Rows) -> Tensor:
+        """M_t x_t, open along the token's own write (a_t, b_t, lr_t, k_t, j_t, h_t, g_t); all that is earlier is
+        marked.
+
+        M_t x = a_t M_{t-1} x + (1 - a_t) M_0 x + b_t m_{t-1} x - u_t (k_t . x).
+        """
+        y = self._before_own(x)
         erase = None if own.j is None else self.read_before(own.j)
         gradient = own.g
         if own.h is not None:

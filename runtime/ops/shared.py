@@ -132,22 +132,10 @@ def shared_product(
         boxes = Running.from_start(states, start, phase) or Running.from_states(states, start, phase)
         asked, readouts = [asked for _, asked in queries], readouts or {}
         layout = Layout(flow, kind, tuple(boxes.rows(names, readouts) for names in asked), len(extras))
-        T = queries[0][0].shape[1]
-
-        pieces: list[Piece] = []
-        t = 0
-        for count, length in cut(T, chunk, phase):
-            tokens = slice(t, t + count * length)
-            xs, more = [x[:, tokens] for x, _ in queries], [x[:, tokens] for x in extras]
-            inside = bool(phase) and t == 0
-            if not inside:
-                boxes = boxes.held_now()
-            call = Call(layout, boxes, asked, readouts, xs, more, tuple(weights), (count, length), outputs, low)
-            by_row = inside or not learn or (count == 1 and boxes.few(length))
-            piece = call.plain(learn) if by_row else call.products(gates, chunk)
-            boxes = piece.after
-            pieces.append(piece)
-            t += count * length
+        xs, T = [x for x, _ in queries], queries[0][0].shape[1]
+        whole = Call(layout, boxes, asked, readouts, xs, list(extras), tuple(weights), (1, T), outputs, low)
+        pieces = whole.pieces(chunk, phase, gates, learn)
+        boxes = pieces[-1].after
         if (phase + T) % chunk == 0:
             boxes = boxes.held_now()
         streams = [[piece.outs[i] for piece in pieces] for i in range(4)]
@@ -293,6 +281,21 @@ class Call:
     size: tuple[int, int]
     outputs: bool
     low: bool
+
+    def pieces(self, chunk: int, phase: int, gates: Gates | None, learn: bool) -> list[Piece]:
+        """Cut where chunks begin; every piece begins from the boxes that the one before leaves."""
+        boxes, found, t = self.boxes, list[Piece](), 0
+        for count, length in cut(self.size[1], chunk, phase):
+            tokens = slice(t, t + count * length)
+            inside = bool(phase) and t == 0
+            if not inside:
+                boxes = boxes.held_now()
+            xs, extras = [x[:, tokens] for x in self.xs], [x[:, tokens] for x in self.extras]
+            call = replace(self, boxes=boxes, xs=xs, extras=extras, size=(count, length))
+            by_row = inside or not learn or (count == 1 and boxes.few(length))
+            found.append(call.plain(learn) if by_row else call.products(gates, chunk))
+            boxes, t = found[-1].after, tokens.stop
+        return found
 
     def products(self, gates: Gates | None, chunk: int) -> Piece:
         """Whole chunks, or the beginning of one, with an explicit gradient; by kernels where they can."""

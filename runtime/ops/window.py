@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from runtime.ops.recurrence import FLOOR, Block, Pace, Rows, Solved, row
+from runtime.ops.recurrence import Block, Pace, Rows, Solved
 
 PREFIX = "window."
 
@@ -118,16 +118,7 @@ class WindowSolved(Solved):
 
         M_t x = a_t M_{t-1} x + (1 - a_t) M_0 x + b_t m_{t-1} x - sum_s W_ts e_s (k_s . x).
         """
-        mark, inertia, L = self.mark, self.answer.inertia, x.shape[-2]
-        a = self.pace.keep.clamp(min=FLOOR).exp().unsqueeze(-1)
-        y = a * self.read_before(x)
-        if self.first.start is not None:
-            y = y + (1 - a) * row(x, mark(self.first.start))
-        if inertia is not None and self.pace.inertia is not None and self.momenta is not None:
-            m = mark(inertia.share_before).unsqueeze(-1) * row(x, mark(self.momenta))
-            for k, U in self.streams:
-                m = m - ((x @ mark(k).mT) * mark(inertia.before)) @ mark(U)
-            y = y + self.pace.inertia.clamp(min=FLOOR).exp().unsqueeze(-1) * m
+        mark, L, y = self.mark, x.shape[-2], self._before_own(x)
         k, e = own.k if own.constant is None else own.constant, own.g
         assert e is not None
         before = self.W.shape[-1] - L
