@@ -202,7 +202,8 @@ class Layout:
         kept = {(found.rule, found.names, found.period): None for found in momenta(self.graph) if found.owner in owners}
         for rule, names, period in kept:
             own = "" if period == level.period else f", {said_period(period, False)}"
-            lines.append(f"{rule} remembers {', '.join(names)}{own}")
+            which = f"{rule} keeps" if len({rule for rule, _, _ in kept}) > 1 else "keeps"
+            lines.append(f"{which} {', '.join(names)}{own}")
         return lines
 
     def memory(self, band: Band, memory: Memory) -> None:
@@ -371,13 +372,13 @@ def scene_of(graph: Graph) -> Scene:
 
 
 def fires_in_context(graph: Graph, period: Period, memories: list[Memory]) -> str:
-    """How often a level that counts tokens is written in one context."""
+    """How often a level that counts tokens is written in one context, after its last token included."""
     context = graph.sizes.get("context", 0)
     if period.unit is not Unit.TOKEN or period.count < 2 or not context:
         return ""
-    if all(m.carry is Carry.SEQUENCE for m in memories) and period.count >= context:
+    if all(m.carry is Carry.SEQUENCE for m in memories) and period.count > context:
         return f"never within {context} tokens"
-    times = (context - 1) // period.count
+    times = context // period.count
     return f"{times} {'time' if times == 1 else 'times'} in {context} tokens"
 
 
