@@ -134,7 +134,7 @@ def train(
         given = {"--name": name, "--out": out, "--steps": steps, "--seed": seed}
         if wrong := [option for option, value in given.items() if value is not None]:
             key = {"--steps": f"run.steps={steps}", "--seed": f"run.seed={seed}"}.get(wrong[0])
-            other = f"nlc train {resume / 'spec.yaml'} --set {key} --resume {resume} --allow"
+            other = f"nlc train {resume / 'resolved.yaml'} --set {key} --resume {resume} --allow"
             hint = f"; to go on with another: {other}" if key else ""
             raise Stop(Status.USAGE, f"{wrong[0]} cannot be given with --resume: the run has it already{hint}")
         if set_ and spec is None:

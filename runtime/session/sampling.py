@@ -32,9 +32,9 @@ class Sampling:
             raise RunError(f"top_p {self.top_p:g}: a share above 0, at most 1, is expected", USAGE)
 
     def shares(self, logits_V: Tensor) -> tuple[Tensor, Tensor]:
-        """The tokens that can be drawn, likeliest first, and the share of each, in float64.
+        """The tokens that can be drawn, in the order of their numbers, and the share of each, in float64.
 
-        Equally likely ones in the order of their numbers, so that what is drawn depends on the numbers alone.
+        Not the likeliest first: two of nearly one likelihood would change places, and what is drawn, by rounding.
         """
         order = torch.sort(logits_V.double(), descending=True, stable=True)
         share = torch.softmax(order.values / self.temperature, 0)
@@ -42,8 +42,9 @@ class Sampling:
         if self.top_p < 1:
             share = share[:count] / share[:count].sum()
             count = int((share.cumsum(0) - share < self.top_p).sum())
-        share = share[:count]
-        return order.indices[:count], share / share.sum()
+        tokens, place = order.indices[:count].sort()
+        share = share[place]
+        return tokens, share / share.sum()
 
     def draw(self, logits_V: Tensor, generator: torch.Generator) -> int:
         """One token.  Raises RunError where the logits are not finite."""

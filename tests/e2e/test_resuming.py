@@ -92,7 +92,7 @@ def test_a_spec_that_a_run_cannot_go_on_with_changes_nothing_and_one_that_it_can
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("--resume r1 --steps 200", "nlc train r1/spec.yaml --set run.steps=200 --resume r1 --allow"),
+        ("--resume r1 --steps 200", "nlc train r1/resolved.yaml --set run.steps=200 --resume r1 --allow"),
         ("hope --time-limit 0.5s", "--time-limit '0.5s' is no length of time: 90s, 15m and 2h30m are"),
         (
             "hope --checkpoint-every often",
