@@ -57,3 +57,13 @@ def test_other_numbers_are_refused(given: dict[str, float], said: str) -> None:
 def test_logits_that_are_not_finite_are_an_error() -> None:
     with pytest.raises(RunError, match="not finite"):
         Sampling().draw(torch.tensor([0.0, float("nan")]), torch.Generator())
+
+
+def test_two_tokens_of_nearly_one_likelihood_do_not_change_places() -> None:
+    """Rounding that puts the one or the other first moves what is drawn by a rounding's share, not by theirs."""
+    logits = torch.tensor([0.0, 2.0, 2.0, 1.0])
+    nudged = logits + torch.tensor([0.0, 0.0, 1e-6, 0.0])
+    for seed in range(200):
+        one, other = (Sampling().draw(x, torch.Generator().manual_seed(seed)) for x in (logits, nudged))
+        assert one == other
+    assert Sampling(top_k=2).shares(nudged)[0].tolist() == [1, 2]
