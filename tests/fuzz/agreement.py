@@ -49,8 +49,8 @@ class Disagreement(AssertionError):
 
 @dataclass(frozen=True)
 class Verdict:
-    """A program that holds: the worst relative error, what it covers, or that its own numbers overflow or
-    hang on the last digit of its operations."""
+    """A program that holds: the worst relative error, what it covers, or that its own numbers overflow, both ways of
+    running it, or hang on the last digit of its operations."""
 
     error: float = 0.0
     overflows: bool = False
@@ -105,12 +105,15 @@ def agrees(program: Program, feeding: Feeding, covers: dict[str, list[str]]) -> 
     for way, pieces in (("whole", whole), ("pieces", feeding.pieces)):
         if way == "pieces" and pieces and (cut_matters(program) or learn is not True):
             right = reference(program, model, case, pieces, learn)
-        if not finite(right):
-            return Verdict(overflows=True, covers=covers)
         if not pieces:
             break
+        mine = generated(program, model, case, pieces, learn)
+        if not finite(right):
+            if finite(mine):
+                raise Disagreement(way, "the interpreter alone gives what is no finite number")
+            return Verdict(overflows=True, covers=covers)
         try:
-            worst = max(worst, compared(way, generated(program, model, case, pieces, learn), right))
+            worst = max(worst, compared(way, mine, right))
         except Disagreement as error:
             if isfinite(error.apart) and error.apart <= MOVED * moved(program, model, case, pieces, learn):
                 return Verdict(error.apart, overflows=True, covers=covers)
