@@ -126,7 +126,7 @@ class Worker:
         command = [sys.executable, "-W", "ignore", "-m", "tests.fuzz.worker", str(self.megabytes)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT,
-            start_new_session=True,
+            process_group=0,
         )  # fmt: skip
         self.out = self.process.stdout
 
@@ -156,7 +156,7 @@ class Worker:
                 "text": made(kind, seed).text}  # fmt: skip
 
     def end(self) -> None:
-        """End the process and its twin, which share a session of their own."""
+        """End the process and its twin, which share a group of their own."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, 9)
         self.process.wait()
