@@ -15,7 +15,7 @@ import torch
 from runtime.allocator import keep_freed_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(3):
+    for _ in range(8):
         torch.ones(10 << 20)  # 40 MiB, of 10,240 pages
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 assert keep_freed_memory()
