@@ -19,8 +19,7 @@ def faults():
         torch.ones(10 << 20)  # 40 MiB, of 10,240 pages
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 assert keep_freed_memory()
-faults()
-print(faults())
+print(min(faults() for _ in range(4)))  # a heap settles
 """
 
 
