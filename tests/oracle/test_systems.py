@@ -116,7 +116,7 @@ def test_moneta_retains_in_the_q_norm(backend):
         A = a * A - e * outer(error * size(error), k)
         return A / np.sqrt((A**4).sum()), A
 
-    text = cell("objective: lp(3), rule: lq, rate: e, retain: a, read: after")
+    text = cell("objective: lp(3), rule: lq(q=4), rate: e, retain: a, read: after")
     backend.run(text, flows(1)).agrees(real(lambda x, w: by_token(x, lambda h: (w[START][h],) * 2, write)))
 
 
