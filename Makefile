@@ -24,8 +24,7 @@ fuzz: .venv/.dev
 	OMP_NUM_THREADS=1 .venv/bin/python -m tests.fuzz --jobs $(JOBS)
 
 long: .venv/.dev
-	OMP_NUM_THREADS=1 .venv/bin/python bench/cell.py
-	OMP_NUM_THREADS=1 .venv/bin/python bench/activations.py
+	.venv/bin/nlc bench --out bench/results/bench
 	OMP_NUM_THREADS=1 .venv/bin/python bench/text.py --out bench/results/text --seconds 600
 	OMP_NUM_THREADS=1 .venv/bin/python bench/text.py --out bench/results/text --tokens 819200
 	.venv/bin/python bench/long.py --minutes 90

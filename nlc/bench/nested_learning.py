@@ -6,7 +6,8 @@ fast state per step: from the first forward pass to the end of the optimiser's s
 Ours, from the batch to the end of the outer update:
 
     equal work          specs/deep.yaml: one head, mlp memories (key, value, eta, alpha in chunks of 8, memory of 64),
-                        the same continuum, AdamW; gradients through all writes, or `meta: first_order`
+                        the same continuum, AdamW; gradients through all writes, or `meta: first_order` at the
+                        continuum (with that at the memories too, nothing would teach the values their start)
     hope as shipped     four heads, matrix memories, continuum at 64 / 256, at that width, depth, length and batch
 
 Theirs differs where it cannot be told otherwise: eta and alpha give one number, not a width that is read out; the
@@ -52,7 +53,6 @@ def ours(scale: Scale, id: str) -> Run:
                 "run.batch": scale.batch,
                 "levels.titans.chunk": scale(8),
                 "levels.titans.memories.memory.chunk": scale.chunk,
-                "levels.titans.meta": meta,
                 "levels.cms.meta": meta,
                 **{f"levels.cms.memories.{name}.every": f"{scale(n)} tokens" for name, n in PERIODS.items()},
             },

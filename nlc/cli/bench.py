@@ -55,8 +55,8 @@ def bench(
     calm_threads()
     from nlc.bench.run import run
 
-    kind, turns = ("quick", QUICK) if quick else ("full", FULL)
-    record = run(chosen, sweeps, Scale(by=divide, turns=turns), kind, left_out, note)
+    turns = 1 if divide > 1 else QUICK if quick else FULL
+    record = run(chosen, sweeps, Scale(by=divide, turns=turns), "quick" if quick else "full", left_out, note)
     if out is not None:
         write_whole(json.dumps(record.as_dict(), indent=1), out / "bench.json")
         write_whole(record.markdown(), out / "bench.md")
