@@ -13,4 +13,4 @@ export PYTHONPATH=$PWD
 parallel=()
 "$python" -c 'import xdist' 2>/dev/null && parallel=(-n 12)
 "$python" -m pytest tests/gpu -q -p no:cacheprovider "${parallel[@]}" 2>&1 | tee "$out/gpu_tests.txt"
-"$python" -m nlc.bench.gpu_cell "$out"
+"$python" bench/gpu_cell.py "$out"

@@ -2,7 +2,7 @@
 
 Each in one run, taking turns, with its rivals: for the cell the per-token loop, the generic chunk form and the matmul
 peak; for a layer a Transformer's; for the model a Transformer of as many layers, and hope with its continuum at
-`never`.  Width 256, 4 heads; one thread.
+`never`.  Width 256, 4 heads; one thread.  Batches of more than 32,768 tokens are left out.
 """
 
 from __future__ import annotations

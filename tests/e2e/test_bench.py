@@ -16,7 +16,7 @@ from tests.e2e.command import Run
 
 GOALS = [row for row in ROWS if row.goal is not None or row.floor is not None]
 DIVIDED = ["--divide", "32"]
-NEEDS = ("nested_learning", "titans", "gpu_cell", "gpu_fla")  # modules that measure what may not be here
+NEEDS = ("nested_learning", "titans", "gpu")  # modules that measure what may not be here
 
 
 @pytest.mark.parametrize("by", [by for by in together(ROWS) if by != "spills:backward"])

@@ -1,8 +1,8 @@
 """The self-referential cell on a GPU: its kernels against the eager PyTorch form there, interleaved, medians.
 
-    python -m nlc.bench.gpu_cell OUT [--repeats 10] [--quick]
+    python bench/gpu_cell.py OUT [--repeats 10] [--quick]
 
-Five boxes as in specs/cell.yaml: rate and retention read out of two of them, retention towards the start, d_model 1024,
+The cell of nlc/bench/specs/cell.yaml: five boxes, rate and retention read out of two of them; d_model 1024,
 16 heads of 64, chunks of 64 tokens.  It needs torch and triton alone.  Every shape is first checked against the eager
 form.  Times are by CUDA events; the kernels take bfloat16 operands (float32 states); the eager form is timed in float32
 with TF32 products, the fastest it has.  Writes OUT/gpu_cell.json and OUT/gpu_cell.md.
@@ -17,15 +17,16 @@ import statistics
 import sys
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+import triton
 from torch import Tensor
 
-from nlc.bench.rows import Missing, Reading, Scale
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from runtime.kernels import Gates
 from runtime.ops import l2norm, shared_product
 
@@ -45,7 +46,7 @@ class Cell:
 
     def __init__(self, B: int, T: int) -> None:
         g = torch.Generator("cuda").manual_seed(0)
-        normal = partial(torch.randn, generator=g, device="cuda")
+        normal = lambda *shape: torch.randn(*shape, generator=g, device="cuda")
         self.start = {box: normal(H, K, K) * K**-0.5 for box in (*READ, "memory")}
         self.out = {box: normal(H, 1, K) * K**-0.5 for box in ("eta", "alpha")}
         self.u, self.q, self.weigh = normal(B, T, H, K), l2norm(normal(B, T, H, K)), normal(B, T, H, K)
@@ -73,7 +74,7 @@ VARIANTS: dict[str, tuple[Gates | None, bool]] = {KERNELS: (GATES, True), EAGER:
 
 
 def difference(a: Tensor, b: Tensor) -> float:
-    return float((a.double() - b.double()).norm() / b.double().norm())
+    return ((a.double() - b.double()).norm() / b.double().norm()).item()
 
 
 def agreement(cell: Cell) -> float:
@@ -86,12 +87,12 @@ def agreement(cell: Cell) -> float:
 
 
 def milliseconds(run: Callable[[], Any]) -> float:
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     begin.record()
     run()
     end.record()
     torch.cuda.synchronize()
-    return float(begin.elapsed_time(end))
+    return begin.elapsed_time(end)
 
 
 def timed(cell: Cell, work: str, repeats: int) -> dict[str, dict[str, float]]:
@@ -127,19 +128,6 @@ def measure(B: int, T: int, repeats: int) -> dict[str, Any]:
     return {"batch": B, "tokens": T, "largest relative difference": agree, "times": times, "peak bytes": peak}
 
 
-def speed(scale: Scale, asked: frozenset[str]) -> dict[str, Reading]:
-    """Rows of `nlc bench`: the first shape."""
-    if not torch.cuda.is_available():
-        raise Missing("needs a GPU")
-    shape = measure(*SHAPES[0], repeats=10)
-    fast, slow = (shape["times"]["both"][name] for name in (KERNELS, EAGER))
-    found = {
-        "gpu-cell": Reading(fast["tokens per second"] / 1e6, details=shape),
-        "gpu-eager": Reading(slow["milliseconds"] / fast["milliseconds"], details=shape),
-    }
-    return {id: found[id] for id in asked}
-
-
 def table(found: dict[str, Any]) -> str:
     lines = [
         f"{found['gpu']}, torch {found['torch']}, triton {found['triton']}; {found['what']}", "",
@@ -173,7 +161,7 @@ def main() -> None:
     found: dict[str, Any] = {
         "gpu": torch.cuda.get_device_name(),
         "torch": torch.__version__,
-        "triton": version("triton"),
+        "triton": triton.__version__,
         "python": platform.python_version(),
         "what": f"one HOPE cell, d_model {H * K}, {H} heads of {K}, chunks of {C} tokens",
         "shapes": [measure(B, T, o.repeats) for B, T in SHAPES[: 1 if o.quick else None]],
