@@ -10,22 +10,18 @@ import triton
 import triton.language as tl
 
 from runtime.kernels.shared_product.chunk import (
-    decay_before,
     factors,
     identity,
     load_row,
-    load_rows,
-    load_tokens,
-    product,
     rate_gradient,
     store_row,
-    store_rows,
     unit_gradient,
 )
 from runtime.kernels.shared_product.forward import flow, written
+from runtime.kernels.tiles import SIZES, decay_before, load_rows, load_tokens, product, store_rows
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def prepare_kernel(
     x_BTHK, W_HBRK, given_rate, given_keep, P_NHBKK,
     k_GNCK, v_GNCK, Y_GNCK, L_GNCK, M_GNCK, gram_GNCC, scalars_GN4C,
@@ -136,7 +132,7 @@ def pull(
     return k, dk, dz_value, de, dl, dP
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def chain_kernel(
     x_BTHK, W_HBRK, P_NHBKK, k_GNCK, v_GNCK, L_GNCK, M_GNCK, gram_GNCC, scalars_GN4C, given_NHBKK,
     dP_HBKK, dkey_GNCK, dvalue_GNCK, dY_GNCK, drate_BTH, dkeep_BTH,
@@ -189,7 +185,7 @@ def chain_kernel(
     store_rows(dP_HBKK + g.to(tl.int64) * (K * K), dP, K, K, BK, BK)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def spread_kernel(
     P_NHBKK, Y_GNCK, dkey_GNCK, dvalue_GNCK, dY_GNCK, drate_BTH, dkeep_BTH, dx_BTHK, dW_SHBRK,
     T, N, H, B, share,

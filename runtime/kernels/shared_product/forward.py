@@ -6,19 +6,14 @@ import triton
 import triton.language as tl
 
 from runtime.kernels.shared_product.chunk import (
-    decay_before,
     factors,
     identity,
-    invert,
     keep_of,
     load_row,
-    load_rows,
-    load_tokens,
-    product,
     rate_of,
-    store_rows,
     unit,
 )
+from runtime.kernels.tiles import SIZES, decay_before, invert, load_rows, load_tokens, product, store_rows
 
 
 @triton.jit
@@ -74,7 +69,7 @@ def written(
     return L, k_lost, inverse, gram, tl.exp(total)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def forward_kernel(
     x_BTHK, W_HBRK, given_rate, given_keep, P_NHBKK,
     T, N, H, B, per, rate_scale, rate_shift, keep_shift,
