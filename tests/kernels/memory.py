@@ -1,7 +1,7 @@
 """A linear memory computed twice: by the kernels, and token by token in float64.  For the interpreter's tests and a
 GPU's.
 
-python -m tests.kernels.memory prints, for every case, the relative difference of each result and gradient as JSON lines.
+python -m tests.kernels.memory prints the relative difference of each case's results and gradients as JSON lines.
 """
 
 from __future__ import annotations

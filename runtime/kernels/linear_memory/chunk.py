@@ -28,6 +28,23 @@ def store(x, value, stride, rows, columns, BR: tl.constexpr, BW: tl.constexpr, W
 
 
 @triton.jit
+def load_tokens(x, stride, count, columns, C: tl.constexpr, BW: tl.constexpr, WHOLE: tl.constexpr):
+    """The same of tokens, which may end at any; WHOLE: their columns do not."""
+    i = tl.arange(0, C)[:, None]
+    j = tl.arange(0, BW)[None, :]
+    here = (i < count) if WHOLE else (i < count) & (j < columns)
+    return tl.load(x + i * stride + j, mask=here, other=0.0)
+
+
+@triton.jit
+def store_tokens(x, value, stride, count, columns, C: tl.constexpr, BW: tl.constexpr, WHOLE: tl.constexpr):
+    i = tl.arange(0, C)[:, None]
+    j = tl.arange(0, BW)[None, :]
+    here = (i < count) if WHOLE else (i < count) & (j < columns)
+    tl.store(x + i * stride + j, value, mask=here)
+
+
+@triton.jit
 def numbers(x_TH, count, H, C: tl.constexpr):
     """One number a token; from `count` on 0, so that those tokens write and forget nothing."""
     s = tl.arange(0, C)

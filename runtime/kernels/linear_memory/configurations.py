@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 WIDE = 64  # head width or chunk above which a tile needs eight warps
-WARPS: dict[tuple[str, int], int] = {}
+WARPS = {("read gradient", 80): 8, ("spread", 80): 8, ("spread", 90): 8}
 STAGES = {"chain": 3, "pull": 2}
 
 

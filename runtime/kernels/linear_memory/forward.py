@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from runtime.kernels.linear_memory.chunk import factors, load, numbers, store
+from runtime.kernels.linear_memory.chunk import factors, load, load_tokens, numbers, store
 from runtime.kernels.tiles import SIZES, decay_before, invert, product
 
 
@@ -31,7 +31,7 @@ def prepare_kernel(
     token = (g // H).to(tl.int64) * T * H + g % H + n.to(tl.int64) * C * H
     chunk = g.to(tl.int64) * N + n
     count = T - n * C
-    k = load(k_BTHK + token * K, H * K, count, K, C, BK, False).to(tl.float32)
+    k = load_tokens(k_BTHK + token * K, H * K, count, K, C, BK, WHOLE).to(tl.float32)
     e = numbers(rate_BTH + token, count, H, C)
     l = numbers(keep_BTH + token, count, H, C) if KEEPS else tl.zeros_like(e)
     c = tl.cumsum(l, 0)
@@ -42,6 +42,9 @@ def prepare_kernel(
         before, first = factors(l, ERASE, L2, KEPT, HELD)
         gram = product(k, tl.trans(k), DT, IP) * decay_before(c - l, c, C)
         inverse = invert((e * before)[:, None] * gram, C, TP).to(DT)
+        k = load_tokens(k_BTHK + token * K, H * K, count, K, C, BK, WHOLE).to(
+            tl.float32
+        )
         seen = product(inverse, k * (e * (before * tl.exp(c - l) + first))[:, None], DT, IP)
         store(seen_GNCK + chunk * (C * K), seen, K, C, K, C, BK, WHOLE)
         if BACK:
@@ -51,7 +54,7 @@ def prepare_kernel(
         store(seen_GNCK + chunk * (C * K), k * (e * first)[:, None], K, C, K, C, BK, WHOLE)
     if not BACK:
         for at in tl.static_range(0, V, BV):
-            known = load(v_BTHV + token * V + at, H * V, count, V - at, C, BV, False).to(tl.float32) * e[:, None]
+            known = load_tokens(v_BTHV + token * V + at, H * V, count, V - at, C, BV, WHOLE).to(tl.float32) * e[:, None]
             if SYSTEM:
                 known = product(inverse, known, DT, IP)
             store(known_GNCV + chunk * (C * V) + at, known, V, C, V - at, C, BV, WHOLE)

@@ -32,8 +32,10 @@ def constants(kernel: str, form: Form, K: int, V: int, low: bool) -> dict[str, A
     sizes = {"K": K, "BK": BK, "V": V, "BV": BV, "C": form.chunk, "WHOLE": K == BK and V % BV == 0}
     types = {"DT": tl.bfloat16 if low else tl.float32, "IP": "tf32x3"}
     match kernel:
-        case "chain" | "pull":
+        case "chain":
             return {**sizes, **types, "BY_STATE": bool(form.erase or form.l2)}
+        case "pull":
+            return {**sizes, **types, "BY_STATE": bool(form.erase or form.l2), "KEEPS": form.keeps}
         case "read" | "read gradient":
             return {**sizes, **types, "KEEPS": form.keeps}
     write = {"ERASE": form.erase, "L2": form.l2, "KEPT": form.kept, "HELD": form.held, "KEEPS": form.keeps}
@@ -115,12 +117,15 @@ def backward(
         BACK=True, **options("prepare", f, K, V, low, k.device),
     )  # fmt: skip
     fixed = options("pull", f, K, V, low, k.device)
-    wrap_triton(pull_kernel)[(G, triton.cdiv(V, fixed["BV"]))](
-        seen, lost, kept, Ms if given_M is None else given_M, U if given_U is None else given_U, dM, after, dU, N, G,
+    tiles = triton.cdiv(V, fixed["BV"])
+    dkept = torch.empty(tiles, G, N, **full)
+    wrap_triton(pull_kernel)[(G, tiles)](
+        seen, lost, kept, Ms, Ms if given_M is None else given_M, U if given_U is None else given_U,
+        dM, after, dkept, dU, N, G,
         GIVEN_M=given_M is not None, GIVEN_U=given_U is not None, **fixed,
     )  # fmt: skip
     wrap_triton(spread_kernel)[(N, G)](
-        k, v, rate, decay, Ms, U, inverse, after, dU, dk, dv, drate, dkeep, T, N, H, G,
+        k, v, rate, decay, Ms, U, inverse, after, dkept, dU, dk, dv, drate, dkeep, T, N, H, G,
         **options("spread", f, K, V, low, k.device),
     )  # fmt: skip
     return dk, dv, drate, dkeep, dM

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from runtime.kernels.linear_memory.chunk import decay_through, load, numbers, of_log, store
+from runtime.kernels.linear_memory.chunk import decay_through, load, load_tokens, numbers, of_log, store, store_tokens
 from runtime.kernels.tiles import SIZES, decay_before, product
 
 
@@ -35,10 +35,10 @@ def read_kernel(
     chunk = g.to(tl.int64) * N + n
     state = (n.to(tl.int64) * G + g) * (V * K)
     count = T - n * C
-    q = load(q_BTHK + token * K, H * K, count, K, C, BK, False)
+    q = load_tokens(q_BTHK + token * K, H * K, count, K, C, BK, WHOLE)
     if INSIDE:
         share, D = reach(keep_BTH + token, count, H, C, KEEPS, AFTER)
-        k = load(k_BTHK + token * K, H * K, count, K, C, BK, False)
+        k = load_tokens(k_BTHK + token * K, H * K, count, K, C, BK, WHOLE)
         on_rows = (product(q, tl.trans(k), DT, IP) * -D).to(DT)
     for at in tl.static_range(0, V, BV):
         y = product(q, tl.trans(load(M_NGVK + state + at * K, K, V - at, K, BV, BK, WHOLE)), DT, IP)
@@ -46,7 +46,7 @@ def read_kernel(
             y *= share[:, None]
             U = load(U_GNCV + chunk * (C * V) + at, V, C, V - at, C, BV, WHOLE)
             y += product(on_rows, U, DT, IP)
-        store(y_BTHV + token * V + at, y, H * V, count, V - at, C, BV, False)
+        store_tokens(y_BTHV + token * V + at, y, H * V, count, V - at, C, BV, WHOLE)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -63,29 +63,32 @@ def read_gradient_kernel(
     chunk = g.to(tl.int64) * N + n
     state = (n.to(tl.int64) * G + g) * (V * K)
     count = T - n * C
-    q = load(q_BTHK + token * K, H * K, count, K, C, BK, False).to(DT)
+    dq = tl.zeros([C, BK], tl.float32)
+    share = tl.zeros([C], tl.float32) + 1.0
     if INSIDE:
         share, D = reach(keep_BTH + token, count, H, C, KEEPS, AFTER)
-        k = load(k_BTHK + token * K, H * K, count, K, C, BK, False).to(DT)
-        scores = product(q, tl.trans(k), DT, IP) * -D
         dscores = tl.zeros([C, C], tl.float32)
-    dq = tl.zeros([C, BK], tl.float32)
+        q = load_tokens(q_BTHK + token * K, H * K, count, K, C, BK, WHOLE).to(DT)
+        k = load_tokens(k_BTHK + token * K, H * K, count, K, C, BK, WHOLE).to(DT)
+        scores = (product(q, tl.trans(k), DT, IP) * -D).to(DT)
     for at in tl.static_range(0, V, BV):
-        dy = load(dy_BTHV + token * V + at, H * V, count, V - at, C, BV, False).to(tl.float32)
-        M = load(M_NGVK + state + at * K, K, V - at, K, BV, BK, WHOLE)
+        dy = load_tokens(dy_BTHV + token * V + at, H * V, count, V - at, C, BV, WHOLE).to(tl.float32)
         if INSIDE:
+            dU = product(tl.trans(scores), dy, DT, IP)
+            store(dU_GNCV + chunk * (C * V) + at, dU, V, C, V - at, C, BV, WHOLE)
             U = load(U_GNCV + chunk * (C * V) + at, V, C, V - at, C, BV, WHOLE)
             dscores += product(dy, tl.trans(U), DT, IP)
-            dU = product(tl.trans(scores.to(DT)), dy, DT, IP)
-            store(dU_GNCV + chunk * (C * V) + at, dU, V, C, V - at, C, BV, WHOLE)
-            dy *= share[:, None]
+        dy = (dy * share[:, None]).to(DT)
+        M = load(M_NGVK + state + at * K, K, V - at, K, BV, BK, WHOLE)
         dq += product(dy, M, DT, IP)
-        dM = product(tl.trans(dy.to(DT)), q, DT, IP)
+        q = load_tokens(q_BTHK + token * K, H * K, count, K, C, BK, WHOLE).to(DT)
+        dM = product(tl.trans(dy), q, DT, IP)
         store(dM_NGVK + state + at * K, dM, K, V - at, K, BV, BK, WHOLE)
     if INSIDE:
+        q = load_tokens(q_BTHK + token * K, H * K, count, K, C, BK, WHOLE).to(DT)
         if KEEPS:
             on_share = tl.sum(dq * q.to(tl.float32), 1)
-            on_decay = dscores * scores
+            on_decay = dscores * scores.to(tl.float32)
             by_row = tl.sum(on_decay, 1)
             dc = -tl.sum(on_decay, 0)
             if AFTER:
@@ -94,7 +97,9 @@ def read_gradient_kernel(
                 dl = of_log(dc, on_share + by_row, C)
             s = tl.arange(0, C)
             tl.store(dkeep_BTH + token + s * H, dl, mask=s < count)
+        _, D = reach(keep_BTH + token, count, H, C, KEEPS, AFTER)  # again, rather than hold it
         dgram = (dscores * -D).to(DT)
+        store_tokens(dk_BTHK + token * K, product(tl.trans(dgram), q, DT, IP), H * K, count, K, C, BK, WHOLE)
+        k = load_tokens(k_BTHK + token * K, H * K, count, K, C, BK, WHOLE).to(DT)
         dq += product(dgram, k, DT, IP)
-        store(dk_BTHK + token * K, product(tl.trans(dgram), q, DT, IP), H * K, count, K, C, BK, False)
-    store(dq_BTHK + token * K, dq, H * K, count, K, C, BK, False)
+    store_tokens(dq_BTHK + token * K, dq, H * K, count, K, C, BK, WHOLE)
