@@ -42,10 +42,9 @@ def prepare_kernel(
         before, first = factors(l, ERASE, L2, KEPT, HELD)
         gram = product(k, tl.trans(k), DT, IP) * decay_before(c - l, c, C)
         inverse = invert((e * before)[:, None] * gram, C, TP).to(DT)
-        k = load_tokens(k_BTHK + token * K, H * K, count, K, C, BK, WHOLE).to(
-            tl.float32
-        )
-        seen = product(inverse, k * (e * (before * tl.exp(c - l) + first))[:, None], DT, IP)
+        at_state = e * (before * tl.exp(c - l) + first)
+        k = load_tokens(k_BTHK + token * K, H * K, count, K, C, BK, WHOLE)  # again, rather than hold it
+        seen = product(inverse, k.to(tl.float32) * at_state[:, None], DT, IP)
         store(seen_GNCK + chunk * (C * K), seen, K, C, K, C, BK, WHOLE)
         if BACK:
             store(inverse_GNCC + chunk * (C * C), inverse, C, C, C, C, C, True)

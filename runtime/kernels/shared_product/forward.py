@@ -93,9 +93,11 @@ def forward_kernel(
             K, BK, C, KEY, VALUE, RATE, KEEP, UNIT_VALUE, RATE_KIND, KEEP_KIND, DT, IP,
         )  # fmt: skip
         L, k_lost, _, _, gamma = written(P, k, v, e, l, C, ERASE, L2, KEPT, TO_START, DT, IP, TP)
+        P = load_rows(at, K, K, BK, BK)  # again, rather than hold it: the inverse takes the registers
         P = gamma * P + product(tl.trans(L), k_lost, DT, IP)
         if TO_START:
             P += (1.0 - gamma) * identity(K, BK)
         at += (H * B).to(tl.int64) * (K * K)
         store_rows(at, P, K, K, BK, BK)
+        tl.debug_barrier()  # another thread may load what this one stores
         token += C * H
