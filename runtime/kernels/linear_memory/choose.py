@@ -42,7 +42,7 @@ def refusal(call: Call, M: Tensor, chunk: int) -> str:
     """Why the kernels cannot take this call; empty where they can."""
     write, (V, K) = call.write, M.shape[-2:]
     if not write.kernel:
-        return f"the program names none for {write.name or 'this memory'}: it was compiled for the cpu, or knows why"
+        return f"the program names none for {write.name or 'it'}; it was compiled for the cpu, or nlc explain says why"
     if chunk not in CHUNKS:
         return f"chunks of {chunk} tokens, expected {', '.join(map(str, CHUNKS))}"
     if not all(WIDTHS[0] <= width <= WIDTHS[1] for width in (K, V)):
