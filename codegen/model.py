@@ -156,11 +156,11 @@ def _constants(graph: Graph) -> tuple[str, ...]:
             if recurrence.lowering == "segment":
                 lines += fit(f"{class_constant(memory.id)} = {learner(graph, memory, names)}")
                 continue
-            lines += fit(f"{class_constant(memory.id)} = {_write(graph, memory, names)}")
+            lines += fit(f"{class_constant(memory.id)} = {_write(graph, memory, names, bool(recurrence.kernel))}")
     return tuple(lines)
 
 
-def _write(graph: Graph, memory: Memory, names: dict[Rule, str]) -> str:
+def _write(graph: Graph, memory: Memory, names: dict[Rule, str], kernel: bool) -> str:
     shape = linear(memory.rule)
     objective = memory.objective
     kind = f'"{objective.kind}"' if objective.tree is None else slope_name(memory)
@@ -186,6 +186,7 @@ def _write(graph: Graph, memory: Memory, names: dict[Rule, str]) -> str:
     if begins(memory) and not memory.retain_to_start:
         options.append("to_start=False")
     options.append(f"name={quoted(place_of(graph, memory))}")
+    options += ["kernel=True"] * kernel
     return f"Write({', '.join(options)})"
 
 

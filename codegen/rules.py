@@ -34,6 +34,9 @@ FUNCTIONAL = ("silu", "gelu")  # torch.nn.functional
 EXACT = ("softplus",)  # runtime.ops
 PLAIN = ("exp", "log", "sqrt", "tanh")  # math.<name> of a plain number
 REDUCED = {"sum": "sum", "mean": "mean", "min": "amin", "max": "amax"}
+TAKEN = frozenset(  # what the text of a rule uses, and what Level.update takes beside the rule's parameters
+    "kept state torch math F root due _ float min max abs l2norm poly newton_schulz self rule clip".split()
+)
 STRENGTH = {"+": 1, "-": 1, "*": 2, "/": 2, "@": 2, "**": 4}
 NEGATED = 3
 
@@ -144,7 +147,8 @@ class Writer:
         text = "\n".join(lines)
         moving = [p.name for p in self.rule.params if p.value or not self.inside]
         moving = [name for name in moving if re.search(rf"\b{safe(name)}\b", text)]
-        arguments = [a for a in ARGUMENTS if a not in kept and re.search(rf"\b{a}\b", text)]
+        mine = {self.names[s].text for s in plain}
+        arguments = [a for a in ARGUMENTS if a not in mine and re.search(rf"\b{a}\b", text)]
         arguments += [safe(name) for name in moving]
         return RuleView(
             name=name,
@@ -443,5 +447,4 @@ def fitted(line: str) -> list[str]:
 
 def safe(name: str) -> str:
     """A name of the spec as a Python variable of the generated function."""
-    taken = ("kept", "state", "torch", "math", "root", "due", "F", "_", "float", "min", "max", "abs")
-    return f"{name}_" if keyword.iskeyword(name) or name in taken else name
+    return f"{name}_" if keyword.iskeyword(name) or name in TAKEN else name
