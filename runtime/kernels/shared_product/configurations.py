@@ -7,7 +7,7 @@ rows only where products do not follow one another, and chains of products are w
 from __future__ import annotations
 
 WIDE = 64  # head width or chunk above which a tile needs eight warps
-WARPS = {("chain", 80): 8, ("read gradient", 80): 8}
+WARPS = {("chain", 80): 8, ("chain", 90): 8, ("read gradient", 80): 8}
 
 
 def warps(kernel: str, K: int, C: int, capability: int) -> int:
