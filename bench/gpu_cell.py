@@ -2,7 +2,7 @@
 
     python bench/gpu_cell.py OUT [--repeats 10] [--quick]
 
-Five boxes as in bench/cell.yaml: rate and retention read out of two of them, retention towards the start, d_model 1024,
+The cell of nlc/bench/specs/cell.yaml: five boxes, rate and retention read out of two of them; d_model 1024,
 16 heads of 64, chunks of 64 tokens.  It needs torch and triton alone.  Every shape is first checked against the eager
 form.  Times are by CUDA events; the kernels take bfloat16 operands (float32 states); the eager form is timed in float32
 with TF32 products, the fastest it has.  Writes OUT/gpu_cell.json and OUT/gpu_cell.md.
