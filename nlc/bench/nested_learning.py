@@ -29,7 +29,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from nlc.bench.compiled import program
 from nlc.bench.model import sizes
-from nlc.bench.packages import needed
+from nlc.bench.packages import calling, needed
 from nlc.bench.rows import Reading, Scale
 from nlc.bench.timing import Run, Seconds, threads, turns
 from nlc.bench.training import step
@@ -93,7 +93,7 @@ def theirs(scale: Scale) -> Run:
             register_optimizer_step_post_hook(lambda *_: ended.append(time.perf_counter())),
         ]
         try:
-            with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            with calling(THEIRS), redirect_stdout(io.StringIO()), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 training.run_training_loop(chosen, device=torch.device("cpu"))
         finally:
