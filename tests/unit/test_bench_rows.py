@@ -19,8 +19,14 @@ def test_below_its_floor_is_less_where_more_is_better_and_more_where_less_is() -
 
 @pytest.mark.parametrize(
     ("unit", "value", "shown"),
-    [("x", 31.26, "31.3x"), ("x", 0.95, "0.95x"), ("x", 48, "48x"), ("tokens/s", 12345.6, "12,346 tokens/s"), ("KB", 4.64, "4.6 KB")],
-)  # fmt: skip
+    [
+        ("x", 31.26, "31.3x"),
+        ("x", 0.95, "0.95x"),
+        ("x", 48, "48x"),
+        ("tokens/s", 12345.6, "12,346 tokens/s"),
+        ("KB", 4.64, "4.6 KB"),
+    ],
+)
 def test_a_number_has_its_unit(unit: str, value: float, shown: str) -> None:
     assert Row("", "", None, None, unit, "").show(value) == shown
 
