@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from codegen.rules import RuleView, rule_view
+from codegen.rules import RuleView, rule_view, safe
 from nlc.compile import compile
 from nlc.graph.choices import rule_of
 from nlc.graph.nodes import Rule
@@ -99,7 +99,7 @@ def outside(rule: Rule, seed: int, device: str) -> Iterator[Outcome]:
         model = nn.ParameterDict({name: nn.Parameter(x.to(dtype, copy=True)) for name, x in start.items()}).to(device)
         names = (*(name for name in view.state if name not in view.own), *["start"] * view.starts)
         level = Level("outside", Weights(model, ("*",)).take("*"), names, view.entrywise, remembered=own)
-        numbers = {p.name: p.number for p in rule.params if p.name in view.parameters}
+        numbers = {safe(p.name): p.number for p in rule.params if p.name in view.parameters}
         for each in taught:
             for weight in level.weights:
                 weight.value.grad = each.grad[weight.name].to(device, dtype)

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from ruamel.yaml import YAML
 
+import nlc
 from tests.oracle.test_mlp import gelu, gelu_slope
 
 ROOT = Path(__file__).parents[2]
@@ -374,3 +376,22 @@ outputs: [y]
         return {"y": y}
 
     backend.run(text, given).agrees(real(oracle))
+
+
+@pytest.mark.parametrize("opened", [True, False], ids=["gates open", "gates shut"])
+def test_rwkv7_mixes_the_values_of_the_first_layer_into_later_ones(opened):
+    """v = own + gate (v0 - own): at gate 1 a layer's own values reach nothing, at 0 those of the first layer do not."""
+    sizes = {"sizes.width": 8, "sizes.heads": 2, "sizes.vocab": 11, "sizes.context": 12}
+    model = nlc.compile("rwkv7", set=sizes).model(seed=0, dtype=torch.float64)
+    weights, draw = dict(model.named_parameters()), torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for x in weights.values():
+            x.copy_(0.3 * torch.randn(x.shape, generator=draw, dtype=x.dtype))
+        weights["blocks.1.x.linear"].zero_()  # the first layer gives its values to no one but through v0
+        for later in (2, 4, 6):
+            weights[f"blocks.{later}.v.linear_2_bias"].fill_(800 if opened else -800)
+    tokens = torch.randint(11, (2, 13), generator=draw)
+    loss, _ = model.loss(tokens[:, :-1], tokens[:, 1:])
+    first, *own = torch.autograd.grad(loss, [weights[f"blocks.{layer}.v.linear"] for layer in (0, 2, 4, 6)])
+    assert bool(first.any()) is opened
+    assert all(bool(g.any()) is not opened for g in own)
