@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from runtime import checkpoint, device, ends, mirror, probe, replay, resume, settings, summary
 from runtime import data as texts
+from runtime.allocator import keep_freed_memory
 from runtime.asked import SAVE, Asked, obey
 from runtime.batches import Batch, Crops, Lanes, spread
 from runtime.checkpoint import Checkpoint
@@ -256,7 +257,7 @@ class Run:
         speed = record.row(self.step, self.state, self.levels, counts | inside)
         if speed is None:
             return
-        for warning in record.warnings():
+        for warning in record.warnings(self.levels):
             self._warn(f"warning: step {self.step}: {warning}")
         left = (steps - self.step) * record.training / self.step
         self.display.update(Report(self.step, steps, record.loss, speed, left, self.bytes_per_token))
@@ -376,6 +377,7 @@ class Run:
     def __enter__(self) -> Run:
         self.stop.__enter__()
         self.flushed.__enter__()
+        keep_freed_memory()
         return self
 
     def __exit__(

@@ -44,7 +44,7 @@ def stepped(
 
     g, axes = matrix(grad), 1 if vector else 2
     if gram is None:
-        gram = g.new_zeros(g.shape[-1], g.shape[-1])
+        gram = g.new_zeros(()).expand(g.shape[-1], g.shape[-1])  # takes no memory
 
     def given(x: Tensor) -> Tensor:
         return x.unsqueeze(-1) if x.dim() > grad.dim() - axes else number(x)
