@@ -191,21 +191,22 @@ def _awaited(graph: Graph, levels: Levels) -> list[str]:
     """For each level, whether a write is still to come that somebody reads."""
     waiting = []
     for level, members in levels.items():
-        m = members[0]
         name = graph[level].name
-        t = _at(clock_of(m, "t"))
-        waiting.append(
-            f'"{name}": "{name}" in learn and (not final or {m.period.count} - ({t} + a) % {m.period.count} + a < T),'
-        )
+        n = members[0].period.count
+        first, *others = _by_clock(members)
+        reads = f"{n} - ({first} + a) % {n} + a < T"
+        if others:
+            reads = f"any({n} - (t + a) % {n} + a < T for t in ({', '.join([first, *others])}))"
+        waiting.append(f'"{name}": "{name}" in learn and (not final or {reads}),')
     return waiting
 
 
 def _ticks(graph: Graph, levels: Levels) -> list[str]:
     """The writes of each level, where its period ends with the segment."""
     lines: list[str] = []
-    for level, members in levels.items():
+    for level, t, members in ((level, t, own) for level in levels for t, own in _by_clock(levels[level]).items()):
         m, node = members[0], graph[level]
-        t, n = _at(clock_of(m, "t")), m.period.count
+        n = m.period.count
         lines += comment(f"level {node.name}: every {m.period}", cited(m.at), 4)
         lines.append(f'                if awaited["{node.name}"] and ({t} + b) % {n} == 0:')
         for m in {place_of(graph, m): m for m in members}.values():
@@ -215,6 +216,14 @@ def _ticks(graph: Graph, levels: Levels) -> list[str]:
             lines += comment(f"{m.name} begins again from the start held for it", "", 5)
             lines += _in_layers(graph, m, f'{class_constant(m.id)}.begun(state[f"{{place}}.start"])', "i")
     return lines
+
+
+def _by_clock(members: list[Memory]) -> Mapping[str, list[Memory]]:
+    """The memories of one level by what counts their tokens: one whose tail is not carried has a clock of its own."""
+    found: dict[str, list[Memory]] = {}
+    for m in members:
+        found.setdefault(_at(clock_of(m, "t")), []).append(m)
+    return found
 
 
 def _in_layers(graph: Graph, memory: Memory, register: str, names: str) -> list[str]:
