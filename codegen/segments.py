@@ -204,9 +204,9 @@ def _awaited(graph: Graph, levels: Levels) -> list[str]:
 def _ticks(graph: Graph, levels: Levels) -> list[str]:
     """The writes of each level, where its period ends with the segment."""
     lines: list[str] = []
-    for level, t, members in ((level, t, own) for level in levels for t, own in _by_clock(levels[level]).items()):
-        m, node = members[0], graph[level]
-        n = m.period.count
+    for t, members in (group for level in levels.values() for group in _by_clock(level).items()):
+        m = members[0]
+        node, n = graph[m.level], m.period.count
         lines += comment(f"level {node.name}: every {m.period}", cited(m.at), 4)
         lines.append(f'                if awaited["{node.name}"] and ({t} + b) % {n} == 0:')
         for m in {place_of(graph, m): m for m in members}.values():

@@ -87,18 +87,25 @@ def periodic(
         with Saving(again):
             for reads, (q, when) in zip(found, queries, strict=True):
                 seen = {"chunk": frozen, "before": running, "after": written}[when]
-                seen = {part: x.detach() for part, x in seen.items()} if write.meta == "none" else seen
+                seen = constant(seen) if write.meta == "none" else seen
                 reads.append(
                     write.form.read(seen, q[:, a:b])[0] if when == "after" else read(write.form, seen, q[:, a:b])
                 )
-    return tuple(torch.cat(reads, 1) for reads in found), state
+    # a walk reads the register itself
+    return tuple(torch.cat(reads, 1) for reads in found), constant(state) if write.meta == "none" else state
 
 
 def ended(
     write: Write, state: Register, start: Parts | None = None, *, hold: bool, lr: Tensor | float = 1.0
 ) -> Register:
     """The write of a period that ends early (tail: flush)."""
-    return learner_of(write, state, start, False, hold).write(state, start or {}, lr=lr)
+    state = learner_of(write, state, start, False, hold).write(state, start or {}, lr=lr)
+    return constant(state) if write.meta == "none" else state
+
+
+def constant(state: Parts) -> Register:
+    """The state as all see it under `meta: none`: no gradient reaches the writes behind it."""
+    return {part: x.detach() for part, x in state.items()}
 
 
 def learner_of(write: Write, state: Register, start: Parts | None, gram: bool, hold: bool) -> Learner:
