@@ -314,6 +314,24 @@ A bare program asks for this stream of vectors, and no equation, field or output
 reads, a stream that flows from block to block.
     inputs: {k: [head], v: [head], w: [head]}     # and no w in the block
 
+# 11: tasks
+
+NLC1101 no such task
+A task is a file, or the name of a shipped task, with other knobs in brackets.
+    nlc train hope --task mqr     # mqar, or mqar(pairs=16)
+
+NLC1102 an unknown kind of items
+items: says what makes the items of a task; the kinds are part of the runtime.
+    items: asociative     # associative
+
+NLC1103 an unknown knob
+Each kind of items has its own knobs, and a task gives all of them.
+    knobs: {context: 64, vocab: 64, pair: 8, power: 0.01}     # pairs
+
+NLC1104 knobs that do not go together
+Each knob is in its range, and yet no item can be made of them.
+    knobs: {context: 16, vocab: 64, pairs: 8, power: 0.01}     # 8 pairs and their queries take 32 tokens
+
 # 10: not supported yet
 
 NLC1001 not supported yet
