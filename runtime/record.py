@@ -117,11 +117,11 @@ class Record:
         found = self.trends.see(self.metrics.rows[-1]) if self.metrics else {}
         return [f"memory {memory} {words}; look at its rate and retention" for memory, words in found.items()]
 
-    def draw(self, directory: RunDirectory, title: str, bytes_per_token: float) -> bool:
+    def draw(self, directory: RunDirectory, title: str, bytes_per_token: float, unit: str) -> bool:
         """The loss as a picture; False where matplotlib, which draws it, is missing."""
         assert self.metrics is not None
         try:
-            plot.loss(self.metrics.rows, directory.plot, title, bytes_per_token)
+            plot.loss(self.metrics.rows, directory.plot, title, bytes_per_token, unit)
         except ModuleNotFoundError:
             return False
         return True

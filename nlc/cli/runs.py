@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 from argparse import ArgumentTypeError
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -31,6 +34,10 @@ if TYPE_CHECKING:
     from nlc.inherit import Inherited
     from nlc.spec import Spec
     from runtime.directory import RunDirectory
+    from runtime.evaluate.tasks import Task
+
+TASK = "task.json"  # beside train.py
+ITEMS = 256  # of a test set, unless --items says another number
 
 DataOption = Annotated[
     Path | None,
@@ -84,6 +91,15 @@ def train(
     field: FieldOption = None,
     tokenizer: TokenizerOption = None,
     pack: PackOption = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task",
+            metavar="TASK",
+            help="Learn a task, not a text: mqar, 'mqar(pairs=16)', a file.",
+            autocompletion=completion.tasks,
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Keep the run in runs/NAME.")] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", metavar="DIR", help="Keep the run in this folder.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed; run.seed of the spec otherwise.")] = None,
@@ -124,6 +140,8 @@ def train(
     Example: nlc train hope --steps 600 --name first
 
     Example: nlc train --resume runs/first
+
+    Example: nlc train deltanet --task mqar --name recall
     """
     from nlc.spec import load
 
@@ -131,7 +149,7 @@ def train(
     how = HowToRun(what, keep, checkpoint_every, time_limit, processes, device, on_nan, tensorboard, quiet, json_)
     how.check()
     if resume is not None:
-        given = {"--name": name, "--out": out, "--steps": steps, "--seed": seed}
+        given = {"--name": name, "--out": out, "--steps": steps, "--seed": seed, "--task": task}
         if wrong := [option for option, value in given.items() if value is not None]:
             key = {"--steps": f"run.steps={steps}", "--seed": f"run.seed={seed}"}.get(wrong[0])
             other = f"nlc train {resume / 'resolved.yaml'} --set {key} --resume {resume} --allow"
@@ -152,7 +170,27 @@ def train(
     for option, value in (("steps", steps), ("seed", seed)):
         if value is not None and chosen.setdefault(f"run.{option}", value) is not value:
             raise Stop(Status.USAGE, f"--{option} and --set run.{option} say the same: give one")
-    return run(load(spec, chosen), Path("runs") / name if name else out, how)
+    lesson = None if task is None else learning(task, chosen, how)
+    return run(load(spec, chosen), Path("runs") / name if name else out, how, lesson)
+
+
+def learning(task: str, chosen: dict[str, str | object], how: HowToRun) -> Task:
+    """The task of --task, which says the sizes of its sequences."""
+    from nlc.cli.tasks import runnable
+    from nlc.spec import load_task
+
+    calm_threads()
+    found = runnable(load_task(task))
+    for option in ("--tokenizer", "--pack"):
+        if how.data.get(option) is not None:
+            raise Stop(Status.USAGE, f"{option} is for a text, and --task takes its place")
+    for size in ("context", "vocab"):
+        if f"sizes.{size}" in chosen:
+            raise Stop(
+                Status.USAGE, f"--set sizes.{size}: the task says it; --task takes knobs, as in 'mqar(pairs=16)'"
+            )
+        chosen[f"sizes.{size}"] = getattr(found.kind(), size)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +233,8 @@ class HowToRun:
         return said + [flag for flag, wanted in flags.items() if wanted]
 
 
-def run(spec: Spec, folder: Path | None, how: HowToRun) -> int:
-    """Compile into `folder`/code and run the train.py written there; its exit status."""
+def run(spec: Spec, folder: Path | None, how: HowToRun, task: Task | None = None) -> int:
+    """Compile into `folder`/code and run the train.py written there, on a text or a task; its exit status."""
     if spec.model.inputs:
         hint = f"`nlc compile` makes a module of it, and `nlc verify {spec.source}` compares it with the interpreter"
         raise Stop(Status.USAGE, f"{spec.source} is a bare program: it has no loss of its own to train on; {hint}")
@@ -214,7 +252,11 @@ def run(spec: Spec, folder: Path | None, how: HowToRun) -> int:
         begins = write(spec, directory)
         for line in () if how.quiet else begins.lines():
             note(line)
-        status = start(directory.code, ["--out", str(directory.path), *how.arguments()], how.processes)
+        lesson = []
+        if task is not None:
+            (directory.code / TASK).write_text(json.dumps(task.as_dict(), indent=1) + "\n", encoding="utf-8")
+            lesson = ["--task", str(directory.code / TASK)]
+        status = start(directory.code, ["--out", str(directory.path), *lesson, *how.arguments()], how.processes)
     return reported(directory, status, how)
 
 
@@ -294,23 +336,40 @@ def start(code: Path, arguments: list[str], processes: int) -> int:
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or one of its checkpoints.")],
     learn: Annotated[
-        Learn, typer.Option("--learn", help="Whether the levels inside a sequence go on learning.")
-    ] = Learn.on,
+        Learn | None, typer.Option("--learn", help="Whether the levels inside a sequence go on learning (on).")
+    ] = None,
     data: DataOption = None,
     field: FieldOption = None,
-    tokens: Annotated[int, typer.Option("--tokens", min=0, help="About how many tokens to read; 0 is all.")] = 0,
+    tokens: Annotated[
+        int | None, typer.Option("--tokens", min=0, help="About how many tokens to read; 0 is all.")
+    ] = None,
+    tasks: Annotated[
+        str | None, typer.Option("--tasks", metavar="TASK,...", help="Answers to tasks, with learning on and off.")
+    ] = None,
+    items: Annotated[int | None, typer.Option("--items", min=1, help="Items of each test set of a task (256).")] = None,
     device: DeviceOption = "auto",
     json_: JsonOption = False,
 ) -> None:
-    """Validation loss and bits per byte of a trained run.
+    """Validation loss and bits per byte of a trained run; or its answers to tasks, of a run that learned one.
 
     Example: nlc eval runs/first --learn off
+
+    Example: nlc eval runs/recall --tasks mqar --items 64
     """
     calm_threads()
     from runtime.errors import RunError
     from runtime.evaluate import evaluate_run
 
     try:
+        if chosen := asked(run, tasks):
+            if learn is not None or tokens is not None:
+                option = "--tokens" if learn is None else "--learn"
+                raise Stop(Status.USAGE, f"{option} is for a text; of tasks both ways to learn are shown, of --items")
+            examine(run, chosen, items or ITEMS, data, field, device, json_)
+            return
+        if items is not None:
+            raise Stop(Status.USAGE, "--items is for --tasks")
+        learn, tokens = learn or Learn.on, tokens or 0
         on = learn is Learn.on
         result = evaluate_run(run, text=data, field=field, tokens=tokens, learn=on, device=device, warn=note)
     except RunError as error:
@@ -321,3 +380,39 @@ def evaluate(
     fires = "  ".join(f"{level} {count:,}" for level, count in result.fires.items())
     say(f"validation   {result.bits_per_byte:.4f} bits per byte ({result.loss:.4f} nats, on {result.tokens:,} tokens)")
     say(f"learning     {learn.value}" + (f"; levels fired {fires}" if fires else ""))
+
+
+def asked(run: Path, tasks: str | None) -> list[Task]:
+    """The tasks of --tasks, whose commas may stand in brackets as well; without it, the one that the run learned."""
+    from nlc.cli.tasks import runnable
+    from nlc.spec import load_task
+    from runtime.directory import RunDirectory
+    from runtime.errors import RunError
+    from runtime.evaluate.exam import task_of
+
+    if tasks is not None:
+        return [runnable(load_task(name)) for name in split(tasks)]
+    for folder in (run, run.resolve().parent.parent):  # of a checkpoint
+        with suppress(RunError):
+            own = task_of(RunDirectory(folder).read_lock())
+            return [] if own is None else [own]
+    return []  # what is wrong with it is said where it is read
+
+
+def split(names: str) -> list[str]:
+    """mqar(pairs=4, vocab=32),parity -> the two."""
+    return [name.strip() for name in re.findall(r"(?:[^,(]|\([^)]*\)?)+", names) if name.strip()]
+
+
+def examine(
+    run: Path, tasks: list[Task], items: int, data: Path | None, field: str | None, device: str, json_: bool
+) -> None:
+    """Say what a run gets right.  Raises RunError."""
+    from nlc.cli import exam
+    from runtime.evaluate.exam import examine_run
+
+    found = examine_run(run, tasks, items=items, text=data, field=field, device=device, warn=note)
+    if json_:
+        say_json({"run": str(run), "items": items, "tasks": [one.as_dict() for one in found]})
+    else:
+        say(exam.table(found))

@@ -101,7 +101,7 @@ def test_what_is_wrong_is_said_at_its_place(before: str, after: str, found: list
 def test_a_name_with_knobs() -> None:
     task = load_task("mqar(pairs=4, vocab=40)")
     assert (task.name, task.knobs["pairs"], task.knobs["vocab"]) == ("mqar(pairs=4, vocab=40)", 4, 40)
-    assert task.tests["as trained"]["pairs"] == 4 and task.tests["more pairs"]["pairs"] == 16
+    assert task.tests["as trained"]["pairs"] == 4 and task.tests["longer"]["context"] == 128
     assert said("mqr").startswith("NLC1101 1: no file and no shipped task 'mqr' (did you mean 'mqar'?")
     assert said("mqar(pear=3)").startswith("NLC0405 6: the task 'mqar' has no parameter 'pear' (did you mean 'power'?")
     assert said("mqar(pairs=1.5)") == "NLC0202 6: knob 'pairs' is 1.5; a whole number is expected ()"
