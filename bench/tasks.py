@@ -24,7 +24,7 @@ from typing import Any
 
 import facts
 
-from nlc.cli.runs import split
+from nlc.cli.exam import split
 from nlc.spec import load_task, tasks
 from runtime import data as texts
 from runtime import exercise, program

@@ -1,17 +1,57 @@
-"""What a run gets right in tasks, as tables: every test set, and needles by how deep they lie."""
+"""`nlc eval RUN --tasks`: which tasks, and what the run gets right in them; needles by how deep they lie."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nlc.cli.tasks import percent
+from nlc.cli.common import note, say, say_json
+from nlc.cli.tasks import percent, runnable
 
 if TYPE_CHECKING:
     from runtime.evaluate.exam import Exam
-    from runtime.evaluate.tasks import Score, Share
+    from runtime.evaluate.tasks import Score, Share, Task
+
+ITEMS = 256  # of a test set, unless --items says another number
 
 HEAD = ("task", "test", "answers", "learning on (95 %)", "learning off (95 %)", "chance", "solved")
+
+
+def asked(run: Path, tasks: str | None, data: Path | None) -> list[Task]:
+    """The tasks of --tasks, whose knobs may have commas of their own; without it, the one that the run learned."""
+    from nlc.spec import load_task
+    from runtime.directory import RunDirectory
+    from runtime.errors import RunError
+    from runtime.evaluate.exam import task_of
+
+    if tasks is not None:
+        return [runnable(load_task(name)) for name in split(tasks)]
+    for folder in (run, run.resolve().parent.parent):  # of a checkpoint
+        with suppress(RunError):
+            own = task_of(RunDirectory(folder).read_lock())
+            return [] if own is None or (data is not None and not own.hides) else [own]
+    return []  # what is wrong with it is said where it is read
+
+
+def split(names: str) -> list[str]:
+    """mqar(pairs=4, vocab=32),parity -> the two."""
+    return [name.strip() for name in re.findall(r"(?:[^,(]|\([^)]*\)?)+", names) if name.strip()]
+
+
+def examine(
+    run: Path, tasks: list[Task], items: int, data: Path | None, field: str | None, device: str, json_: bool
+) -> None:
+    """Say what a run gets right.  Raises RunError."""
+    from runtime.evaluate.exam import examine_run
+
+    found = examine_run(run, tasks, items=items, text=data, field=field, device=device, warn=note)
+    if json_:
+        say_json({"run": str(run), "items": items, "tasks": [one.as_dict() for one in found]})
+    else:
+        say(table(found))
 
 
 def table(exams: Sequence[Exam]) -> str:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 from argparse import ArgumentTypeError
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
     from runtime.evaluate.tasks import Task
 
 TASK = "task.json"  # beside train.py
-ITEMS = 256  # of a test set, unless --items says another number
 
 DataOption = Annotated[
     Path | None,
@@ -357,15 +354,16 @@ def evaluate(
     Example: nlc eval runs/recall --tasks mqar --items 64
     """
     calm_threads()
+    from nlc.cli import exam
     from runtime.errors import RunError
     from runtime.evaluate import evaluate_run
 
     try:
-        if chosen := asked(run, tasks):
+        if chosen := exam.asked(run, tasks, data):
             if learn is not None or tokens is not None:
                 option = "--tokens" if learn is None else "--learn"
                 raise Stop(Status.USAGE, f"{option} is for a text; of tasks both ways to learn are shown, of --items")
-            examine(run, chosen, items or ITEMS, data, field, device, json_)
+            exam.examine(run, chosen, items or exam.ITEMS, data, field, device, json_)
             return
         if items is not None:
             raise Stop(Status.USAGE, "--items is for --tasks")
@@ -380,39 +378,3 @@ def evaluate(
     fires = "  ".join(f"{level} {count:,}" for level, count in result.fires.items())
     say(f"validation   {result.bits_per_byte:.4f} bits per byte ({result.loss:.4f} nats, on {result.tokens:,} tokens)")
     say(f"learning     {learn.value}" + (f"; levels fired {fires}" if fires else ""))
-
-
-def asked(run: Path, tasks: str | None) -> list[Task]:
-    """The tasks of --tasks, whose commas may stand in brackets as well; without it, the one that the run learned."""
-    from nlc.cli.tasks import runnable
-    from nlc.spec import load_task
-    from runtime.directory import RunDirectory
-    from runtime.errors import RunError
-    from runtime.evaluate.exam import task_of
-
-    if tasks is not None:
-        return [runnable(load_task(name)) for name in split(tasks)]
-    for folder in (run, run.resolve().parent.parent):  # of a checkpoint
-        with suppress(RunError):
-            own = task_of(RunDirectory(folder).read_lock())
-            return [] if own is None else [own]
-    return []  # what is wrong with it is said where it is read
-
-
-def split(names: str) -> list[str]:
-    """mqar(pairs=4, vocab=32),parity -> the two."""
-    return [name.strip() for name in re.findall(r"(?:[^,(]|\([^)]*\)?)+", names) if name.strip()]
-
-
-def examine(
-    run: Path, tasks: list[Task], items: int, data: Path | None, field: str | None, device: str, json_: bool
-) -> None:
-    """Say what a run gets right.  Raises RunError."""
-    from nlc.cli import exam
-    from runtime.evaluate.exam import examine_run
-
-    found = examine_run(run, tasks, items=items, text=data, field=field, device=device, warn=note)
-    if json_:
-        say_json({"run": str(run), "items": items, "tasks": [one.as_dict() for one in found]})
-    else:
-        say(exam.table(found))

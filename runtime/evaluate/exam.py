@@ -42,6 +42,14 @@ def task_of(facts: Mapping[str, Any]) -> Task | None:
     return None if told is None else Task.read(told, "lock.json")
 
 
+def text_of(
+    facts: Mapping[str, Any], text: str | Path | None, field: str | None
+) -> tuple[str | Path | None, str | None]:
+    """A text that is named, or else what the run with this lock.json learned from; the field of its records."""
+    data = facts.get("data", {})
+    return (text, field) if text is not None else (data.get("path"), data.get("field"))
+
+
 def examine_run(
     path: str | Path,
     tasks: Sequence[Task],
@@ -54,7 +62,7 @@ def examine_run(
 ) -> list[Exam]:
     """A run's newest whole checkpoint, or the checkpoint given, on every test set of some tasks.
 
-    items: of each test set, the first of it.  text: what needles are hidden in, in place of the built-in corpus.
+    items: of each test set, the first of it.  text: what needles are hidden in, in place of what the run learned from.
     Raises RunError (DataError, CheckpointError).
     """
     trained = of_run(path, warn=warn)
@@ -67,8 +75,9 @@ def examine_run(
                 raise RunError(f"{said}: train it with --task", USAGE)
         if own is None or own.items != task.items:
             warn(f"{path} learned {own.name if own else trained.facts.get('data', {}).get('source')}, not {task.name}")
-        hides = task.hides
-        of = exercise.load(task, text if hides else None, field if hides else None, warn)
+        if task.hides and trained.codec.unit != "bytes":
+            raise RunError(f"task {task.name} is of bytes, and {path} reads the tokens of {trained.codec.path}", USAGE)
+        of = exercise.load(task, *(text_of(trained.facts, text, field) if task.hides else ()), note=warn)
         for test in task.tests:
             how: dict[str, Any] = {"items": items, "tokens": settings.tokens, "precision": settings.precision}
             with subnormals_flushed():

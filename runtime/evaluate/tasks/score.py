@@ -89,7 +89,8 @@ def score(
         logits_BTV = answer(part.tokens)
         targets_BT = part.targets.to(logits_BTV.device)
         likeliest_BT = logits_BTV[..., choices.start : choices.stop].argmax(-1) + choices.start
-        nats += float(F.cross_entropy(logits_BTV.mT.float(), targets_BT, reduction="sum", ignore_index=IGNORED))
+        exact = logits_BTV.to(torch.promote_types(logits_BTV.dtype, torch.float32))
+        nats += float(F.cross_entropy(exact.mT, targets_BT, reduction="sum", ignore_index=IGNORED))
         right_B, asked_B = graded((likeliest_BT == targets_BT).cpu(), part.answers)
         right.append(right_B)
         asked.append(asked_B)
