@@ -24,12 +24,11 @@ fuzz: .venv/.dev
 	OMP_NUM_THREADS=1 .venv/bin/python -m tests.fuzz --jobs $(JOBS)
 
 long: .venv/.dev
-	OMP_NUM_THREADS=1 .venv/bin/python bench/cell.py
-	OMP_NUM_THREADS=1 .venv/bin/python bench/activations.py
 	OMP_NUM_THREADS=1 .venv/bin/python bench/text.py --out bench/results/text --seconds 600
 	OMP_NUM_THREADS=1 .venv/bin/python bench/text.py --out bench/results/text --tokens 819200
 	.venv/bin/python bench/long.py --minutes 90
 	.venv/bin/python bench/stream.py
+	.venv/bin/nlc bench --out bench/results/bench
 
 check: .venv/.dev
 	.venv/bin/ruff check .

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import datetime
 import fcntl
 import json
-import os
-import platform
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-from cell import processor
-
-import nlc
+from nlc.bench import place as here
+from nlc.bench.record import table
 from runtime.data import Data
 from runtime.errors import USAGE, RunError
 from runtime.whole import replace_text
+
+__all__ = ["REFERENCES", "alone", "place", "references", "said", "table", "together", "write"]
 
 REFERENCES = (  # bits per byte on Python 3.11's library
     ("order-4 byte counter", 2.03),
@@ -31,14 +27,7 @@ REFERENCES = (  # bits per byte on Python 3.11's library
 def place(data: Data) -> dict[str, Any]:
     """The machine, the versions, the day and the text."""
     return {
-        "date": datetime.date.today().isoformat(),
-        "machine": {"processor": processor(), "cores": os.cpu_count(), "system": platform.system()},
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "nlc": nlc.__version__,
-            "commit": commit(),
-        },
+        **here.place(),
         "corpus": {
             "source": data.source,
             "digest": data.digest,
@@ -55,16 +44,6 @@ def together(places: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {**last, "versions": {**last["versions"], "commit": ", ".join(revisions)}}
 
 
-def commit() -> str:
-    """The revision that ran; "+" says that files had been changed.  Empty outside a git checkout."""
-    here = Path(__file__).parent
-    command = ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
 def said(place: Mapping[str, Any]) -> str:
     """`place` as a paragraph."""
     machine, versions, corpus = place["machine"], place["versions"], place["corpus"]
@@ -79,21 +58,6 @@ def said(place: Mapping[str, Any]) -> str:
 def references() -> str:
     """The yardsticks, as a sentence."""
     return "For comparison, on Python 3.11's library: " + ", ".join(f"{name} {bits}" for name, bits in REFERENCES)
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table: the first column is text, the others are numbers."""
-    width = [max(len(line[i]) for line in [columns, *rows]) for i in range(len(columns))]
-
-    def line(cells: Sequence[str]) -> str:
-        return (
-            "| "
-            + " | ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(cells, width, strict=True)))
-            + " |"
-        )
-
-    rule = "|" + "|".join("-" * (w + 1) + (":" if i else "-") for i, w in enumerate(width)) + "|"
-    return "\n".join([line(columns), rule, *map(line, rows)])
 
 
 def write(path: Path, record: Mapping[str, Any], markdown: str) -> None:

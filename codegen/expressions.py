@@ -16,10 +16,10 @@ from nlc.graph.graph import Graph
 from nlc.graph.nodes import Input, Number, Op, Read, Value
 from nlc.graph.ranges import range_of
 
-PLAIN = {  # operators that are one torch function of one value
-    "silu": "F.silu", "gelu": "F.gelu", "relu": "F.relu", "softplus": "F.softplus", "sigmoid": "torch.sigmoid",
-    "tanh": "torch.tanh", "exp": "torch.exp", "log": "torch.log", "sqrt": "torch.sqrt", "abs": "torch.abs",
-    "sign": "torch.sign",
+PLAIN = {  # operators that are one function of one value
+    "silu": "F.silu", "gelu": "F.gelu", "relu": "F.relu", "sigmoid": "torch.sigmoid", "tanh": "torch.tanh",
+    "exp": "torch.exp", "log": "torch.log", "sqrt": "torch.sqrt", "abs": "torch.abs", "sign": "torch.sign",
+    "softplus": "softplus",
 }  # fmt: skip
 RUNTIME = {
     "rmsnorm",
@@ -33,6 +33,7 @@ RUNTIME = {
     "trace",
     "norm",
     "newton_schulz",
+    "softplus",
 }
 TOKENLESS = {"param", "index", "eye"}
 STATEFUL = {"conv", "prev"}
@@ -131,9 +132,16 @@ class Scope:
         node = self.graph[id]
         return isinstance(node, Number) or (
             isinstance(node, Op)
-            and (node.op in INFIX or node.op == "neg")
+            and (node.op in INFIX or node.op == "neg" or (node.op in ("min", "max") and len(node.inputs) > 1))
             and all(self.constant(i) for i in node.inputs)
         )
+
+    def tensor(self, id: str) -> str:
+        """The value where torch takes no plain number."""
+        return self._tensor(id)[0]
+
+    def _tensor(self, id: str) -> tuple[str, int]:
+        return (f"{self.like}.new_full((), {self.text(id)})", TIGHTEST) if self.constant(id) else self._text(id)
 
     # ---- one value ------------------------------------------------------------------------------------------------
 
@@ -165,8 +173,10 @@ class Scope:
             text, precedence = self._aligned(id, len(node.shape or ())) if node.op != "matmul" else self._text(id)
             sides.append(parenthesised(text, precedence, strength + at))
         text = power(sides[0], sides[1]) if node.op == "pow" else f"{sides[0]} {symbol} {sides[1]}"
-        if strength == 0:  # a comparison is a number
-            other = next((i for i in node.inputs if not isinstance(self.graph[i], Number)), node.inputs[0])
+        if strength == 0 and self.constant(node.id):  # a comparison is a number
+            return f"float({text})", TIGHTEST
+        if strength == 0:
+            other = next(i for i in node.inputs if not self.constant(i))
             return f"({text}).to({parenthesised(*self._text(other), TIGHTEST)}.dtype)", TIGHTEST
         return text, strength
 
@@ -186,13 +196,12 @@ class Scope:
     def _operator(self, node: Op) -> str:
         options = dict(node.options)
         whole = self.by_token(node)
-        inputs = [self.spread(i) if whole and self.tokenless(i) else self.text(i) for i in node.inputs]
-        tight = [parenthesised(*self._text(i), TIGHTEST) for i in node.inputs]  # to be followed by a dot or a bracket
+        inputs = [self.spread(i) if whole and self.tokenless(i) else self.tensor(i) for i in node.inputs]
+        tight = [parenthesised(*self._tensor(i), TIGHTEST) for i in node.inputs]  # to be followed by a dot or a bracket
         weights = [self.weight(self.graph[w].path) for w in node.weights]
         op = node.op
         if op in PLAIN:
-            if self.tokenless(node.inputs[0]) and isinstance(self.graph[node.inputs[0]], Number):
-                return f"{PLAIN[op]}(torch.tensor({inputs[0]}))"
+            self.runtime |= {op} & RUNTIME
             return f"{PLAIN[op]}({inputs[0]})"
         match op:
             case "linear":
@@ -222,10 +231,7 @@ class Scope:
             case "min" | "max":
                 return self._extremum(node)
             case "where":
-                if isinstance(known := self.graph[node.inputs[0]], Number):
-                    return self._aligned(node.inputs[1 if known.value else 2], len(node.shape or ()))[0]
-                condition, a, b = (self._aligned(i, len(node.shape or ()))[0] for i in node.inputs)
-                return f"torch.where({condition} != 0, {a}, {b})"
+                return self._where(node, inputs)
             case "concat":
                 if any(self.tokenless(i) for i in node.inputs) and not self.tokenless(node.id):
                     inputs = [self.spread(i) for i in node.inputs]
@@ -256,9 +262,18 @@ class Scope:
             return self._call(op, *inputs)
         raise KeyError(f"operator {op!r} has no torch text")
 
+    def _where(self, node: Op, tensors: list[str]) -> str:
+        """A choice; where both ways are plain numbers, the first is a tensor, whose dtype counts."""
+        known, aligned = self.graph[node.inputs[0]], [self._aligned(i, len(node.shape or ()))[0] for i in node.inputs]
+        ways = zip(node.inputs, tensors, aligned, strict=True)
+        condition, a, b = (tensor if self.constant(id) else text for id, tensor, text in ways)
+        if isinstance(known, Number):
+            return a if known.value else b
+        return f"torch.where({condition} != 0, {a if self.constant(node.inputs[2]) else aligned[1]}, {aligned[2]})"
+
     def _extremum(self, node: Op) -> str:
         """min and max of several values; numbers become bounds of a clamp."""
-        numbers = [i for i in node.inputs if isinstance(self.graph[i], Number)]
+        numbers = [i for i in node.inputs if self.constant(i)]
         others = [self._aligned(i, len(node.shape or ())) for i in node.inputs if i not in numbers]
         if not others:
             return f"{node.op}({', '.join(self.text(i) for i in numbers)})"
@@ -284,7 +299,7 @@ class Scope:
             return self._call("log_share", self.names[id]), TIGHTEST
         match node:
             case Op(op="sigmoid"):
-                return f"F.logsigmoid({self.text(node.inputs[0])})", TIGHTEST
+                return f"F.logsigmoid({self.tensor(node.inputs[0])})", TIGHTEST
             case Op(op="exp"):
                 return self._text(node.inputs[0])
             case Op(op="fold"):

@@ -11,6 +11,7 @@ from codegen.forms import form_text
 from codegen.layout import cited, comment
 from codegen.names import function_name, local
 from codegen.places import place_of
+from codegen.rules import safe
 from codegen.written_forms import constant_of
 from nlc.equations import Name, walk
 from nlc.graph.flow import reads_of, self_query, signed_momentum, sources
@@ -213,7 +214,7 @@ def moving_params(scope: Scope, memory: Memory, name: str = "rule_params", lr: s
     channels = (*memory.heads, memory.inner)
     values = [("lr", lr, memory.heads)]
     values += [(p.name, p.value or "", channels if p.number == "k" else memory.heads) for p in memory.rule.params]
-    given = ", ".join(f'"{param}": {scope.spread(value, axes)}' for param, value, axes in values if value)
+    given = ", ".join(f'"{safe(param)}": {scope.spread(value, axes)}' for param, value, axes in values if value)
     return [f"{name}={{{given}}}"] if given else []
 
 

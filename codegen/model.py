@@ -111,7 +111,8 @@ def _import(module: str, names: list[str]) -> list[str]:
 OPS = frozenset(
     "Call Equations Learner Matrix Mlp Remembered Swiglu Vector Write apply_matrix attention causal_conv ended "
     "exact_layernorm heads held l2norm layernorm linear log_share memory merge newton_schulz norm now outer "
-    "own_errors past periodic poly previous read readout rmsnorm root rope segments shared_product trace".split()
+    "own_errors past periodic poly previous read readout rmsnorm root rope segments shared_product softplus "
+    "trace".split()
 )
 
 
@@ -155,11 +156,11 @@ def _constants(graph: Graph) -> tuple[str, ...]:
             if recurrence.lowering == "segment":
                 lines += fit(f"{class_constant(memory.id)} = {learner(graph, memory, names)}")
                 continue
-            lines += fit(f"{class_constant(memory.id)} = {_write(graph, memory, names)}")
+            lines += fit(f"{class_constant(memory.id)} = {_write(graph, memory, names, bool(recurrence.kernel))}")
     return tuple(lines)
 
 
-def _write(graph: Graph, memory: Memory, names: dict[Rule, str]) -> str:
+def _write(graph: Graph, memory: Memory, names: dict[Rule, str], kernel: bool) -> str:
     shape = linear(memory.rule)
     objective = memory.objective
     kind = f'"{objective.kind}"' if objective.tree is None else slope_name(memory)
@@ -185,6 +186,7 @@ def _write(graph: Graph, memory: Memory, names: dict[Rule, str]) -> str:
     if begins(memory) and not memory.retain_to_start:
         options.append("to_start=False")
     options.append(f"name={quoted(place_of(graph, memory))}")
+    options += ["kernel=True"] * kernel
     return f"Write({', '.join(options)})"
 
 

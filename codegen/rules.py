@@ -30,9 +30,13 @@ from nlc.rule_shapes import COLS, ROWS, SEEN, entrywise, shape_of
 
 ARGUMENTS = ("grad", "weight", "kept", "start", "lr", "retain", "gram", "k", "v", "x", "error", "count", "state")
 ENTRY = ("exp", "log", "sqrt", "tanh", "abs", "sign", "sigmoid", "relu")  # torch.<name>, entry by entry
-FUNCTIONAL = ("silu", "gelu", "softplus")  # torch.nn.functional
+FUNCTIONAL = ("silu", "gelu")  # torch.nn.functional
+EXACT = ("softplus",)  # runtime.ops
 PLAIN = ("exp", "log", "sqrt", "tanh")  # math.<name> of a plain number
 REDUCED = {"sum": "sum", "mean": "mean", "min": "amin", "max": "amax"}
+TAKEN = frozenset(  # what the text of a rule uses, and what Level.update takes beside the rule's parameters
+    "kept state torch math F root due _ float min max abs l2norm poly newton_schulz self rule clip".split()
+)
 STRENGTH = {"+": 1, "-": 1, "*": 2, "/": 2, "@": 2, "**": 4}
 NEGATED = 3
 
@@ -143,7 +147,8 @@ class Writer:
         text = "\n".join(lines)
         moving = [p.name for p in self.rule.params if p.value or not self.inside]
         moving = [name for name in moving if re.search(rf"\b{safe(name)}\b", text)]
-        arguments = [a for a in ARGUMENTS if a not in kept and re.search(rf"\b{a}\b", text)]
+        mine = {self.names[s].text for s in plain}
+        arguments = [a for a in ARGUMENTS if a not in mine and re.search(rf"\b{a}\b", text)]
         arguments += [safe(name) for name in moving]
         return RuleView(
             name=name,
@@ -330,8 +335,8 @@ class Writer:
         if func == "sqrt" and self.inside:  # whose slope at 0 is taken as 0
             self.ops.add("root")
             return Text(f"root({first.text})", shape=shape)
-        if func in ENTRY + FUNCTIONAL:
-            return Text(f"{'F' if func in FUNCTIONAL else 'torch'}.{func}({first.text})", shape=shape)
+        if func in ENTRY + FUNCTIONAL + EXACT:
+            return Text(f"{self.torch_name(func)}({first.text})", shape=shape)
         if func in REDUCED:
             return Text(f"{inner}.{REDUCED[func]}({axis}, keepdim=True)", shape=shape)
         like = "dtype=grad.dtype, device=grad.device"
@@ -367,7 +372,14 @@ class Writer:
             return Text(f"{func}({inputs})")
         if func in PLAIN:
             return Text(f"math.{func}({inputs})")
-        return Text(f"float({'F' if func in FUNCTIONAL else 'torch'}.{func}(torch.tensor(float({inputs}))))")
+        return Text(f"float({self.torch_name(func)}(torch.tensor(float({inputs}), dtype=torch.float64)))")
+
+    def torch_name(self, func: str) -> str:
+        """A function of every entry, by where it comes from."""
+        if func in EXACT:
+            self.ops.add(func)
+            return func
+        return f"F.{func}" if func in FUNCTIONAL else f"torch.{func}"
 
     def where(self, shape: Shape | None, condition: Text, yes: Text, no: Text) -> Text:
         if condition.shape is None:
@@ -435,5 +447,4 @@ def fitted(line: str) -> list[str]:
 
 def safe(name: str) -> str:
     """A name of the spec as a Python variable of the generated function."""
-    taken = ("kept", "state", "torch", "math", "root", "due", "F", "_", "float", "min", "max", "abs")
-    return f"{name}_" if keyword.iskeyword(name) or name in taken else name
+    return f"{name}_" if keyword.iskeyword(name) or name in TAKEN else name

@@ -81,7 +81,7 @@ def _described(command: Any, name: str) -> list[str]:
     ]
     lines += ["```", "", "| option | says |", "|---|---|"]
     for option in command.params:
-        if option.param_type_name == "option" and option.name != "help":
+        if option.param_type_name == "option" and option.name != "help" and not option.hidden:
             names = ", ".join([*option.opts, *option.secondary_opts])
             value = f" {option.metavar}" if option.metavar else ""
             lines.append(f"| `{names}{value}` | {_escaped(option.help or '')} |")

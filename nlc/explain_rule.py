@@ -73,7 +73,7 @@ def _outside(rule: Rule) -> str:
         return f"not at all: it reads {', '.join(asked)}, of one pair"
     if entrywise(rule.levels):
         return "all weights of a level as runs of entries: every entry is treated alike"
-    return "all matrices of one shape together, as a stack"
+    return "matrices of one shape together, as stacks"
 
 
 def report_rule(found: RuleFacts) -> str:

@@ -112,10 +112,18 @@ class Record:
             if self.mirror is not None:
                 self.mirror.write(self.metrics.rows[-1])
 
-    def warnings(self) -> list[str]:
-        """A line for every memory that is about to vanish or explode since the last row."""
+    def warnings(self, levels: Sequence[Level]) -> list[str]:
+        """A line for every memory that is about to vanish or explode since the last row; `levels`: those that count
+        steps, one of which may be what moved it."""
         found = self.trends.see(self.metrics.rows[-1]) if self.metrics else {}
-        return [f"memory {memory} {words}; look at its rate and retention" for memory, words in found.items()]
+        return [f"memory {memory} {words}; look at {self.cause(memory, levels)}" for memory, words in found.items()]
+
+    def cause(self, memory: str, levels: Sequence[Level]) -> str:
+        """What decides a memory's norm: its writes, or, where its start has gone the same way, who trains that."""
+        level, begun = start(memory, levels)
+        first, last = self.trends.first[memory], self.trends.recent[memory][-1]
+        same = begun < 2 * last if last < first else begun > last / 2
+        return f"the rate of level {level}, which trains its start" if level and same else "its rate and retention"
 
     def draw(self, directory: RunDirectory, title: str, bytes_per_token: float, unit: str) -> bool:
         """The loss as a picture; False where matplotlib, which draws it, is missing."""
@@ -132,3 +140,16 @@ class Record:
                 self.metrics.close()
         if self.mirror is not None:
             self.mirror.close()
+
+
+def start(memory: str, levels: Sequence[Level]) -> tuple[str, float]:
+    """The level that trains a memory's start ("": none does) and the norm of that, root mean square over layers."""
+    layers: dict[str, float] = {}
+    owner = ""
+    for level in levels:
+        for weight in level.weights:
+            layer, _, name = weight.name.removeprefix("blocks.").partition(".")
+            if name == f"{memory}.start" or name.startswith(f"{memory}.start."):
+                owner = level.name
+                layers[layer] = layers.get(layer, 0.0) + float(weight.value.detach().float().square().sum())
+    return owner, math.sqrt(sum(layers.values()) / max(len(layers), 1))

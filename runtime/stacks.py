@@ -1,9 +1,9 @@
 """The weights of a level as stacks: what one call of an update rule updates.
 
-A rule that treats every entry alike gets runs of entries, whatever weights they belong to; on a CPU they are short
-enough that what the rule computes on the way stays in the cache.  Any other gets all weights of one shape at once, as
-stacks of matrices on their last two axes: one batched product instead of one for each weight.  A weight of one axis is
-a column, a single number 1 x 1.
+A rule that treats every entry alike gets runs of entries, whatever weights they belong to.  Any other gets weights of
+one shape together, as stacks of matrices on their last two axes: one batched product instead of one for each weight.  A
+weight of one axis is a column, a single number 1 x 1.  On a CPU both are short enough that what the rule computes on
+the way stays in the cache.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 ENTRIES = {"cpu": 1 << 16}  # of a run
+MATRICES = {"cpu": 1 << 18}  # entries of a stack: more than a run's, a product of several matrices costs less than one
 MOST = 1 << 26  # elsewhere
 
 Rule = Callable[..., tuple[Tensor, dict[str, Tensor]]]  # a generated function: codegen.rules says what it is given
@@ -90,7 +91,10 @@ def stacks(weights: Iterable[Weight], entrywise: bool) -> Iterator[Stack]:
             for run in runs(group, ENTRIES.get(group[0].value.device.type, MOST)):
                 yield Stack(run, end_to_end, cut)
         else:
-            yield Stack([(weight, matrix) for weight in group], on_top, split)
+            most = MATRICES.get(group[0].value.device.type, MOST)
+            count = max(most // max(group[0].value.numel(), 1), 1)
+            for i in range(0, len(group), count):
+                yield Stack([(weight, matrix) for weight in group[i : i + count]], on_top, split)
 
 
 def runs(weights: Iterable[Weight], most: int) -> Iterator[list[tuple[Weight, View]]]:

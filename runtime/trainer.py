@@ -257,7 +257,7 @@ class Run:
         speed = record.row(self.step, self.state, self.levels, counts | inside)
         if speed is None:
             return
-        for warning in record.warnings():
+        for warning in record.warnings(self.levels):
             self._warn(f"warning: step {self.step}: {warning}")
         left = (steps - self.step) * record.training / self.step
         self.display.update(Report(self.step, steps, record.loss, speed, left, self.bytes_per_token, self.text.unit))

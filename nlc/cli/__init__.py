@@ -29,6 +29,7 @@ GROUPS = {  # module: its commands, as `nlc --help` lists them
     "replay": ("replay",),
     "reporting": ("report",),
     "tokenizer": ("tokenizer",),
+    "bench": ("bench",),
     "doctor": ("doctor",),
     "demo": ("demo",),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 WRITTEN = 240  # tokens of a sample
 TEMPERATURES = (0.0, 0.7, 1.0)
+MOST = 5  # damaged rows that the terminal names
 
 
 def register(app: typer.Typer) -> None:
@@ -78,6 +80,7 @@ def facts(path: Path, samples: bool) -> Facts:
         found = metrics.lines(directory.metrics)
     except OSError as error:
         missing["metrics"] = f"metrics.jsonl cannot be read: {error.strerror}"
+        note(f"warning: {path}/{missing['metrics']}")
     rows = [line.row for line in found if line.row is not None]
     if not rows:
         missing.setdefault("metrics", "the run ended before its first row of metrics")
@@ -85,7 +88,9 @@ def facts(path: Path, samples: bool) -> Facts:
     warned = [
         f"step {row.get('step')}: memory {name} {words}" for row in rows for name, words in trends.see(row).items()
     ]
-    warned += [f"metrics.jsonl:{x.number} is damaged ({x.fault}) and left out" for x in found if x.row is None]
+    damaged = [f"metrics.jsonl:{x.number} is damaged ({x.fault}) and left out" for x in found if x.row is None]
+    tell_damaged(path, damaged)
+    warned += damaged
     past = replay.earlier(directory)
     if stopped is not None and any(row["step"] > stopped.step for row in rows if isinstance(row.get("step"), int)):
         past, stopped = [*past, stopped], None
@@ -111,6 +116,14 @@ def facts(path: Path, samples: bool) -> Facts:
         missing=missing,
         **spec,
     )
+
+
+def tell_damaged(path: Path, rows: Sequence[str]) -> None:
+    """On the terminal what the page says of rows that are none, the first few of them by line."""
+    for row in rows[:MOST]:
+        note(f"warning: {path}/{row}")
+    if len(rows) > MOST:
+        note(f"warning: {len(rows) - MOST:,} more rows of {path}/metrics.jsonl are damaged and left out")
 
 
 def program(directory: RunDirectory, missing: dict[str, str]) -> dict[str, Any]:

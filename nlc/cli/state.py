@@ -213,12 +213,12 @@ def contents(place: Path, found: Saved) -> dict[str, Any]:
 
 def inspected(facts: dict[str, Any]) -> str:
     """The text of `nlc state inspect`."""
-    from nlc.report import table
+    from nlc.report import binary, table
 
     model, last = facts["model"], facts["last_call"]
     learns = ", ".join(facts["learn"]) or "nothing"
     lines = [
-        f"{facts['state']}: {facts['tokens']:,} tokens read by {model['name']}, {facts['bytes'] / 2**20:.2f} MiB",
+        f"{facts['state']}: {facts['tokens']:,} tokens read by {model['name']}, {binary(facts['bytes'])}",
         f"model     graph {model['graph']}, weights {model['weights'][:16]}, {model['dtype']}",
         f"surprise  {number(facts['surprise']['bits_per_token'])} bits a token; "
         f"{number(last['bits_per_token'])} in the last call ({last['tokens']:,} tokens)",

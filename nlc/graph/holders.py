@@ -73,6 +73,7 @@ def with_starts(levels: Sequence[DeclaredLevel], memories: Sequence[Memory], rep
     """The memories, nested ones with their holder; after them the starts that it holds, as memories of its level."""
     holders = {m.id: m.holder for level in levels for m in level.memories if m.holder}
     found = {(m.block, _declared(m)): m for m in memories}
+    made = {_declared(m) for m in memories}
     carried = {_declared(m): m for m in memories if m.carry is Carry.MODEL}
     done: list[Memory] = []
     starts: list[Memory] = []
@@ -80,6 +81,8 @@ def with_starts(levels: Sequence[DeclaredLevel], memories: Sequence[Memory], rep
         inner, id, held = memory, _declared(memory), list[Memory]()
         while id in holders:
             holder = found.get((memory.block, holders[id])) or carried.get(holders[id])
+            if holder is None and holders[id] not in made:
+                break  # it is refused already
             if holder is None:
                 at = dict(memory.said).get("carry", memory.at)
                 message = f"memory '{memory.id}' and its holder '{holders[id]}' are read in different kinds of block"

@@ -146,7 +146,8 @@ class Lowering:
                 hint = suggest(func, [*CALLABLE, *self.memories], "operators and memories")
                 self.report.error("NLC0502", expr.at, f"unknown operator or memory '{func}'", hint)
                 for argument in expr.args:
-                    self.lower(argument, place)
+                    if not isinstance(argument, Multiple | Text | Boolean | ListOf):  # an option, of what it would be
+                        self.lower(argument, place)
                 return None
             case Unary("-", value):
                 return self.symbol("neg", (value,), expr, place, id)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nlc.diagnostics import CompilerBug
 from nlc.graph.nodes import Form, Memory, Number
-from nlc.interpret.operators import DTYPE, FUNCTIONS, gelu, l2norm, layernorm, linear, rmsnorm, silu, weighted
+from nlc.interpret.operators import DTYPE, FUNCTIONS, gelu, l2norm, layernorm, linear, rmsnorm, silu, softplus, weighted
 
 Parts = Mapping[str, Tensor]
 
@@ -24,7 +24,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
-    "softplus": torch.nn.functional.softplus,
+    "softplus": softplus,
     "identity": lambda x: x,
     "none": lambda x: x,
 }

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from nlc.graph.flow import self_query
 from nlc.graph.gates import Gate, Gates, Unknown, gates_of
 from nlc.graph.graph import Graph
-from nlc.graph.nodes import Memory, Recurrence
+from nlc.graph.linearity import linear
+from nlc.graph.nodes import Memory, Meta, Recurrence
 from nlc.target import Target
 
 CHUNKS = (16, 32, 64)  # tokens of a chunk that the kernels are written for
@@ -27,25 +29,48 @@ def place(graph: Graph, target: Target = Target.CPU) -> Graph:
 
 
 def _placed(graph: Graph, recurrence: Recurrence) -> Recurrence:
-    if recurrence.lowering != "shared_product":
-        return replace(recurrence, placed=f"PyTorch: '{recurrence.lowering}' has no kernel")
     try:
-        gates = gates_of(graph, recurrence)
+        match recurrence.lowering:
+            case "shared_product":
+                return _shared_product(graph, recurrence)
+            case "linear":
+                return _linear_memory(graph, recurrence)
     except Unknown as unknown:
         return replace(recurrence, placed=f"PyTorch: {unknown}")
-    against = _sizes(graph[recurrence.members[0]])
-    if against:
-        return replace(recurrence, placed=f"PyTorch: {against}")
+    return replace(recurrence, placed=f"PyTorch: '{recurrence.lowering}' has no kernel")
+
+
+def _shared_product(graph: Graph, recurrence: Recurrence) -> Recurrence:
+    gates, memory = gates_of(graph, recurrence), graph[recurrence.members[0]]
+    _sizes(memory.chunk, memory.inner)
     return replace(recurrence, kernel="shared_product", placed=f"a kernel: {_said(gates)}")
 
 
-def _sizes(memory: Memory) -> str:
-    """Why a kernel cannot take a memory of these sizes; "" where it can."""
-    if memory.chunk not in CHUNKS:
-        return f"chunks of {memory.chunk}, expected {', '.join(map(str, CHUNKS))} tokens"
-    if not HEADS[0] <= memory.inner <= HEADS[1]:
-        return f"heads of width {memory.inner}, expected {HEADS[0]} to {HEADS[1]}"
-    return ""
+def _linear_memory(graph: Graph, recurrence: Recurrence) -> Recurrence:
+    memory: Memory = graph[recurrence.members[0]]
+    shape = linear(memory.rule)
+    if shape is None or shape.state:
+        raise Unknown("the rule has momentum")
+    if memory.objective.kind not in ("dot", "l2") or memory.window > 1:
+        raise Unknown("the gradient is not affine in the state, or over more than one pair")
+    if self_query(graph, memory):
+        raise Unknown("the memory makes its own values")
+    if memory.meta is not Meta.FULL:
+        raise Unknown(f"meta is {memory.meta.value}")
+    if any(r.lowering == "segment" for r in graph.of(Recurrence)):
+        raise Unknown("a level learns from each token's own error")
+    _sizes(recurrence.block_length, memory.inner, memory.outer)
+    said = f"chunks of {recurrence.block_length} tokens at once, then the state from chunk to chunk"
+    return replace(recurrence, kernel="linear_memory", placed=f"a kernel: {said}")
+
+
+def _sizes(chunk: int, *widths: int) -> None:
+    """Raises Unknown where a kernel cannot take a memory of these sizes."""
+    if chunk not in CHUNKS:
+        raise Unknown(f"chunks of {chunk}, expected {', '.join(map(str, CHUNKS))} tokens")
+    for width in widths:
+        if not HEADS[0] <= width <= HEADS[1]:
+            raise Unknown(f"heads of width {width}, expected {HEADS[0]} to {HEADS[1]}")
 
 
 def _said(gates: Gates) -> str:

@@ -31,6 +31,7 @@ from nlc.spec.text import parse, read
 
 SHIPPED = Path(__file__).resolve().parents[2] / "specs"
 GIVEN = ("grad", "weight", "start", "lr", "retain", "k", "v", "x", "error", "gram", "count", "rows", "cols")
+TAKEN = frozenset(GIVEN) - {"k", "v", "x", "error", "gram"} | {"delta"}  # names that no state may have
 
 Parameter = int | float | bool | str | tuple[int | float, ...]  # the only text is KEY
 KEY = "k"  # a parameter that is the pair's key unless another vector as wide is given
@@ -170,7 +171,9 @@ def _program(item: Tree, params: MappingOf[str, Parameter], report: Reporter) ->
     states: tuple[str, ...] = ()
     if isinstance(state, Mapping):
         states = tuple(state.entries)
-        for entry in state.entries.values():
+        for name, entry in state.entries.items():
+            if name in TAKEN:
+                report.error("NLC0410", entry.at, f"a state called '{name}', which every rule has already", "rename it")
             if not (isinstance(entry.value, Scalar) and entry.value.text == "zeros"):
                 report.error("NLC0204", entry.value.at, "a rule's state starts at zeros")
     elif state is not None:
@@ -286,6 +289,8 @@ def _params(tree: Tree | None, report: Reporter) -> dict[str, Parameter]:
         return {}
     found: dict[str, Parameter] = {}
     for name, entry in tree.entries.items():
+        if name in {*GIVEN, "delta"} - {"lr"}:
+            report.error("NLC0410", entry.at, f"a parameter called '{name}', which every rule has already", "rename it")
         match entry.value:
             case Scalar(value=(int() | float()) as number):
                 found[name] = number

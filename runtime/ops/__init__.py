@@ -20,6 +20,7 @@ from runtime.ops.basic import (
     rmsnorm,
     root,
     rope,
+    softplus,
     trace,
 )
 from runtime.ops.equations import Equations
@@ -74,5 +75,6 @@ __all__ = [
     "rope",
     "segments",
     "shared_product",
+    "softplus",
     "trace",
 ]

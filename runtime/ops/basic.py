@@ -228,31 +228,38 @@ def newton_schulz(G: Tensor, steps: int = 5, coefficients: tuple[float, float, f
     """Push the singular values of a matrix towards 1: X <- a X + (b A + c A^2) X with A = X X^T, X_0 = G / (|G|_F +
     1e-7).
 
-    G (.., n, m), transposed inside if tall.  Source: the reference mathematics, section 5 (Muon).
+    G (.., n, m); one that is tall is multiplied from the right, with A = X^T X, which is the same of its transpose.
+    Source: the reference mathematics, section 5 (Muon).
     """
-    X = G / (torch.linalg.vector_norm(G, dim=(-2, -1), keepdim=True) + 1e-7)
-    tall = G.shape[-2] > G.shape[-1]
-    X = iterated(X.mT if tall else X, steps, coefficients)
-    return X.mT if tall else X
+    return iterated(unit(G), steps, coefficients)
 
 
 def newton_schulz_bfloat16(G: Tensor, steps: int = 5) -> Tensor:
     """`newton_schulz` with its products in bfloat16, for weights that are trained so."""
-    X = G / (torch.linalg.vector_norm(G, dim=(-2, -1), keepdim=True) + 1e-7)
-    tall = G.shape[-2] > G.shape[-1]
-    X = iterated((X.mT if tall else X).bfloat16(), steps, QUINTIC).to(G.dtype)
-    return X.mT if tall else X
+    return iterated(unit(G).bfloat16(), steps, QUINTIC).to(G.dtype)
+
+
+def unit(G: Tensor) -> Tensor:
+    """G / (|G|_F + 1e-7), for every matrix of a stack."""
+    return G / (torch.linalg.vector_norm(G, dim=(-2, -1), keepdim=True) + 1e-7)
 
 
 def iterated(X: Tensor, steps: int, coefficients: tuple[float, float, float]) -> Tensor:
-    """X <- a X + (b A + c A^2) X with A = X X^T, for every matrix of a stack (.., n, m)."""
+    """X <- a X + (b A + c A^2) X with A = X X^T, for every matrix of a stack (.., n, m); A on the smaller side."""
     a, b, c = coefficients
-    lead = X.shape[:-2]
-    X = X.flatten(0, -3) if len(lead) > 1 else X if lead else X.unsqueeze(0)
+    stack = X.shape
+    X = X.reshape(-1, *stack[-2:])
+    tall = stack[-2] > stack[-1]
     for _ in range(steps):
-        A = torch.bmm(X, X.mT)
-        X = torch.baddbmm(X, torch.baddbmm(A, A, A, beta=b, alpha=c), X, beta=a)
-    return X.reshape(*lead, *X.shape[-2:])
+        A = torch.bmm(X.mT, X) if tall else torch.bmm(X, X.mT)
+        B = torch.baddbmm(A, A, A, beta=b, alpha=c)
+        X = torch.baddbmm(X, X, B, beta=a) if tall else torch.baddbmm(X, B, X, beta=a)
+    return X.reshape(stack)
+
+
+def softplus(z: Tensor) -> Tensor:
+    """log(1 + e^z).  F.softplus is z from 20 on, where it is off by 2e-9: more than float64 rounds, and a step."""
+    return F.softplus(z, threshold=40.0)
 
 
 def gelu_slope(z: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from runtime.ops.basic import gelu_slope, l2norm, layernorm, rmsnorm, silu_slope
+from runtime.ops.basic import gelu_slope, l2norm, layernorm, rmsnorm, silu_slope, softplus
 from runtime.ops.history import Past, past
 from runtime.ops.inputs import seen
 from runtime.ops.one import affine, alone
@@ -50,7 +50,7 @@ ACTS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] =
     "relu": (F.relu, lambda z: (z > 0).to(z.dtype)),
     "tanh": (torch.tanh, lambda z: 1 - torch.tanh(z) ** 2),
     "sigmoid": (torch.sigmoid, lambda z: torch.sigmoid(z) * (1 - torch.sigmoid(z))),
-    "softplus": (F.softplus, torch.sigmoid),
+    "softplus": (softplus, torch.sigmoid),
     "identity": (lambda z: z, torch.ones_like),
 }
 NORMS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "layernorm": layernorm, "rmsnorm": rmsnorm}

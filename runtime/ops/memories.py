@@ -13,19 +13,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from runtime.kernels.linear_memory import choose
 from runtime.ops import headless, naive, window
 from runtime.ops.equations import inside_blocks
 from runtime.ops.forms import Layer, Matrix, Vector
 from runtime.ops.history import past
+from runtime.ops.memory_kernels import by_kernels
 from runtime.ops.memory_rows import Tokens, affine_rows, factor_rows, head_major
 from runtime.ops.naive import Write
 from runtime.ops.recurrence import Block, Rows, Solved, State, plan
 from runtime.ops.watch import Watch, Watched
-from runtime.precision import full
+from runtime.precision import exact, mixed, widened
 
 __all__ = ["Write", "memory"]
 
@@ -34,7 +37,6 @@ Reads = tuple[Tensor, ...]
 Weights = Mapping[str, Tensor]
 
 
-@full
 def memory(
     write: Write,
     state: Weights,
@@ -88,12 +90,37 @@ def memory(
             "own": own,
         }
         return headless.call_memory(memory, write, state, k, v, rate, keep, start, queries, **more)
+    low = mixed(k)
+    tensors = state, k, v, rate, keep, start, queries, beta, params, rule_params, weigh
+    with exact(k):
+        return settled(write, *(widened(tensors) if low else tensors), phase % write.chunk, learn, block, own, low)
+
+
+def settled(
+    write: Write,
+    state: Weights,
+    k: Tensor,
+    v: Tensor,
+    rate: Tensor | float,
+    keep: Tensor | None,
+    start: Weights | None,
+    queries: Queries,
+    beta: Tensor | float | None,
+    params: Sequence[Tensor | float],
+    rule_params: Weights | None,
+    weigh: Tensor | None,
+    phase: int,
+    learn: bool,
+    block: int,
+    own: bool,
+    low: bool,
+) -> tuple[Reads, dict[str, Tensor]]:
+    """`memory` of heads, all in one type.  low: it was called under autocast."""
     if not isinstance(write.form, Matrix | Vector) and keep is not None and keep.dim() == 4:
         raise ValueError("retention per key channel needs form matrix or vector")
     if write.momentum and (write.erase or beta is None):
         raise ValueError("momentum needs beta, and goes without erase")
     H = state[write.form.parts[0]].shape[1]
-    phase = phase % write.chunk
     if write.meta == "none":
         state = {name: x.detach() for name, x in state.items()}
         start = None if start is None else {part: x.detach() for part, x in start.items()}
@@ -103,8 +130,9 @@ def memory(
     if keep is not None and keep.dim() < 4:
         keep = at_tokens(keep, (B, T, H), k)
     call = naive.Call(
-        write, k, v, spread[0], keep, spread[1], tuple(params), start, tuple(queries), phase, own, rule_params or {}
-    )
+        write, k, v, spread[0], keep, spread[1], tuple(params), start, tuple(queries), phase, own, rule_params or {},
+        low=low,
+    )  # fmt: skip
     if not learn:
         return naive.idle(call, state)
     if Watched.by:
@@ -235,7 +263,14 @@ def by_entries(call: naive.Call, state: Weights, block: int) -> tuple[Reads, dic
 
 
 def closed(call: naive.Call, state: Weights, block: int) -> tuple[Reads, dict[str, Tensor]]:
-    """Every form whose rule is a linear recurrence: gd, dgd, momentum."""
+    """Every form whose rule is a linear recurrence: gd, dgd, momentum.  On a GPU by kernels where they can."""
+    form = choose.chosen(call, state[call.write.form.parts[0]], block)
+    if form:
+        return by_kernels(form, call, state, partial(by_blocks, block=block))
+    return by_blocks(call, state, block)
+
+
+def by_blocks(call: naive.Call, state: Weights, block: int) -> tuple[Reads, dict[str, Tensor]]:
     call = replace(call, write=replace(call.write, form=inside_blocks(call.write.form)))
     if call.write.meta == "none":
         with torch.no_grad():

@@ -39,6 +39,7 @@ class Write:
         its state, and the state's "rule.count" (B,) its updates if it asks.
     to_start: retention leads back to the start, where one is given; else it is there for the rule alone.
     name: of the memory, for who watches.
+    kernel: on a GPU the kernels of a linear memory may take it.
     """
 
     form: Form = field(default_factory=Matrix)
@@ -54,6 +55,7 @@ class Write:
     window: int = 1
     to_start: bool = True
     name: str = ""
+    kernel: bool = False
 
     def given(self, **weights: Tensor) -> Write:
         """The same with the weights that the form's equations use (runtime.ops.equations)."""
@@ -65,7 +67,8 @@ class Call:
     """One call of `memory`, shapes settled: k, v (B, T, [P,] H, .); rate, beta (B, T, H); keep (B, T, H[, I]) or None.
 
     point: log retention of the gradient's place (`kept`) where it is not `keep`.
-    seen: every pair that the tokens see, where a gradient is over several."""
+    seen: every pair that the tokens see, where a gradient is over several.
+    low: the caller is under autocast, so that a kernel may take products of bfloat16."""
 
     write: Write
     k: Tensor
@@ -81,6 +84,7 @@ class Call:
     rule_params: Weights
     point: Tensor | None = None
     seen: Seen | None = None
+    low: bool = False
 
 
 def unmarked(x: Tensor) -> Tensor:

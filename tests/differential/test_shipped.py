@@ -1,7 +1,8 @@
 """Every shipped spec means the same interpreted and compiled, at the default small sizes of `nlc verify`.
 
 The specs of different lowerings in every case: random text, one token, 63 tokens, identical tokens, documents, padding;
-whole, in pieces, in float32; chunks of 16, 1 and 64.  The others in the main case; `nlc verify --all` has the rest.
+whole, in pieces, in float32; chunks of 16, 1 and 64.  The others in the main case; `nlc verify --all` has the rest,
+every spec in chunks of 1 and 64 too (tests/unit/test_judge.py says so).
 """
 
 from __future__ import annotations

@@ -131,6 +131,21 @@ def test_a_run_that_lacks_something_has_a_page_that_says_so(nlc: Run, runs: Path
     assert HARMS[how] in (run / "report.html").read_text(encoding="utf-8").replace("&#39;", "'")
 
 
+def test_damaged_rows_are_named_on_the_terminal_too(nlc: Run, runs: Path, tmp_path: Path) -> None:
+    run = copied(runs, tmp_path)
+    harmed(run, "damaged row")
+    ended = nlc("report", str(run), "--no-samples")
+    place = run / "metrics.jsonl"
+    named = f"warning: {place}:2 is damaged (not JSON) and left out\n"
+    assert (ended.status, ended.err) == (0, f"{named}wrote {run / 'report.html'}\n")
+    place.write_text(place.read_text() + "{broken\n" * 1005)
+    said = nlc("report", str(run), "--no-samples", "--json").err.splitlines()
+    assert len(said) == 6 and said[-1] == f"warning: 1,001 more rows of {place} are damaged and left out"
+    place.unlink()
+    said = nlc("report", str(run), "--no-samples", "--json").err
+    assert said == f"warning: {place} cannot be read: No such file or directory\n"
+
+
 def test_what_is_no_run_is_refused(nlc: Run, tmp_path: Path) -> None:
     for arguments, message in (
         (["nowhere"], "no such run directory: 'nowhere'"),

@@ -25,6 +25,7 @@ def text(tmp_path: Path) -> str:
     return "text.txt"
 
 
+STACKED = {"samba": 2, "rwkv7": 8}  # layers of a stack of several blocks, the fewest it can have
 BARE = ("linear_gd", "linear_momentum")  # they have no loss of their own to train on
 
 
@@ -63,7 +64,7 @@ def test_a_compiled_program_runs_without_the_compiler(nlc: Run, text: str, tmp_p
 
 @pytest.mark.parametrize("spec", [name for name in SHIPPED if name not in BARE])
 def test_train_then_evaluate(nlc: Run, spec: str, text: str, tmp_path: Path) -> None:
-    small = [word.replace("layers=1", "layers=2") for word in SMALL] if spec == "samba" else SMALL  # one of each block
+    small = [word.replace("layers=1", f"layers={STACKED.get(spec, 1)}") for word in SMALL]
     ended = nlc("train", spec, "--steps", "2", "--data", text, "--name", "first", *small, "--json")
     assert ended.status == 0, ended.err
     result = json.loads(ended.out)

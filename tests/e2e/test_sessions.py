@@ -132,6 +132,7 @@ def test_a_text_becomes_a_state_that_is_looked_at_copied_and_gone_on_from(nlc: R
     for part in ("16,400 tokens read by hope", "bits a token", "titans.key", "cms.mid", "from start", "pending"):
         assert part in shown
     facts = json.loads(nlc("state", "inspect", "a", "--json").out)
+    assert 1024 < facts["bytes"] < 1 << 20 and f"{facts['bytes'] / 1024:,.1f} KiB" in shown  # no "0.00 MiB"
     assert facts["tokens"] == 16_400 and facts["memories"]["titans.memory"]["distance"] > 0
     assert nlc("state", "fork", "a", "b").status == 0
     assert "b fits" in nlc("state", "load", "b", first).out

@@ -33,7 +33,14 @@ def test_the_wheel_holds_everything_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert {name.split("/")[0] for name in held} == {"nlc", "codegen", "runtime", "specs"}
-    wanted = files("nlc/**/*.py", "codegen/**/*.py", "runtime/**/*.py", "specs/**/*.yaml", "codegen/templates/*.j2")
+    wanted = files(
+        "nlc/**/*.py",
+        "nlc/bench/specs/*.yaml",
+        "codegen/**/*.py",
+        "runtime/**/*.py",
+        "specs/**/*.yaml",
+        "codegen/templates/*.j2",
+    )
     assert len(files("specs/**/*.yaml")) >= 10 and files("codegen/templates/*.j2")
     assert wanted <= held, sorted(wanted - held)
     assert {"nlc/py.typed", "codegen/py.typed", "specs/__init__.py"} <= held

@@ -13,7 +13,7 @@ pytestmark = [
     pytest.mark.filterwarnings("error:shared_product runs its PyTorch form"),
 ]
 # Compiling takes most of the time: every kind of write is run in the interpreter, here those that differ in sizes.
-EXACT = ("hope", "retention near 0", "repeated tokens, rate near 1", "chunk 32, width 24", "in pieces")
+EXACT = ("hope", "retention near 0", "repeated tokens, rate near 1", "chunk 32, width 24", "in pieces", "one head")
 
 
 @pytest.mark.parametrize("name", WIDE)

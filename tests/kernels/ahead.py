@@ -1,6 +1,6 @@
-"""Compile every kernel of the shared product for GPUs that are not here, and print what each needs as JSON lines.
+"""Compile every kernel for GPUs that are not here, and print what each needs as JSON lines.
 
-    python -m tests.kernels.ahead [--capability 80 90] [--width 64] [--chunk 64] [--type bfloat16]
+    python -m tests.kernels.ahead FAMILY [--capability 80 90] [--width 64] [--chunk 64] [--type bfloat16]
 
 Run without TRITON_INTERPRET, in a process of its own.
 """
@@ -12,6 +12,10 @@ import json
 import re
 import subprocess
 import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product as product_of
 from pathlib import Path
 from typing import Any
 
@@ -19,54 +23,95 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from runtime.kernels.shared_product import backward, forward, read
-from runtime.kernels.shared_product.configurations import warps
-from runtime.kernels.shared_product.form import Form
-from runtime.kernels.shared_product.launch import constants, read_constants
+from runtime.kernels.linear_memory import configurations as memory_table
+from runtime.kernels.linear_memory import launch as memory
+from runtime.kernels.linear_memory.form import Form as MemoryForm
+from runtime.kernels.shared_product import configurations as product_table
+from runtime.kernels.shared_product import launch as product
+from runtime.kernels.shared_product.form import Form as ProductForm
+from runtime.kernels.tiles import SIZES
 
-KERNELS = {
-    "forward": forward.forward_kernel,
-    "prepare": backward.prepare_kernel,
-    "chain": backward.chain_kernel,
-    "spread": backward.spread_kernel,
-    "read": read.read_kernel,
-    "read gradient": read.read_gradient_kernel,
-}
-HALF = {f"{name}_GNCK" for name in ("k", "v", "Y", "L", "M", "dkey", "dvalue", "dY")} | {
-    "gram_GNCC",
-    "x_BTHK",
-    "W_HBRK",
-}
-COUNTS = {"T", "N", "H", "B", "per", "share"}
 FLOATS = {"rate_scale", "rate_shift", "keep_shift"}
 
 
-def form(chunk: int, K: int) -> Form:
+@dataclass(frozen=True)
+class Family:
+    """kernels by name; constants(kernel, width, chunk, low); the arguments in the type of operands."""
+
+    kernels: dict[str, Any]
+    constants: Callable[[str, int, int, bool], dict[str, Any]]
+    warps: Callable[[str, int, int, int], int]
+    stages: Callable[[str, bool], int]
+    half: set[str]
+
+
+def of_product(kernel: str, K: int, C: int, low: bool) -> dict[str, Any]:
     """HOPE's: a key, a value, one row of the rate, one of the retention."""
-    return Form(chunk, 0, K, 2 * K, 2 * K + 1, 1, 1, 0, 1, 1, 1, 2)
+    if kernel.startswith("read"):
+        return product.read_constants(K, K, C, low)
+    form = ProductForm(C, 0, K, 2 * K, 2 * K + 1, 1, 1, 0, 1, 1, 1, 2)
+    return {"GIVEN": True, **product.constants(form, 2 * K + 2, K, low)}
 
 
-def signature(names: list[str], fixed: dict[str, Any], low: bool) -> dict[str, str]:
-    half = "*bf16" if low else "*fp32"
-    kinds = {**dict.fromkeys(COUNTS, "i32"), **dict.fromkeys(FLOATS, "fp32"), **dict.fromkeys(HALF, half)}
-    return {n: "constexpr" if n in fixed else kinds.get(n, "*fp32") for n in names}
+def of_memory(kernel: str, K: int, C: int, low: bool) -> dict[str, Any]:
+    """The gated delta rule's, read after the write; in the backward pass."""
+    form = MemoryForm(C, 0, 1, 1, 0, 1)
+    of_pass = {"BACK": kernel != "prepare", "GIVEN_M": True, "GIVEN_U": True, "INSIDE": True, "AFTER": True}
+    return of_pass | memory.constants(kernel.removesuffix(" again"), form, K, K, low)
 
 
-def compiled(kernel: str, capability: int, K: int, C: int, low: bool, num_warps: int | None = None) -> dict[str, Any]:
-    fn = KERNELS[kernel]
-    names = list(fn.arg_names)
-    reads = kernel.startswith("read")
-    fixed = read_constants(K, K, C, low) if reads else {"GIVEN": True, **constants(form(C, K), 2 * K + 2, K, low)}
-    fixed = {n: x for n, x in fixed.items() if n in names}
-    kinds = signature(names, fixed, low)
+FAMILIES = {
+    "shared_product": Family(
+        {
+            "forward": product.forward_kernel,
+            "prepare": product.prepare_kernel,
+            "chain": product.chain_kernel,
+            "spread": product.spread_kernel,
+            "read": product.read_kernel,
+            "read gradient": product.read_gradient_kernel,
+        },
+        of_product,
+        product_table.warps,
+        lambda kernel, low: 1,
+        {f"{x}_GNCK" for x in ("k", "v", "Y", "L", "M", "dkey", "dvalue", "dY")} | {"gram_GNCC", "x_BTHK", "W_HBRK"},
+    ),
+    "linear_memory": Family(
+        {
+            "prepare": memory.prepare_kernel,
+            "prepare again": memory.prepare_kernel,
+            "chain": memory.chain_kernel,
+            "read": memory.read_kernel,
+            "read gradient": memory.read_gradient_kernel,
+            "pull": memory.pull_kernel,
+            "spread": memory.spread_kernel,
+        },
+        of_memory,
+        memory_table.warps,
+        memory_table.stages,
+        {"k_BTHK", "v_BTHV", "q_BTHK", "seen_GNCK", "lost_GNCK", "known_GNCV", "inverse_GNCC", "U_GNCV"}
+        | {"given_U_GNCV", "dU_GNCV", "after_GNVK"},
+    ),
+}
+
+
+def compiled(
+    family: Family, kernel: str, capability: int, K: int, C: int, low: bool, warps: int = 0, stages: int = 0
+) -> dict[str, Any]:
+    fn, names = family.kernels[kernel], family.kernels[kernel].arg_names
+    fixed = {n: x for n, x in family.constants(kernel, K, C, low).items() if n in names}
+    pointers = {n: "*bf16" if low and n in family.half else "*fp32" for n in names}
+    kinds = pointers | dict.fromkeys(SIZES, "i32") | dict.fromkeys(FLOATS, "fp32") | dict.fromkeys(fixed, "constexpr")
+    kinds = {n: kinds[n] for n in names}
     aligned = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(names) if kinds[n].startswith("*")}
     source = ASTSource(
         fn=fn, signature=kinds, constexprs={(names.index(n),): x for n, x in fixed.items()}, attrs=aligned
     )
-    number = num_warps or warps(kernel, K, C, capability)
-    out = triton.compile(
-        source, target=GPUTarget("cuda", capability, 32), options={"num_warps": number, "num_stages": 1}
-    )
+    plain = kernel.removesuffix(" again")
+    chosen = {
+        "num_warps": warps or family.warps(plain, K, C, capability),
+        "num_stages": stages or family.stages(plain, low),
+    }
+    out = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=chosen)
     ptx = out.asm["ptx"]
     return {
         "kernel": kernel,
@@ -74,7 +119,8 @@ def compiled(kernel: str, capability: int, K: int, C: int, low: bool, num_warps:
         "width": K,
         "chunk": C,
         "type": "bfloat16" if low else "float32",
-        "warps": number,
+        "warps": chosen["num_warps"],
+        "stages": chosen["num_stages"],
         **assembled(ptx, capability),
         "shared bytes": out.metadata.shared,
         "tensor cores": "wgmma" if "wgmma.mma_async" in ptx else "mma" if "mma.sync" in ptx else "none",
@@ -98,24 +144,22 @@ def assembled(ptx: str, capability: int) -> dict[str, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("family", choices=FAMILIES)
     parser.add_argument("--capability", type=int, nargs="+", default=[80, 90])
     parser.add_argument("--width", type=int, nargs="+", default=[64])
     parser.add_argument("--chunk", type=int, nargs="+", default=[64])
     parser.add_argument("--type", nargs="+", choices=["bfloat16", "float32"], default=["bfloat16"])
-    parser.add_argument("--kernel", nargs="+", choices=KERNELS, default=list(KERNELS))
+    parser.add_argument("--kernel", nargs="+", help="some of them")
     parser.add_argument("--warps", type=int, nargs="+", default=[0], help="instead of the table's")
+    parser.add_argument("--stages", type=int, nargs="+", default=[0], help="instead of the table's")
+    parser.add_argument("--seconds", action="store_true", help="how long each took, which no two machines agree on")
     o = parser.parse_args()
-    cases = [
-        (kernel, capability, K, C, kind == "bfloat16", number)
-        for kind in o.type
-        for K in o.width
-        for C in o.chunk
-        for capability in o.capability
-        for kernel in o.kernel
-        for number in o.warps
-    ]
-    for case in cases:
-        print(json.dumps(compiled(*case)), flush=True)
+    family = FAMILIES[o.family]
+    cases = product_of(o.type, o.width, o.chunk, o.capability, o.kernel or family.kernels, o.warps, o.stages)
+    for kind, K, C, capability, kernel, warps, stages in cases:
+        began = time.perf_counter()
+        row = compiled(family, kernel, capability, K, C, kind == "bfloat16", warps, stages)
+        print(json.dumps(row | ({"seconds": round(time.perf_counter() - began, 1)} if o.seconds else {})), flush=True)
 
 
 if __name__ == "__main__":

@@ -213,6 +213,7 @@ CASES: dict[str, Cell] = {
     "retention of 1": Cell(keep_shift=60.0),
     "outputs": Cell(T=20, outputs=True),
     "in pieces": Cell(T=40, cut=11),
+    "one head": Cell(T=16),  # of one sequence, one chunk long
 }
 LOW = ("hope", "retention towards nothing", "repeated tokens, rate near 1")
 WIDE = {name: replace(CASES[name], B=3, H=3, T=150, K=64, C=64) for name in LOW}

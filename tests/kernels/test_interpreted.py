@@ -1,4 +1,4 @@
-"""Every kernel of the shared product in Triton's interpreter, against a loop over tokens in float64.
+"""Every kernel in Triton's interpreter, against a loop over tokens in float64.
 
 In a process of its own: Triton decides when it is imported whether it interprets.  Operands are float32: a product of
 bfloat16 is silently wrong in the interpreter.
@@ -10,25 +10,40 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 
-from tests.kernels.cell import CASES
+from tests.kernels import cell, memory
 
 pytest.importorskip("triton")
 
 
-@pytest.fixture(scope="module")
-def found() -> dict[str, dict[str, float]]:
-    command = [sys.executable, "-W", "error:shared_product runs its PyTorch form", "-m", "tests.kernels.cell"]
+@cache
+def found(of: str) -> dict[str, dict[str, float]]:
+    """By case, of all of `tests.kernels.<of>`."""
+    warnings = ["error:shared_product runs its PyTorch form", "error:a linear memory runs its PyTorch form"]
+    told = [word for warning in warnings for word in ("-W", warning)]
+    command = [sys.executable, *told, "-m", f"tests.kernels.{of}"]
     ran = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     return {line["case"]: line["differences"] for line in map(json.loads, ran.stdout.splitlines())}
 
 
-@pytest.mark.parametrize("case", [*CASES, "own errors"])
-def test_results_and_gradients_equal_the_loop(case, found):
-    differences = found[case]
+@pytest.mark.parametrize("case", [*cell.CASES, "own errors"])
+def test_a_cell_and_its_gradients_equal_the_loop(case):
+    differences = found("cell")[case]
     assert {"d x", "d q", "d key.M"} <= set(differences)
+    near(differences, 3e-4)
+
+
+@pytest.mark.parametrize("case", memory.CASES)
+def test_a_memory_and_its_gradients_equal_the_loop(case):
+    differences = found("memory")[case]
+    assert {"d k", "d v", "d rate"} <= set(differences)
+    near(differences, 3e-5)
+
+
+def near(differences: dict[str, float], tolerance: float) -> None:
     worst = max(differences, key=lambda name: differences[name])
-    assert differences[worst] < 3e-4, f"{worst}: {differences[worst]:.1e}"
+    assert differences[worst] < tolerance, f"{worst}: {differences[worst]:.1e}"

@@ -137,7 +137,7 @@ def kl(g, W, W0, lr, n, gram, s):
     return z / z.sum(-1, keepdims=True) - W
 
 
-def lq(g, W, W0, lr, n, gram, s, q=4.0, eps=1e-6):
+def lq(g, W, W0, lr, n, gram, s, q=3.0, eps=1e-6):
     """MIRAS, Moneta: A = A - lr g, W = A / |A|_q^(q - 2)."""
     s["a"] = s.get("a", W0) - lr * g
     return s["a"] / (np.abs(s["a"]) ** q).sum() ** ((q - 2) / q) - W

@@ -1,4 +1,4 @@
-"""MIRAS' three models and a memory on the sphere, as whole memories (arXiv 2504.13173, section 5.3; 2504.05646).
+"""MIRAS' three models and a memory on the sphere, as whole memories (arXiv 2504.13173, section 5; 2504.05646).
 
 Moneta  A = a A - e G, W = A / |A|_q^(q-2), with lp
 Yaad    W = a W - e G, with huber

@@ -30,7 +30,7 @@ CALLS += [
     "dgd(exact=true)",
     "ftrl(l1=0.05, l2=0.1)",
     "elastic_net(l1=0.03)",
-    "lq(q=3)",
+    "lq(q=4)",
     "adam(betas=(0.5, 0.6))",
 ]
 RATE = 0.05

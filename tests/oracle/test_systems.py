@@ -8,7 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from ruamel.yaml import YAML
+
+import nlc
+from tests.oracle.test_mlp import gelu, gelu_slope
 
 ROOT = Path(__file__).parents[2]
 HEADS, WIDTH, BATCH, TOKENS = 2, 3, 2, 11
@@ -116,8 +120,48 @@ def test_moneta_retains_in_the_q_norm(backend):
         A = a * A - e * outer(error * size(error), k)
         return A / np.sqrt((A**4).sum()), A
 
-    text = cell("objective: lp(3), rule: lq, rate: e, retain: a, read: after")
+    text = cell("objective: lp(3), rule: lq(q=4), rate: e, retain: a, read: after")
     backend.run(text, flows(1)).agrees(real(lambda x, w: by_token(x, lambda h: (w[START][h],) * 2, write)))
+
+
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_moneta(backend, chunk):
+    """Moneta's memory as it is shipped, y = k + LN(W_1 gelu(W_2 k)): each layer retained in the 4-norm, by hand."""
+    spec = YAML(typ="safe").load(ROOT / "specs" / "architectures" / "moneta.yaml")
+    fields = {name: spec["levels"][0][name] for name in ("objective", "rule", "retain_to")}
+    base = "blocks.0.m.memory"
+
+    def parts(W_1, W_2, x):
+        z = W_2 @ x
+        o = W_1 @ gelu(z)
+        deviation = np.sqrt(((o - o.mean()) ** 2).mean() + 1e-5)
+        return (o - o.mean()) / deviation, deviation, z
+
+    def oracle(x, w):
+        gain, shift = w[f"{base}.form.y.layernorm"], w[f"{base}.form.y.layernorm_bias"]
+
+        def write(state, t, k, v, e, a):
+            W, A, held = state
+            held = W if t % chunk == 0 else held
+            n, deviation, z = parts(*held, k)
+            error = k + gain * n + shift - v
+            u = error * size(error) * gain
+            d = (u - u.mean() - n * (u * n).mean()) / deviation
+            G = outer(d, gelu(z)), outer(held[0].T @ d * gelu_slope(z), k)
+            A = tuple(a * part - e * g for part, g in zip(A, G, strict=True))
+            return tuple(part / np.sqrt((part**4).sum()) for part in A), A, held
+
+        def read(state, q):
+            return q + gain * parts(*state, q)[0] + shift
+
+        begin = lambda h: ((w[f"{base}.start.W_1"][h], w[f"{base}.start.W_2"][h]),) * 3
+        return by_token(x, begin, write, read)
+
+    form = spec["forms"]["moneta"]
+    more = f"forms: {{moneta: {{state: {{W_1: [out, 4 * in], W_2: [4 * in, in]}}, do: '{form['do']}'}}}}"
+    level = ", ".join(f"{name}: {value}" for name, value in fields.items())
+    text = cell(f"{level}, rate: e, retain: a, chunk: {chunk}, read: after", form="moneta", more=more)
+    backend.run(text, flows(4)).agrees(real(oracle))
 
 
 def test_memora_retains_in_divergence(backend):
@@ -332,3 +376,22 @@ outputs: [y]
         return {"y": y}
 
     backend.run(text, given).agrees(real(oracle))
+
+
+@pytest.mark.parametrize("opened", [True, False], ids=["gates open", "gates shut"])
+def test_rwkv7_mixes_the_values_of_the_first_layer_into_later_ones(opened):
+    """v = own + gate (v0 - own): at gate 1 a layer's own values reach nothing, at 0 those of the first layer do not."""
+    sizes = {"sizes.width": 8, "sizes.heads": 2, "sizes.vocab": 11, "sizes.context": 12}
+    model = nlc.compile("rwkv7", set=sizes).model(seed=0, dtype=torch.float64)
+    weights, draw = dict(model.named_parameters()), torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for x in weights.values():
+            x.copy_(0.3 * torch.randn(x.shape, generator=draw, dtype=x.dtype))
+        weights["blocks.1.x.linear"].zero_()  # the first layer gives its values to no one but through v0
+        for later in (2, 4, 6):
+            weights[f"blocks.{later}.v.linear_2_bias"].fill_(800 if opened else -800)
+    tokens = torch.randint(11, (2, 13), generator=draw)
+    loss, _ = model.loss(tokens[:, :-1], tokens[:, 1:])
+    first, *own = torch.autograd.grad(loss, [weights[f"blocks.{layer}.v.linear"] for layer in (0, 2, 4, 6)])
+    assert bool(first.any()) is opened
+    assert all(bool(g.any()) is not opened for g in own)

@@ -1,27 +1,24 @@
-"""What a layer keeps for its backward pass, as bench/activations.py measures it."""
+"""What a layer keeps for its backward pass, as `nlc bench` measures it."""
 
 from __future__ import annotations
 
 import math
-import runpy
-from pathlib import Path
 
 import pytest
 
-SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "bench" / "activations.py"))
+from nlc.bench.activations import of_layer, of_model
 
 
 def test_a_continuum_that_is_never_written_keeps_five_widths_a_memory() -> None:
     """Its input and its hidden layer, four times as wide, before the activation."""
     B, T, D = 2, 64, 16
-    layer = SCRIPT["of_layer"]
-    kept = layer("hope at never", batch=B, context=T, width=D, heads=1)
+    kept = of_layer("hope at never", batch=B, context=T, width=D, heads=1)
     assert kept[f"{B}x{T}x{4 * D}"] == 3 * B * T * 4 * D * 4  # floats, of three memories
 
 
 def test_hope_at_never_keeps_at_most_a_third_more_than_a_transformer() -> None:
     """Of equal width, 512 tokens: 1.3 times as much at most."""
-    hope, transformer = (sum(SCRIPT["of_layer"](name, batch=2).values()) for name in ("hope at never", "transformer"))
+    hope, transformer = (sum(of_layer(name, batch=2).values()) for name in ("hope at never", "transformer"))
     assert hope <= 1.3 * transformer
 
 
@@ -35,12 +32,12 @@ def test_of_the_states_of_a_continuum_the_square_root_of_their_number_is_kept(ru
     states = 1 + 2 * (rule == "adamw")  # as large as the weights: the weights, two moments
     for every in (32, 16, 8, 4):
         settings = {**sizes, **cms, "levels.cms.memories.fast.every": f"{every} tokens"}
-        kept = SCRIPT["of_model"]("hope", settings, B, T)
+        kept = of_model("hope", settings, B, T)
         sets = (kept.get(f"{B}x{4 * D}x{D}", 0) + kept.get(f"{B}x{D}x{4 * D}", 0)) / (2 * B * 4 * D * D * 4)
         assert sets <= states * math.isqrt(2 * T // every), every
 
 
 def test_a_layer_of_hope_keeps_at_most_twice_what_a_transformer_keeps() -> None:
     """Of equal width, 512 tokens, both memories of its continuum written."""
-    hope, transformer = (sum(SCRIPT["of_layer"](name).values()) for name in ("hope", "transformer"))
+    hope, transformer = (sum(of_layer(name).values()) for name in ("hope", "transformer"))
     assert hope <= 2 * transformer

@@ -72,6 +72,11 @@ def test_refused(levels: str, block: str, expected: str) -> None:
     assert found and found[0].startswith(expected), found
 
 
+def test_a_holder_that_is_refused_is_refused_once() -> None:
+    found = refusals(model, level().replace("slow: {form: mlp(hidden=1x), ", "slow: {"), BLOCK)
+    assert len(found) == 1 and "memory 'cms.slow' has no form" in found[0], found
+
+
 def test_two_kinds_of_block_cannot_share_a_life() -> None:
     more = "blocks:\n  one: x = fast(x)\n  two: x = slow(mid(x))\nstack: [one, two, one]\n"
     found = refusals(model, level(), "", more=more)

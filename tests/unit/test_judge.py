@@ -5,9 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+import nlc
+from nlc.graph.nodes import Memory
+from nlc.period import Unit
+from nlc.spec import load, shipped
 from nlc.verify import verify
 from nlc.verify.cases import shares, vectors
 from nlc.verify.judge import FLOAT64, compare
+from nlc.verify.small import CHUNKS, chunk_settings, small_settings
 from tests.differential.machine import SPECS, Run, case_of, compiled, generated, reference
 from tests.unit.programs import cell
 
@@ -40,6 +45,15 @@ def test_where_the_end_of_a_call_matters_the_interpreter_is_cut_there_too(spec: 
     report = verify(str(SPECS / f"{spec}.yaml"), chunks=(4,), full=False)
     assert report.passed, "\n".join(report.lines())
     assert "streamed" in {outcome.way for outcome in report.outcomes}
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_verify_runs_every_memory_written_at_each_token_in_chunks_of_1_and_16_and_64(name: str) -> None:
+    written = load(name)
+    assert sorted(CHUNKS) == [1, 16, 64]
+    longest = nlc.build(load(name, small_settings(written) | chunk_settings(written, 64)))
+    memories = [m for m in longest.of(Memory) if m.rule and (m.period.count, m.period.unit) == (1, Unit.TOKEN)]
+    assert all(memory.chunk == 64 for memory in memories)
 
 
 def test_only_what_is_a_share_itself_is_kept_between_0_and_1() -> None:

@@ -112,6 +112,7 @@ def test_one_matrix_per_head() -> None:
 
 CALLS = {
     "y = lineer(x)": "NLC0502 7: unknown operator or memory 'lineer' (did you mean 'linear'?",
+    "y = x + parm([12])": "NLC0502 7: unknown operator or memory 'parm' (did you mean 'param'?",
     "y = conv(x)": "NLC0505 7: 'conv' needs 'window' (conv(v, window)",
     "y = linear(x, x)": "NLC0503 7: unknown size 'x'",
     "y = linear(x, 1.5)": "NLC0505 7: '1.5' is 1.5, not a whole number",

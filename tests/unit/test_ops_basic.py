@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
 
+from nlc.interpret.operators import FUNCTIONS
 from runtime.ops import basic
 from runtime.ops.forms import Form, Matrix, Mlp, Swiglu, Vector, read
 from runtime.ops.history import own_errors, past
@@ -50,6 +51,15 @@ def test_l2norm_of_a_tiny_vector_divides_by_the_floor():
     zero = torch.zeros(2, 4, dtype=torch.float64, requires_grad=True)
     (g,) = torch.autograd.grad(basic.l2norm(zero).sum(), zero)
     assert torch.isfinite(g).all()
+
+
+def test_softplus_is_exact_where_torch_takes_its_argument_for_it():
+    x = torch.tensor([-50.0, -1.0, 0.0, 19.9, 20.1, 25.0, 39.9, 40.1, 800.0], dtype=torch.float64, requires_grad=True)
+    exact = torch.tensor([math.log1p(math.exp(-abs(v))) + max(v, 0.0) for v in x.tolist()], dtype=torch.float64)
+    for softplus in (basic.softplus, FUNCTIONS["softplus"]):
+        (slope,) = torch.autograd.grad(softplus(x).sum(), x)
+        assert torch.allclose(softplus(x), exact, rtol=1e-15, atol=0)
+        assert torch.allclose(slope, torch.sigmoid(x.detach()), rtol=1e-14, atol=0)
 
 
 def test_linear_has_one_weight_per_head():
@@ -118,6 +128,15 @@ def test_newton_schulz_cubic_reaches_the_polar_factor():
     G = normal(2, 6, 4)
     U, _, Vh = torch.linalg.svd(G, full_matrices=False)
     assert torch.allclose(basic.newton_schulz(G, 40, basic.CUBIC), U @ Vh, atol=1e-8)
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 4), (6, 4), (2, 3, 6, 4)], ids=str)
+def test_newton_schulz_of_a_transpose_is_the_transpose(shape):
+    G = normal(*shape)
+    assert torch.allclose(basic.newton_schulz(G.mT).mT, basic.newton_schulz(G), atol=1e-13)
+    half = basic.newton_schulz_bfloat16(G.float())
+    assert half.dtype == torch.float32 and half.is_contiguous()  # as the weights: what it meets is not walked across
+    assert (half - basic.newton_schulz(G)).norm() < 0.03 * half.norm()  # 8 bits, five times
 
 
 def test_small_operators():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nlc.diagnostics import SpecError
+from nlc.diagnostics import Reporter, SpecError
 from nlc.explain_rule import explain_rule, report_rule
 from nlc.graph.choices import rule_of
 from nlc.graph.dump import from_text, to_text
@@ -14,7 +14,9 @@ from nlc.graph.hash import graph_hash
 from nlc.passes import build
 from nlc.spec import load, load_rule, loads, rules
 from nlc.spec.resolve import to_yaml
-from nlc.verify.rules import CELLS, verify_rule
+from nlc.spec.rule import rule_from
+from nlc.spec.text import parse
+from nlc.verify.rules import CELLS, outside, verify_rule
 
 LION = """\
 nlc: 1
@@ -194,3 +196,14 @@ def test_a_rule_that_uses_most_of_the_language_is_verified(tmp_path: Path) -> No
     assert rule is not None
     report = verify_rule(rule, cells=CELLS[:2], full=False)
     assert report.passed and report.outcomes, "\n".join(report.lines())
+
+
+@pytest.mark.parametrize("name", ["clip", "rule", "state", "kept", "torch", "l2norm"])
+def test_a_name_that_generated_code_has_too_is_free_for_parameters_states_and_values(name: str) -> None:
+    text = LION.replace("params: {", f"params: {{{name}: 0.5, ").replace("* sign(", f"* {name} * sign(")
+    state = LION.replace("m = beta2 * m", f"{name} = beta2 * {name}").replace("m: zeros", f"{name}: zeros")
+    value = LION.replace("delta =", f"{name} = l2norm(grad)\n      delta =").replace("* grad)\n", f"* {name})\n", 1)
+    for rule in (text, state.replace("beta * m", f"beta * {name}"), value):
+        tree = parse(rule, "r.yaml", Reporter())
+        assert tree is not None
+        assert all(each.passed for each in outside(rule_of(rule_from(tree)), 0, "cpu"))

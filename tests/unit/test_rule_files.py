@@ -83,3 +83,12 @@ def test_refused(old: str, new: str, code: str, line: int) -> None:
     with pytest.raises(SpecError) as error:
         read(RULE.replace(old, new, 1))
     assert (code, line) in [(d.code, d.at.line) for d in error.value.diagnostics]
+
+
+@pytest.mark.parametrize("name", ["grad", "weight", "retain", "count", "rows", "delta"])
+def test_a_name_that_every_rule_has_is_nobody_elses(name: str) -> None:
+    for old, new, what in (("beta: 0.9", f"{name}: 0.9", "parameter"), ("{o: zeros}", f"{{{name}: zeros}}", "state")):
+        with pytest.raises(SpecError) as error:
+            read(RULE.replace(old, new))
+        first = error.value.diagnostics[0]
+        assert first.code == "NLC0410" and f"a {what} called '{name}'" in first.message

@@ -10,22 +10,18 @@ import triton
 import triton.language as tl
 
 from runtime.kernels.shared_product.chunk import (
-    decay_before,
     factors,
     identity,
     load_row,
-    load_rows,
-    load_tokens,
-    product,
     rate_gradient,
     store_row,
-    store_rows,
     unit_gradient,
 )
 from runtime.kernels.shared_product.forward import flow, written
+from runtime.kernels.tiles import SIZES, decay_before, load_rows, load_tokens, product, store_rows
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def prepare_kernel(
     x_BTHK, W_HBRK, given_rate, given_keep, P_NHBKK,
     k_GNCK, v_GNCK, Y_GNCK, L_GNCK, M_GNCK, gram_GNCC, scalars_GN4C,
@@ -69,74 +65,71 @@ def prepare_kernel(
 
 @triton.jit
 def pull(
-    k_CK, v_CK, L_CK, M_CK, gram_CC, v_scale, e, l, P, dP,
+    k_CK, v_CK, L_CK, M_CK, gram_CC, dvalue_CK, v_scale, e, l, P_KK, low,
     C: tl.constexpr, K: tl.constexpr, BK: tl.constexpr,
     ERASE: tl.constexpr, L2: tl.constexpr, KEPT: tl.constexpr, TO_START: tl.constexpr,
     UNIT_VALUE: tl.constexpr, KEEPS: tl.constexpr, DT: tl.constexpr, IP: tl.constexpr,
 ):  # fmt: skip
-    """k, its gradient, those of the value's read, of rate and log retention, and of P before, from that of P after.
+    """R^T and the gradients of the key, of rate and of log retention but for gamma's part (dc of the last token), from
+    that of P after the chunk, an operand; that of the value's read is stored.
 
-    runtime.ops.product.gradient, in an order that keeps few tiles alive: each is loaded where it is needed.
+    runtime.ops.product.gradient, in an order that keeps few tiles alive: each is loaded where it is needed, and again
+    rather than held.
     """
     c = tl.cumsum(l, 0)
     total = tl.sum(l, 0)
     p = tl.exp(c - l)
-    r = tl.exp(total - c)
-    gamma = tl.exp(total)
     at_state, at_start = factors(l, p, ERASE, L2, KEPT)
-    dgamma = 0.0
-    if KEEPS:
-        weighed = dP * (P - identity(K, BK)) if TO_START else dP * P
-        dgamma = tl.sum(tl.sum(weighed, 1), 0)
-    low = dP.to(DT)
+    dk_lost = product(load_rows(L_CK, C, K, C, BK), low, DT, IP)
+    dk = dk_lost * -tl.exp(total - c)[:, None]
+    rho = tl.sum(dk * load_rows(k_CK, C, K, C, BK).to(tl.float32), 1)
     Rt = product(load_rows(M_CK, C, K, C, BK), tl.trans(low), DT, IP)
-    dB = product(Rt, P, DT, IP)
-    v = load_rows(v_CK, C, K, C, BK).to(tl.float32)
-    along = tl.sum(dB * v, 1)
-    de = -along
-    if UNIT_VALUE:  # unit_gradient of -e dB, whose sum along v is there already
-        dB_across = dB - v * tl.where(v_scale < 1e6, along, 0.0)[:, None]
-        dz_value = (dB_across * (-e * v_scale)[:, None]).to(DT)
-    else:
-        dz_value = (dB * (-e)[:, None]).to(DT)
-    k = load_rows(k_CK, C, K, C, BK).to(tl.float32)
-    on_scale = tl.sum(dB * k, 1)
-    de += at_state * on_scale
-    dk = dB * (e * at_state)[:, None]
+    on_start = tl.zeros_like(e)
     if TO_START:
-        on_start = tl.sum(Rt * k, 1)
-        de += at_start * on_start
-        on_scale -= on_start
+        on_start = tl.sum(Rt * load_rows(k_CK, C, K, C, BK).to(tl.float32), 1)
         dk += Rt * (e * at_start)[:, None]
-    dP = gamma * dP + product(tl.trans(Rt.to(DT)), e[:, None] * (at_state[:, None] * k - v), DT, IP)
-    L = load_rows(L_CK, C, K, C, BK)
-    dk_lost = product(L, low, DT, IP)
-    rho = -r * tl.sum(dk_lost * k, 1)
-    dk -= dk_lost * r[:, None]
+    store_rows(M_CK, Rt, C, K, C, BK)
+    tl.debug_barrier()
     later = tl.zeros_like(e)
     earlier = tl.zeros_like(e)
-    s = tl.arange(0, C)
+    de = tl.zeros_like(e)
     if ERASE:
-        minus_dN = product(Rt, tl.trans(L), DT, IP)
+        s = tl.arange(0, C)
+        minus_dN = product(load_rows(M_CK, C, K, C, BK), tl.trans(load_rows(L_CK, C, K, C, BK)), DT, IP)
         on_gram = minus_dN * tl.load(gram_CC + s[:, None] * C + s[None, :]).to(tl.float32)
         by_row = tl.sum(on_gram, 1)
         de -= by_row
         later = e * by_row
         earlier = tl.sum(on_gram * e[:, None], 0)
-        A = minus_dN * decay_before(c - l, c, C) * e[:, None]
-        dk -= product(A + tl.trans(A), k, DT, IP)
-    dl = tl.zeros_like(e)
+        tl.debug_barrier()
+        tl.store(gram_CC + s[:, None] * C + s[None, :], minus_dN * decay_before(c - l, c, C) * e[:, None])
+        tl.debug_barrier()
+        A = tl.load(gram_CC + s[:, None] * C + s[None, :])
+        k = load_rows(k_CK, C, K, C, BK)
+        dk -= product(A, k, DT, IP)
+        dk -= product(tl.trans(A), k, DT, IP)
+    dB = product(load_rows(M_CK, C, K, C, BK), load_rows(P_KK, K, K, BK, BK), DT, IP)
+    v = load_rows(v_CK, C, K, C, BK).to(tl.float32)
+    along = tl.sum(dB * v, 1)
+    if UNIT_VALUE:  # unit_gradient of -e dB, whose sum along v is there already
+        across = dB - v * tl.where(v_scale < 1e6, along, 0.0)[:, None]
+        store_rows(dvalue_CK, across * (-e * v_scale)[:, None], C, K, C, BK)
+    else:
+        store_rows(dvalue_CK, dB * (-e)[:, None], C, K, C, BK)
+    on_scale = tl.sum(dB * load_rows(k_CK, C, K, C, BK).to(tl.float32), 1)
+    de += at_state * on_scale + at_start * on_start - along
+    dk += dB * (e * at_state)[:, None]
+    dc = tl.zeros_like(e)
+    db = tl.zeros_like(e)
     if KEEPS:
-        on_scale *= e
-        dc = earlier - rho + tl.where(s == C - 1, tl.sum(rho, 0) + gamma * dgamma, 0.0)
-        db = p * on_scale - later if ERASE else tl.zeros_like(e)
-        dl = tl.sum(tl.where(s[:, None] <= s[None, :], (dc + db)[None, :], 0.0), 1) - db
-        if KEPT and L2:
-            dl += tl.exp(l) * on_scale
-    return k, dk, dz_value, de, dl, dP
+        on_scale = (on_scale - on_start) * e
+        dc = earlier - rho + tl.where(tl.arange(0, C) == C - 1, tl.sum(rho, 0), 0.0)
+        if ERASE:
+            db = p * on_scale - later
+    return dk, de, dc, db, on_scale
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def chain_kernel(
     x_BTHK, W_HBRK, P_NHBKK, k_GNCK, v_GNCK, L_GNCK, M_GNCK, gram_GNCC, scalars_GN4C, given_NHBKK,
     dP_HBKK, dkey_GNCK, dvalue_GNCK, dY_GNCK, drate_BTH, dkeep_BTH,
@@ -147,11 +140,13 @@ def chain_kernel(
     UNIT_VALUE: tl.constexpr, RATE_KIND: tl.constexpr, KEEP_KIND: tl.constexpr,
     DT: tl.constexpr, IP: tl.constexpr,
 ):  # fmt: skip
-    """dP_HBKK holds the gradient of the last P, and then that of the first.  GIVEN: a gradient of every P comes in."""
+    """dP_HBKK holds the gradient of the P at hand: first of the last one, and then of the first.
+
+    GIVEN: a gradient of every P comes in."""
     g = tl.program_id(0)
     token = (g % B).to(tl.int64) * T * H + g // B + (N - 1).to(tl.int64) * C * H
     W = W_HBRK + (g // per).to(tl.int64) * (R * K)
-    dP = load_rows(dP_HBKK + g.to(tl.int64) * (K * K), K, K, BK, BK)
+    at = dP_HBKK + g.to(tl.int64) * (K * K)
     s = tl.arange(0, C)
     for back in range(N):
         n = N - 1 - back
@@ -159,37 +154,61 @@ def chain_kernel(
         chunk = g.to(tl.int64) * N + n
         rows = chunk * (C * K)
         scalar = scalars_GN4C + chunk * (4 * C) + s
+        count = T - n * C
         e = tl.load(scalar)
         l = tl.load(scalar + C)
-        k, dk, dz_value, de, dl, dP = pull(
+        dk, de, dc, db, on_scale = pull(
             k_GNCK + rows, v_GNCK + rows, L_GNCK + rows, M_GNCK + rows, gram_GNCC + chunk * (C * C),
-            tl.load(scalar + 3 * C), e, l, load_rows(P_NHBKK + matrix, K, K, BK, BK), dP,
+            dvalue_GNCK + rows, tl.load(scalar + 3 * C), e, l, P_NHBKK + matrix,
+            load_rows(at, K, K, BK, BK).to(DT),
             C, K, BK, ERASE, L2, KEPT, TO_START, UNIT_VALUE, KEEP_KIND > 0, DT, IP,
         )  # fmt: skip
-        dz_key = unit_gradient(dk, k, tl.load(scalar + 2 * C)).to(DT)
-        store_rows(dkey_GNCK + rows, dz_key, C, K, C, BK)
-        store_rows(dvalue_GNCK + rows, dz_value, C, K, C, BK)
+        k = load_rows(k_GNCK + rows, C, K, C, BK).to(tl.float32)
+        store_rows(dkey_GNCK + rows, unit_gradient(dk, k, tl.load(scalar + 2 * C)), C, K, C, BK)
+        tl.debug_barrier()  # what other threads stored is loaded from here on
+        dz_key = load_rows(dkey_GNCK + rows, C, K, C, BK)
         dY = product(dz_key, load_rows(W + KEY * K, K, K, BK, BK), DT, IP)
+        dz_value = load_rows(dvalue_GNCK + rows, C, K, C, BK)
         dY += product(dz_value, load_rows(W + VALUE * K, K, K, BK, BK), DT, IP)
-        count = T - n * C
+        # P itself: its gradient, and gamma's
+        e = tl.load(scalar)
+        l = tl.load(scalar + C)
+        gamma = tl.exp(tl.sum(l, 0))
+        dP = load_rows(at, K, K, BK, BK)
+        if KEEP_KIND > 0:
+            P = load_rows(P_NHBKK + matrix, K, K, BK, BK)
+            weighed = dP * (P - identity(K, BK)) if TO_START else dP * P
+            dgamma = tl.sum(tl.sum(weighed, 1), 0)
+            dc += tl.where(s == C - 1, gamma * dgamma, 0.0)
+            dl = tl.sum(tl.where(s[:, None] <= s[None, :], (dc + db)[None, :], 0.0), 1) - db
+            if KEPT and L2:
+                dl += tl.exp(l) * on_scale
+            if KEEP_KIND == 2:
+                dl *= 1.0 - tl.exp(l)
+                dY += dl[:, None] * load_row(W, KEEP, K, BK).to(tl.float32)[None, :]
+            tl.store(dkeep_BTH + token + s * H, dl, mask=s < count)
         if RATE_KIND > 0:
             de = rate_gradient(de, e, rate_scale, RATE_KIND)
             dY += de[:, None] * load_row(W, RATE, K, BK).to(tl.float32)[None, :]
         tl.store(drate_BTH + token + s * H, de, mask=s < count)
-        if KEEP_KIND == 2:
-            dl *= 1.0 - tl.exp(l)
-            dY += dl[:, None] * load_row(W, KEEP, K, BK).to(tl.float32)[None, :]
-        if KEEP_KIND > 0:
-            tl.store(dkeep_BTH + token + s * H, dl, mask=s < count)
         store_rows(dY_GNCK + rows, dY, C, K, C, BK)
-        dP += product(tl.trans(dY.to(DT)), load_tokens(x_BTHK + token * K, count, H, K, C, BK), DT, IP)
+        at_state, _ = factors(l, tl.exp(tl.cumsum(l, 0) - l), ERASE, L2, KEPT)
+        k = load_rows(k_GNCK + rows, C, K, C, BK).to(tl.float32)
+        right = e[:, None] * (at_state[:, None] * k - load_rows(v_GNCK + rows, C, K, C, BK).to(tl.float32))
+        dP = gamma * load_rows(at, K, K, BK, BK)
+        dP += product(tl.trans(load_rows(M_GNCK + rows, C, K, C, BK)), right, DT, IP)
+        tl.debug_barrier()
+        dY = load_rows(dY_GNCK + rows, C, K, C, BK)
+        dP += product(tl.trans(dY), load_tokens(x_BTHK + token * K, count, H, K, C, BK), DT, IP)
         if GIVEN:
             dP += load_rows(given_NHBKK + matrix, K, K, BK, BK)
+        tl.debug_barrier()  # all threads have loaded what is stored over
+        store_rows(at, dP, K, K, BK, BK)
+        tl.debug_barrier()
         token -= C * H
-    store_rows(dP_HBKK + g.to(tl.int64) * (K * K), dP, K, K, BK, BK)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def spread_kernel(
     P_NHBKK, Y_GNCK, dkey_GNCK, dvalue_GNCK, dY_GNCK, drate_BTH, dkeep_BTH, dx_BTHK, dW_SHBRK,
     T, N, H, B, share,

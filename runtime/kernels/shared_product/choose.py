@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Sequence
 from functools import cache
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from runtime.kernels.device import runs, too_old
 from runtime.kernels.shared_product.form import KEEPS, RATES, Form, Gates
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def chosen(
 
     boxes: those that are read with each query; W (H, 1 or B, R, I): the first query's rows; x: the first query
     """
-    if not (x.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"):
+    if not runs(x):
         return None
     against = refusal(gates, layout, chunk, boxes, W, x)
     if against or gates is None:
@@ -77,9 +77,7 @@ def refusal(
     found = {box: b - a for box, (a, b) in rows_of(layout, boxes[0]).items()}
     if len(boxes) > 1 or found != {box: n for box, n in wanted.items() if box}:
         return "boxes read with several queries, or more or other rows than a key, a value, a rate and a retention"
-    if x.is_cuda and torch.cuda.get_device_capability(x.device) < (8, 0):
-        return "a GPU older than compute capability 8.0"
-    return ""
+    return "a GPU older than compute capability 8.0" if too_old(x) else ""
 
 
 def readable(W: Tensor) -> bool:

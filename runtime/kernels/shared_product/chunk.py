@@ -1,47 +1,9 @@
-"""What every kernel does with one chunk: reads and flow, the rows of the transition.  The letters are README.md's.
-
-Tiles are (C tokens, K) with K padded to BK, in float32; the operands of a product are cast to DT.  IP is the precision
-of products of float32 operands, TP that of the triangular inverse, always of float32.
-"""
+"""What every kernel does with one chunk: norms, gates and factors of its tokens.  The letters are README.md's."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
-
-
-@triton.jit
-def product(a, b, DT: tl.constexpr, IP: tl.constexpr):
-    return tl.dot(a.to(DT), b.to(DT), input_precision=IP)
-
-
-@triton.jit
-def load_rows(matrix, ROWS: tl.constexpr, K: tl.constexpr, BR: tl.constexpr, BK: tl.constexpr):
-    """A dense (ROWS, K) matrix, padded with zeros to (BR, BK)."""
-    i = tl.arange(0, BR)[:, None]
-    j = tl.arange(0, BK)[None, :]
-    if ROWS == BR and K == BK:
-        return tl.load(matrix + i * K + j)
-    else:
-        return tl.load(matrix + i * K + j, mask=(i < ROWS) & (j < K), other=0.0)
-
-
-@triton.jit
-def store_rows(matrix, value, ROWS: tl.constexpr, K: tl.constexpr, BR: tl.constexpr, BK: tl.constexpr):
-    i = tl.arange(0, BR)[:, None]
-    j = tl.arange(0, BK)[None, :]
-    if ROWS == BR and K == BK:
-        tl.store(matrix + i * K + j, value)
-    else:
-        tl.store(matrix + i * K + j, value, mask=(i < ROWS) & (j < K))
-
-
-@triton.jit
-def load_tokens(x, count, H, K: tl.constexpr, C: tl.constexpr, BK: tl.constexpr):
-    """One head's tokens, (C, BK), of (T, H, K); zeros from `count` on."""
-    s = tl.arange(0, C)[:, None]
-    j = tl.arange(0, BK)[None, :]
-    return tl.load(x + s * (H * K) + j, mask=(s < count) & (j < K), other=0.0)
 
 
 @triton.jit
@@ -111,31 +73,6 @@ def rate_gradient(g, rate, scale, KIND: tl.constexpr):
 def keep_of(z, shift):
     """Log retention, no smaller than e^-30 keeps."""
     return tl.maximum(-softplus(-(z + shift)), -30.0)
-
-
-@triton.jit
-def invert(N, C: tl.constexpr, TP: tl.constexpr):
-    """(I + N)^-1 of a strictly lower triangular N (C, C): blocks of two at once, then ever larger ones merged.
-
-    [[A, 0], [N21, D]]^-1 = [[A^-1, 0], [-D^-1 N21 A^-1, D^-1]].  A power series over C instead loses everything where
-    keys repeat and rates are near 1.
-    """
-    i = tl.arange(0, C)[:, None]
-    j = tl.arange(0, C)[None, :]
-    X = tl.where(i == j, 1.0, 0.0) - tl.where(i // 2 == j // 2, N, 0.0)
-    for level in tl.static_range(1, 6):
-        if (1 << level) < C:
-            border = (i >> (level + 1) == j >> (level + 1)) & (i >> level != j >> level)
-            X -= tl.dot(tl.dot(X, tl.where(border, N, 0.0), input_precision=TP), X, input_precision=TP)
-    return X
-
-
-@triton.jit
-def decay_before(b, c, C: tl.constexpr):
-    """D_ts = exp(b_t - c_s) for s < t, else 0."""
-    i = tl.arange(0, C)[:, None]
-    j = tl.arange(0, C)[None, :]
-    return tl.exp(tl.where(i > j, b[:, None] - c[None, :], float("-inf")))
 
 
 @triton.jit

@@ -6,19 +6,14 @@ import triton
 import triton.language as tl
 
 from runtime.kernels.shared_product.chunk import (
-    decay_before,
     factors,
     identity,
-    invert,
     keep_of,
     load_row,
-    load_rows,
-    load_tokens,
-    product,
     rate_of,
-    store_rows,
     unit,
 )
+from runtime.kernels.tiles import SIZES, decay_before, invert, load_rows, load_tokens, product, store_rows
 
 
 @triton.jit
@@ -74,7 +69,7 @@ def written(
     return L, k_lost, inverse, gram, tl.exp(total)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def forward_kernel(
     x_BTHK, W_HBRK, given_rate, given_keep, P_NHBKK,
     T, N, H, B, per, rate_scale, rate_shift, keep_shift,
@@ -98,9 +93,11 @@ def forward_kernel(
             K, BK, C, KEY, VALUE, RATE, KEEP, UNIT_VALUE, RATE_KIND, KEEP_KIND, DT, IP,
         )  # fmt: skip
         L, k_lost, _, _, gamma = written(P, k, v, e, l, C, ERASE, L2, KEPT, TO_START, DT, IP, TP)
+        P = load_rows(at, K, K, BK, BK)  # again, rather than hold it: the inverse takes the registers
         P = gamma * P + product(tl.trans(L), k_lost, DT, IP)
         if TO_START:
             P += (1.0 - gamma) * identity(K, BK)
         at += (H * B).to(tl.int64) * (K * K)
         store_rows(at, P, K, K, BK, BK)
+        tl.debug_barrier()  # another thread may load what this one stores
         token += C * H

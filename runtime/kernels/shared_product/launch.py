@@ -15,6 +15,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
+from runtime.kernels.device import capability
 from runtime.kernels.shared_product.backward import chain_kernel, prepare_kernel, spread_kernel
 from runtime.kernels.shared_product.configurations import warps
 from runtime.kernels.shared_product.form import Form
@@ -32,14 +33,6 @@ def constants(form: Form, R: int, K: int, low: bool) -> dict[str, Any]:
     gates = {"UNIT_VALUE": form.unit_value, "RATE_KIND": form.rate_kind, "KEEP_KIND": form.keep_kind}
     types = {"DT": tl.bfloat16 if low else tl.float32, "IP": "tf32x3", "TP": "tf32" if low else "tf32x3"}
     return {"K": K, "BK": triton.next_power_of_2(K), "C": form.chunk, **rows, **flags, **gates, **types}
-
-
-def capability(device: torch.device) -> int:
-    """Of the GPU; in Triton's interpreter that of none."""
-    if device.type != "cuda":
-        return 0
-    major, minor = torch.cuda.get_device_capability(device)
-    return 10 * major + minor
 
 
 def only(values: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -5,17 +5,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from runtime.kernels.shared_product.chunk import load_rows, load_tokens, product, store_rows
+from runtime.kernels.tiles import SIZES, load_rows, load_tokens, product, store_rows, store_tokens
 
 
-@triton.jit
-def store_tokens(y, value, count, H, K: tl.constexpr, C: tl.constexpr, BK: tl.constexpr):
-    s = tl.arange(0, C)[:, None]
-    j = tl.arange(0, BK)[None, :]
-    tl.store(y + s * (H * K) + j, value, mask=(s < count) & (j < K))
-
-
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def read_kernel(
     q_BTHK, W_HBRK, P_NHBKK, y_BTHR,
     T, H, B, per,
@@ -32,7 +25,7 @@ def read_kernel(
     store_tokens(y_BTHR + token * R, product(Y, tl.trans(W), DT, IP), count, H, R, C, BR)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def read_gradient_kernel(
     q_BTHK, W_HBRK, P_NHBKK, dy_BTHR, dq_BTHK, dP_NHBKK, dW_NHBRK,
     T, H, B, per,

@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from runtime import stacks
 from runtime.errors import Diverged
 from runtime.level import Level, Weights
+from runtime.ops import newton_schulz
 
 from .tiny import Tiny
 
@@ -102,6 +104,32 @@ def test_what_a_checkpoint_keeps_restores_a_level_in_the_middle_of_a_period() ->
     other, (v,) = level_of(1.0)
     other.restore(5, kept)
     assert other.count == 5 and float(v.grad) == 4 and float(other.weights[0].state["start"]) == 2
+
+
+@pytest.mark.parametrize("most", [1, 24, 25, 1000])
+def test_matrices_step_alike_however_many_make_a_stack(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here a stack holds one, two, two and all five of 3 x 4: `most` entries together, and at least one."""
+
+    def towards_orthogonal(*, grad, lr, state, **_):
+        met.append(len(grad))
+        m = 0.9 * state["m"] + grad
+        return -lr * newton_schulz(m), {"m": m}
+
+    def after(entries: int) -> dict[str, torch.Tensor]:
+        monkeypatch.setitem(stacks.MATRICES, "cpu", entries)
+        torch.manual_seed(0)
+        model = nn.ParameterDict({f"w{i}": nn.Parameter(torch.randn(3, 4, dtype=torch.float64)) for i in range(5)})
+        level = Level("slow", Weights(model).take("*"), state=["m"])
+        for _ in range(3):
+            for weight in model.values():
+                weight.grad = torch.randn_like(weight)
+            level.update(towards_orthogonal, lr=0.1)
+        return {**model, **level.tensors()}
+
+    met: list[int] = []
+    found = after(most)
+    assert sum(met) == 15 and max(met) == {1: 1, 24: 2, 25: 2, 1000: 5}[most]
+    torch.testing.assert_close(found, after(1 << 20), rtol=1e-12, atol=1e-12)
 
 
 def test_a_watched_update_is_measured_once() -> None:

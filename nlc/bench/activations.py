@@ -1,17 +1,11 @@
-"""What a layer keeps of its forward pass for its backward pass, in bytes a token.
+"""What a forward pass keeps in memory for its backward pass.
 
-    python bench/activations.py [--context 512] [--width 128] [--batch 4] [--json]
-
-A layer is the difference of two layers and one.  `hope at never` is hope with a continuum that no token writes, to be
-compared with a transformer of equal width; `hope` is the shipped one, whose continuum is written every 64 and 256
-tokens.  What is counted is what is still in memory when the forward pass is over, whoever holds it.
+`saved` asks autograd, `kept` the allocator: whoever holds it.  A layer is the difference of two layers and one; `hope
+at never` is hope with a continuum that no token writes, to be compared with a transformer of equal width.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -21,7 +15,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-import nlc
+from nlc.bench.compiled import model
+from nlc.bench.rows import Reading, Scale
 
 NEVER = {f"levels.cms.memories.{name}.every": "never" for name in ("fast", "mid")}
 VARIANTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
@@ -29,13 +24,28 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "hope at never": ("hope", NEVER),
     "hope": ("hope", {}),
 }
+ROWS = {"layer-bytes": "hope", "layer-bytes-never": "hope at never"}
+
+
+def saved(run: Callable[[], Tensor]) -> int:
+    """Bytes that autograd saves in a forward pass, shared storage counted once."""
+    found: dict[int, int] = {}
+
+    def pack(x: Tensor) -> Tensor:
+        found[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        y = run()
+    del y
+    return sum(found.values())
 
 
 class Allocations(TorchDispatchMode):
     """Every storage that an operation makes, with a reference that does not keep it; none of those `owned` anyway."""
 
     def __init__(self, owned: Iterable[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.owned = {x.untyped_storage().data_ptr() for x in owned}
         self.made: dict[int, tuple[StorageWeakRef, int, torch.Size]] = {}
 
@@ -55,8 +65,8 @@ class Allocations(TorchDispatchMode):
         before = self.made.get(place)
         if place in self.owned:
             return
-        if before is None or before[0].expired():
-            self.made[place] = (StorageWeakRef(storage), storage.nbytes(), x.shape)
+        if before is None or before[0].expired():  # type: ignore[no-untyped-call]
+            self.made[place] = (StorageWeakRef(storage), storage.nbytes(), x.shape)  # type: ignore[no-untyped-call]
         elif x.dim() > len(before[2]):
             self.made[place] = (*before[:2], x.shape)
 
@@ -75,10 +85,10 @@ def kept(run: Callable[[], object], owned: Iterable[Tensor]) -> dict[str, int]:
 
 
 def of_model(spec: str, settings: Mapping[str, object], batch: int, context: int) -> dict[str, int]:
-    model = nlc.compile(nlc.load(spec, set=dict(settings))).model(seed=0)
+    made: Any = model(spec, settings)
     generator = torch.Generator().manual_seed(0)
-    text = torch.randint(model.vocab, (batch, context + 1), generator=generator)
-    return kept(lambda: model.loss(text[:, :-1], text[:, 1:], final=True)[0], model.parameters())
+    text = torch.randint(made.vocab, (batch, context + 1), generator=generator)
+    return kept(lambda: made.loss(text[:, :-1], text[:, 1:], final=True)[0], made.parameters())
 
 
 def of_layer(variant: str, batch: int = 4, context: int = 512, width: int = 128, heads: int = 2) -> dict[str, int]:
@@ -90,36 +100,15 @@ def of_layer(variant: str, batch: int = 4, context: int = 512, width: int = 128,
     return {shape: n for shape, n in sorted(found.items(), key=lambda item: -item[1]) if n}
 
 
-def measure(batch: int, context: int, width: int, heads: int) -> dict[str, object]:
-    layers = {name: of_layer(name, batch, context, width, heads) for name in VARIANTS}
-    tokens = batch * context
+def layer(scale: Scale, asked: frozenset[str]) -> dict[str, Reading]:
+    """Width 128, 2 heads, 512 tokens, as the specs are shipped."""
+    context, width, tokens = scale(512), scale(128), scale.batch * scale(512)
+    layers = {name: of_layer(name, scale.batch, context, width) for name in VARIANTS}
     total = {name: sum(shapes.values()) / tokens for name, shapes in layers.items()}
-    return {
-        "layer": {"batch": batch, "tokens": context, "width": width, "heads": heads, "dtype": "float32"},
+    details = {
         "bytes per token": {name: round(n) for name, n in total.items()},
-        "times the transformer": {name: round(n / total["transformer"], 3) for name, n in total.items()},
         "by shape": {
             name: {s: round(n / tokens) for s, n in shapes.items() if n >= tokens} for name, shapes in layers.items()
         },
-        "machine": {"python": platform.python_version(), "torch": torch.__version__},
     }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in (("batch", 4), ("context", 512), ("width", 128), ("heads", 2)):
-        parser.add_argument(f"--{name}", type=int, default=value, help="%(default)s")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    given = parser.parse_args()
-    found = measure(given.batch, given.context, given.width, given.heads)
-    if given.json:
-        print(json.dumps(found, indent=2))
-        return
-    total, ratio = found["bytes per token"], found["times the transformer"]
-    assert isinstance(total, dict) and isinstance(ratio, dict)
-    for name in total:
-        print(f"{name:14} {total[name]:>8,} bytes a token, {ratio[name]:.2f} times the transformer's")
-
-
-if __name__ == "__main__":
-    main()
+    return {id: Reading(total[ROWS[id]] / total["transformer"], details=details) for id in asked}

@@ -1,0 +1,143 @@
+"""What the scripts on a GPU share: variants in turn by CUDA events, time by kernel, agreement, one table.
+
+A script's shape has `forward(variant)` and `both(variant)`, which returns the gradients of all its leaves; KERNELS is
+the variant that is judged, EAGER the one it is compared with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import triton
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+KERNELS, EAGER = "kernels, bfloat16 operands", "eager PyTorch, TF32"
+SHAPES = ((16, 2048), (8, 8192))
+
+
+class Shape(Protocol):
+    def forward(self, variant: str) -> Tensor: ...
+
+    def both(self, variant: str) -> tuple[Tensor, ...]: ...
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    return ((a.double() - b.double()).norm() / b.double().norm()).item()
+
+
+def agreement(shape: Shape) -> float:
+    """The largest relative difference of the output and all gradients to the eager form in full float32."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    want = [shape.forward(EAGER).detach(), *shape.both(EAGER)]
+    torch.backends.cuda.matmul.allow_tf32 = True
+    got = [shape.forward(KERNELS).detach(), *shape.both(KERNELS)]
+    return max(difference(a, b) for a, b in zip(got, want, strict=True))
+
+
+def milliseconds(run: Callable[[], Any]) -> float:
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    run()
+    end.record()
+    torch.cuda.synchronize()
+    return begin.elapsed_time(end)
+
+
+def timed(run: Callable[[str], Any], tokens: int, repeats: int) -> dict[str, dict[str, float]]:
+    """Both variants in turn; two turns warm up, and the eager form, which is slow, stops after five."""
+    times: dict[str, list[float]] = {KERNELS: [], EAGER: []}
+    for turn in range(repeats + 2):
+        for name in times:
+            if name == EAGER and turn > 4:
+                continue
+            took = milliseconds(partial(run, name))
+            if turn > 1:
+                times[name].append(took)
+    return {
+        name: {
+            "milliseconds": statistics.median(x),
+            "fastest": min(x),
+            "slowest": max(x),
+            "tokens per second": tokens / statistics.median(x) * 1e3,
+        }
+        for name, x in times.items()
+    }
+
+
+def by_kernel(run: Callable[[], Any], repeats: int = 5) -> dict[str, float]:
+    """Milliseconds of every kernel in one run, the longest first."""
+    run()
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        for _ in range(repeats):
+            run()
+        torch.cuda.synchronize()
+    found = {e.key: e.self_device_time_total / repeats / 1e3 for e in seen.key_averages()}
+    return dict(sorted(((k, round(x, 4)) for k, x in found.items() if x > 0), key=lambda item: -item[1])[:16])
+
+
+def measure(made: Callable[[int, int], Shape], B: int, T: int, repeats: int) -> dict[str, Any]:
+    shape = made(B, T)
+    agree = agreement(shape)
+    times = {work: timed(getattr(shape, work), B * T, repeats) for work in ("forward", "both")}
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    shape.both(KERNELS)
+    peak = torch.cuda.max_memory_allocated() - before
+    kernels = by_kernel(partial(shape.both, KERNELS))
+    found = {"batch": B, "tokens": T, "largest relative difference": agree, "times": times, "peak bytes": peak}
+    return found | {"milliseconds by kernel": kernels}
+
+
+def table(found: dict[str, Any]) -> str:
+    lines = [
+        f"{found['gpu']}, torch {found['torch']}, triton {found['triton']}; {found['what']}", "",
+        "| batch x tokens | work | kernels, bf16 | eager, TF32 | times eager | million tokens/s |",
+        "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for shape in found["shapes"]:
+        for work, label in (("forward", "forward"), ("both", "forward + backward")):
+            fast, slow = (shape["times"][work][name]["milliseconds"] for name in (KERNELS, EAGER))
+            rate = shape["times"][work][KERNELS]["tokens per second"] / 1e6
+            size = f"{shape['batch']} x {shape['tokens']}"
+            lines.append(f"| {size} | {label} | {fast:.2f} ms | {slow:.1f} ms | {slow / fast:.1f} | {rate:.1f} |")
+    lines += ["", "Relative difference of output and gradients to eager float32, the largest; peak memory; the kernels"]
+    lines += ["that take longest, in milliseconds of a forward and backward pass:"]
+    for shape in found["shapes"]:
+        differ, peak = shape["largest relative difference"], shape["peak bytes"] / 2**30
+        first = list(shape["milliseconds by kernel"].items())[:8]
+        said = ", ".join(f"{name[:40]} {x:.3f}" for name, x in first)
+        lines += ["", f"- {shape['batch']} x {shape['tokens']}: {differ:.1e}; {peak:.2f} GiB; {said}"]
+    return "\n".join(lines) + "\n"
+
+
+def main(name: str, what: str, made: Callable[[int, int], Shape], doc: str | None) -> None:
+    """Measure every shape and write OUT/<name>.json and OUT/<name>.md."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--quick", action="store_true", help="the first shape alone")
+    o = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("no GPU here: torch.cuda.is_available() is false")
+    found: dict[str, Any] = {
+        "gpu": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+        "python": platform.python_version(),
+        "what": what,
+        "shapes": [measure(made, B, T, o.repeats) for B, T in SHAPES[: 1 if o.quick else None]],
+    }
+    o.out.mkdir(parents=True, exist_ok=True)
+    (o.out / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    (o.out / f"{name}.md").write_text(table(found), encoding="utf-8")
+    print(table(found))

@@ -1,0 +1,45 @@
+"""A run of `nlc bench`: every measurement that was asked for, one after another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+
+from nlc.bench.place import place
+from nlc.bench.record import Record, Result
+from nlc.bench.rows import Missing, Row, Scale, measurement, together
+from nlc.bench.sweep import lines
+
+
+def run(
+    rows: Sequence[Row],
+    sweeps: Sequence[str],
+    scale: Scale,
+    kind: str,
+    left_out: Collection[str] = (),
+    say: Callable[[str], None] = lambda _: None,
+) -> Record:
+    """Measure; rows in the order given.  `left_out`: ids of rows that this kind of run only names.  `say` hears what
+    begins.
+
+    A row that needs what is not here says so and has no number; anything else that goes wrong is raised.
+    """
+    record, began = Record(place(), kind, scale.by), time.monotonic()
+    found: dict[str, Result] = {}
+    mine = {row.id: row for row in rows}
+    for id in left_out:
+        found[id] = Result(mine[id], missing="the full run does")
+    for by, ids in together([row for row in rows if row.id not in left_out]).items():
+        say(", ".join(id for id in mine if id in ids))
+        try:
+            found |= {id: Result(mine[id], reading) for id, reading in measurement(by)(scale, ids).items()}
+        except Missing as missing:
+            found |= {id: Result(mine[id], missing=str(missing)) for id in ids}
+    record.results = [found[row.id] for row in rows]
+    for id in sweeps:
+        record.sweeps[id] = []
+        for line in lines(id, scale):
+            say(f"{id}: batch {line['batch']}, {line['tokens']:,} tokens, {line['pass']}")
+            record.sweeps[id].append(line)
+    record.seconds = time.monotonic() - began
+    return record
