@@ -47,7 +47,10 @@ def examine(
     """Say what a run gets right.  Raises RunError."""
     from runtime.evaluate.exam import examine_run
 
-    found = examine_run(run, tasks, items=items, text=data, field=field, device=device, warn=note)
+    def done(exam: Exam) -> None:
+        note(f"{exam.task.name}, {exam.test}: {percent(exam.on.share.accuracy)}")
+
+    found = examine_run(run, tasks, items=items, text=data, field=field, device=device, warn=note, done=done)
     if json_:
         say_json({"run": str(run), "items": items, "tasks": [one.as_dict() for one in found]})
     else:

@@ -89,7 +89,7 @@ def example(items: Items, i: int, text: bool) -> dict[str, Any]:
 
 
 def percent(share: float) -> str:
-    return f"{100 * share:.3g} %" if share >= 1e-4 else "< 0.01 %"
+    return f"{100 * share:.3g} %" if share >= 1e-4 or not share else "< 0.01 %"
 
 
 def text(spec: TaskSpec, found: dict[str, Any]) -> str:

@@ -59,11 +59,12 @@ def examine_run(
     field: str | None = None,
     device: str = "auto",
     warn: Callable[[str], None] = lambda message: None,
+    done: Callable[[Exam], None] = lambda exam: None,
 ) -> list[Exam]:
     """A run's newest whole checkpoint, or the checkpoint given, on every test set of some tasks.
 
     items: of each test set, the first of it.  text: what needles are hidden in, in place of what the run learned from.
-    Raises RunError (DataError, CheckpointError).
+    `done` is called after each.  Raises RunError (DataError, CheckpointError).
     """
     trained = of_run(path, warn=warn)
     settings, model, own = trained.settings, trained.model.to(choose(device)), task_of(trained.facts)
@@ -84,4 +85,5 @@ def examine_run(
                 on = examine(model, of, test, **how)
                 off = examine(model, of, test, **how, learn=False) if model.writing else on
             found.append(Exam(task, test, on, off))
+            done(found[-1])
     return found

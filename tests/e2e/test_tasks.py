@@ -67,6 +67,15 @@ def test_a_task_goes_on_to_the_bit(nlc: Run, more: list[str], tmp_path: Path, mo
     assert kept(tmp_path / "cut") == kept(tmp_path / "whole")
 
 
+def test_a_step_that_diverged_is_run_again(nlc: Run) -> None:
+    rule = ["--set", "levels.train.rule=adamw(lr=1e30)"]
+    assert train(nlc, "--task", MQAR, "--out", "bad", *rule).status == 1
+    again = json.loads(nlc("replay", "bad", "--json").out)
+    assert not again["finite"]
+    assert train(nlc, "--task", MQAR, "--out", "good").status == 0
+    assert json.loads(nlc("replay", "good", "--json").out)["finite"]
+
+
 def test_the_program_runs_without_the_compiler(nlc: Run, process: Run, tmp_path: Path) -> None:
     assert train(nlc, "--task", MQAR, "--out", "first", "--steps", "2").status == 0
     code = "import runpy, sys; sys.modules['nlc'] = sys.modules['codegen'] = None; sys.path.insert(0, 'first/code')\n"
