@@ -63,7 +63,7 @@ def table(exams: Sequence[Exam]) -> str:
         on, off = exam.on.share, exam.off.share
         solved = percent(exam.task.solved)
         rows.append((exam.task.name, exam.test, f"{on.answers:,}", sure(on), sure(off), percent(exam.chance), solved))
-    return "\n\n".join(["\n".join(aligned(rows)), *by_depth(exams)])
+    return "\n\n".join(["\n".join(aligned(rows, text=2)), *by_depth(exams)])
 
 
 def sure(share: Share) -> str:
@@ -75,9 +75,10 @@ def by_depth(exams: Sequence[Exam]) -> Iterator[str]:
     """For every task that hides needles: a row a test set, a column a depth, with learning on and off."""
     for name in dict.fromkeys(exam.task.name for exam in exams):
         mine = [exam for exam in exams if exam.task.name == name and exam.on.by]
-        for title, score_of in (("on", lambda e: e.on), ("off", lambda e: e.off)):
-            if mine and (title == "on" or mine[0].on is not mine[0].off):
-                yield "\n".join(aligned(depths(f"{name}, learning {title}", [(e.test, score_of(e)) for e in mine])))
+        if mine:
+            yield "\n".join(aligned(depths(f"{name}, learning on", [(exam.test, exam.on) for exam in mine])))
+        if mine and mine[0].off is not mine[0].on:
+            yield "\n".join(aligned(depths(f"{name}, learning off", [(exam.test, exam.off) for exam in mine])))
 
 
 def depths(title: str, scores: Sequence[tuple[str, Score]]) -> list[tuple[str, ...]]:
@@ -90,13 +91,10 @@ def depths(title: str, scores: Sequence[tuple[str, Score]]) -> list[tuple[str, .
     return rows
 
 
-def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Text to the left, numbers to the right."""
+def aligned(rows: Sequence[tuple[str, ...]], text: int = 1) -> list[str]:
+    """Columns: the first so many are `text`, which begins together; others are numbers, which end together."""
     wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    left = [
-        not any(cell[:1].isdigit() for cell in column[1:]) or i < 2 for i, column in enumerate(zip(*rows, strict=True))
+    lines = [
+        [c.ljust(w) if i < text else c.rjust(w) for i, (c, w) in enumerate(zip(row, wide, strict=True))] for row in rows
     ]
-    return [
-        "  ".join(c.ljust(w) if text else c.rjust(w) for c, w, text in zip(row, wide, left, strict=True)).rstrip()
-        for row in rows
-    ]
+    return ["  ".join(line).rstrip() for line in lines]
