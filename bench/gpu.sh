@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks the kernels on this machine's GPU, then measures them: under 8 minutes, most of them compiling.
+# Checks the kernels on this machine's GPU, then measures them: under 7 minutes, most of them compiling.
 #
 #     bench/gpu.sh OUT        writes OUT/gpu_tests.txt, memcheck.txt, racecheck.txt, gpu_cell.{json,md}, gpu_memory.{json,md}
 #
@@ -20,23 +20,23 @@ tests() { # seconds, then what pytest is told
     local options=(-q -p no:cacheprovider -p no:benchmark)
     has xdist && options+=(-n 14)
     has pytest_timeout && options+=(--timeout "$seconds")
-    timeout "$((seconds + 20))" "$python" -m pytest "${options[@]}" "$@" 2>&1
+    timeout "$((seconds + 10))" "$python" -m pytest "${options[@]}" "$@" 2>&1
 }
 sanitizer() { # a tool of compute-sanitizer; what it says goes to a file
     if ! command -v compute-sanitizer >/dev/null; then echo "no compute-sanitizer here" >"$out/$1.txt" && return; fi
-    PYTORCH_NO_CUDA_MEMORY_CACHING=1 timeout 140 compute-sanitizer --tool "$1" --error-exitcode 1 --print-limit 20 \
+    PYTORCH_NO_CUDA_MEMORY_CACHING=1 timeout 115 compute-sanitizer --tool "$1" --error-exitcode 1 --print-limit 20 \
         "$python" -m tests.gpu.checked >"$out/$1.txt" 2>&1
 }
 
 # The kernels' tests compile what the sanitizers then watch; the tests of whole programs run beside these.
-tests 170 tests/gpu/test_shared_product.py tests/gpu/test_linear_memory.py --durations 20 >"$out/gpu_tests.txt" || failed=1
+tests 150 tests/gpu/test_shared_product.py tests/gpu/test_linear_memory.py --durations 20 >"$out/gpu_tests.txt" || failed=1
 sanitizer memcheck & memcheck=$!
 sanitizer racecheck & racecheck=$!
-tests 130 tests/gpu/test_cuda.py --durations 10 >>"$out/gpu_tests.txt" || failed=1
+tests 100 tests/gpu/test_cuda.py --durations 10 >>"$out/gpu_tests.txt" || failed=1
 wait "$memcheck" || failed=1
 wait "$racecheck" || failed=1
 for part in cell memory; do
-    timeout 90 "$python" "bench/gpu_$part.py" "$out" || failed=1
+    timeout 70 "$python" "bench/gpu_$part.py" "$out" || failed=1
 done
 tail -n 25 "$out/gpu_tests.txt"
 tail -n 2 "$out/memcheck.txt" "$out/racecheck.txt"

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from runtime.kernels.linear_memory.choose import FEWEST
-from runtime.kernels.linear_memory.form import Form
+from runtime.kernels.linear_memory.form import FEWEST, Form
 from runtime.ops.naive import Call
 from runtime.ops.recurrence import FLOOR
 from runtime.ops.watch import Watch, Watched, squared

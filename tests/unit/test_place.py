@@ -87,6 +87,64 @@ def test_an_unknown_flow_is_left_to_pytorch_and_the_reason_said(parts, said):
     assert recurrence.kernel == "" and recurrence.placed.startswith(said)
 
 
+LINEAR = """
+nlc: 1
+name: memory
+sizes: {{width: {width}, heads: 2}}
+inputs: {{k: [heads, head], v: [heads, head], q: [heads, head], w: [heads]}}
+levels:
+  - name: fast
+    every: 1 token
+    chunk: {chunk}
+    objective: {objective}
+    rule: {rule}
+    rate: sigmoid(w)
+    {more}
+    memories:
+      m: {{form: matrix, keys: l2norm(k), values: {value}}}
+block: |
+  y = m(q)
+outputs: [y]
+"""
+DELTA = {"width": 32, "chunk": 1, "objective": "l2", "rule": "gd", "value": "v", "more": ""}
+
+
+def one(**parts: object) -> Recurrence:
+    (recurrence,) = build(loads(LINEAR.format(**DELTA | parts)), target=Target.CUDA).of(Recurrence)
+    return recurrence
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [{}, {"rule": "dgd"}, {"objective": "dot"}, {"chunk": 16}, {"more": "retain: sigmoid(w)"}],
+    ids=["delta rule", "dgd", "linear attention", "chunk 16", "retention"],
+)
+def test_a_linear_memory_gets_a_kernel(parts):
+    recurrence = one(**parts)
+    assert recurrence.kernel == "linear_memory" and recurrence.placed.startswith("a kernel: chunks of ")
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"rule": "momentum"}, "PyTorch: the rule has momentum"),
+        ({"objective": "huber(1.0)", "chunk": 16}, "PyTorch: the gradient is not affine in the state"),
+        ({"more": "meta: first_order"}, "PyTorch: meta is first_order"),
+        ({"chunk": 8}, "PyTorch: chunks of 8, expected 16, 32, 64 tokens"),
+        ({"width": 16}, "PyTorch: heads of width 8, expected 16 to 128"),
+        ({"more": "retain: sigmoid(k)"}, "PyTorch: 'loop' has no kernel"),
+    ],
+)
+def test_another_memory_is_left_to_pytorch_and_the_reason_said(parts, said):
+    recurrence = one(**parts)
+    assert recurrence.kernel == "" and recurrence.placed.startswith(said)
+
+
+def test_a_linear_memory_for_cuda_is_the_same_program_on_a_cpu():
+    cpu, cuda = (nlc.compile(loads(LINEAR.format(**DELTA)), target=target) for target in ("cpu", "cuda"))
+    assert "kernel=True" in cuda.files["model.py"] and "kernel=True" not in cpu.files["model.py"]
+
+
 def test_a_program_for_cuda_is_the_same_program_on_a_cpu():
     cpu, cuda = (nlc.compile(loads(text()), target=target) for target in ("cpu", "cuda"))
     assert "gates=FAST_GATES" in cuda.files["model.py"] and "Gates" not in cpu.files["model.py"]

@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from runtime.kernels.device import runs, too_old
-from runtime.kernels.linear_memory.form import Form
+from runtime.kernels.linear_memory.form import FEWEST, Form
 from runtime.ops.forms import Matrix
 from runtime.ops.naive import Call
 
 CHUNKS = (16, 32, 64)
 WIDTHS = (16, 128)
-FEWEST = 16  # tokens; fewer, as in generation, are not worth a chunk
 
 
 def chosen(call: Call, M: Tensor, block: int) -> Form | None:

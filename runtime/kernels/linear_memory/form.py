@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+FEWEST = 16  # tokens of a call; fewer, as in generation, are not worth a chunk
 READS = ("chunk", "before", "after")  # the state at the chunk's first token, before a token's write, after it
 
 
