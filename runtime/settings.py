@@ -73,7 +73,7 @@ def read(settings: Settings, arguments: Sequence[str] | None = None) -> tuple[Se
     parser.add_argument("--pack", choices=("text", "documents"),
                         help="documents as one text, or each by itself (text; documents for records)")  # fmt: skip
     parser.add_argument("--task", type=Path, metavar="FILE",
-                        help="learn a task, as `nlc tasks NAME --json` describes it; --data is then what it hides in")  # fmt: skip
+                        help="learn a task (code/task.json of a run); --data is what it hides in")  # fmt: skip
     places = parser.add_mutually_exclusive_group()
     places.add_argument("--out", type=Path, help=f"run directory, which must not hold a run yet (runs/{settings.name})")
     places.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this directory")

@@ -119,9 +119,10 @@ def load_task(argument: str) -> TaskSpec:
         return task
     report = Reporter()
     if Path(argument).suffix in (".yaml", ".yml") or "/" in argument:
-        read(Path(argument), argument, report)
-        report.error("NLC0210", Position(argument, 0, 0), "this file is not a task", "it has no key 'task'")
-        raise SpecError(report.found[:1])
+        text = read(Path(argument), argument, report)
+        if text is not None and parse(text, argument, report) is not None:
+            report.error("NLC0210", Position(argument, 0, 0), "this file is not a task", "it has no key 'task'")
+        raise SpecError(report.found)
     remember(OPTION, argument)
     at = Position(OPTION, 1, 1, max(1, len(argument)))
     call = parse_call(argument, at)

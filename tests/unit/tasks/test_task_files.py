@@ -118,4 +118,6 @@ def test_a_file(tmp_path: Path) -> None:
     path.write_text("nlc: 1\nname: other\n")
     assert find_task(str(path)) is None
     assert said(str(path)) == "NLC0210 0: this file is not a task (it has no key 'task')"
+    path.write_text("nlc: 1\n\ttask: other\n")
+    assert said(str(path)).startswith("NLC0105")
     assert said(str(tmp_path / "none.yaml")).startswith("NLC0101")
