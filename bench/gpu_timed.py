@@ -23,6 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 
 KERNELS, EAGER = "kernels, bfloat16 operands", "eager PyTorch, TF32"
 SHAPES = ((16, 2048), (8, 8192))
+WORK = {"forward": "forward", "both": "forward + backward"}
 
 
 class Shape(Protocol):
@@ -74,6 +75,20 @@ def timed(run: Callable[[str], Any], tokens: int, repeats: int) -> dict[str, dic
     }
 
 
+def in_graph(run: Callable[[], Any], repeats: int) -> float:
+    """Milliseconds of a run that a CUDA graph replays: what the kernels take when nothing on the host delays them."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            run()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    return statistics.median([milliseconds(graph.replay) for _ in range(repeats + 2)][2:])
+
+
 def by_kernel(run: Callable[[], Any], repeats: int = 5) -> dict[str, float]:
     """Milliseconds of every kernel in one run, the longest first."""
     run()
@@ -88,28 +103,30 @@ def by_kernel(run: Callable[[], Any], repeats: int = 5) -> dict[str, float]:
 def measure(made: Callable[[int, int], Shape], B: int, T: int, repeats: int) -> dict[str, Any]:
     shape = made(B, T)
     agree = agreement(shape)
-    times = {work: timed(getattr(shape, work), B * T, repeats) for work in ("forward", "both")}
+    times = {work: timed(getattr(shape, work), B * T, repeats) for work in WORK}
+    graphs = {work: in_graph(partial(getattr(shape, work), KERNELS), repeats) for work in WORK}
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     shape.both(KERNELS)
     peak = torch.cuda.max_memory_allocated() - before
     kernels = by_kernel(partial(shape.both, KERNELS))
     found = {"batch": B, "tokens": T, "largest relative difference": agree, "times": times, "peak bytes": peak}
-    return found | {"milliseconds by kernel": kernels}
+    return found | {"milliseconds in a CUDA graph": graphs, "milliseconds by kernel": kernels}
 
 
 def table(found: dict[str, Any]) -> str:
     lines = [
         f"{found['gpu']}, torch {found['torch']}, triton {found['triton']}; {found['what']}", "",
-        "| batch x tokens | work | kernels, bf16 | eager, TF32 | times eager | million tokens/s |",
-        "|---|---|---|---|---|---|",
+        "| batch x tokens | work | kernels, bf16 | million tokens/s | in a CUDA graph | million tokens/s | eager, TF32 | times |",
+        "|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for shape in found["shapes"]:
-        for work, label in (("forward", "forward"), ("both", "forward + backward")):
+        for work, label in WORK.items():
             fast, slow = (shape["times"][work][name]["milliseconds"] for name in (KERNELS, EAGER))
-            rate = shape["times"][work][KERNELS]["tokens per second"] / 1e6
-            size = f"{shape['batch']} x {shape['tokens']}"
-            lines.append(f"| {size} | {label} | {fast:.2f} ms | {slow:.1f} ms | {slow / fast:.1f} | {rate:.1f} |")
+            graph = shape["milliseconds in a CUDA graph"][work]
+            rate, most = (shape["batch"] * shape["tokens"] / ms / 1e3 for ms in (fast, graph))
+            row = f"{label} | {fast:.2f} ms | {rate:.1f} | {graph:.2f} ms | {most:.1f} | {slow:.1f} ms | {slow / fast:.1f}"
+            lines.append(f"| {shape['batch']} x {shape['tokens']} | {row} |")
     lines += ["", "Relative difference of output and gradients to eager float32, the largest; peak memory; the kernels"]
     lines += ["that take longest, in milliseconds of a forward and backward pass:"]
     for shape in found["shapes"]:

@@ -56,7 +56,9 @@ def verify_rule(
         asked = reads(rule) & OF_ONE_PAIR
         if (asked and every != "1 token") or (asked & {"k", "v"} and form != "matrix"):
             continue
-        program = compile(loads(cell(spec, form, every, chunk, rate), f"{spec.name} on {form}"), target=Target.of(device))
+        program = compile(
+            loads(cell(spec, form, every, chunk, rate), f"{spec.name} on {form}"), target=Target.of(device)
+        )
         judge(program, f"{form}, {every}", report, seed, full and chunk == 1, device)
     if not reads(rule) & OF_ONE_PAIR:
         report.outcomes += list(outside(rule, seed, device))
