@@ -75,8 +75,11 @@ def timed(run: Callable[[str], Any], tokens: int, repeats: int) -> dict[str, dic
     }
 
 
-def in_graph(run: Callable[[], Any], repeats: int) -> float:
-    """Milliseconds of a run that a CUDA graph replays: what the kernels take when nothing on the host delays them."""
+def in_graph(run: Callable[[], Any], repeats: int) -> float | None:
+    """Milliseconds of a run that a CUDA graph replays: what the kernels take when nothing on the host delays them.
+
+    None, and a line that says why, where the run cannot be captured.
+    """
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -84,8 +87,12 @@ def in_graph(run: Callable[[], Any], repeats: int) -> float:
             run()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
+    try:
+        with torch.cuda.graph(graph):
+            run()
+    except RuntimeError as error:
+        print(f"not captured in a CUDA graph: {error}", file=sys.stderr)
+        return None
     return statistics.median([milliseconds(graph.replay) for _ in range(repeats + 2)][2:])
 
 
@@ -104,12 +111,12 @@ def measure(made: Callable[[int, int], Shape], B: int, T: int, repeats: int) -> 
     shape = made(B, T)
     agree = agreement(shape)
     times = {work: timed(getattr(shape, work), B * T, repeats) for work in WORK}
-    graphs = {work: in_graph(partial(getattr(shape, work), KERNELS), repeats) for work in WORK}
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     shape.both(KERNELS)
     peak = torch.cuda.max_memory_allocated() - before
     kernels = by_kernel(partial(shape.both, KERNELS))
+    graphs = {work: in_graph(partial(getattr(shape, work), KERNELS), repeats) for work in WORK}
     found = {"batch": B, "tokens": T, "largest relative difference": agree, "times": times, "peak bytes": peak}
     return found | {"milliseconds in a CUDA graph": graphs, "milliseconds by kernel": kernels}
 
@@ -117,15 +124,15 @@ def measure(made: Callable[[int, int], Shape], B: int, T: int, repeats: int) -> 
 def table(found: dict[str, Any]) -> str:
     lines = [
         f"{found['gpu']}, torch {found['torch']}, triton {found['triton']}; {found['what']}", "",
-        "| batch x tokens | work | kernels, bf16 | million tokens/s | in a CUDA graph | million tokens/s | eager, TF32 | times |",
-        "|---|---|---|---|---|---|---|---|",
+        "| batch x tokens | work | kernels, bf16 | eager, TF32 | times eager | million tokens/s | in a CUDA graph |",
+        "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for shape in found["shapes"]:
         for work, label in WORK.items():
             fast, slow = (shape["times"][work][name]["milliseconds"] for name in (KERNELS, EAGER))
-            graph = shape["milliseconds in a CUDA graph"][work]
-            rate, most = (shape["batch"] * shape["tokens"] / ms / 1e3 for ms in (fast, graph))
-            row = f"{label} | {fast:.2f} ms | {rate:.1f} | {graph:.2f} ms | {most:.1f} | {slow:.1f} ms | {slow / fast:.1f}"
+            tokens, graph = shape["batch"] * shape["tokens"] / 1e3, shape["milliseconds in a CUDA graph"][work]
+            most = f"{tokens / graph:.1f} ({graph:.2f} ms)" if graph else "not captured"
+            row = f"{label} | {fast:.2f} ms | {slow:.1f} ms | {slow / fast:.1f} | {tokens / fast:.1f} | {most}"
             lines.append(f"| {shape['batch']} x {shape['tokens']} | {row} |")
     lines += ["", "Relative difference of output and gradients to eager float32, the largest; peak memory; the kernels"]
     lines += ["that take longest, in milliseconds of a forward and backward pass:"]
