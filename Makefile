@@ -1,5 +1,5 @@
 # make demo   check, draw, compile and train the hope spec (ten minutes on two cores)
-# make test   unit, oracle, golden, verify at small sizes, end to end (twenty minutes)
+# make test   unit, oracle, golden, verify at small sizes, end to end, three minutes of random programs (twenty minutes)
 # make fuzz   5,000 random legal programs and 5,000 broken ones; hours, and goes on where it was stopped
 # make long   what takes hours: benchmarks, comparisons in equal time and equal tokens, one long run
 # make check  ruff, mypy, import laws, the documents as a site without a link that leads nowhere
@@ -18,7 +18,7 @@ demo: .venv/.demo
 	.venv/bin/nlc demo
 
 test: .venv/.dev
-	OMP_NUM_THREADS=1 .venv/bin/pytest -n $(JOBS) -m "not gpu and not fuzz"
+	OMP_NUM_THREADS=1 .venv/bin/pytest -n $(JOBS) -m "not gpu"
 
 fuzz: .venv/.dev
 	OMP_NUM_THREADS=1 .venv/bin/python -m tests.fuzz --jobs $(JOBS)

@@ -136,7 +136,7 @@ class Writer:
         own = {state for memory in self.memories for state in state_names(memory)}
         plain = [state for state in kept if state not in own]
         body = list(self.program())
-        body += ["delta = weight - kept"] * any(sets(level, "weight") for level in self.rule.levels)
+        body += ["delta = weight - kept"] * self.sets_weight()
         returned = ", ".join(
             [f'"{s}": {self.names[s].text}' for s in plain]
             + [f"**{constant(name, m)}.states({safe(m.name)})" for m in self.memories]
@@ -175,8 +175,7 @@ class Writer:
     def program(self) -> Iterator[str]:
         """The rule's levels in order; a slower one sums its gradients and waits for its period."""
         first = next((i for i, level in enumerate(self.rule.levels) if sets(level, "delta")), len(self.rule.levels))
-        own = any(sets(level, "weight") for level in self.rule.levels)
-        if not own and (first == len(self.rule.levels) or self.rule.levels[first].period > 1):
+        if not self.sets_weight() and (first == len(self.rule.levels) or self.rule.levels[first].period > 1):
             yield "delta = torch.zeros_like(grad)"
         for index, level in enumerate(self.rule.levels):
             if level.period == 1:
@@ -186,6 +185,10 @@ class Writer:
                     yield self.statement(line)
             else:
                 yield from self.slower(index, level)
+
+    def sets_weight(self) -> bool:
+        """At every update; where only a slower level sets it, delta is what that level makes of it."""
+        return any(sets(level, "weight") and level.period == 1 for level in self.rule.levels)
 
     def slower(self, index: int, level: RuleLevel) -> Iterator[str]:
         """A level that runs once in so many updates.
@@ -207,6 +210,9 @@ class Writer:
             yield from (f"    {line}" for line in self.write(memory, new))
         for line in level.do:
             yield "    " + self.statement(line, renamed)
+        if sets(level, "weight") and not self.sets_weight():
+            change = f"{self.names['weight'].text} - kept"
+            yield f"    delta = {f'torch.where(due, {change}, delta)' if self.inside else change}"
         for memory in level.memories if self.inside else ():
             m = safe(memory.name)
             yield f"    {m} = {{name: torch.where(due, {m}_new[name], x) for name, x in {m}.items()}}"

@@ -163,12 +163,12 @@ Arithmetic on numbers and sizes is done by the compiler, and its result is a fin
 # 04: fields
 
 NLC0401 not a period
-A period is a count and a unit: tokens, sequences, steps or tasks; or never. k and M stand for thousands and
-millions.
+A period is a count and a unit: tokens, sequences or steps; or never. k and M stand for thousands and millions.
+That of a rule's level counts updates.
     every: 64        # 64 tokens
 
 NLC0402 an unknown update rule
-Rules are the files under specs/rules.
+Rules are those under `rules:` of the spec, rule files beside it, and the shipped ones.
     rule: dgdd       # dgd
 
 NLC0403 an unknown form
@@ -203,8 +203,8 @@ A stack lists blocks by name, each with an optional count, and every block at le
     stack: [first, 11 * other]
 
 NLC0410 not a rule
-A rule's program sets delta or weight from grad, weight, start, lr, retain, k, v, gram, count, rows, cols, its
-parameters and its states.
+A rule's program sets delta or weight from grad, weight, start, lr, retain, k, v, x, error, gram, count, rows, cols, its
+parameters and its states. It reads every parameter and state that it has, and each state has one writer.
     do: m = beta * m       # and delta?
 
 NLC0411 fields that do not go together

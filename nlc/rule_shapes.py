@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from nlc.constants import constant
 from nlc.equations import Binary, Boolean, Call, Compare, Expr, Name, Number, Slice, Unary, names, to_text, walk
 from nlc.operator_shapes import Shape, ShapeError, show
-from nlc.operators import BY_SYMBOL, CALLABLE, OPERATORS
+from nlc.operators import BY_SYMBOL, CALLABLE, OPERATORS, Kind
 from nlc.source import Position
 
 ROWS, COLS = 1009, 2003
@@ -102,11 +102,17 @@ def _called(tree: Call, shapes: Mapping[str, Shape]) -> Shape:
     if len(operands) < operator.operands[0] or len(rest) > len(operator.options):
         raise Misfit(tree.at, f"'{tree.func}' takes other arguments: {operator.doc}")
     known = [option.name for option in operator.options]
+    kinds = {option.name: option.kind for option in operator.options}
     options: dict[str, Any] = {option.name: option.default for option in operator.options}
     for name, value in [*zip(known, rest, strict=False), *tree.kwargs]:
         if name not in known:
             raise Misfit(tree.at, f"'{tree.func}' has no '{name}'", f"it has {', '.join(known) or 'no options'}")
         options[name] = _number(value)
+        whole = isinstance(options[name], int) and options[name] >= 1
+        if kinds[name] is Kind.SIZE and not names(value) and not whole:
+            raise Misfit(
+                value.at, f"'{name}' of '{tree.func}' is {to_text(value)}", "a whole number above 0 is expected"
+            )
     return _applied(tree.func, tuple(shape_of(value, shapes) for value in operands), options, tree.at)
 
 

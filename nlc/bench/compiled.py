@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from nlc.compile import Program, compile
 from nlc.spec import load
 
 SPECS = Path(__file__).parent / "specs"
+EXACT = 1e-10  # relative, in float64
 
 
 def program(name: str, settings: Mapping[str, object]) -> Program:
@@ -28,3 +29,12 @@ def drawn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32, grad: 
     """Normal numbers, the same in every type."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_(grad)
+
+
+def difference(got: Sequence[torch.Tensor], want: Sequence[torch.Tensor]) -> float:
+    """The largest of ||a - b|| / ||b||.  Raises ArithmeticError above EXACT: the two do not compute the same."""
+    with torch.no_grad():
+        worst: float = max(((a - b).norm() / b.norm()).item() for a, b in zip(got, want, strict=True))
+    if worst > EXACT:
+        raise ArithmeticError(f"what is compared differs by {worst:.1e} in float64")
+    return worst

@@ -37,8 +37,7 @@ def step(made: Any, batch: int, tokens: int) -> Run:
 
     def run() -> None:
         made.zero_grad(set_to_none=True)
-        loss = made.loss(text[:, :-1], text[:, 1:], final=True)
-        (loss[0] if isinstance(loss, tuple) else loss).backward()
+        made.loss(text[:, :-1], text[:, 1:], final=True)[0].backward()
 
     return run
 

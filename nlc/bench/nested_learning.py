@@ -1,7 +1,7 @@
 """Training steps against those of the package nested-learning, two threads, seconds by the wall.
 
 Theirs is `run_training_loop` with the preset configs/ablations/selfmod_chunked_8_64 (block_variant: hope_selfmod), at
-width 256, 4 layers, vocabulary 256, 4 sequences of 512 random tokens, continuum periods 16 / 64 / 256, AdamW, float32,
+width 256, 4 layers, vocabulary 256, one sequence of 512 random tokens, continuum periods 16 / 64 / 256, AdamW, float32,
 fast state per step: from the first forward pass to the end of the optimiser's step.  It stops gradients at every write.
 Ours, from the batch to the end of the outer update:
 
@@ -11,7 +11,7 @@ Ours, from the batch to the end of the outer update:
     hope as shipped     four heads, matrix memories, continuum at 64 / 256, at that width, depth, length and batch
 
 Theirs differs where it cannot be told otherwise: eta and alpha give one number, not a width that is read out; the
-continuum forgets nothing and is written by a rule with momentum and a preconditioner; all sequences share its state.
+continuum forgets nothing and is written by a rule with momentum and a preconditioner.
 """
 
 from __future__ import annotations
@@ -29,19 +29,20 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from nlc.bench.compiled import program
 from nlc.bench.model import sizes
-from nlc.bench.packages import needed
+from nlc.bench.packages import calling, needed
 from nlc.bench.rows import Reading, Scale
 from nlc.bench.timing import Run, Seconds, threads, turns
 from nlc.bench.training import step
 
 THEIRS, THREADS = "nested-learning", 2
+BATCH = 1  # more sequences would share their fast state
 PERIODS = {"fast": 16, "mid": 64, "slow": 256}
 PRESET = "ablations/selfmod_chunked_8_64.yaml"
 
 
 def ours(scale: Scale, id: str) -> Run:
     if id == "nested-hope":
-        return step(program("hope", {**sizes(scale), "run.batch": scale.batch}))
+        return step(program("hope", {**sizes(scale), "run.batch": BATCH}))
     meta = "first_order" if id == "nested-first" else "full"
     return step(
         program(
@@ -50,7 +51,7 @@ def ours(scale: Scale, id: str) -> Run:
                 "sizes.width": scale.width,
                 "sizes.layers": 4 if scale.by == 1 else 1,
                 "sizes.context": scale(512),
-                "run.batch": scale.batch,
+                "run.batch": BATCH,
                 "levels.titans.chunk": scale(8),
                 "levels.titans.memories.memory.chunk": scale.chunk,
                 "levels.cms.meta": meta,
@@ -73,7 +74,7 @@ def settings(scale: Scale, package: Any, omegaconf: Any) -> Any:
             "model": {"vocab_size": 256, "dim": scale.width, "num_layers": layers, "heads": 1, "cms_levels": levels,
                       "surprise_threshold": None, **chunks},
             "data": {"source": "synthetic", "vocab_size": 256, "seq_len": scale(512), "dataset_size": 64,
-                     "batch_size": scale.batch, "num_workers": 0},
+                     "batch_size": BATCH, "num_workers": 0},
             "train": {"steps": 1, "device": "cpu", "use_fast_state": True, "mixed_precision": off, "compile": off,
                       "checkpoint": off},
             "optim": {"type": "adamw"},
@@ -93,7 +94,7 @@ def theirs(scale: Scale) -> Run:
             register_optimizer_step_post_hook(lambda *_: ended.append(time.perf_counter())),
         ]
         try:
-            with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            with calling(THEIRS), redirect_stdout(io.StringIO()), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 training.run_training_loop(chosen, device=torch.device("cpu"))
         finally:
@@ -105,10 +106,10 @@ def theirs(scale: Scale) -> Run:
 
 
 def times(scale: Scale, asked: frozenset[str]) -> dict[str, Reading]:
-    """Few turns: a step of theirs takes half a minute."""
+    """Few turns: a step of theirs takes many seconds."""
     runs = {THEIRS: theirs(scale), **{id: ours(scale, id) for id in sorted(asked)}}
     with threads(THREADS):
-        took = turns(runs, max(1, scale.turns // 4), warm=False)
-    speed = {name: round(scale.batch * scale(512) / took.median(name), 1) for name in runs}
+        took = turns(runs, max(1, scale.turns // 2), warm=False)
+    speed = {name: round(BATCH * scale(512) / took.median(name), 1) for name in runs}
     found = {id: took.ratio(THEIRS, id) for id in asked}
     return {id: Reading(r.value, r.low, r.high, {**r.details, "tokens per second": speed}) for id, r in found.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
@@ -20,6 +22,15 @@ def needed(package: str, *modules: str) -> list[ModuleType]:
         raise Missing(f"needs `{package}`") from None
     except ImportError as error:
         raise Missing(f"needs `{package}`, which cannot be imported: {error}") from None
+
+
+@contextmanager
+def calling(package: str) -> Iterator[None]:
+    """Its code runs here: whatever it raises is Missing, since no other row depends on it."""
+    try:
+        yield
+    except Exception as error:
+        raise Missing(f"needs a `{package}` that does not fail here ({type(error).__name__}: {error})") from error
 
 
 def versions() -> dict[str, str]:

@@ -15,11 +15,12 @@ NOTHING = "-"
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A row and its reading, or why there is none."""
+    """A row and its reading, or why there is none: what it needs, or how its measurement failed."""
 
     row: Row
     reading: Reading | None = None
     missing: str = ""
+    failed: str = ""
 
     @property
     def below(self) -> bool:
@@ -28,7 +29,7 @@ class Result:
     def as_dict(self) -> dict[str, Any]:
         row = {key: value for key, value in asdict(self.row).items() if key not in ("by", "quick")}
         if self.reading is None:
-            return {**row, "measured": None, "missing": self.missing}
+            return {**row, "measured": None, "missing": self.missing, "failed": self.failed}
         r = self.reading
         verdict = {"below_floor": self.below, "reaches_goal": self.row.reaches(r.value)}
         return {**row, "measured": r.value, "low": r.low, "high": r.high, **verdict, "details": dict(r.details)}
@@ -37,7 +38,8 @@ class Result:
         row, r = self.row, self.reading
         limits = [NOTHING if x is None else row.show(x) for x in (row.floor, row.goal)]
         if r is None:
-            return [row.what, *limits, f"not measured: {self.missing}", ""]
+            why = f"failed: {' '.join(self.failed.split())}" if self.failed else f"not measured: {self.missing}"
+            return [row.what, *limits, why.replace("|", "\\|"), ""]
         low, high = r.low, r.high
         spread = "" if low is None or high is None else f"{row.show(low)} to {row.show(high)}"
         return [row.what, *limits, row.show(r.value) + (", below its floor" if self.below else ""), spread]
@@ -58,9 +60,13 @@ class Record:
     def below(self) -> list[Row]:
         return [result.row for result in self.results if result.below]
 
+    @property
+    def failed(self) -> list[Row]:
+        return [result.row for result in self.results if result.failed]
+
     def as_dict(self) -> dict[str, Any]:
         return {
-            "ok": not self.below,
+            "ok": not self.below and not self.failed,
             "kind": self.kind,
             "sizes_divided_by": self.by,
             "seconds": round(self.seconds, 1),
@@ -86,8 +92,9 @@ class Record:
             "Medians of turns in one run, in which rivals alternate; spread: half of the turns lie between. One thread "
             "of a CPU, width 256, 4 heads of 64, batch 4, chunk 64, float32, where the row does not say otherwise."
         )
-        names = ", ".join(row.id for row in self.below)
-        return f"{read} Below their floor: {names}." if names else f"{read} No row is below its floor."
+        below, failed = (", ".join(row.id for row in rows) for rows in (self.below, self.failed))
+        said = [read, f"Below their floor: {below}." if below else "No row is below its floor."]
+        return " ".join([*said, *([f"Failed: {failed}."] if failed else [])])
 
 
 TITLES = {

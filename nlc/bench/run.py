@@ -22,7 +22,7 @@ def run(
     """Measure; rows in the order given.  `left_out`: ids of rows that this kind of run only names.  `say` hears what
     begins.
 
-    A row that needs what is not here says so and has no number; anything else that goes wrong is raised.
+    A row that needs what is not here, or whose measurement fails, says so and has no number; the others go on.
     """
     record, began = Record(place(), kind, scale.by), time.monotonic()
     found: dict[str, Result] = {}
@@ -35,6 +35,8 @@ def run(
             found |= {id: Result(mine[id], reading) for id, reading in measurement(by)(scale, ids).items()}
         except Missing as missing:
             found |= {id: Result(mine[id], missing=str(missing)) for id in ids}
+        except (ArithmeticError, MemoryError, OSError, RuntimeError) as error:
+            found |= {id: Result(mine[id], failed=f"{type(error).__name__}: {error}") for id in ids}
     record.results = [found[row.id] for row in rows]
     for id in sweeps:
         record.sweeps[id] = []

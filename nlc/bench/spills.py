@@ -28,8 +28,9 @@ def compiled(chunk: int, kernels: tuple[str, ...]) -> Reading:
     if not (ROOT / "tests/kernels/ahead.py").is_file():
         raise Missing("needs a checkout of nlc, with tests/kernels/ahead.py")
     env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "tests.kernels.ahead", "--capability", "90", "--chunk", str(chunk), "--kernel"]
-    done = subprocess.run([*command, *kernels], cwd=ROOT, env=env, capture_output=True, text=True)
+    command = [sys.executable, "-m", "tests.kernels.ahead", "shared_product", "--capability", "90"]
+    command += ["--chunk", str(chunk), "--kernel", *kernels]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"compiling ahead of time failed: {done.stderr.strip().splitlines()[-1]}")
     rows: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]

@@ -38,9 +38,10 @@ class Transformer(nn.Module):
         self.layers = nn.Sequential(*(Layer(width, heads) for _ in range(layers)))
         self.norm = nn.LayerNorm(width)
 
-    def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, tokens: Tensor, targets: Tensor, final: bool = True) -> tuple[Tensor, None]:
+        """Called as a generated model's is; there is no state."""
         x = self.norm(self.layers(self.embedding(tokens)))
-        return F.cross_entropy((x @ self.embedding.weight.T).mT, targets)
+        return F.cross_entropy((x @ self.embedding.weight.T).mT, targets), None
 
 
 def seeded(made: Callable[..., nn.Module], *sizes: int) -> nn.Module:

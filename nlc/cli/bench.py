@@ -65,7 +65,7 @@ def bench(
         say_json(record.as_dict())
     else:
         say(record.markdown().removesuffix("\n"))
-    return Status.UNMET if record.below else Status.DONE
+    return Status.FAILED if record.failed else Status.UNMET if record.below else Status.DONE
 
 
 def no_such_row(pattern: str) -> str:

@@ -11,8 +11,9 @@ from nlc.source import Position
 
 def gradient_alone(rule: Rule, at: Position, report: Reporter) -> None:
     """A level that counts steps hands its rule sums over the tokens of its steps."""
-    for name in sorted(reads(rule) & {"k", "v", "x", "error"}):
-        message = f"rule '{rule.name}' reads '{name}', of one pair, and a step's gradient is a sum of many"
+    if asked := sorted(reads(rule) & {"k", "v", "x", "error"}):
+        names = " and ".join(f"'{name}'" for name in asked)
+        message = f"rule '{rule.name}' reads {names}, of one pair, and a step's gradient is a sum of many"
         hint = "use it at a level that counts tokens, every: 1 token"
         report.error("NLC1001", at, message, hint)
 

@@ -207,6 +207,7 @@ def rule(
         else:
             params[name] = Param(name=name, number=_number(call.func if call else "", name, expr, sizes, report))
         _same_kind(params[name], spec.params[name], expr, report)
+        _whole(params[name], spec, expr, report)
     try:
         used = rule_of(spec, params)
     except ValueError as error:
@@ -260,6 +261,15 @@ def _number(func: str, name: str, expr: Expr, sizes: Sizes, report: Reporter) ->
         )
         raise Refused
     return value
+
+
+def _whole(param: Param, spec: RuleSpec, expr: Expr, report: Reporter) -> None:
+    """A whole number that shapes the rule's program, such as a count of steps, stays one."""
+    default = spec.params[param.name]
+    asked = isinstance(default, int) and not isinstance(default, bool) and param.name in fixed(spec)
+    if asked and param.value is None and not isinstance(param.number, int):
+        report.error("NLC0405", expr.at, f"'{param.name}' is '{to_text(expr)}'", "a whole number is expected")
+        raise Refused
 
 
 def _same_kind(param: Param, default: Any, expr: Expr, report: Reporter) -> None:

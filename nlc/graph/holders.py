@@ -25,7 +25,12 @@ def nested(levels: Sequence[DeclaredLevel], report: Reporter) -> list[DeclaredLe
 
     def resolved(memory: DeclaredMemory) -> DeclaredMemory:
         holder = memories.get(_named(memory))
-        if holder is None or _refused(memory, holder, report) or Unit.NEVER in (memory.period.unit, holder.period.unit):
+        if (
+            holder is None
+            or _ring(memory, memories, report)
+            or _refused(memory, holder, report)
+            or Unit.NEVER in (memory.period.unit, holder.period.unit)
+        ):
             return memory
         return replace(memory, holder=holder.id, carry=_lifetime(holder, memories))
 
@@ -45,6 +50,21 @@ def _lifetime(memory: DeclaredMemory, memories: dict[str, DeclaredMemory]) -> Ca
         seen.add(name)
         memory = memories[name]
     return Carry.SEQUENCE if memory.steps else memory.carry
+
+
+def _ring(memory: DeclaredMemory, memories: dict[str, DeclaredMemory], report: Reporter) -> bool:
+    """Whether memories hold each other's starts in a ring, which is said of the first of them."""
+    ring = [memory.name]
+    while (name := _named(memories[ring[-1]])) in memories and name not in ring:
+        ring.append(name)
+    if name != memory.name or len(ring) == 1:
+        return False
+    if memory.name == min(ring):
+        said = " -> ".join([*ring, memory.name])
+        report.error(
+            "NLC0411", memory.where("carry"), f"memories hold each other's starts: {said}", "the slowest holds"
+        )
+    return True
 
 
 def _refused(memory: DeclaredMemory, holder: DeclaredMemory, report: Reporter) -> bool:

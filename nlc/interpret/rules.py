@@ -175,6 +175,7 @@ def _update(rule: Rule, seen: Names, states: dict[str, Tensor], count: int) -> d
     for i, level in enumerate(rule.levels):
         names: dict[str, Any] = {**seen, **states, "count": float(count), "delta": delta}
         names |= {"rows": base.shape[-2], "cols": base.shape[-1]}
+        names |= {} if weight is None else {"weight": weight}
         if level.period > 1:
             states[gathered(i)] = names["grad"] = states[gathered(i)] + seen["grad"]
             if count % level.period:

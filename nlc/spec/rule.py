@@ -27,6 +27,7 @@ from nlc.operators import CALLABLE
 from nlc.rule_shapes import SEEN, Misfit, shape_of, worded
 from nlc.source import Mapping, Position, Scalar, Sequence, Tree, plain
 from nlc.spec.remembered import Remembered, remembered
+from nlc.spec.rule_sense import sense
 from nlc.spec.text import parse, read
 
 SHIPPED = Path(__file__).resolve().parents[2] / "specs"
@@ -131,6 +132,11 @@ def rule_from(tree: Tree, called: str = "") -> RuleSpec:
         report.error("NLC0202", tree.at, "a rule is a mapping")
         raise SpecError(report.found)
     _keys(tree, ("nlc", "rule", "doc", "params", "ranges", "levels"), "a rule", report)
+    version = tree.get("nlc")
+    if version is None and "rule" in tree.entries:
+        report.error("NLC0203", tree.at, "'nlc' is missing", 'a rule file begins with "nlc: 1"')
+    elif version is not None and not (isinstance(version, Scalar) and version.text == "1"):
+        report.error("NLC0210", version.at, "another version of the language", "this compiler reads nlc: 1")
     name = _text(tree, "rule", report, called or None)
     if called and name != called:
         at = tree.entries["rule"].value.at
@@ -147,6 +153,8 @@ def rule_from(tree: Tree, called: str = "") -> RuleSpec:
         report.error("NLC0203", (listed or tree).at, "a rule has levels:, a list")
     if not report.found:
         _meaning(programs, params, tree.at, report)
+    if not report.found:
+        sense(programs, tree, params, report)
     report.check()
     doc = _text(tree, "doc", report, "")
     return RuleSpec(name, doc, MappingProxyType(params), MappingProxyType(ranges), tuple(programs), tree.at, tree)
@@ -167,6 +175,9 @@ def _program(item: Tree, params: MappingOf[str, Parameter], report: Reporter) ->
         )
     else:
         every = int(match[1]) if match[1].isdigit() else match[1]
+        count = params[every] if isinstance(every, str) else every
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            report.error("NLC0205", (written or item).at, f"a period of {count} updates", "a whole number, at least 1")
     state = item.get("state")
     states: tuple[str, ...] = ()
     if isinstance(state, Mapping):

@@ -103,11 +103,11 @@ ROUNDING = -1e-3  # of a share, which is never negative
 
 
 def log_share(share: Tensor) -> Tensor:
-    """The logarithm of what is kept, in [0, 1].  At 0 it is FLOOR; below 0 it is not a number.
+    """The logarithm of what is kept, in [0, 1].  At 0 it is that of the smallest number; below 0 it is not a number.
 
-    Where the share is below e^FLOOR, about 1e-13, its gradient is 0; that of the interpreter is not.
-    A share that rounding has brought a little below 0 counts as 0."""
-    return torch.where(share < ROUNDING, math.nan, share.clamp_min(math.exp(FLOOR))).log()
+    The gradient of a share of 0 is 0, and in chunks that of a share below e^FLOOR, about 1e-13, which counts as that
+    much; the interpreter's are not.  A share that rounding has brought a little below 0 counts as 0."""
+    return torch.where(share < ROUNDING, math.nan, share.clamp_min(torch.finfo(share.dtype).tiny)).log()
 
 
 def decay(log: Tensor) -> Decay:

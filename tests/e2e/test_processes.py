@@ -20,12 +20,13 @@ from runtime.directory import RunDirectory
 from tests.e2e.command import ROOT
 
 SMALL = {
-    "sizes.width": "16", "sizes.layers": "2", "sizes.context": "32", "run.batch": "4", "run.warmup": "5",
+    "sizes.width": "16", "sizes.layers": "1", "sizes.context": "32", "run.batch": "4", "run.warmup": "5",
     "run.precision": "float64", "levels.titans.chunk": "8", "levels.cms.memories.fast.every": "8 tokens",
     "levels.cms.memories.mid.every": "16 tokens",
 }  # fmt: skip
 TEXT = ("--data", ROOT / "README.md")
 STREAM = {"levels.titans.carry": "stream"}
+STEPS = 40
 
 
 def words(*arguments: object, **settings: str) -> list[str]:
@@ -50,25 +51,6 @@ def weights(run: Path, step: int) -> dict[str, Tensor]:
     return load_file(run / f"checkpoints/step-{step:06d}/model.safetensors")
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("more", [{}, STREAM], ids=["crops", "lanes"])
-def test_any_number_of_processes_gives_the_same_weights(tmp_path: Path, more: dict[str, str]) -> None:
-    # A stream goes on from step to step, and what rounding did with it: it is compared before that has grown.
-    steps, counts = (4, (1, 2)) if more else (50, (1, 2, 4))
-    for n in counts:
-        place = [*TEXT, "--out", tmp_path / f"by-{n}", "--processes", n, "--steps", steps, "--quiet"]
-        ended(command("hope", *place, **SMALL, **more))
-    one = weights(tmp_path / "by-1", steps)
-    for n in counts[1:]:
-        other = weights(tmp_path / f"by-{n}", steps)
-        assert all((other[name] - x).norm() <= 1e-10 * x.norm() for name, x in one.items())
-        if more:
-            states = [load_file(tmp_path / f"by-{m}/checkpoints/step-{steps:06d}/state.safetensors") for m in (1, n)]
-            assert states[0].keys() == states[1].keys()
-            for name, x in states[0].items():
-                torch.testing.assert_close(states[1][name], x, rtol=1e-9, atol=1e-12)
-
-
 def ranks(run: Path) -> dict[int, int]:
     """rank -> process, of the processes that train this run."""
     found = {}
@@ -83,9 +65,6 @@ def ranks(run: Path) -> dict[int, int]:
     return found
 
 
-STEPS = 40
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run by one process that nothing disturbs."""
@@ -94,9 +73,35 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def begun(run: Path, processes: int) -> subprocess.Popen[str]:
-    """The same run by several processes, after its first checkpoint."""
-    often = ["--steps", STEPS, "--checkpoint-every", 10, "--quiet"]
+def same_weights(one: Path, other: Path, step: int) -> None:
+    first, second = weights(one, step), weights(other, step)
+    assert all((second[name] - x).norm() <= 1e-10 * x.norm() for name, x in first.items())
+
+
+@pytest.mark.timeout(600)
+def test_several_processes_give_the_weights_of_one(whole: Path, tmp_path: Path) -> None:
+    """Here four; below two and four of them begin a run, and others go on to the same weights."""
+    ended(command("hope", *TEXT, "--out", tmp_path / "run", "--processes", 4, "--steps", STEPS, "--quiet", **SMALL))
+    same_weights(whole, tmp_path / "run", STEPS)
+
+
+@pytest.mark.timeout(600)
+def test_lanes_of_a_stream_are_the_same_in_several_processes(tmp_path: Path) -> None:
+    # A stream goes on from step to step, and what rounding did with it: it is compared before that has grown.
+    steps, one, two = 4, tmp_path / "one", tmp_path / "two"
+    asked = ["hope", *TEXT, "--steps", steps, "--quiet"]
+    assert main(words(*asked, "--out", one, **SMALL, **STREAM)) == 0
+    ended(command(*asked, "--out", two, "--processes", 2, **SMALL, **STREAM))
+    same_weights(one, two, steps)
+    states = [load_file(run / f"checkpoints/step-{steps:06d}/state.safetensors") for run in (one, two)]
+    assert states[0].keys() == states[1].keys()
+    for name, x in states[0].items():
+        torch.testing.assert_close(states[1][name], x, rtol=1e-9, atol=1e-12)
+
+
+def begun(run: Path, processes: int, every: int = 2) -> subprocess.Popen[str]:
+    """The same run by several processes, after the first of its checkpoints, which are made every so many steps."""
+    often = ["--steps", STEPS, "--checkpoint-every", every, "--quiet"]
     process = command("hope", *TEXT, "--out", run, "--processes", processes, *often, **SMALL)
     while not (run / "checkpoints/latest").exists():
         assert process.poll() is None, process.communicate()[1]
@@ -118,8 +123,7 @@ def goes_on_to(whole: Path, run: Path, processes: int) -> None:
         assert main(words(*again)) == 0
     else:
         ended(command(*again, "--processes", processes))
-    one, other = weights(whole, STEPS), weights(run, STEPS)
-    assert all((other[name] - x).norm() <= 1e-10 * x.norm() for name, x in one.items())
+    same_weights(whole, run, STEPS)
     rows = [[json.loads(line) for line in (x / "metrics.jsonl").read_text().splitlines()] for x in (whole, run)]
     assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]]
     assert [row.keys() for row in rows[0]] == [row.keys() for row in rows[1]]
@@ -135,7 +139,7 @@ def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(
     whole: Path, tmp_path: Path, began: int, killed: int, ends: int
 ) -> None:
     run = tmp_path / "run"
-    process = begun(run, began)
+    process = begun(run, began, every=10)
     os.kill(ranks(run)[killed], signal.SIGKILL)
     then = time.monotonic()
     _, err = process.communicate(timeout=90)

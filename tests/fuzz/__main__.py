@@ -1,11 +1,12 @@
 """The long run: thousands of legal and illegal programs, each in a process with a limit on time and memory.
 
-    python -m tests.fuzz                        5,000 of each, 1,000 bare ones; goes on where its journal ends
+    python -m tests.fuzz                        5,000 of each, 1,000 bare ones; goes on where its journal ends, and
+                                                checks again what failed
     python -m tests.fuzz --again legal 17       one program again, as text and verdict
     python -m tests.fuzz --report               the counts so far, to bench/results/fuzz
 
-The journal has one line of JSON for each program, and is only ever appended to.  A seed means the same program
-everywhere.
+The journal has one line of JSON for each program, and is only ever appended to; of one checked again the last counts.
+A seed means the same program everywhere.
 """
 
 from __future__ import annotations
@@ -70,8 +71,8 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def waiting(asked: argparse.Namespace) -> Iterator[tuple[str, int]]:
-    """What is still to be checked, the kinds in turn."""
-    done = {(line["kind"], line["seed"]) for line in read(asked.journal)}
+    """What is still to be checked, and what failed, the kinds in turn."""
+    done = {(line["kind"], line["seed"]) for line in read(asked.journal) if line["ok"]}
     counts = {kind: getattr(asked, kind) for kind in KINDS}
     total = max(counts.values(), default=0)
     for i in range(total):
@@ -125,7 +126,7 @@ class Worker:
         command = [sys.executable, "-W", "ignore", "-m", "tests.fuzz.worker", str(self.megabytes)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT,
-            start_new_session=True,
+            process_group=0,
         )  # fmt: skip
         self.out = self.process.stdout
 
@@ -155,7 +156,7 @@ class Worker:
                 "text": made(kind, seed).text}  # fmt: skip
 
     def end(self) -> None:
-        """End the process and its twin, which share a session of their own."""
+        """End the process and its twin, which share a group of their own."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, 9)
         self.process.wait()

@@ -1,4 +1,5 @@
-"""The time-boxed part of the fuzzing in continuous integration: NLC_FUZZ_SECONDS for each of its parts (90)."""
+"""The time-boxed part of the fuzzing in continuous integration: NLC_FUZZ_SECONDS (90, at most 500) for programs of
+tokens, a third of it for bare ones and a third for broken ones: three minutes with what hypothesis draws."""
 
 from __future__ import annotations
 

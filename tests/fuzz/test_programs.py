@@ -1,11 +1,14 @@
 """Programs nobody wrote: any legal one compiles and means one thing however it is run; any broken one is refused once.
 
 The first are always the same seeds, so that a run says the same as the one before; how many of them are reached depends
-on the machine alone.  The rest is hypothesis, which shrinks what it finds.  `make fuzz` is the long run.
+on the machine alone: three minutes of them, with what follows.  The rest is hypothesis, which shrinks what it finds.
+`make fuzz` is the long run.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import monotonic
 
 import pytest
@@ -13,12 +16,12 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.fuzz.agreement import accepted, check, reads_back
-from tests.fuzz.choices import Choose, drawn
+from tests.fuzz.choices import drawn
 from tests.fuzz.definition2 import misplaced
 from tests.fuzz.illegal import Broken, broken, refused
-from tests.fuzz.legal import layer, program
+from tests.fuzz.legal import program
 from tests.fuzz.program import Drawn
-from tests.fuzz.worker import Twin
+from tests.fuzz.worker import Twin, made
 
 SEEDS = 1_000_000  # the first of continuous integration: others than those of the long run
 LEAST = 8
@@ -28,35 +31,43 @@ ALWAYS = settings(
 )  # fmt: skip
 
 
+def seeds(seconds: float, least: int) -> Iterator[int]:
+    """The fixed block, from its first on: as many as there is time for, and `least` of them always."""
+    until, done = monotonic() + seconds, 0
+    while done < least or monotonic() < until:
+        yield SEEDS + done
+        done += 1
+
+
+@contextmanager
+def named(kind: str, seed: int) -> Iterator[None]:
+    """A failure says how to see it again."""
+    try:
+        yield
+    except Exception as error:
+        one = made(kind, seed)
+        again = f"python -m tests.fuzz --again {kind} {seed}"
+        raise AssertionError(f"{error}\n\n{again}\n\n{getattr(one, 'feeding', '')}\n{one.text}") from error
+
+
 @pytest.mark.fuzz
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("make", [program, layer])
-def test_any_legal_program_means_one_thing(make: object, seconds: float, twin: Twin) -> None:
-    assert callable(make)
+@pytest.mark.parametrize(("kind", "share"), [("legal", 1), ("layer", 1 / 3)])
+def test_any_legal_program_means_one_thing(kind: str, share: float, seconds: float, twin: Twin) -> None:
     torch.set_num_threads(1)
-    until, done, overflow = monotonic() + seconds / (1 if make is program else 3), 0, 0
-    while done < LEAST or monotonic() < until:
-        seed = SEEDS + done
-        one: Drawn = make(Choose.seeded(seed))
-        try:
-            overflow += check(one, twin.digest).overflows
-        except Exception as error:
-            raise AssertionError(f"seed {seed}: {error}\n{one.feeding}\n{one.text}") from error
-        done += 1
-    assert overflow <= max(2, 0.05 * done), f"{overflow} of {done} programs overflow: the drawing is not tame"
+    overflows = []
+    for seed in seeds(share * seconds, LEAST):
+        with named(kind, seed):
+            overflows.append(check(made(kind, seed), twin.digest).overflows)
+    assert sum(overflows) <= max(2, 0.05 * len(overflows)), "the drawing is not tame: too many programs say nothing"
 
 
 @pytest.mark.fuzz
 @pytest.mark.timeout(300)
 def test_any_broken_program_is_refused_once_where_it_is_broken(seconds: float) -> None:
-    until, done = monotonic() + seconds / 3, 0
-    while done < 4 * LEAST or monotonic() < until:
-        one = broken(Choose.seeded(SEEDS + done))
-        try:
-            refused(one)
-        except Exception as error:
-            raise AssertionError(f"seed {SEEDS + done}: {error}\n{one.text}") from error
-        done += 1
+    for seed in seeds(seconds / 3, 4 * LEAST):
+        with named("illegal", seed):
+            refused(made("illegal", seed))
 
 
 @pytest.mark.fuzz

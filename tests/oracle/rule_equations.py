@@ -94,7 +94,7 @@ def dgd(g, W, W0, lr, n, gram, s, exact=False):
 
 
 def m3(
-    g, W, W0, lr, n, gram, s, beta1=0.9, beta2=0.999, beta3=0.9, alpha=1.0, eps=1e-8, period=10, ns_steps=5, ema=False
+    g, W, W0, lr, n, gram, s, beta1=0.9, beta2=0.999, beta3=0.9, alpha=1.0, eps=0.1, period=10, ns_steps=5, ema=False
 ):
     """Algorithm 1: the slow momentum moves before step n where n > 1 and (n - 1) mod period = 0."""
     past = s.setdefault("past", [])

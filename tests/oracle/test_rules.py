@@ -21,7 +21,7 @@ from nlc.graph.nodes import Rule
 from nlc.interpret.rules import Carried, mentions, run_rule
 from nlc.source import Position, place_from
 from nlc.spec import loads, rules
-from nlc.spec.rulebook import RuleBook
+from nlc.spec.rulebook import RuleBook, find_rule
 from runtime.level import Level, Weights
 
 CALLS = [*rules(), "momentum(nesterov=true)", "m3(ema=true, period=3)", "m3(alpha=0)", "muon(nesterov=false)"]
@@ -194,6 +194,24 @@ def test_muon_brings_singular_values_near_1(shape: tuple[int, int]) -> None:
         delta, _ = step(grad=G, weight=0 * G, lr=1.0, state={"m": 0 * G}, beta=0.0, ns_steps=5, weight_decay=0.0)
         values = torch.linalg.svdvals(delta) / max(1.0, shape[0] / shape[1]) ** 0.5
         assert values.min() >= 0.65 and values.max() <= 1.25
+
+
+@pytest.mark.parametrize("ema", [False, True])
+def test_m3_falls_at_its_own_rate(ema: bool) -> None:
+    """The mean squared error of W x, where x has entries that are always 0: what has no gradient does not run away."""
+    rule = find_rule("m3")
+    assert rule is not None
+    numbers: dict[str, Any] = {**rule.params, "ema": ema}
+    rng, lr, state = np.random.default_rng(0), numbers.pop("lr"), {}
+    x = rng.standard_normal((16, 256)) * (np.arange(16) < 12)[:, None]
+    W, y = np.zeros((8, 16)), 0.3 * rng.standard_normal((8, 16)) @ x
+    losses = []
+    for n in range(1, 101):
+        error = W @ x - y
+        losses.append((error**2).mean() / 2)
+        W = W + ORACLES["m3"](error @ x.T / error.size, W, W, lr, n, None, state, **numbers)
+    assert max(losses) == losses[0] and losses[-1] < 0.4 * losses[0]
+    assert np.linalg.norm(W) < 5
 
 
 def test_m3_without_alpha_is_its_fast_path() -> None:

@@ -389,7 +389,7 @@ def test_rwkv7_mixes_the_values_of_the_first_layer_into_later_ones(opened):
             x.copy_(0.3 * torch.randn(x.shape, generator=draw, dtype=x.dtype))
         weights["blocks.1.x.linear"].zero_()  # the first layer gives its values to no one but through v0
         for later in (2, 4, 6):
-            weights[f"blocks.{later}.v.linear_2_bias"].fill_(800 if opened else -800)
+            weights[f"blocks.{later}.gate.linear_bias"].fill_(800 if opened else -800)
     tokens = torch.randint(11, (2, 13), generator=draw)
     loss, _ = model.loss(tokens[:, :-1], tokens[:, 1:])
     first, *own = torch.autograd.grad(loss, [weights[f"blocks.{layer}.v.linear"] for layer in (0, 2, 4, 6)])

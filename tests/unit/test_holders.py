@@ -53,6 +53,7 @@ def test_never_leaves_a_nested_memory_as_it_is() -> None:
         (level(mid="5 tokens", slow="10 tokens"), BLOCK, "NLC0702 9: memory 'cms.fast': a life of 5 tokens is not a"),
         (level("chunk: 6"), BLOCK, "NLC0702 9: memory 'cms.fast': a life of 4 tokens is not a"),
         (level(mid="2 tokens"), BLOCK, "NLC0411 9: memory 'cms.fast': it is written every 2 tokens, and"),
+        (level(slow="8 tokens, carry: fast"), BLOCK, "NLC0411 9: memories hold each other's starts: fast -> mid"),
         (level("tail: flush"), BLOCK, "NLC1001 9: memory 'cms.fast': nested memories with tail: flush ('cms.fast')"),
         (
             level().replace("fast: {", "fast: {objective: l2, keys: x, values: x, "),
@@ -65,7 +66,7 @@ def test_never_leaves_a_nested_memory_as_it_is() -> None:
             "NLC0411 11: memory 'cms.mid': attention ('a.m') keeps pairs, and holds no start",
         ),
     ],
-    ids=["period", "chunk", "not slower", "tail", "pairs", "attention"],
+    ids=["period", "chunk", "not slower", "ring", "tail", "pairs", "attention"],
 )  # fmt: skip
 def test_refused(levels: str, block: str, expected: str) -> None:
     found = refusals(model, levels, block)

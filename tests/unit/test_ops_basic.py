@@ -54,12 +54,17 @@ def test_l2norm_of_a_tiny_vector_divides_by_the_floor():
 
 
 def test_softplus_is_exact_where_torch_takes_its_argument_for_it():
-    x = torch.tensor([-50.0, -1.0, 0.0, 19.9, 20.1, 25.0, 39.9, 40.1, 800.0], dtype=torch.float64, requires_grad=True)
+    x = torch.tensor(
+        [-800.0, -50.0, -1.0, 0.0, 19.9, 20.1, 25.0, 39.9, 40.1, 800.0], dtype=torch.float64, requires_grad=True
+    )
     exact = torch.tensor([math.log1p(math.exp(-abs(v))) + max(v, 0.0) for v in x.tolist()], dtype=torch.float64)
     for softplus in (basic.softplus, FUNCTIONS["softplus"]):
-        (slope,) = torch.autograd.grad(softplus(x).sum(), x)
+        (slope,) = torch.autograd.grad(softplus(x).sum(), x, create_graph=True)
+        (curve,) = torch.autograd.grad(slope.sum(), x)
         assert torch.allclose(softplus(x), exact, rtol=1e-15, atol=0)
-        assert torch.allclose(slope, torch.sigmoid(x.detach()), rtol=1e-14, atol=0)
+        share = torch.sigmoid(x.detach())
+        assert torch.allclose(slope, share, rtol=1e-14, atol=0)
+        assert torch.allclose(curve, share * torch.sigmoid(-x.detach()), rtol=1e-12, atol=2e-16)  # a slope of 1 rounds
 
 
 def test_linear_has_one_weight_per_head():

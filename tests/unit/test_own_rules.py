@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,9 @@ def spec(rule: str, rules: str = "", form: str = "matrix") -> str:
 def own(do: str, more: str = "") -> str:
     """A spec whose rule `mine` has this program."""
     body = "\n".join(f"        {line}" for line in do.split("\n"))
-    head = "rules:\n  mine:\n    params: {a: 0.5, b: [1, 2]}\n    levels:\n    - every: 1 update\n"
+    params = {name: of for name, of in {"a": "0.5", "b": "[1, 2]"}.items() if re.search(rf"\b{name}\b", more + do)}
+    head = "rules:\n  mine:\n    params: {PARAMS}\n    levels:\n    - every: 1 update\n"
+    head = head.replace("PARAMS", ", ".join(f"{name}: {of}" for name, of in params.items()))
     return spec("mine", f"{head}{more}      do: |\n{body}\n")
 
 
@@ -207,3 +210,43 @@ def test_a_name_that_generated_code_has_too_is_free_for_parameters_states_and_va
         tree = parse(rule, "r.yaml", Reporter())
         assert tree is not None
         assert all(each.passed for each in outside(rule_of(rule_from(tree)), 0, "cpu"))
+
+
+SLOWER = {  # what a level of every update does, and one of every third
+    "sets the weight": ("m = 0.9 * m + grad", "weight = retain * weight - lr * m"),
+    "sets what a faster one moved": ("delta = -lr * grad", "weight = (weight + delta + start) / 2"),
+    "sets the weight again": ("weight = retain * weight - lr * grad", "weight = (weight + start) / 2"),
+}
+
+
+@pytest.mark.parametrize(("faster", "slower"), SLOWER.values(), ids=SLOWER)
+def test_a_slower_level_of_a_rule_may_set_the_weight(faster: str, slower: str) -> None:
+    state = "state: {m: zeros}, " * faster.startswith("m")
+    levels = f"- {{every: 1 update, {state}do: {faster}}}\n- {{every: 3 updates, do: {slower}}}\n"
+    tree = parse(f"nlc: 1\nrule: r\nlevels:\n{levels}", "r.yaml", Reporter())
+    assert tree is not None
+    report = verify_rule(rule_from(tree), cells=CELLS[:1], full=False)
+    assert [each for each in report.outcomes if not each.passed] == []
+
+
+def test_a_count_of_steps_stays_whole() -> None:
+    assert refusals(spec("muon(ns_steps=2.5)")) == ["NLC0405 6: 'ns_steps' is '2.5'"]
+
+
+REMEMBERS = {
+    "the weight": ("delta = -lr * grad - 0.1 * (weight - s)\ns = weight", "m = grad"),
+    "the gradient": ("delta = -lr * (grad + s)\ns = grad", "m = grad"),
+    "another state": ("delta = -lr * (2 * m - before)\ns = m", "before = s\nm = 0.9 * m + (1 - 0.9) * grad"),
+}
+
+
+@pytest.mark.parametrize(("after", "first"), REMEMBERS.values(), ids=REMEMBERS)
+def test_a_state_that_was_something_else_does_not_change_with_it(
+    after: str, first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = "\n".join(f"      {line}" for line in [*first.split("\n"), *after.split("\n")])
+    own = f"levels:\n  - every: 1 update\n    state: {{m: zeros, s: zeros}}\n    do: |\n{program}\n"
+    tree = parse(f"nlc: 1\nrule: r\n{own}".replace("-lr *", "-lr * 0.5 * (m - m + 1) *"), "r.yaml", Reporter())
+    assert tree is not None
+    monkeypatch.setattr("nlc.verify.rules.SHAPES", {"alone": (4, 3)})  # with others it would be a copy of them all
+    assert [each for each in outside(rule_of(rule_from(tree)), 0, "cpu") if not each.passed] == []

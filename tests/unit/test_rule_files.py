@@ -14,7 +14,7 @@ from nlc.spec.text import parse
 RULE = """\
 nlc: 1
 rule: slow
-params: {lr: 1.0, beta: 0.9, period: 10, betas: [0.9, 0.99]}
+params: {lr: 1.0, beta: 0.9, period: 10}
 levels:
   - every: 1 update
     state: {m: zeros}
@@ -76,6 +76,17 @@ def test_unknown_rule_suggests_nearest() -> None:
         pytest.param("levels:", "ranges: {beta: 0 to 1}\nlevels:", "NLC0202", 4, id="no_range"),
         pytest.param("levels:", "ranges: {beta: '[0, 0.5]'}\nlevels:", "NLC0205", 4, id="default_outside_its_range"),
         pytest.param("m + grad", "m.T + grad", "NLC0303", 7, id="program"),
+        pytest.param("nlc: 1", "nlc: 2", "NLC0210", 1, id="version"),
+        pytest.param("nlc: 1\n", "x-nlc: 1\n", "NLC0203", 1, id="no_version"),
+        pytest.param("1 update", "0 updates", "NLC0205", 5, id="period_0"),
+        pytest.param("period: 10", "period: 2.5", "NLC0205", 8, id="broken_period"),
+        pytest.param("period: 10", "period: 10, gamma: 1", "NLC0410", 3, id="parameter_not_read"),
+        pytest.param("{m: zeros}", "{m: zeros, o: zeros}", "NLC0410", 9, id="state_of_two_levels"),
+        pytest.param("{m: zeros}", "{m: zeros, n: zeros}", "NLC0410", 6, id="state_not_written"),
+        pytest.param("o = beta * o + m", "o = beta * o + grad", "NLC0410", 6, id="state_not_read"),
+        pytest.param("delta = -lr * o", "weight = weight - lr * o\n      delta = o", "NLC0410", 13, id="two_results"),
+        pytest.param("m + grad", "m + grad / 0", "NLC0308", 7, id="no_number"),
+        pytest.param("m + grad", "m + newton_schulz(grad, 2.5)", "NLC0410", 7, id="steps_not_whole"),
     ],
 )
 def test_refused(old: str, new: str, code: str, line: int) -> None:
