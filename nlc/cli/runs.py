@@ -27,6 +27,7 @@ from nlc.cli.common import (
     say_json,
     settings,
 )
+from nlc.target import Target
 
 if TYPE_CHECKING:
     from nlc.inherit import Inherited
@@ -237,7 +238,7 @@ def run(spec: Spec, folder: Path | None, how: HowToRun, task: Task | None = None
         raise Stop(Status.USAGE, f"{spec.source} is a bare program: it has no loss of its own to train on; {hint}")
     from runtime.directory import RunDirectory, fresh
 
-    device_there(how.device)
+    target = Target.of(device_there(how.device))
     directory = RunDirectory(folder or fresh(spec.model.name))
     if directory.used:
         message = f"{directory.path} already holds a run: give another --name or --out, or --resume it"
@@ -246,7 +247,7 @@ def run(spec: Spec, folder: Path | None, how: HowToRun, task: Task | None = None
     if told.warmup >= told.steps and not how.quiet:
         note(f"run.warmup is {told.warmup} and run.steps {told.steps}: the rate never reaches its full value")
     with directory.unless_begun():
-        begins = write(spec, directory)
+        begins = write(spec, directory, target)
         for line in () if how.quiet else begins.lines():
             note(line)
         lesson = []
@@ -257,13 +258,13 @@ def run(spec: Spec, folder: Path | None, how: HowToRun, task: Task | None = None
     return reported(directory, status, how)
 
 
-def write(spec: Spec, directory: RunDirectory) -> Inherited:
+def write(spec: Spec, directory: RunDirectory, target: Target) -> Inherited:
     """The program of a spec, the spec as it was written, and with everything filled in; what begins as a checkpoint."""
     calm_threads()
     from nlc.compile import compile
     from nlc.show import resolved_text, written_text
 
-    program = compile(spec, directory.code)
+    program = compile(spec, directory.code, target=target)
     directory.spec.write_text(written_text(spec) + "\n", encoding="utf-8")
     directory.resolved.write_text(resolved_text(spec) + "\n", encoding="utf-8")
     return program.inherited
@@ -274,7 +275,7 @@ def go_on(folder: Path, spec: Spec | None, allow: bool, how: HowToRun) -> int:
     from runtime.directory import RunDirectory
     from runtime.errors import RunError
 
-    device_there(how.device)
+    target = Target.of(device_there(how.device))
     directory = RunDirectory(folder)
     try:
         directory.read_lock()
@@ -289,7 +290,7 @@ def go_on(folder: Path, spec: Spec | None, allow: bool, how: HowToRun) -> int:
     with TemporaryDirectory() as beside:  # the run takes the program over once nothing can be refused any more
         other = RunDirectory(beside) if changed else directory
         if spec is not None and changed:
-            write(spec, other)
+            write(spec, other, target)
         status = start(other.code, arguments, how.processes)
     return reported(directory, status, how)
 
