@@ -84,7 +84,7 @@ def gathered(index: int) -> str:
 
 def states(rule: Rule) -> tuple[str, ...]:
     """What the rule keeps between its updates: its levels' states, and the sums of the slower ones."""
-    sums = [gathered(i) for i, level in enumerate(rule.levels) if level.period > 1]
+    sums = [gathered(i) for i, level in enumerate(rule.levels) if level.sums]
     own = [name for level in rule.levels for memory in level.memories for name in state_names(memory)]
     return (*(name for level in rule.levels for name in level.state), *own, *sums)
 
@@ -128,7 +128,7 @@ class Writer:
         self.function = ""
         self.touched: set[str] = set()
         for index, level in enumerate(rule.levels):
-            if level.period > 1:
+            if level.sums:
                 self.names[gathered(index)] = Text(gathered(index), shape=SEEN["grad"])
 
     def view(self, name: str) -> RuleView:
@@ -194,8 +194,10 @@ class Writer:
         """A level that runs once in so many updates.
 
         Inside a sequence each of the stacked states has a count of its own, so what is new is chosen by row."""
-        total, grad = self.names[gathered(index)], self.names["grad"]
-        yield f"{total.text} = {total.text} + grad"
+        grad = self.names["grad"]
+        total = self.names[gathered(index)] if level.sums else grad
+        if level.sums:
+            yield f"{total.text} = {total.text} + grad"
         if self.inside:
             yield f"due = count % {level.period} == 0"
             yield "if due.any():"
@@ -221,8 +223,9 @@ class Writer:
             old = before[name].text
             yield f"    {old} = torch.where(due, {self.names[name].text}, {old})"
             self.names[name] = before[name]
-        empty = f"torch.zeros_like({total.text})"
-        yield f"    {total.text} = {f'torch.where(due, 0, {total.text})' if self.inside else empty}"
+        if level.sums:
+            empty = f"torch.zeros_like({total.text})"
+            yield f"    {total.text} = {f'torch.where(due, 0, {total.text})' if self.inside else empty}"
         self.names["grad"] = grad
 
     def write(self, memory: RuleMemory, new: str) -> Iterator[str]:

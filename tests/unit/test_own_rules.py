@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from codegen.rules import rule_view
 from nlc.diagnostics import Reporter, SpecError
 from nlc.explain_rule import explain_rule, report_rule
 from nlc.graph.choices import rule_of
@@ -227,6 +228,22 @@ def test_a_slower_level_of_a_rule_may_set_the_weight(faster: str, slower: str) -
     assert tree is not None
     report = verify_rule(rule_from(tree), cells=CELLS[:1], full=False)
     assert [each for each in report.outcomes if not each.passed] == []
+
+
+def test_a_slower_level_that_reads_no_gradient_keeps_no_sum_of_them() -> None:
+    levels = "- {every: 1 update, do: delta = -lr * grad}\n- {every: 3 updates, state: {far: zeros}, do: DO}\n"
+    kept, costs = {}, {}
+    for program in ("far = 0.9 * far + 0.1 * weight", "far = 0.9 * far + grad"):
+        whole = f"nlc: 1\nrule: r\nlevels:\n{levels}".replace("DO", program)
+        whole = whole.replace("delta = -lr * grad", "delta = -lr * (grad + 0.1 * far)")
+        tree = parse(whole, "r.yaml", Reporter())
+        assert tree is not None
+        rule = rule_from(tree)
+        report = verify_rule(rule, cells=CELLS[:1], full=False)
+        assert [each for each in report.outcomes if not each.passed] == []
+        kept[program], costs[program] = rule_view(rule_of(rule), "r").state, explain_rule(rule).kept
+    assert [*kept.values()] == [("far",), ("far", "level2_grad")]
+    assert [*costs.values()] == [1, 2]
 
 
 def test_a_count_of_steps_stays_whole() -> None:
