@@ -18,10 +18,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from codegen.equations import TIGHTEST, number, parenthesised, power
+from codegen.equations import LOOSEST, TIGHTEST, power
 from codegen.forms import plain_form
 from codegen.layout import fit, wrapped
 from codegen.names import class_constant
+from codegen.written import NEGATED, Text, listed, literal
 from nlc import equations as eq
 from nlc.graph.nodes import Rule, RuleLevel, RuleMemory
 from nlc.graph.remembered import memory_of, state_names
@@ -38,7 +39,6 @@ TAKEN = frozenset(  # what the text of a rule uses, and what Level.update takes 
     "kept state torch math F root due _ float min max abs l2norm poly newton_schulz self rule clip".split()
 )
 STRENGTH = {"+": 1, "-": 1, "*": 2, "/": 2, "@": 2, "**": 4}
-NEGATED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +57,6 @@ class RuleView:
     constants: tuple[str, ...]  # the rule's own memories, above the function
     remembered: tuple[str, ...]  # their names
     own: tuple[str, ...]  # their states
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A written expression: how tightly it binds, and its shape; None is a plain number, of no tensor."""
-
-    text: str
-    strength: int = TIGHTEST
-    shape: Shape | None = None
-
-    def within(self, least: int) -> str:
-        return parenthesised(self.text, self.strength, least)
 
 
 def rule_view(rule: Rule, name: str, inside: bool = True, half: bool = False) -> RuleView:
@@ -289,9 +277,7 @@ class Writer:
             case eq.Binary(op=op, left=left, right=right):
                 return self.binary(tree, op, self.text(left), self.text(right))
             case eq.Compare(op=op, left=left, right=right):
-                a, b = self.text(left), self.text(right)
-                text = f"({a.within(1)} {op} {b.within(1)})"
-                shape = self.shape(tree)
+                text, shape = f"({self.text(left).within(1)} {op} {self.text(right).within(1)})", self.shape(tree)
                 return Text(f"float{text}") if shape is None else Text(f"{text}.to(grad.dtype)", shape=shape)
             case eq.ListOf(items=items):
                 return listed([self.text(item).text for item in items])
@@ -333,7 +319,7 @@ class Writer:
             memory = next(m for m in self.memories if m.name == func)
             return Text(f"{constant(self.function, memory)}.read({self.reading[func]}, {inputs})", shape=shape)
         if func == "where":
-            return self.where(shape, *args)
+            return self.where(tree, shape, *args)
         if shape is None:
             return self.plain(func, inputs)
         if func in ("min", "max") and len(args) > 1:
@@ -390,10 +376,17 @@ class Writer:
             return func
         return f"F.{func}" if func in FUNCTIONAL else f"torch.{func}"
 
-    def where(self, shape: Shape | None, condition: Text, yes: Text, no: Text) -> Text:
-        if condition.shape is None:
-            return Text(f"({yes.text} if {condition.text} else {no.text})", shape=shape)
-        return Text(f"torch.where({condition.within(1)} != 0, {yes.text}, {no.text})", shape=shape)
+    def where(self, tree: eq.Call, shape: Shape | None, condition: Text, yes: Text, no: Text) -> Text:
+        """One of two values; only that value where which one it is does not depend on anything."""
+        settled = {"True": yes, "False": no}.get(condition.text, yes if yes == no else None)
+        if settled is not None and settled.shape == shape:
+            return settled
+        if condition.shape is not None:
+            return Text(f"torch.where({condition.within(1)} != 0, {yes.text}, {no.text})", shape=shape)
+        asked = condition.within(1)
+        if isinstance(compared := tree.args[0], eq.Compare):
+            asked = f"{self.text(compared.left).within(1)} {compared.op} {self.text(compared.right).within(1)}"
+        return Text(f"{yes.within(1)} if {asked} else {no.within(1)}", LOOSEST, shape)
 
     def extremum(self, func: str, args: list[Text], shape: Shape) -> Text:
         found = args[0]
@@ -425,19 +418,6 @@ def calls(tree: eq.Expr, *funcs: str) -> bool:
 
 def sets(level: RuleLevel, name: str) -> bool:
     return any(name in line.targets for line in level.do)
-
-
-def literal(value: Any) -> Text:
-    """A number, truth value, word or list of them as Python."""
-    if isinstance(value, bool | str):
-        return Text(f'"{value}"' if isinstance(value, str) else repr(value))
-    if isinstance(value, tuple | list):
-        return listed([literal(v).text for v in value])
-    return Text(number(float(value)), TIGHTEST if value >= 0 else NEGATED)
-
-
-def listed(items: list[str]) -> Text:
-    return Text(f"({', '.join(items)}{',' * (len(items) == 1)})")
 
 
 def together(targets: list[str], values: list[str]) -> list[str]:

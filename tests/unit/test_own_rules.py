@@ -246,6 +246,24 @@ def test_a_slower_level_that_reads_no_gradient_keeps_no_sum_of_them() -> None:
     assert [*costs.values()] == [1, 2]
 
 
+CHOICES = {  # a choice of a rule, and how it is written at a level that counts steps
+    "m = where(count == 1, grad, m)": "m = grad if count == 1 else m",
+    "m = where(count == 1, m, m) + grad": "m = m + grad",
+    "m = where(true, m + grad, grad)": "m = m + grad",
+    "m = 2 * where(1 < count, m, grad)": "m = 2 * (m if 1 < count else grad)",
+}
+
+
+@pytest.mark.parametrize("said", CHOICES)
+def test_a_choice_is_written_as_one_would_write_it(said: str) -> None:
+    do = f"do: |\n    {said}\n    delta = -lr * m\n"
+    tree = parse(f"nlc: 1\nrule: r\nlevels:\n- every: 1 update\n  state: {{m: zeros}}\n  {do}", "r.yaml", Reporter())
+    assert tree is not None
+    rule = rule_of(rule_from(tree))
+    assert CHOICES[said] in rule_view(rule, "r", inside=False).lines
+    assert all(each.passed for each in outside(rule, 0, "cpu"))
+
+
 def test_a_count_of_steps_stays_whole() -> None:
     assert refusals(spec("muon(ns_steps=2.5)")) == ["NLC0405 6: 'ns_steps' is '2.5'"]
 
