@@ -41,6 +41,12 @@ def _fold(expr: Expr, sizes: Sizes, hidden: Hidden, found: list[tuple[Position, 
         case Name(id):
             return sizes[id] if id in sizes and not hidden(id) else None
     values = [_fold(child, sizes, hidden, found) for child in children(expr)]
+    if isinstance(expr, Call) and expr.func == "norm":
+        order = expr.keyword("p") or (expr.args[1] if len(expr.args) > 1 else None)
+        known = None if order is None else _fold(order, sizes, hidden, [])
+        if known is not None and known <= 0:
+            found.append((expr.at, f"'{_short(expr)}' is no norm: its order is above 0"))
+            return None
     if isinstance(expr, Binary) and expr.op == "/" and values[1] == 0:
         found.append((expr.at, f"'{_short(expr)}' divides by 0"))
         return None

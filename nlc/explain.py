@@ -310,6 +310,9 @@ def _names(graph: Graph, ids: Iterable[str]) -> tuple[str, ...]:
 def _notes(graph: Graph) -> Iterator[str]:
     """What a reader of the spec might not expect, each in one sentence."""
     memories = [m for m in graph.of(Memory) if not is_attention(m)]
+    if not graph.bare and graph.run.warmup >= graph.run.steps:
+        short = "the rate never reaches its full value"
+        yield f"run.warmup is {graph.run.warmup:,} and run.steps {graph.run.steps:,}: {short}"
     yield from _invisible(graph, memories)
     yield from _never(graph, memories)
     yield from _tails(graph, memories)

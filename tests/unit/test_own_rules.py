@@ -246,6 +246,17 @@ def test_a_slower_level_that_reads_no_gradient_keeps_no_sum_of_them() -> None:
     assert [*costs.values()] == [1, 2]
 
 
+def test_a_norm_is_of_an_order_above_zero() -> None:
+    (found,) = refusals(own("delta = -lr * a * grad / norm(grad, 0)"))
+    assert found.endswith("'norm(grad, 0)' is no norm: its order is above 0")
+
+
+def test_a_rule_may_wait_for_a_setting_that_names_it() -> None:
+    text = own("delta = -lr * a * grad")
+    assert refusals(text.replace("'mine'", "gd")) == ["NLC0905 10: nothing uses the rule 'mine'"]
+    assert build(loads(text, set={"levels.m.rule": "gd"})) and build(loads(text))
+
+
 CHOICES = {  # a choice of a rule, and how it is written at a level that counts steps
     "m = where(count == 1, grad, m)": "m = grad if count == 1 else m",
     "m = where(count == 1, m, m) + grad": "m = m + grad",
