@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from nlc.constants import orderless
 from nlc.diagnostics import Reporter, SpecError, suggest
 from nlc.equations import Call, Compare, Expr, Name, names, parse_block, parse_call, parse_expression, walk
 from nlc.operators import CALLABLE
@@ -280,6 +281,8 @@ def _objective(spec: Spec, text: str, path: str, subject: str, report: Reporter)
     tree: Expr | None = _try(report, lambda: parse_expression(text, spec.place(path)), subject)
     if tree is None:
         return
+    for at, message in orderless(tree):
+        report.error("NLC0505", at, f"{subject}: {message}")
     head = tree.id if isinstance(tree, Name) else tree.func if isinstance(tree, Call) else ""
     called = next((e for e in walk(tree) if isinstance(e, Call) and e.func == "M"), None)
     if head in OBJECTIVES:

@@ -7,12 +7,11 @@ A form or a rule of one's own may stay unused where another file, or --set, says
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from nlc.diagnostics import Reporter, SpecError
 from nlc.equations import Assign, names, parse_call
-from nlc.spec.architecture import Fields, Level
+from nlc.spec.architecture import Level
 from nlc.spec.expressions import expressions
+from nlc.spec.resolve import named, places
 from nlc.spec.view import Spec
 
 
@@ -47,20 +46,12 @@ def _vectors(spec: Spec, report: Reporter) -> None:
 
 def _definitions(spec: Spec, section: str, field: str, own: tuple[str, ...], report: Reporter) -> None:
     """Forms and rules of the spec's own that none of its levels and memories names."""
-    said = [(f"{path}.{field}", str(text)) for path, fields in _all(spec) if (text := getattr(fields, field))]
-    used = {parse_call(text, spec.place(path)).func for path, text in said}
-    files = {spec.at(path).file for path, _ in said}
+    used = named(spec, field)
+    files = {spec.at(f"{path}.{field}").file for path, fields in places(spec) if getattr(fields, field)}
     for name in own:
         at = spec.at(f"{section}.{name}", key=True)
         if name not in used and files <= {at.file}:
             report.error("NLC0905", at, f"nothing uses the {field} '{name}'", f"{field}: {name}, or take it away")
-
-
-def _all(spec: Spec) -> Iterator[tuple[str, Fields]]:
-    for level in spec.model.levels:
-        yield f"levels.{level.name}", level
-        for name, memory in level.memories.items() if isinstance(level.memories, dict) else ():
-            yield f"levels.{level.name}.memories.{name}", memory
 
 
 def _rates(spec: Spec, level: Level, report: Reporter) -> None:

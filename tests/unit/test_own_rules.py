@@ -254,7 +254,8 @@ def test_a_norm_is_of_an_order_above_zero() -> None:
 def test_a_rule_may_wait_for_a_setting_that_names_it() -> None:
     text = own("delta = -lr * a * grad")
     assert refusals(text.replace("'mine'", "gd")) == ["NLC0905 10: nothing uses the rule 'mine'"]
-    assert build(loads(text, set={"levels.m.rule": "gd"})) and build(loads(text))
+    other = loads(text, set={"levels.m.rule": "gd"})
+    assert build(other) and build(loads(text)) and "rules" not in other.resolved()
 
 
 CHOICES = {  # a choice of a rule, and how it is written at a level that counts steps
