@@ -159,7 +159,7 @@ def test_a_graph_with_rules_of_its_own_prints_and_reads_back() -> None:
     memory = (
         "      memories: {m: {form: 'mlp(hidden=2x)', keys: grad, values: -grad, objective: dot, rule: gd(lr=a)}}\n"
     )
-    graph = build(loads(own("delta = a * m(grad)", memory)))
+    graph = build(loads(own("delta = lr * a * m(grad)", memory)))
     assert from_text(to_text(graph)) == graph
 
 
