@@ -176,7 +176,7 @@ A form is matrix, mlp, swiglu, vector, attention or one defined under forms:.
     form: matrx      # matrix
 
 NLC0404 an unknown objective
-An objective is dot, l2, lp(p), huber(d), loss, or an expression in M, k and v.
+An objective is dot, l2, lp(p), huber(d), loss, or an expression in M, k and v whose gradient depends on M.
     objective: l3    # l2
 
 NLC0405 a parameter that does not fit
@@ -309,9 +309,9 @@ NLC0904 nothing for a level to learn
 The level owns no memory and no weight.
     memories: select(blocks.*.nothing)
 
-NLC0905 an input or a stream that nothing uses
+NLC0905 an input, a stream, a form or a rule that nothing uses
 A bare program asks for this stream of vectors, and no equation, field or output names it; or no block assigns, or none
-reads, a stream that flows from block to block.
+reads, a stream that flows from block to block; or no level or memory names a form or a rule that the spec defines.
     inputs: {k: [head], v: [head], w: [head]}     # and no w in the block
 
 # 11: tasks

@@ -245,7 +245,8 @@ def run(spec: Spec, folder: Path | None, how: HowToRun, task: Task | None = None
         raise Stop(Status.USAGE, message)
     told = spec.model.run
     if told.warmup >= told.steps and not how.quiet:
-        note(f"run.warmup is {told.warmup} and run.steps {told.steps}: the rate never reaches its full value")
+        short = f"run.warmup is {told.warmup} and run.steps {told.steps}: the rate never reaches its full value"
+        note(f"{spec.origin('run.warmup')}: {short}")
     with directory.unless_begun():
         begins = write(spec, directory, target)
         for line in () if how.quiet else begins.lines():

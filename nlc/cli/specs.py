@@ -283,12 +283,16 @@ def summary(graph: Graph) -> dict[str, Any]:
         "name": graph.name,
         "levels": [level.name for level in graph.levels],
         "memories": len(graph.of(Memory)),
+        "memories_in_all_layers": sum(graph.stack.count(memory.block) for memory in graph.of(Memory)),
+        "kinds": len(set(graph.stack)),
         "layers": len(graph.stack),
         "parameters": graph.cost.parameters if graph.cost else None,
     }
 
 
 def sentence(result: dict[str, Any]) -> str:
-    levels, memories = len(result["levels"]), result["memories"]
-    said = f"{levels} level{'s' * (levels != 1)}, {memories} memor{'ies' if memories != 1 else 'y'} in each layer"
+    alike = result["kinds"] < 2
+    levels, memories = len(result["levels"]), result["memories" if alike else "memories_in_all_layers"]
+    where = "each layer" if alike else f"{result['layers']} layers of {result['kinds']} kinds"
+    said = f"{levels} level{'s' * (levels != 1)}, {memories} memor{'ies' if memories != 1 else 'y'} in {where}"
     return said + (f", {result['parameters']:,} parameters" if result["parameters"] is not None else "")

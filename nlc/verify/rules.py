@@ -84,6 +84,8 @@ def cell(spec: RuleSpec, form: str, every: str, chunk: int, rate: str) -> str:
         "block": "y = memory(q)\n",
         "outputs": ["y"],
     }  # fmt: skip
+    if rate == FIXED and "lr" not in reads(rule_of(spec)):  # of which a number would say nothing
+        del data["levels"][0]["rate"]
     return to_yaml(data)
 
 
