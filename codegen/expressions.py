@@ -136,6 +136,10 @@ class Scope:
             and all(self.constant(i) for i in node.inputs)
         )
 
+    def of_one_token(self, id: str) -> str:
+        """A value that is the same for all tokens, without their axes: operators that need these gave it them."""
+        return self.text(id) if self.tokenless(id) else f"{parenthesised(*self._text(id), TIGHTEST)}[0, 0]"
+
     def tensor(self, id: str) -> str:
         """The value where torch takes no plain number."""
         return self._tensor(id)[0]

@@ -20,7 +20,9 @@ def fit(text: str, indent: int = 0) -> list[str]:
     head, value = _assigned(text)
     terms = _terms(value)
     group = _last_group(text)
-    if group is None or len(terms) > 2 or (len(terms) == 2 and len(pad) + group[0] >= WIDTH):
+    if group is None or len(terms) > 2:
+        return _operators(head, value, terms, indent)
+    if len(terms) == 2 and (len(pad) + group[0] >= WIDTH or text.endswith("()")):  # a call follows the group
         return _operators(head, value, terms, indent)
     start, end = group
     opening, inner, tail = text[: start + 1], text[start + 1 : end], text[end:]

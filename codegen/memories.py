@@ -172,7 +172,9 @@ def memory_call(emitter: Emitter, memory: Memory, reads: Iterable[Read], clock: 
     shape = linear(memory.rule)
     if once:
         arguments += [f"period={memory.period.count}", f"chunk={memory.chunk}", f"clock={time}"]
-        arguments += [f"lr={scope.text(memory.rate)}"] * (not memory.rate_varies) + ["gram=True"] * erases(memory)
+        arguments += [f"lr={scope.of_one_token(memory.rate)}"] * (not memory.rate_varies) + ["gram=True"] * erases(
+            memory
+        )
     else:
         arguments += [f"phase={phase(time, memory.chunk)}"] * (memory.chunk > 1)
         if shape is not None and shape.state:

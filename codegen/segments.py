@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -51,7 +52,7 @@ def write_methods(emitter: Emitter, rules: Mapping[Rule, str]) -> list[str]:
         start = start_parts(graph, memory, "like")
         start = f"{class_constant(memory.id)}.start(held, {start})" if held else start
         apart = replace(emitter.scope, names={}, like="like")  # forward's variables are not here
-        rate = [] if memory.rate_varies else [f"lr={apart.text(memory.rate)}"]
+        rate = [] if memory.rate_varies else [f"lr={apart.of_one_token(memory.rate)}"]
         if memory in driven:
             call = f"{class_constant(memory.id)}.write(register, {', '.join([start, *rate])})"
         else:
@@ -59,6 +60,8 @@ def write_methods(emitter: Emitter, rules: Mapping[Rule, str]) -> list[str]:
             call = f"ended({class_constant(memory.id)}, register, {', '.join(options)})"
         if "like" in call:
             lines.append("        like = next(iter(register.values()))")
+        if re.search(r"\bT\b", call):
+            lines.append("        B = T = 1")
         lines += fit(f"return {call}", 2)
     return lines
 

@@ -8,7 +8,7 @@ the way stays in the cache.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,6 +65,7 @@ class Stack:
             **({} if start is None else {"start": self.joined(start)}),
             **({} if not grams else {"gram": self.joined(grams)}),
         )
+        after = own(states, after, [*weights, *grads]) if len(self.pieces) == 1 else after
         torch._foreach_add_(weights, list(self.apart(delta.to(weights[0].dtype), weights)))
         for name, parts in states.items():
             self.keep(name, parts, self.apart(after[name], parts))
@@ -78,6 +79,20 @@ class Stack:
             weight.state[name] = new[0].reshape(weight.state[name].shape)
         else:
             torch._foreach_copy_(list(parts), list(new))
+
+
+def own(states: Mapping[str, list[Tensor]], after: Mapping[str, Tensor], others: Iterable[Tensor]) -> dict[str, Tensor]:
+    """The states of one piece after a step, each in memory of its own: what a rule gives may be the weight (`last =
+    weight`), its gradient or another state, all of which change after it."""
+    taken = {x.untyped_storage().data_ptr() for x in (*others, *(parts[0] for parts in states.values()))}
+    found = {}
+    for name, (old,) in states.items():
+        new = after[name]
+        if new.untyped_storage().data_ptr() in taken and new.data_ptr() != old.data_ptr():
+            new = new.clone()
+        taken.add(new.untyped_storage().data_ptr())
+        found[name] = new
+    return found
 
 
 def stacks(weights: Iterable[Weight], entrywise: bool) -> Iterator[Stack]:

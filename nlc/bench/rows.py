@@ -82,7 +82,7 @@ class Row:
 
     def show(self, value: float) -> str:
         """The value with its unit: 31.3x, 34 %, 4.5 KB, 12,345 tokens/s."""
-        digits = 2 if self.unit == "x" and abs(value) < 10 else 1 if abs(value) < 100 and value != int(value) else 0
+        digits = 0 if value == int(value) or abs(value) >= 100 else 2 if self.unit == "x" and abs(value) < 10 else 1
         return f"{value:,.{digits}f}{'' if self.unit == 'x' else ' '}{self.unit}"
 
 

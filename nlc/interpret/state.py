@@ -71,7 +71,7 @@ def pack_register(memory: Memory, register: Register) -> dict[str, Tensor]:
     flat |= {f"sum.{name}": part for name, part in register.sum.items()}
     flat |= {f"gram.{name}": part for name, part in register.gram.items()}
     if register.kept is not None:
-        flat["kept"] = register.kept.log()
+        flat["kept"] = register.kept.clamp_min(torch.finfo(DTYPE).tiny).log()  # that of 0 would have no gradient
     if memory.window > 1:
         flat |= pack_window(memory, register)
     if memory.tail is not Tail.CARRY:

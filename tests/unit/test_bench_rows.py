@@ -22,7 +22,8 @@ def test_below_its_floor_is_less_where_more_is_better_and_more_where_less_is() -
     [
         ("x", 31.26, "31.3x"),
         ("x", 0.95, "0.95x"),
-        ("x", 48, "48x"),
+        ("x", 4, "4x"),
+        ("x", 148.2, "148x"),
         ("tokens/s", 12345.6, "12,346 tokens/s"),
         ("KB", 4.64, "4.6 KB"),
     ],

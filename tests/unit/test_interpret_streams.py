@@ -7,6 +7,8 @@ import torch
 
 import nlc
 from nlc.graph.nodes import Weight
+from nlc.interpret import interpret
+from nlc.passes import build
 from nlc.spec import loads
 
 EVERYTHING = """
@@ -259,3 +261,29 @@ def test_learning_can_be_off_by_level():
     assert not torch.allclose(only.logits[:, 5:], frozen.logits[:, 5:])
     with pytest.raises(ValueError, match=r"no level 'fats' writes inside a sequence; levels: fast, "):
         run(tokens, learn={"fats"})
+
+
+NONE_KEPT = """nlc: 1
+name: none_kept
+sizes: {width: 2}
+inputs: {x: [width], s: []}
+levels:
+  - {name: m, every: 4 tokens, rate: 0.1, retain: s, memories: {slots: {form: matrix, keys: x, values: x}}}
+block: y = slots(x)
+outputs: [y]
+"""
+
+
+def test_a_period_of_which_nothing_is_kept_has_gradients_across_a_cut() -> None:
+    graph = build(loads(NONE_KEPT))
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 8, 2, generator=draw, dtype=torch.float64, requires_grad=True)
+    share = torch.tensor([[0.9, 0.0, 0.8, 0.7] * 2], dtype=torch.float64, requires_grad=True)
+    weights = {"blocks.0.m.slots.start": torch.eye(2, dtype=torch.float64)}
+    whole = interpret(graph, weights, inputs={"x": x, "s": share}).outputs["y"]
+    first = interpret(graph, weights, inputs={"x": x[:, :2], "s": share[:, :2]})
+    rest = interpret(graph, weights, inputs={"x": x[:, 2:], "s": share[:, 2:]}, state=first.state)
+    parts = torch.cat([first.outputs["y"], rest.outputs["y"]], 1)
+    one, other = (torch.autograd.grad(y.square().sum(), [x, share]) for y in (whole, parts))
+    assert torch.allclose(whole, parts, rtol=1e-14) and torch.allclose(one[0], other[0], rtol=1e-12)
+    assert torch.allclose(one[1][share > 0], other[1][share > 0], rtol=1e-12)

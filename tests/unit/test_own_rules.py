@@ -231,3 +231,22 @@ def test_a_slower_level_of_a_rule_may_set_the_weight(faster: str, slower: str) -
 
 def test_a_count_of_steps_stays_whole() -> None:
     assert refusals(spec("muon(ns_steps=2.5)")) == ["NLC0405 6: 'ns_steps' is '2.5'"]
+
+
+REMEMBERS = {
+    "the weight": ("delta = -lr * grad - 0.1 * (weight - s)\ns = weight", "m = grad"),
+    "the gradient": ("delta = -lr * (grad + s)\ns = grad", "m = grad"),
+    "another state": ("delta = -lr * (2 * m - before)\ns = m", "before = s\nm = 0.9 * m + (1 - 0.9) * grad"),
+}
+
+
+@pytest.mark.parametrize(("after", "first"), REMEMBERS.values(), ids=REMEMBERS)
+def test_a_state_that_was_something_else_does_not_change_with_it(
+    after: str, first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = "\n".join(f"      {line}" for line in [*first.split("\n"), *after.split("\n")])
+    own = f"levels:\n  - every: 1 update\n    state: {{m: zeros, s: zeros}}\n    do: |\n{program}\n"
+    tree = parse(f"nlc: 1\nrule: r\n{own}".replace("-lr *", "-lr * 0.5 * (m - m + 1) *"), "r.yaml", Reporter())
+    assert tree is not None
+    monkeypatch.setattr("nlc.verify.rules.SHAPES", {"alone": (4, 3)})  # with others it would be a copy of them all
+    assert [each for each in outside(rule_of(rule_from(tree)), 0, "cpu") if not each.passed] == []
