@@ -247,6 +247,10 @@ def systems() -> str:
         "| system | is | equations | updated every | equations tested in |",
         "|---|---|---|---|---|",
         *(_system(name) for name in shipped()),
+        "",
+        "Where a spec is not what its source says, on purpose (`x-differs` of the spec):",
+        "",
+        *(f"- `{name}`: {_escaped(said)}" for name in shipped() if (said := _tree(name).get("x-differs"))),
     ]
     return "\n".join(lines) + "\n"
 
