@@ -23,6 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 
 KERNELS, EAGER = "kernels, bfloat16 operands", "eager PyTorch, TF32"
 SHAPES = ((16, 2048), (8, 8192))
+WORK = {"forward": "forward", "both": "forward + backward"}
 
 
 class Shape(Protocol):
@@ -74,6 +75,27 @@ def timed(run: Callable[[str], Any], tokens: int, repeats: int) -> dict[str, dic
     }
 
 
+def in_graph(run: Callable[[], Any], repeats: int) -> float | None:
+    """Milliseconds of a run that a CUDA graph replays: what the kernels take when nothing on the host delays them.
+
+    None, and a line that says why, where the run cannot be captured.
+    """
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            run()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            run()
+    except RuntimeError as error:
+        print(f"not captured in a CUDA graph: {error}", file=sys.stderr)
+        return None
+    return statistics.median([milliseconds(graph.replay) for _ in range(repeats + 2)][2:])
+
+
 def by_kernel(run: Callable[[], Any], repeats: int = 5) -> dict[str, float]:
     """Milliseconds of every kernel in one run, the longest first."""
     run()
@@ -88,28 +110,30 @@ def by_kernel(run: Callable[[], Any], repeats: int = 5) -> dict[str, float]:
 def measure(made: Callable[[int, int], Shape], B: int, T: int, repeats: int) -> dict[str, Any]:
     shape = made(B, T)
     agree = agreement(shape)
-    times = {work: timed(getattr(shape, work), B * T, repeats) for work in ("forward", "both")}
+    times = {work: timed(getattr(shape, work), B * T, repeats) for work in WORK}
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     shape.both(KERNELS)
     peak = torch.cuda.max_memory_allocated() - before
     kernels = by_kernel(partial(shape.both, KERNELS))
+    graphs = {work: in_graph(partial(getattr(shape, work), KERNELS), repeats) for work in WORK}
     found = {"batch": B, "tokens": T, "largest relative difference": agree, "times": times, "peak bytes": peak}
-    return found | {"milliseconds by kernel": kernels}
+    return found | {"milliseconds in a CUDA graph": graphs, "milliseconds by kernel": kernels}
 
 
 def table(found: dict[str, Any]) -> str:
     lines = [
         f"{found['gpu']}, torch {found['torch']}, triton {found['triton']}; {found['what']}", "",
-        "| batch x tokens | work | kernels, bf16 | eager, TF32 | times eager | million tokens/s |",
-        "|---|---|---|---|---|---|",
+        "| batch x tokens | work | kernels, bf16 | eager, TF32 | times eager | million tokens/s | in a CUDA graph |",
+        "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for shape in found["shapes"]:
-        for work, label in (("forward", "forward"), ("both", "forward + backward")):
+        for work, label in WORK.items():
             fast, slow = (shape["times"][work][name]["milliseconds"] for name in (KERNELS, EAGER))
-            rate = shape["times"][work][KERNELS]["tokens per second"] / 1e6
-            size = f"{shape['batch']} x {shape['tokens']}"
-            lines.append(f"| {size} | {label} | {fast:.2f} ms | {slow:.1f} ms | {slow / fast:.1f} | {rate:.1f} |")
+            tokens, graph = shape["batch"] * shape["tokens"] / 1e3, shape["milliseconds in a CUDA graph"][work]
+            most = f"{tokens / graph:.1f} ({graph:.2f} ms)" if graph else "not captured"
+            row = f"{label} | {fast:.2f} ms | {slow:.1f} ms | {slow / fast:.1f} | {tokens / fast:.1f} | {most}"
+            lines.append(f"| {shape['batch']} x {shape['tokens']} | {row} |")
     lines += ["", "Relative difference of output and gradients to eager float32, the largest; peak memory; the kernels"]
     lines += ["that take longest, in milliseconds of a forward and backward pass:"]
     for shape in found["shapes"]:

@@ -18,10 +18,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from codegen.equations import TIGHTEST, number, parenthesised, power
+from codegen.equations import LOOSEST, TIGHTEST, power
 from codegen.forms import plain_form
 from codegen.layout import fit, wrapped
 from codegen.names import class_constant
+from codegen.written import NEGATED, Text, listed, literal
 from nlc import equations as eq
 from nlc.graph.nodes import Rule, RuleLevel, RuleMemory
 from nlc.graph.remembered import memory_of, state_names
@@ -38,7 +39,6 @@ TAKEN = frozenset(  # what the text of a rule uses, and what Level.update takes 
     "kept state torch math F root due _ float min max abs l2norm poly newton_schulz self rule clip".split()
 )
 STRENGTH = {"+": 1, "-": 1, "*": 2, "/": 2, "@": 2, "**": 4}
-NEGATED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +59,6 @@ class RuleView:
     own: tuple[str, ...]  # their states
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A written expression: how tightly it binds, and its shape; None is a plain number, of no tensor."""
-
-    text: str
-    strength: int = TIGHTEST
-    shape: Shape | None = None
-
-    def within(self, least: int) -> str:
-        return parenthesised(self.text, self.strength, least)
-
-
 def rule_view(rule: Rule, name: str, inside: bool = True, half: bool = False) -> RuleView:
     """The function of a rule.  `inside`: for memories inside a sequence, else for levels that count steps; `half`: of
     weights that are trained in bfloat16."""
@@ -84,7 +72,7 @@ def gathered(index: int) -> str:
 
 def states(rule: Rule) -> tuple[str, ...]:
     """What the rule keeps between its updates: its levels' states, and the sums of the slower ones."""
-    sums = [gathered(i) for i, level in enumerate(rule.levels) if level.period > 1]
+    sums = [gathered(i) for i, level in enumerate(rule.levels) if level.sums]
     own = [name for level in rule.levels for memory in level.memories for name in state_names(memory)]
     return (*(name for level in rule.levels for name in level.state), *own, *sums)
 
@@ -128,7 +116,7 @@ class Writer:
         self.function = ""
         self.touched: set[str] = set()
         for index, level in enumerate(rule.levels):
-            if level.period > 1:
+            if level.sums:
                 self.names[gathered(index)] = Text(gathered(index), shape=SEEN["grad"])
 
     def view(self, name: str) -> RuleView:
@@ -194,8 +182,10 @@ class Writer:
         """A level that runs once in so many updates.
 
         Inside a sequence each of the stacked states has a count of its own, so what is new is chosen by row."""
-        total, grad = self.names[gathered(index)], self.names["grad"]
-        yield f"{total.text} = {total.text} + grad"
+        grad = self.names["grad"]
+        total = self.names[gathered(index)] if level.sums else grad
+        if level.sums:
+            yield f"{total.text} = {total.text} + grad"
         if self.inside:
             yield f"due = count % {level.period} == 0"
             yield "if due.any():"
@@ -221,8 +211,9 @@ class Writer:
             old = before[name].text
             yield f"    {old} = torch.where(due, {self.names[name].text}, {old})"
             self.names[name] = before[name]
-        empty = f"torch.zeros_like({total.text})"
-        yield f"    {total.text} = {f'torch.where(due, 0, {total.text})' if self.inside else empty}"
+        if level.sums:
+            empty = f"torch.zeros_like({total.text})"
+            yield f"    {total.text} = {f'torch.where(due, 0, {total.text})' if self.inside else empty}"
         self.names["grad"] = grad
 
     def write(self, memory: RuleMemory, new: str) -> Iterator[str]:
@@ -286,9 +277,7 @@ class Writer:
             case eq.Binary(op=op, left=left, right=right):
                 return self.binary(tree, op, self.text(left), self.text(right))
             case eq.Compare(op=op, left=left, right=right):
-                a, b = self.text(left), self.text(right)
-                text = f"({a.within(1)} {op} {b.within(1)})"
-                shape = self.shape(tree)
+                text, shape = f"({self.text(left).within(1)} {op} {self.text(right).within(1)})", self.shape(tree)
                 return Text(f"float{text}") if shape is None else Text(f"{text}.to(grad.dtype)", shape=shape)
             case eq.ListOf(items=items):
                 return listed([self.text(item).text for item in items])
@@ -330,7 +319,7 @@ class Writer:
             memory = next(m for m in self.memories if m.name == func)
             return Text(f"{constant(self.function, memory)}.read({self.reading[func]}, {inputs})", shape=shape)
         if func == "where":
-            return self.where(shape, *args)
+            return self.where(tree, shape, *args)
         if shape is None:
             return self.plain(func, inputs)
         if func in ("min", "max") and len(args) > 1:
@@ -387,10 +376,17 @@ class Writer:
             return func
         return f"F.{func}" if func in FUNCTIONAL else f"torch.{func}"
 
-    def where(self, shape: Shape | None, condition: Text, yes: Text, no: Text) -> Text:
-        if condition.shape is None:
-            return Text(f"({yes.text} if {condition.text} else {no.text})", shape=shape)
-        return Text(f"torch.where({condition.within(1)} != 0, {yes.text}, {no.text})", shape=shape)
+    def where(self, tree: eq.Call, shape: Shape | None, condition: Text, yes: Text, no: Text) -> Text:
+        """One of two values; only that value where which one it is does not depend on anything."""
+        settled = {"True": yes, "False": no}.get(condition.text, yes if yes == no else None)
+        if settled is not None and settled.shape == shape:
+            return settled
+        if condition.shape is not None:
+            return Text(f"torch.where({condition.within(1)} != 0, {yes.text}, {no.text})", shape=shape)
+        asked = condition.within(1)
+        if isinstance(compared := tree.args[0], eq.Compare):
+            asked = f"{self.text(compared.left).within(1)} {compared.op} {self.text(compared.right).within(1)}"
+        return Text(f"{yes.within(1)} if {asked} else {no.within(1)}", LOOSEST, shape)
 
     def extremum(self, func: str, args: list[Text], shape: Shape) -> Text:
         found = args[0]
@@ -422,19 +418,6 @@ def calls(tree: eq.Expr, *funcs: str) -> bool:
 
 def sets(level: RuleLevel, name: str) -> bool:
     return any(name in line.targets for line in level.do)
-
-
-def literal(value: Any) -> Text:
-    """A number, truth value, word or list of them as Python."""
-    if isinstance(value, bool | str):
-        return Text(f'"{value}"' if isinstance(value, str) else repr(value))
-    if isinstance(value, tuple | list):
-        return listed([literal(v).text for v in value])
-    return Text(number(float(value)), TIGHTEST if value >= 0 else NEGATED)
-
-
-def listed(items: list[str]) -> Text:
-    return Text(f"({', '.join(items)}{',' * (len(items) == 1)})")
 
 
 def together(targets: list[str], values: list[str]) -> list[str]:

@@ -82,13 +82,11 @@ def view(graph: Graph, *, header: Sequence[str], digest: str) -> TrainView:
     owned = Owned(graph)
     variables = distinct([level.name for level in outer], TAKEN | {u.name for u in written})
     order = ", ".join(variables[level.name] for level in outer)
-    largest_last = sorted(outer, key=lambda level: (len(owned.by(level.id)), level.name))
+    rest_last = sorted(outer, key=lambda level: (takes_rest(level), len(owned.by(level.id)), level.name))
     made = {
         level.id: StepLevel(
             variable=variables[level.name],
-            making=making(
-                graph, level, owned, updates[key(level)], variables[level.name], rest=level is largest_last[-1]
-            ),
+            making=making(graph, level, owned, updates[key(level)], variables[level.name]),
             firing=firing(graph, level, updates[key(level)], variables[level.name]),
         )
         for level in outer
@@ -109,7 +107,7 @@ def view(graph: Graph, *, header: Sequence[str], digest: str) -> TrainView:
         ops=tuple(sorted({name for u in written for name in u.ops})),
         rules=written,
         weights=weights(outer, owned),
-        making=tuple(made[level.id] for level in largest_last),
+        making=tuple(made[level.id] for level in rest_last),
         firing=tuple(made[level.id] for level in outer),
         variables=order,
         unpacked=order if len(outer) > 1 else f"[{order}]",
@@ -267,8 +265,14 @@ def looks(level: Level) -> bool:
     return "gram" in reads(rule_of(level))
 
 
-def making(graph: Graph, level: Level, owned: Owned, rule: RuleView, variable: str, rest: bool) -> tuple[str, ...]:
+def takes_rest(level: Level) -> bool:
+    """It owns every weight that no other level does."""
+    return any(s.patterns == ("*",) and s.rank is None and not s.excluded for s in level.selects)
+
+
+def making(graph: Graph, level: Level, owned: Owned, rule: RuleView, variable: str) -> tuple[str, ...]:
     """slow = Level("cms.slow", weights.take("blocks.*.cms.slow.*"), state=("m", "v2"))"""
+    rest = takes_rest(level)
     names = ("*",) if rest else owned.patterns(owned.by(level.id))
     taken = "\n".join(call("weights.take", [quoted(name) for name in names], 0))
     kept = (*(name for name in rule.state if name not in rule.own), *["start"] * rule.starts)

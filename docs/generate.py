@@ -7,7 +7,9 @@ docs/operators.md                 every operator of equations
 docs/rules.md                     every shipped update rule: what it is, its program, how it is computed
 docs/systems.md                   every shipped spec: what it is, its equations, what proves it
 docs/levels.svg                   the levels of hope, as `nlc graph hope --format svg` draws them
+docs/tasks.md                     every shipped task: what it asks, its source, knobs and chance
 specs/architecture.schema.json    the JSON Schema that the shipped specs name for editors
+specs/task.schema.json            the same of tasks
 """
 
 from __future__ import annotations
@@ -245,6 +247,10 @@ def systems() -> str:
         "| system | is | equations | updated every | equations tested in |",
         "|---|---|---|---|---|",
         *(_system(name) for name in shipped()),
+        "",
+        "Where a spec is not what its source says, on purpose (`x-differs` of the spec):",
+        "",
+        *(f"- `{name}`: {_escaped(said)}" for name in shipped() if (said := _tree(name).get("x-differs"))),
     ]
     return "\n".join(lines) + "\n"
 
@@ -304,6 +310,41 @@ def schema() -> str:
     return json.dumps(schema(), indent=2) + "\n"
 
 
+def task_schema() -> str:
+    """specs/task.schema.json"""
+    from nlc.spec import task_schema
+
+    return json.dumps(task_schema(), indent=2) + "\n"
+
+
+def tasks() -> str:
+    """docs/tasks.md: written by hand down to its table, which is made here"""
+    from nlc.cli.tasks import facts, percent
+    from nlc.spec import load_task
+    from nlc.spec import tasks as shipped
+
+    head, mark, _ = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8").partition("## The tasks\n")
+    lines = ["", "| task | asks | source | knobs | tests | chance | solved |", "|---|---|---|---|---|---|---|"]
+    for spec in map(load_task, shipped()):
+        found = facts(spec)
+        knobs = ", ".join(f"`{knob}` {value}" for knob, value in spec.knobs.items())
+        cells = [_cell(found["doc"]), spec.source, knobs, ", ".join(spec.tests)]
+        cells += [percent(found["chance"]), percent(spec.solved)]
+        lines.append(f"| [`{spec.name}`](../specs/tasks/{spec.name}.yaml) | {' | '.join(cells)} |")
+    return head + mark + "\n".join([*lines, "", *_knobs()]) + "\n"
+
+
+def _knobs() -> list[str]:
+    """What knobs are, by the kind of items."""
+    from nlc.spec.task_kinds import KINDS
+
+    lines = ["## Knobs", "", "| items | are | knobs |", "|---|---|---|"]
+    for name, kind in KINDS.items():
+        knobs = "; ".join(f"`{knob}` {_cell(about.doc)}" for knob, about in kind.knobs.items())
+        lines.append(f"| `{name}` | {_cell(kind.doc)} | {knobs} |")
+    return lines
+
+
 PAGES = {
     ROOT / "docs" / "errors.md": errors,
     ROOT / "docs" / "commands.md": commands,
@@ -311,8 +352,10 @@ PAGES = {
     ROOT / "docs" / "operators.md": operators,
     ROOT / "docs" / "rules.md": rules,
     ROOT / "docs" / "systems.md": systems,
+    ROOT / "docs" / "tasks.md": tasks,
     ROOT / "docs" / "levels.svg": levels,
     ROOT / "specs" / "architecture.schema.json": schema,
+    ROOT / "specs" / "task.schema.json": task_schema,
 }
 
 if __name__ == "__main__":

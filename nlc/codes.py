@@ -176,7 +176,7 @@ A form is matrix, mlp, swiglu, vector, attention or one defined under forms:.
     form: matrx      # matrix
 
 NLC0404 an unknown objective
-An objective is dot, l2, lp(p), huber(d), loss, or an expression in M, k and v.
+An objective is dot, l2, lp(p), huber(d), loss, or an expression in M, k and v whose gradient depends on M.
     objective: l3    # l2
 
 NLC0405 a parameter that does not fit
@@ -309,10 +309,28 @@ NLC0904 nothing for a level to learn
 The level owns no memory and no weight.
     memories: select(blocks.*.nothing)
 
-NLC0905 an input or a stream that nothing uses
+NLC0905 an input, a stream, a form or a rule that nothing uses
 A bare program asks for this stream of vectors, and no equation, field or output names it; or no block assigns, or none
-reads, a stream that flows from block to block.
+reads, a stream that flows from block to block; or no level or memory names a form or a rule that the spec defines.
     inputs: {k: [head], v: [head], w: [head]}     # and no w in the block
+
+# 11: tasks
+
+NLC1101 no such task
+A task is a file, or the name of a shipped task, with other knobs in brackets.
+    nlc train hope --task mqr     # mqar, or mqar(pairs=16)
+
+NLC1102 an unknown kind of items
+items: says what makes the items of a task; the kinds are part of the runtime.
+    items: asociative     # associative
+
+NLC1103 an unknown knob
+Each kind of items has its own knobs, and a task gives all of them.
+    knobs: {context: 64, vocab: 64, pair: 8, power: 0.01}     # pairs
+
+NLC1104 knobs that do not go together
+Each knob is in its range, and yet no item can be made of them.
+    knobs: {context: 16, vocab: 64, pairs: 8, power: 0.01}     # 8 pairs and their queries take 32 tokens
 
 # 10: not supported yet
 

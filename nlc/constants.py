@@ -2,6 +2,7 @@
 
     constant(expr, sizes)      the number an expression is; None where it depends on anything but numbers and sizes
     impossible(expr, sizes)    what in it has no finite real result: [(position, message)], innermost and leftmost first
+    orderless(expr)            the norms in it whose order is not above 0, likewise
 
 Folded are + - * / **, and log, sqrt and exp.
 """
@@ -12,7 +13,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from nlc.source import Position
-from nlc.trees import Binary, Call, Expr, Name, Number, Unary, children, to_text
+from nlc.trees import Binary, Call, Expr, Name, Number, Unary, children, to_text, walk
 
 Sizes = Mapping[str, int]
 Hidden = Callable[[str], bool]  # whether a name is a value, so that it is no size
@@ -31,6 +32,18 @@ def impossible(expr: Expr, sizes: Sizes) -> list[tuple[Position, str]]:
     """Each operator of an expression that divides by 0, or whose constant operands give no finite real number."""
     found: list[tuple[Position, str]] = []
     _fold(expr, sizes, lambda name: False, found)
+    return found
+
+
+def orderless(expr: Expr) -> list[tuple[Position, str]]:
+    """Each norm of an order that is 0 or below."""
+    found = []
+    for part in walk(expr):
+        if isinstance(part, Call) and part.func == "norm":
+            order = part.keyword("p") or (part.args[1] if len(part.args) > 1 else None)
+            known = None if order is None else constant(order, {})
+            if known is not None and known <= 0:
+                found.append((part.at, f"'{_short(part)}' is no norm: its order is above 0"))
     return found
 
 

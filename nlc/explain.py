@@ -141,7 +141,7 @@ def _level(graph: Graph, level: Level) -> LevelFacts:
         index=level.index,
         name=level.name,
         period="-" if not level.period.count and level.period.unit is Unit.TOKEN else str(level.period),
-        per_step=_per_step(graph, level.period),
+        per_step=_per_step(graph, level.period, fires),
         fires=fires,
         per_sequence=_per_sequence(graph, level.period, memories, fires),
         when=when,
@@ -183,8 +183,10 @@ def _per_sequence(graph: Graph, period: Period, memories: Sequence[Memory], fire
     return "-"
 
 
-def _per_step(graph: Graph, period: Period) -> str:
+def _per_step(graph: Graph, period: Period, fires: int | None) -> str:
     tokens = graph.sizes.get("context", 0) * graph.run.batch
+    if tokens and fires is not None:  # a clock that begins anew with each sequence
+        return f"{graph.run.batch * fires:,}"
     if period.unit is Unit.NEVER:
         return "0"
     if not tokens or not period.count or period.unit not in (Unit.TOKEN, Unit.STEP):
@@ -308,6 +310,9 @@ def _names(graph: Graph, ids: Iterable[str]) -> tuple[str, ...]:
 def _notes(graph: Graph) -> Iterator[str]:
     """What a reader of the spec might not expect, each in one sentence."""
     memories = [m for m in graph.of(Memory) if not is_attention(m)]
+    if not graph.bare and graph.run.warmup >= graph.run.steps:
+        short = "the rate never reaches its full value"
+        yield f"run.warmup is {graph.run.warmup:,} and run.steps {graph.run.steps:,}: {short}"
     yield from _invisible(graph, memories)
     yield from _never(graph, memories)
     yield from _tails(graph, memories)

@@ -37,7 +37,7 @@ class RuleFacts:
 def explain_rule(spec: RuleSpec) -> RuleFacts:
     """Gather the facts of a rule with the parameters it has without being given any."""
     rule = rule_of(spec)
-    waiting = sum(level.period > 1 for level in rule.levels)
+    waiting = sum(level.sums for level in rule.levels)
     return RuleFacts(
         name=spec.name,
         doc=" ".join(spec.doc.split()),

@@ -10,3 +10,8 @@ class Target(StrEnum):
 
     CPU = "cpu"
     CUDA = "cuda"
+
+    @classmethod
+    def of(cls, device: str) -> Target:
+        """That of a program for a device: cuda:1 is of cuda."""
+        return cls(device.partition(":")[0])

@@ -48,7 +48,7 @@ SHAPE = {  # of lock.json
     **{"spec": dict, "code": dict, "resumed": list, "saved": int, "environment": dict},
     "data": {
         **{"path": (str, NoneType), "field": (str, NoneType), "pack": str, "tokenizer": (dict, NoneType)},
-        **{"source": str, "sha256": str, "bytes_per_token": (float, int)},
+        **{"source": str, "sha256": str, "bytes_per_token": (float, int), "task": dict},
     },
 }
 

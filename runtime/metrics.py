@@ -1,6 +1,7 @@
 """metrics.jsonl: one JSON object a line, {"step", "tokens", "seconds", name: number, ...}, the truth about a run.
 
 Names: train/loss, val/loss (nats a token), val/bits_per_byte, val/tokens (both are a mean of), perf/tokens_per_s;
+val/accuracy, val/answers (which it is a share of) of a task, in place of bits and tokens;
 level/<name>/fires (so far), /update (norm of what an update changed), /rate (in force), /retain (share that is kept);
 memory/<name>/norm, /surprise; grad/<level>/norm.  x is tokens, with the step beside it.  Those of levels inside a
 sequence, and surprise, are said by runtime.probe; update and rate of levels that count steps by runtime.level.

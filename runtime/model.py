@@ -146,6 +146,15 @@ class LanguageModel(Sequenced):
         logits, _, state = self.run(fed, ignored, state, self.clock(state), False, nobody)
         return logits[:, -tokens.shape[1] :], self.closed(self.advanced(state, fed.shape[1]), nobody)
 
+    @outside_inference
+    def untaught(self, tokens: Tensor, learn: bool | Collection[str] = True) -> Tensor:
+        """Logits (B, T, vocab) of whole sequences that no token is the target of: a memory that learns from the loss
+        learns nothing, the others learn what they always do."""
+        self._check(tokens, None, None, None, None)
+        state, _ = self._resumed(tokens, None)
+        ignored = torch.full_like(tokens, IGNORED)
+        return self.run(tokens, ignored, state, self.clock(state), True, self.learning(learn))[0]
+
     def loss(
         self,
         tokens: Tensor,

@@ -19,7 +19,7 @@ def curve(rows: Sequence[Row], name: str, unit: float = 1.0) -> Curve:
     return [x for x, _ in found], [y for _, y in found]
 
 
-def loss(rows: Sequence[Row], path: Path, title: str, bytes_per_token: float = 1.0) -> bool:
+def loss(rows: Sequence[Row], path: Path, title: str, bytes_per_token: float = 1.0, unit: str = "bits/byte") -> bool:
     """Draw a run's loss; False when there is nothing to draw.  Raises ModuleNotFoundError without matplotlib."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -40,7 +40,7 @@ def loss(rows: Sequence[Row], path: Path, title: str, bytes_per_token: float = 1
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlabel("tokens", color=INK)
-    axes.set_ylabel("bits per byte", color=INK)
+    axes.set_ylabel(unit.replace("/", " per "), color=INK)
     axes.set_title(title, loc="left", color=INK, fontsize=11, pad=12)
     axes.grid(axis="y", color=FAINT, linewidth=0.8)
     axes.tick_params(colors=INK, length=0)
@@ -57,11 +57,16 @@ def loss(rows: Sequence[Row], path: Path, title: str, bytes_per_token: float = 1
 
 
 def judged(rows: Sequence[Row]) -> tuple[Curve, Curve]:
-    """Validation on the way, always on the same sequences; and the one on more of them at the end, if there is one."""
-    found = [row for row in rows if row.get("val/bits_per_byte") is not None]
-    sizes = [row.get("val/tokens", 0) for row in found]
+    """Validation on the way, always on the same sequences; and the one on more of them at the end, if there is one.
+
+    Of a task, whose tokens are no text: bits of a token that is asked for."""
+    name, unit, size = ("val/bits_per_byte", 1.0, "val/tokens")
+    if not any(row.get(name) is not None for row in rows):
+        name, unit, size = ("val/loss", math.log(2), "val/answers")
+    found = [row for row in rows if row.get(name) is not None]
+    sizes = [row.get(size, 0) for row in found]
     longer = [row for row, size in zip(found, sizes, strict=True) if size > sizes[0]]
-    return curve([row for row in found if row not in longer], "val/bits_per_byte"), curve(longer, "val/bits_per_byte")
+    return curve([row for row in found if row not in longer], name, unit), curve(longer, name, unit)
 
 
 def window(train: Sequence[float], validation: Sequence[float]) -> tuple[float, float]:

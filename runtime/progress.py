@@ -26,6 +26,7 @@ class Report:
     tokens_per_s: float
     seconds_left: float
     bytes_per_token: float = 1.0  # of the text that is learned
+    unit: str = "bits/byte"
 
     @property
     def bits_per_byte(self) -> float:
@@ -37,7 +38,7 @@ class Display(Protocol):
     on."""
 
     def update(self, report: Report) -> None: ...
-    def judged(self, bits_per_byte: float) -> None: ...
+    def judged(self, words: str) -> None: ...
     def note(self, line: str) -> None: ...
     def __enter__(self) -> Display: ...
     def __exit__(
@@ -51,7 +52,7 @@ class Silent:
     def update(self, report: Report) -> None:
         pass
 
-    def judged(self, bits_per_byte: float) -> None:
+    def judged(self, words: str) -> None:
         pass
 
     def note(self, line: str) -> None:
@@ -72,7 +73,7 @@ class Plain(Silent):
     def update(self, report: Report) -> None:
         self.note(
             f"step {report.step:{len(str(report.steps))}}/{report.steps}  loss {report.loss:.4f} nats"
-            f"  {report.bits_per_byte:.4f} bits/byte  {report.tokens_per_s:,.0f} tokens/s"
+            f"  {report.bits_per_byte:.4f} {report.unit}  {report.tokens_per_s:,.0f} tokens/s"
             f"  {duration(report.seconds_left)} left"
         )
 
@@ -85,7 +86,9 @@ class Live:
 
     def __init__(self, steps: int) -> None:
         self.progress = bar()
-        self.task = self.progress.add_task("", total=steps, loss="", bits="", judged="", speed="", left="")
+        self.task = self.progress.add_task(
+            "", total=steps, loss="", bits="", unit="bits/byte", judged="", speed="", left=""
+        )
 
     def update(self, report: Report) -> None:
         self.progress.update(
@@ -93,12 +96,13 @@ class Live:
             completed=report.step,
             loss=f"{report.loss:.4f}",
             bits=f"{report.bits_per_byte:.4f}",
+            unit=report.unit,
             speed=f"{report.tokens_per_s:,.0f}",
             left=duration(report.seconds_left),
         )
 
-    def judged(self, bits_per_byte: float) -> None:
-        self.progress.update(self.task, judged=f"{bits_per_byte:.4f}")
+    def judged(self, words: str) -> None:
+        self.progress.update(self.task, judged=words)
 
     def note(self, line: str) -> None:
         self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -122,7 +126,7 @@ def bar() -> Progress:
         MofNCompleteColumn(),
         BarColumn(bar_width=24, style="bright_black", complete_style="cyan", finished_style="green"),
         TextColumn("[dim]loss[/dim] {task.fields[loss]}"),
-        TextColumn("[bold]{task.fields[bits]}[/bold] bits/byte"),
+        TextColumn("[bold]{task.fields[bits]}[/bold] {task.fields[unit]}"),
         TextColumn("[dim]validation[/dim] {task.fields[judged]}"),
         TextColumn("{task.fields[speed]} [dim]tokens/s[/dim]"),
         TextColumn("{task.fields[left]} [dim]left[/dim]"),

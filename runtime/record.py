@@ -125,11 +125,11 @@ class Record:
         same = begun < 2 * last if last < first else begun > last / 2
         return f"the rate of level {level}, which trains its start" if level and same else "its rate and retention"
 
-    def draw(self, directory: RunDirectory, title: str, bytes_per_token: float) -> bool:
+    def draw(self, directory: RunDirectory, title: str, bytes_per_token: float, unit: str) -> bool:
         """The loss as a picture; False where matplotlib, which draws it, is missing."""
         assert self.metrics is not None
         try:
-            plot.loss(self.metrics.rows, directory.plot, title, bytes_per_token)
+            plot.loss(self.metrics.rows, directory.plot, title, bytes_per_token, unit)
         except ModuleNotFoundError:
             return False
         return True

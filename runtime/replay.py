@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from runtime import checkpoint, data, device, diverge, program, resume
+from runtime import checkpoint, device, diverge, learned, program, resume
 from runtime.batches import Batch, Crops, Lanes
 from runtime.checkpoint import Checkpoint
 from runtime.directory import RunDirectory, no_run
@@ -192,6 +192,6 @@ def placed(path: Path, step: int | None) -> tuple[RunDirectory, Path]:
 def again(directory: RunDirectory, train: ModuleType, found: Checkpoint, kind: type[Crops | Lanes]) -> Batch:
     """The batch of the step after a checkpoint, from the data of its run."""
     lock, s = directory.read_lock(), train.settings
-    text = data.again(lock.get("data", {}), run=directory.path, note=lambda message: None)
-    data.check(text, s.context, s.vocab)
-    return kind(text.train, s.batch, s.context, lock.get("seed", s.seed)).at(found.scalars["step"])
+    text = learned.again(lock.get("data", {}), directory.path, lambda message: None)
+    learned.check(text, s.context, s.vocab)
+    return learned.batches(kind, text.train, s, lock.get("seed", s.seed)).at(found.scalars["step"])

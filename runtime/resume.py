@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ from runtime.directory import PACKAGE, RunDirectory
 from runtime.errors import USAGE, CheckpointError, RunError
 from runtime.level import Level
 from runtime.settings import Settings
+
+if TYPE_CHECKING:
+    from runtime.exercise import Exercise
 
 MATTER = (  # of lock.json: they change the result
     *("graph", "seed", "steps", "batch", "context", "code"),
@@ -43,7 +46,7 @@ class Difference:
 
 
 def facts(
-    settings: Settings, directory: RunDirectory, package: Path, where: torch.device, text: Data
+    settings: Settings, directory: RunDirectory, package: Path, where: torch.device, text: Data | Exercise
 ) -> dict[str, Any]:
     """What lock.json says of a run, besides the machine."""
     s = settings

@@ -43,6 +43,8 @@ def write_samples(
     warn: Callable[[str], None] = lambda message: None,
 ) -> tuple[Path, str, list[str]]:
     """A run's newest whole checkpoint, the prompt, and what it writes after it.  Raises RunError."""
+    if "task" in lock.get("data", {}):
+        raise RunError("a run that learned a task writes no text")
     place = checkpoint.newest(directory.checkpoints, warn)
     text = data.again(lock.get("data", {}), run=directory.path, note=lambda message: None)
     weights = checkpoint.read(place).weights

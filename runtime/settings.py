@@ -45,6 +45,7 @@ class Options:
     field: str | None  # of records
     tokenizer: Path | None
     pack: Pack | None
+    task: Path | None  # in place of a text
     out: Path | None
     keep: int  # checkpoints kept; 0 is all
     checkpoint_seconds: float  # from one to the next; 0: Settings.checkpoint_every says it in steps
@@ -71,6 +72,8 @@ def read(settings: Settings, arguments: Sequence[str] | None = None) -> tuple[Se
     parser.add_argument("--tokenizer", type=Path, metavar="FILE", help="a tokenizer.json (a token is a byte)")
     parser.add_argument("--pack", choices=("text", "documents"),
                         help="documents as one text, or each by itself (text; documents for records)")  # fmt: skip
+    parser.add_argument("--task", type=Path, metavar="FILE",
+                        help="learn a task (code/task.json of a run); --data is what it hides in")  # fmt: skip
     places = parser.add_mutually_exclusive_group()
     places.add_argument("--out", type=Path, help=f"run directory, which must not hold a run yet (runs/{settings.name})")
     places.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this directory")
@@ -101,6 +104,7 @@ def read(settings: Settings, arguments: Sequence[str] | None = None) -> tuple[Se
         field=given.field,
         tokenizer=given.tokenizer,
         pack=given.pack,
+        task=given.task,
         out=given.resume or given.out,
         keep=given.keep,
         checkpoint_seconds=seconds,

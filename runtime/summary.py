@@ -57,7 +57,11 @@ def text(result: Mapping[str, Any], as_json: bool = False) -> str:
     plot = [Path(r["plot"]).name] if r["plot"] else []
     made = ", ".join([*plot, "metrics.jsonl", f"checkpoints/{Path(r['checkpoint']).name}"])
     speed = f"{duration(r['seconds'])} ({r['tokens_per_s']:,.0f} tokens/s)"
-    judged = f"{r['val_bits_per_byte']:.4f} bits per byte ({r['val_loss']:.4f} nats, on {r['val_tokens']:,} tokens)"
+    if "val_accuracy" in r:
+        sure = f"95 %: {100 * r['val_low']:.1f} to {100 * r['val_high']:.1f}; chance {100 * r['chance']:.3g}"
+        judged = f"{100 * r['val_accuracy']:.1f} % of {r['val_answers']:,} answers right ({sure})"
+    else:
+        judged = f"{r['val_bits_per_byte']:.4f} bits per byte ({r['val_loss']:.4f} nats, on {r['val_tokens']:,} tokens)"
     return "\n".join(
         [
             f"{r['name']}: {r['steps']:,} steps, {r['tokens']:,} tokens in {speed}",

@@ -27,16 +27,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from runtime import checkpoint, device, ends, mirror, probe, replay, resume, settings, summary
-from runtime import data as texts
+from runtime import checkpoint, device, ends, learned, mirror, probe, replay, resume, settings, summary
 from runtime.allocator import keep_freed_memory
 from runtime.asked import SAVE, Asked, obey
-from runtime.batches import Batch, Crops, Lanes, spread
+from runtime.batches import Batch, Crops, Lanes
 from runtime.checkpoint import Checkpoint
+from runtime.data import Data, Text
 from runtime.directory import RunDirectory, environment, fresh
 from runtime.diverge import Step
 from runtime.errors import Diverged, Interrupted, Lost, Preempted
-from runtime.evaluate.loss import Result, evaluate
+from runtime.evaluate.loss import Result
+from runtime.exercise import Examined, Exercise
 from runtime.finite import Guard, not_finite
 from runtime.level import Level
 from runtime.numerics import subnormals_flushed
@@ -82,31 +83,30 @@ class Run:
 
     # ---- before the first step --------------------------------------------------------------------------------------
 
-    def data(self) -> texts.Data:
-        """The text to learn from, checked against the settings.  Raises DataError."""
+    def data(self) -> Data | Exercise:
+        """The text to learn from, or the task, checked against the settings.  Raises DataError."""
         o, note = self.options, self.display.note
-        begun = self.directory.read_lock() if o.resume else {}
-        if begun and not (o.data or o.field or o.tokenizer or o.pack):
-            self.text = texts.again(begun.get("data", {}), run=self.directory.path, note=note)
+        begun = self.directory.read_lock().get("data", {}) if o.resume else {}
+        if begun and not (o.data or o.field or o.tokenizer or o.pack or o.task):
+            self.text = learned.again(begun, self.directory.path, note)
         else:
-            vocab = self.settings.vocab
-            self.text = texts.load(o.data, field=o.field, tokenizer=o.tokenizer, pack=o.pack, vocab=vocab, note=note)
-        texts.check(self.text, self.settings.context, self.settings.vocab)
+            self.text = learned.load(o, begun, self.settings.vocab, note)
+        learned.check(self.text, self.settings.context, self.settings.vocab)
         self.bytes_per_token = self.text.bytes_per_token
         self.display.note(str(self.text))
         return self.text
 
-    def crops(self, text: texts.Text) -> Iterator[Batch]:
+    def crops(self, text: Text | Exercise) -> Iterator[Batch]:
         """(tokens_BT, targets_BT, starts_BT) of every step: sequences from random places."""
         return self._batches(Crops, text)
 
-    def lanes(self, text: texts.Text) -> Iterator[Batch]:
+    def lanes(self, text: Text | Exercise) -> Iterator[Batch]:
         """(tokens_BT, targets_BT, starts_BT) of every step: sequences that go on where those of the last one ended."""
         return self._batches(Lanes, text)
 
-    def _batches(self, kind: type[Crops | Lanes], text: texts.Text) -> Iterator[Batch]:
+    def _batches(self, kind: type[Crops | Lanes], text: Text | Exercise) -> Iterator[Batch]:
         s, p = self.settings, self.processes
-        source = kind(text, s.batch, s.context, s.seed, p.rank, p.count)
+        source = learned.batches(kind, text, s, s.seed, p.rank, p.count)
         while True:
             self.batch = device.sent(source.at(self.step), self.device)
             yield self.batch
@@ -260,7 +260,7 @@ class Run:
         for warning in record.warnings(self.levels):
             self._warn(f"warning: step {self.step}: {warning}")
         left = (steps - self.step) * record.training / self.step
-        self.display.update(Report(self.step, steps, record.loss, speed, left, self.bytes_per_token))
+        self.display.update(Report(self.step, steps, record.loss, speed, left, self.bytes_per_token, self.text.unit))
         record.next_row(self.step)
 
     def fires(self) -> dict[str, int]:
@@ -268,19 +268,15 @@ class Run:
         inside: dict[str, int] = getattr(self.model, "fires", {})
         return {**inside, **{level.name: level.count for level in self.levels}}
 
-    def _validate(self, tokens: int, between: Callable[[], None] = lambda: None) -> Result | None:
+    def _validate(self, tokens: int, between: Callable[[], None] = lambda: None) -> Result | Examined | None:
         """The loss on text that is not trained on, by the first process."""
-        s = self.settings
         if not self.processes.first:
             return None
         with self.record.pause():
-            how = {"batch": s.batch, "context": s.context, "precision": s.precision}
-            result = evaluate(self.model, self.text.validation, **how, tokens=tokens, between=between)
-            found = {"val/loss": result.loss, "val/bits_per_byte": result.bits_per_byte, "val/tokens": result.tokens}
-            self.record.write(self.step, found)
-        bits = result.bits_per_byte
-        self.display.judged(bits)
-        self.display.note(f"step {self.step}: validation {bits:.4f} bits/byte on {result.tokens:,} tokens")
+            result = learned.judge(self.model, self.text, self.settings, tokens, between)
+            self.record.write(self.step, result.metrics())
+        self.display.judged(result.brief)
+        self.display.note(f"step {self.step}: validation {result}")
         return result
 
     def _save(self) -> Path:
@@ -327,7 +323,8 @@ class Run:
         if result is None:
             return
         more = min(FINAL * s.validation_tokens, seen)
-        if len(spread(self.text.validation, more // s.context, s.context)) * s.context > result.tokens:
+        before, after = (learned.sequences(self.text, n, s.context) for n in (s.validation_tokens, more))
+        if after > before:
             result = self._validate(more, self._heed) or result
         self._draw()
         self.result = {
@@ -341,9 +338,7 @@ class Run:
             "seconds": round(self.record.seconds, 3),
             "tokens_per_s": round(seen / self.record.training, 1),
             "train_loss": self.record.loss,
-            "val_loss": result.loss,
-            "val_bits_per_byte": result.bits_per_byte,
-            "val_tokens": result.tokens,
+            **result.result(),
             "fires": self.fires(),
         }
 
@@ -355,7 +350,7 @@ class Run:
 
     def _draw(self) -> None:
         title = f"{self.settings.name}, learning {self.text.source}"
-        if not self.record.draw(self.directory, title, self.bytes_per_token):
+        if not self.record.draw(self.directory, title, self.bytes_per_token, self.text.unit):
             self.display.note("no loss.png: drawing it needs matplotlib")
 
     def _said(self, error: BaseException) -> str:

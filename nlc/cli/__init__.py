@@ -23,6 +23,7 @@ GROUPS = {  # module: its commands, as `nlc --help` lists them
     "starting": ("init", "diff"),
     "programs": ("compile", "verify"),
     "runs": ("train", "eval"),
+    "tasks": ("tasks",),
     "generate": ("generate",),
     "state": ("state",),
     "replay": ("replay",),

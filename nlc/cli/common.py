@@ -47,7 +47,10 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Set one value of the spec, e.g. sizes.width=64. Repeatable."),
 ]
-TargetOption = Annotated[Target, typer.Option("--target", help="Whose kernels the program may call.")]
+TargetOption = Annotated[
+    Target,
+    typer.Option("--target", help="Whose kernels the program may call; train and verify take that of their --device."),
+]
 DeviceOption = Annotated[
     str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N; auto is a GPU where there is one.")
 ]

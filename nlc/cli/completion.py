@@ -19,3 +19,10 @@ def specs(incomplete: str) -> list[str]:
     paths = [f"{above}{p.name}/" for p in found if p.is_dir()]
     paths += [f"{above}{p.name}" for p in found if p.suffix in (".yaml", ".yml")]
     return [name for name in shipped() if name.startswith(incomplete)] + paths
+
+
+def tasks(incomplete: str) -> list[str]:
+    """Names of shipped tasks that begin as this does."""
+    from nlc.spec import tasks as shipped
+
+    return [name for name in shipped() if name.startswith(incomplete)]

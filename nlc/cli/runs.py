@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from argparse import ArgumentTypeError
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,11 +27,15 @@ from nlc.cli.common import (
     say_json,
     settings,
 )
+from nlc.target import Target
 
 if TYPE_CHECKING:
     from nlc.inherit import Inherited
     from nlc.spec import Spec
     from runtime.directory import RunDirectory
+    from runtime.evaluate.tasks import Task
+
+TASK = "task.json"  # beside train.py
 
 DataOption = Annotated[
     Path | None,
@@ -84,6 +89,15 @@ def train(
     field: FieldOption = None,
     tokenizer: TokenizerOption = None,
     pack: PackOption = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task",
+            metavar="TASK",
+            help="Learn a task, not a text: mqar, 'mqar(pairs=16)', a file.",
+            autocompletion=completion.tasks,
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Keep the run in runs/NAME.")] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", metavar="DIR", help="Keep the run in this folder.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed; run.seed of the spec otherwise.")] = None,
@@ -124,6 +138,8 @@ def train(
     Example: nlc train hope --steps 600 --name first
 
     Example: nlc train --resume runs/first
+
+    Example: nlc train deltanet --task mqar --name recall
     """
     from nlc.spec import load
 
@@ -131,7 +147,7 @@ def train(
     how = HowToRun(what, keep, checkpoint_every, time_limit, processes, device, on_nan, tensorboard, quiet, json_)
     how.check()
     if resume is not None:
-        given = {"--name": name, "--out": out, "--steps": steps, "--seed": seed}
+        given = {"--name": name, "--out": out, "--steps": steps, "--seed": seed, "--task": task}
         if wrong := [option for option, value in given.items() if value is not None]:
             key = {"--steps": f"run.steps={steps}", "--seed": f"run.seed={seed}"}.get(wrong[0])
             other = f"nlc train {resume / 'resolved.yaml'} --set {key} --resume {resume} --allow"
@@ -152,7 +168,27 @@ def train(
     for option, value in (("steps", steps), ("seed", seed)):
         if value is not None and chosen.setdefault(f"run.{option}", value) is not value:
             raise Stop(Status.USAGE, f"--{option} and --set run.{option} say the same: give one")
-    return run(load(spec, chosen), Path("runs") / name if name else out, how)
+    lesson = None if task is None else learning(task, chosen, how)
+    return run(load(spec, chosen), Path("runs") / name if name else out, how, lesson)
+
+
+def learning(task: str, chosen: dict[str, str | object], how: HowToRun) -> Task:
+    """The task of --task, which says the sizes of its sequences."""
+    from nlc.cli.tasks import runnable
+    from nlc.spec import load_task
+
+    calm_threads()
+    found = runnable(load_task(task))
+    for option in ("--tokenizer", "--pack"):
+        if how.data.get(option) is not None:
+            raise Stop(Status.USAGE, f"{option} is for a text, and --task takes its place")
+    for size in ("context", "vocab"):
+        if f"sizes.{size}" in chosen:
+            raise Stop(
+                Status.USAGE, f"--set sizes.{size}: the task says it; --task takes knobs, as in 'mqar(pairs=16)'"
+            )
+        chosen[f"sizes.{size}"] = getattr(found.kind(), size)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,36 +231,41 @@ class HowToRun:
         return said + [flag for flag, wanted in flags.items() if wanted]
 
 
-def run(spec: Spec, folder: Path | None, how: HowToRun) -> int:
-    """Compile into `folder`/code and run the train.py written there; its exit status."""
+def run(spec: Spec, folder: Path | None, how: HowToRun, task: Task | None = None) -> int:
+    """Compile into `folder`/code and run the train.py written there, on a text or a task; its exit status."""
     if spec.model.inputs:
         hint = f"`nlc compile` makes a module of it, and `nlc verify {spec.source}` compares it with the interpreter"
         raise Stop(Status.USAGE, f"{spec.source} is a bare program: it has no loss of its own to train on; {hint}")
     from runtime.directory import RunDirectory, fresh
 
-    device_there(how.device)
+    target = Target.of(device_there(how.device))
     directory = RunDirectory(folder or fresh(spec.model.name))
     if directory.used:
         message = f"{directory.path} already holds a run: give another --name or --out, or --resume it"
         raise Stop(Status.USAGE, message)
     told = spec.model.run
     if told.warmup >= told.steps and not how.quiet:
-        note(f"run.warmup is {told.warmup} and run.steps {told.steps}: the rate never reaches its full value")
+        short = f"run.warmup is {told.warmup} and run.steps {told.steps}: the rate never reaches its full value"
+        note(f"{spec.origin('run.warmup')}: {short}")
     with directory.unless_begun():
-        begins = write(spec, directory)
+        begins = write(spec, directory, target)
         for line in () if how.quiet else begins.lines():
             note(line)
-        status = start(directory.code, ["--out", str(directory.path), *how.arguments()], how.processes)
+        lesson = []
+        if task is not None:
+            (directory.code / TASK).write_text(json.dumps(task.as_dict(), indent=1) + "\n", encoding="utf-8")
+            lesson = ["--task", str(directory.code / TASK)]
+        status = start(directory.code, ["--out", str(directory.path), *lesson, *how.arguments()], how.processes)
     return reported(directory, status, how)
 
 
-def write(spec: Spec, directory: RunDirectory) -> Inherited:
+def write(spec: Spec, directory: RunDirectory, target: Target) -> Inherited:
     """The program of a spec, the spec as it was written, and with everything filled in; what begins as a checkpoint."""
     calm_threads()
     from nlc.compile import compile
     from nlc.show import resolved_text, written_text
 
-    program = compile(spec, directory.code)
+    program = compile(spec, directory.code, target=target)
     directory.spec.write_text(written_text(spec) + "\n", encoding="utf-8")
     directory.resolved.write_text(resolved_text(spec) + "\n", encoding="utf-8")
     return program.inherited
@@ -235,7 +276,7 @@ def go_on(folder: Path, spec: Spec | None, allow: bool, how: HowToRun) -> int:
     from runtime.directory import RunDirectory
     from runtime.errors import RunError
 
-    device_there(how.device)
+    target = Target.of(device_there(how.device))
     directory = RunDirectory(folder)
     try:
         directory.read_lock()
@@ -250,7 +291,7 @@ def go_on(folder: Path, spec: Spec | None, allow: bool, how: HowToRun) -> int:
     with TemporaryDirectory() as beside:  # the run takes the program over once nothing can be refused any more
         other = RunDirectory(beside) if changed else directory
         if spec is not None and changed:
-            write(spec, other)
+            write(spec, other, target)
         status = start(other.code, arguments, how.processes)
     return reported(directory, status, how)
 
@@ -294,23 +335,41 @@ def start(code: Path, arguments: list[str], processes: int) -> int:
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or one of its checkpoints.")],
     learn: Annotated[
-        Learn, typer.Option("--learn", help="Whether the levels inside a sequence go on learning.")
-    ] = Learn.on,
+        Learn | None, typer.Option("--learn", help="Whether the levels inside a sequence go on learning (on).")
+    ] = None,
     data: DataOption = None,
     field: FieldOption = None,
-    tokens: Annotated[int, typer.Option("--tokens", min=0, help="About how many tokens to read; 0 is all.")] = 0,
+    tokens: Annotated[
+        int | None, typer.Option("--tokens", min=0, help="About how many tokens to read; 0 is all.")
+    ] = None,
+    tasks: Annotated[
+        str | None, typer.Option("--tasks", metavar="TASK,...", help="Answers to tasks, with learning on and off.")
+    ] = None,
+    items: Annotated[int | None, typer.Option("--items", min=1, help="Items of each test set of a task (256).")] = None,
     device: DeviceOption = "auto",
     json_: JsonOption = False,
 ) -> None:
-    """Validation loss and bits per byte of a trained run.
+    """Validation loss and bits per byte of a trained run; or its answers to tasks, of a run that learned one.
 
     Example: nlc eval runs/first --learn off
+
+    Example: nlc eval runs/recall --tasks mqar --items 64
     """
     calm_threads()
+    from nlc.cli import exam
     from runtime.errors import RunError
     from runtime.evaluate import evaluate_run
 
     try:
+        if chosen := exam.asked(run, tasks, data):
+            if learn is not None or tokens is not None:
+                option = "--tokens" if learn is None else "--learn"
+                raise Stop(Status.USAGE, f"{option} is for a text; of tasks both ways to learn are shown, of --items")
+            exam.examine(run, chosen, items or exam.ITEMS, data, field, device, json_)
+            return
+        if items is not None:
+            raise Stop(Status.USAGE, "--items is for --tasks")
+        learn, tokens = learn or Learn.on, tokens or 0
         on = learn is Learn.on
         result = evaluate_run(run, text=data, field=field, tokens=tokens, learn=on, device=device, warn=note)
     except RunError as error:

@@ -31,7 +31,7 @@ from nlc.target import Target
 
 if TYPE_CHECKING:
     from nlc.graph.graph import Graph
-    from nlc.spec import RuleSpec
+    from nlc.spec import RuleSpec, TaskSpec
 
 AfterOption = Annotated[
     str | None, typer.Option("--after", metavar="PASS", help="The graph as it is after this pass.", show_default=False)
@@ -59,7 +59,7 @@ def check(
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> int:
-    """Check specs and rules: spelling, shapes, clocks, causality, gradients.
+    """Check specs, rules and tasks: spelling, shapes, clocks, causality.
 
     Example: nlc check hope --set sizes.width=96
     """
@@ -77,6 +77,12 @@ def check(
                 results.append(result)
                 if not json_:
                     say(f"{spec}: ok (a rule of {counted(len(rule.levels), 'level')})")
+                continue
+            if (task := task_in(spec, chosen)) is not None:
+                result |= {"task": task.name, "items": task.items, "knobs": dict(task.knobs)}
+                results.append(result)
+                if not json_:
+                    say(f"{spec}: ok (a task with {counted(len(task.tests), 'test set')})")
                 continue
             result |= summary(made := built(spec, chosen)) | inherited(made).as_dict()
             if not json_:
@@ -195,7 +201,13 @@ def explain_code(code: str, json_: bool) -> None:
     say_json({"code": code, **asdict(CODES[code])}) if json_ else say(text(code).removesuffix("\n"))
 
 
+class Of(StrEnum):
+    architecture = "architecture"
+    task = "task"
+
+
 def schema(
+    of: Annotated[Of, typer.Option("--of", help="Which kind of file.")] = Of.architecture,
     out: OutFile = None,
     json_: Annotated[bool, typer.Option("--json", help="As it is anyway; accepted as everywhere.")] = False,
 ) -> None:
@@ -204,8 +216,9 @@ def schema(
     Example: nlc schema -o build/architecture.schema.json
     """
     from nlc.spec import schema as json_schema
+    from nlc.spec import task_schema
 
-    say_or_write(json.dumps(json_schema(), indent=2), out)
+    say_or_write(json.dumps(task_schema() if of is Of.task else json_schema(), indent=2), out)
 
 
 def rule_in(argument: str, chosen: dict[str, str | object]) -> RuleSpec | None:
@@ -218,6 +231,16 @@ def rule_in(argument: str, chosen: dict[str, str | object]) -> RuleSpec | None:
             Status.USAGE, f"{argument} is a rule, which takes no --set: a level that names it gives its parameters"
         )
     return rule
+
+
+def task_in(argument: str, chosen: dict[str, str | object]) -> TaskSpec | None:
+    """The task that an argument is: a task file, or a shipped task's name; None where it is a spec."""
+    from nlc.spec import find_task, shipped
+
+    task = None if argument in shipped() else find_task(argument)
+    if task is not None and chosen:
+        raise Stop(Status.USAGE, f"{argument} is a task, which takes no --set: mqar(pairs=16) changes a shipped one")
+    return task
 
 
 def counted(n: int, what: str) -> str:
@@ -260,12 +283,16 @@ def summary(graph: Graph) -> dict[str, Any]:
         "name": graph.name,
         "levels": [level.name for level in graph.levels],
         "memories": len(graph.of(Memory)),
+        "memories_in_all_layers": sum(graph.stack.count(memory.block) for memory in graph.of(Memory)),
+        "kinds": len(set(graph.stack)),
         "layers": len(graph.stack),
         "parameters": graph.cost.parameters if graph.cost else None,
     }
 
 
 def sentence(result: dict[str, Any]) -> str:
-    levels, memories = len(result["levels"]), result["memories"]
-    said = f"{levels} level{'s' * (levels != 1)}, {memories} memor{'ies' if memories != 1 else 'y'} in each layer"
+    alike = result["kinds"] < 2
+    levels, memories = len(result["levels"]), result["memories" if alike else "memories_in_all_layers"]
+    where = "each layer" if alike else f"{result['layers']} layers of {result['kinds']} kinds"
+    said = f"{levels} level{'s' * (levels != 1)}, {memories} memor{'ies' if memories != 1 else 'y'} in {where}"
     return said + (f", {result['parameters']:,} parameters" if result["parameters"] is not None else "")

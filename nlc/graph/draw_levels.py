@@ -5,7 +5,7 @@
 Every memory has a column of its own, so the line that brings its query down from the rail and the one that takes its
 output back up cross no box.  Under the memories that tokens write runs a bar: what the write is made of enters it as
 coloured labels, below the memory that generates it or, left of them, from the rail; the bar writes to every memory
-above it.
+above it.  What the rules of a level remember stands in bands of its own below it (draw_momenta).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import prod
 
+from nlc.graph.draw_momenta import GAP, HEIGHT, Shelf, draw_shelf, shelves
 from nlc.graph.draw_scene import Scene, shortened, width_of
 from nlc.graph.graph import Graph
-from nlc.graph.momenta import momenta
 from nlc.graph.nodes import Carry, Input, Level, Memory, Period, Unit
 from nlc.graph.outline import OUT, TOKENS, Link, Outline, outline
 
@@ -28,7 +28,7 @@ TIMES = "\u00d7"
 LEGEND = {
     "query": "query: read a memory", "output": "output", "key": "key", "value": "value", "rate": "rate",
     "retain": "retention", "rule": "rule's parameter",
-    "objective": "objective's parameter", "write": "write", "error": "error of the loss",
+    "objective": "objective's parameter", "write": "write", "gradient": "gradient", "error": "error of the loss",
     "initialises": "initialises",
 }  # fmt: skip
 
@@ -41,6 +41,7 @@ class Band:
     memories: list[Memory]
     feeds: list[Link]  # labels of a write that come from the rail
     bar: bool
+    shelves: list[Shelf]  # what its rules remember, each a band below it
     top: float = 0.0
     height: float = 0.0
 
@@ -77,7 +78,7 @@ class Layout:
         for level in self.seen.levels:
             members = sorted((self.graph[m] for m in level.memories), key=lambda m: order[m.id])
             bar = any(self.seen.into(m.id, *WRITE_ROLES) for m in members)
-            self.bands.append(Band(level, members, self.feeds(members), bar))
+            self.bands.append(Band(level, members, self.feeds(members), bar, shelves(self.graph, level, members)))
         x = self.left + 26
         groups = [b for b in self.bands if b.memories]
         for band in sorted(groups, key=lambda b: min((first[m.id] for m in b.memories if m.id in first), default=0)):
@@ -94,12 +95,21 @@ class Layout:
             if self.weight_x
             else self.right
         )
+        remembering = self.right - 10
+        self.right = max(
+            [self.right, *(remembering + sum(s.width for s in b.shelves) + 26 - GAP for b in self.bands if b.shelves)]
+        )
         top = RAIL + 42
         for band in self.bands:
             band.top = top
             said = 64 + 17 * len(self.clock(band))
             band.height = max(said, 36 + BOX_HEIGHT + (72 if band.bar else 22))
             top += band.height + 12
+            left = remembering
+            for shelf in band.shelves:
+                shelf.place(left, top)
+                left, top = left + shelf.width, top + HEIGHT + 12
+        self.bottom = top - 12
 
     def feeds(self, members: list[Memory]) -> list[Link]:
         """What the tokens bring to a level's write, without repeats."""
@@ -148,6 +158,7 @@ class Layout:
                 self.bar(band)
             if band.level.id in self.weight_x:
                 self.weights(band)
+            self.remembered(band)
         self.errors()
         self.at = None
         self.rail()
@@ -198,13 +209,15 @@ class Layout:
                 else {}
             )
             lines.append(f"{', '.join(rules)} on {level.objective or 'loss'}")
-        owners = {level.id, *(m.id for m in memories)}
-        kept = {(found.rule, found.names, found.period): None for found in momenta(self.graph) if found.owner in owners}
-        for rule, names, period in kept:
-            own = "" if period == level.period else f", {said_period(period, False)}"
-            which = f"{rule} keeps" if len({rule for rule, _, _ in kept}) > 1 else "keeps"
-            lines.append(f"{which} {', '.join(names)}{own}")
         return lines
+
+    def remembered(self, band: Band) -> None:
+        """What the rules of a level keep of its gradients, joined to the last of what it owns."""
+        ends = [self.x[m.id] + BOX for m in band.memories]
+        ends += [self.weight_x[band.level.id][1]] if band.level.id in self.weight_x else []
+        for shelf in band.shelves:
+            draw_shelf(self.scene, shelf, self.right, said_period(shelf.period, False), (max(ends), band.boxes))
+            self.used |= {"gradient", "write"}
 
     def memory(self, band: Band, memory: Memory) -> None:
         graph, scene, x, y = self.graph, self.scene, self.x[memory.id], band.boxes
@@ -343,8 +356,7 @@ class Layout:
             scene.text(self.right - 4, RAIL - 10, shortened(note, 11, 320), "faint", size=11, anchor="end")
 
     def legend(self) -> None:
-        end = self.bands[-1].top + self.bands[-1].height if self.bands else RAIL
-        x, y = 44.0, end + 28
+        x, y = 44.0, self.bottom + 28
         for role, label in self.words.items():
             if role not in self.used:
                 continue

@@ -24,7 +24,7 @@ COLOURS: dict[str, tuple[str, str]] = {
     "query": ("#2563eb", "#6ea0ff"), "output": ("#0f172a", "#dbe4f5"), "key": ("#0d9488", "#3fd0c2"),
     "value": ("#c26a00", "#f2a93b"), "rate": ("#9333ea", "#c58bff"), "retain": ("#3f8f1f", "#84d35f"),
     "rule": ("#be185d", "#f783b8"), "objective": ("#0e7490", "#5cc8e6"), "write": ("#475569", "#a9b6cf"),
-    "error": ("#dc2626", "#ff7b7b"), "initialises": ("#94a3b8", "#65738f"),
+    "gradient": ("#b91c6c", "#f472b6"), "error": ("#dc2626", "#ff7b7b"), "initialises": ("#94a3b8", "#65738f"),
 }  # fmt: skip
 SANS = "Inter, system-ui, Segoe UI, Helvetica, Arial, sans-serif"
 MONO = "ui-monospace, SFMono-Regular, Menlo, Consolas, monospace"

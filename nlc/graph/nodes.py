@@ -19,6 +19,7 @@ from enum import Enum
 from fractions import Fraction
 from typing import Any
 
+from nlc.equations import names
 from nlc.period import Period as Period
 from nlc.period import Unit as Unit
 from nlc.source import Position
@@ -226,6 +227,12 @@ class RuleLevel:
     state: tuple[str, ...]
     do: tuple[Any, ...]  # equations.Assign statements
     memories: tuple[RuleMemory, ...] = ()
+
+    @property
+    def sums(self) -> bool:
+        """Whether it keeps a sum of the gradients between its updates: a slower one does, where it reads `grad`."""
+        read = [line.value for line in self.do] + [t for m in self.memories for t in (m.keys, m.values, m.lr)]
+        return self.period > 1 and any("grad" in names(tree) for tree in read)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -112,7 +112,7 @@ class Carried:
     def zero(cls, rule: Rule, start: Parts, vectors: Collection[str] = ()) -> Carried:
         """Everything starts at zero, but for the rule's own memories.  `vectors`: the parts it meets as one column."""
         names = [name for level in rule.levels for name in level.state]
-        names += [gathered(i) for i, level in enumerate(rule.levels) if level.period > 1]
+        names += [gathered(i) for i, level in enumerate(rule.levels) if level.sums]
         states = {name: {part: torch.zeros_like(x) for part, x in start.items()} for name in names}
         for memory in memories(rule):
             for part, x in start.items():
@@ -176,10 +176,11 @@ def _update(rule: Rule, seen: Names, states: dict[str, Tensor], count: int) -> d
         names: dict[str, Any] = {**seen, **states, "count": float(count), "delta": delta}
         names |= {"rows": base.shape[-2], "cols": base.shape[-1]}
         names |= {} if weight is None else {"weight": weight}
-        if level.period > 1:
+        if level.sums:
             states[gathered(i)] = names["grad"] = states[gathered(i)] + seen["grad"]
-            if count % level.period:
-                continue
+        if count % level.period:
+            continue
+        if level.sums:
             states[gathered(i)] = torch.zeros_like(base)
         for memory in level.memories:
             parts = {name: states[name] for name in state_names(memory)}

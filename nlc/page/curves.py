@@ -56,7 +56,8 @@ class LevelPanels:
 
 
 def loss(runs: Sequence[Facts]) -> Panel:
-    """Bits per byte of training and validation.  Training is in tokens; the two are one where a token is a byte."""
+    """Bits of training and validation: of a byte or, in a task, of a target.  Training is in tokens; the two are one
+    where a token is a byte."""
     series: list[Series] = []
     alone = len(runs) == 1
     for i, run in enumerate(runs):
@@ -67,7 +68,11 @@ def loss(runs: Sequence[Facts]) -> Panel:
         series.append(Series("validation" if alone else run.name, judged or train, colour, "marked" if judged else ""))
         if final:
             series.append(Series("", final, colour, "point"))
-    return Panel("Loss", "bits per byte", tuple(s for s in series if s.role), settle=True)
+    return Panel("Loss", " or ".join(dict.fromkeys(map(unit, runs))), tuple(s for s in series if s.role), settle=True)
+
+
+def unit(run: Facts) -> str:
+    return "bits per target" if "task" in run.lock.get("data", {}) else "bits per byte"
 
 
 def bytes_per_token(run: Facts) -> float:
@@ -84,12 +89,15 @@ def bytes_per_token(run: Facts) -> float:
 
 
 def validations(run: Facts) -> tuple[Points, Points]:
-    """Those on the way, on the same text; and the one on more text at the end."""
-    rows = [row for row in run.rows if "val/bits_per_byte" in row and isinstance(row.get("tokens"), int | float)]
-    first = rows[0].get("val/tokens") if rows else None
+    """Those on the way, on the same text or items; and the one on more at the end."""
+    name, size, of = ("val/bits_per_byte", "val/tokens", 1.0)
+    if unit(run) == "bits per target":
+        name, size, of = ("val/loss", "val/answers", math.log(2))
+    rows = [row for row in run.rows if name in row and isinstance(row.get("tokens"), int | float)]
+    first = rows[0].get(size) if rows else None
     parts: tuple[Points, Points] = ([], [])
     for row in rows:
-        parts[row.get("val/tokens") != first].append((row["tokens"], row["val/bits_per_byte"]))
+        parts[row.get(size) != first].append((row["tokens"], None if row[name] is None else row[name] / of))
     return parts
 
 

@@ -90,6 +90,7 @@ class PageView:
     figures: tuple[tuple[str, str, str], ...]  # value, unit, what it is
     runs: tuple[RunView, ...]
     loss: Drawn | None
+    unit: str  # of the loss
     no_loss: str
     judged_longer: bool  # a validation on more text stands at the end of a curve
     firing: Drawn | None
@@ -146,6 +147,7 @@ def _view(runs: Sequence[Facts]) -> PageView:
         figures=tuple(_figures(runs[0])) if len(runs) == 1 else (),
         runs=tuple(_run(run) for run in runs),
         loss=_drawn(loss, 340.0),
+        unit=loss.unit,
         no_loss=runs[0].missing.get("metrics", "no loss was logged") if runs else "",
         judged_longer=any(curves.validations(run)[1] for run in runs),
         firing=_drawn(firing, 240.0),
@@ -183,6 +185,7 @@ def _figures(run: Facts) -> list[tuple[str, str, str]]:
     said, cost = tables.number, run.explained.cost if run.explained else None
     found = [
         (said(tables.final(run), 4), "bits per byte", "validation, at the end"),
+        (tables.accuracy(run), "of the answers right", "validation, at the end"),
         (said(run.last("train/loss"), 4), "nats per token", "training, last row"),
         (chart.said(run.tokens), "tokens", f"in {run.steps:,} steps"),
         (said(tables.speed(run), 3), "tokens per second", f"{tables.duration(run)} in all"),

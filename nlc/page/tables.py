@@ -31,6 +31,7 @@ def results(runs: Sequence[Facts]) -> Table:
     """What came of each run, and what a token of it costs."""
     kinds: dict[str, Callable[[Facts], str]] = {
         "validation, bits per byte": lambda r: number(final(r), 4),
+        "validation, answers that are right": accuracy,
         "validation, nats per token": lambda r: number(r.last("val/loss"), 4),
         "training loss, nats per token": lambda r: number(r.last("train/loss"), 4),
         "steps": lambda r: f"{r.steps:,}",
@@ -46,6 +47,12 @@ def results(runs: Sequence[Facts]) -> Table:
     rows = tuple((label, *(make(run) for run in runs)) for label, make in kinds.items())
     head = ("", *(run.name for run in runs)) if len(runs) > 1 else ()
     return Table(head, tuple(row for row in rows if set(row[1:]) != {ABSENT}), numbers=True)
+
+
+def accuracy(run: Facts) -> str:
+    """In a task."""
+    found = run.last("val/accuracy")
+    return ABSENT if found is None else f"{100 * found:.1f} %"
 
 
 def final(run: Facts) -> float | None:

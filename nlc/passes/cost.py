@@ -156,7 +156,7 @@ def _memory(graph: Graph, memory: Memory) -> Count:
     wide = [shape for name, shape in memory.parts if not is_vector(memory.form, name)]
     grams = sum(prod(s[:-2]) * s[-1] ** 2 for s in wide) if uses(memory.rule, "gram") else 0
     walked = any(r.lowering == "loop" and memory.id in r.members for r in graph.of(Recurrence))
-    kept = 1 + (memory.chunk > 1) + sum(len(level.state) + (level.period > 1) for level in memory.rule.levels)
+    kept = 1 + (memory.chunk > 1) + sum(len(level.state) + level.sums for level in memory.rule.levels)
     state = size * kept + (size + grams if token and memory.period.count > 1 else 0) + _remembered(memory)
     state += (memory.window - 1) * prod(memory.heads) * (memory.inner + memory.outer + 1) if memory.window > 1 else 0
     return Count(state=state, flops=_write(memory, size, bool(grams), walked), saved=_boundaries(graph, memory, size))

@@ -10,14 +10,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from nlc.constants import orderless
 from nlc.diagnostics import Reporter, SpecError, suggest
-from nlc.equations import Assign, Call, Expr, Name, names, parse_block, parse_call, parse_expression, walk
+from nlc.equations import Call, Compare, Expr, Name, names, parse_block, parse_call, parse_expression, walk
+from nlc.operators import CALLABLE
 from nlc.source import Position, Scalar
 from nlc.spec.architecture import Fields, Level
-from nlc.spec.expressions import expressions
 from nlc.spec.fields import CARRIES, FORMS, OBJECTIVES, STARTS, bind, parse_period, parse_select, parse_stack
 from nlc.spec.sources import source_of
+from nlc.spec.unused import unused
 from nlc.spec.view import Spec
+from nlc.trees import children
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _REQUIRED = ("width", "layers", "vocab", "context")
@@ -42,7 +45,7 @@ def check(spec: Spec, report: Reporter) -> None:
             _selection(spec, level, report)
     for name in spec.rules.written():
         _try(report, partial(spec.rules.load, name))
-    _unused(spec, report)
+    unused(spec, report)
 
 
 def _try(report: Reporter, parse: Callable[[], Any], subject: str = "") -> Any:
@@ -193,26 +196,6 @@ def _streams(spec: Spec, report: Reporter) -> None:
             report.error("NLC0504", at, f"'{name}' is a size and a stream", "call one of them something else")
 
 
-def _unused(spec: Spec, report: Reporter) -> None:
-    """Inputs and streams that no equation, field or output names.  What does not parse may name them."""
-    if report.found or not (spec.model.inputs or spec.model.streams):
-        return
-    found = [tree for _, tree in expressions(spec)]
-    assigned = {target for tree in found if isinstance(tree, Assign) for target in tree.targets}
-    trees = [tree.value if isinstance(tree, Assign) else tree for tree in found]
-    read = {name for tree in trees for name in names(tree)} | set(spec.model.outputs)
-    for name in spec.model.streams:
-        at = spec.at(f"streams.{name}", key=True)
-        if name not in assigned:
-            report.error("NLC0905", at, f"no block assigns the stream '{name}': it stays 0", f"{name} = ...")
-        elif name not in read:
-            report.error("NLC0905", at, f"nothing reads the stream '{name}'", "read it in an equation, or take it away")
-    for name in spec.model.inputs:
-        if name not in read:
-            hint = "read it in an equation, or take it away"
-            report.error("NLC0905", spec.at(f"inputs.{name}", key=True), f"nothing uses the input '{name}'", hint)
-
-
 def _selection(spec: Spec, level: Level, report: Reporter) -> None:
     path = f"levels.{level.name}.memories"
     if isinstance(level.memories, str):
@@ -298,6 +281,8 @@ def _objective(spec: Spec, text: str, path: str, subject: str, report: Reporter)
     tree: Expr | None = _try(report, lambda: parse_expression(text, spec.place(path)), subject)
     if tree is None:
         return
+    for at, message in orderless(tree):
+        report.error("NLC0505", at, f"{subject}: {message}")
     head = tree.id if isinstance(tree, Name) else tree.func if isinstance(tree, Call) else ""
     called = next((e for e in walk(tree) if isinstance(e, Call) and e.func == "M"), None)
     if head in OBJECTIVES:
@@ -313,9 +298,26 @@ def _objective(spec: Spec, text: str, path: str, subject: str, report: Reporter)
     elif called is not None:
         hint = "M is the prediction for k; no call: sum(abs(M - v))"
         report.error("NLC0404", called.at, f"{subject}: 'M' is called in an objective", hint)
-    elif "M" not in names(tree):
+    elif "M" in names(tree) or (not isinstance(tree, Name) and not (isinstance(tree, Call) and head not in CALLABLE)):
+        if not slopes(tree, "M"):
+            what = "the objective has no gradient to M" if "M" in names(tree) else "the objective does not depend on M"
+            hint = "M is the memory's prediction for k, for example: sum((M - v)**2)"
+            report.error("NLC0404", tree.at, f"{subject}: {what}, so the memory learns nothing", hint)
+    else:
         hint = suggest(head, OBJECTIVES, "objectives") + "; or an expression in M, k and v"
         report.error("NLC0404", tree.at, f"{subject}: unknown objective '{head or text}'", hint=hint)
+
+
+def slopes(tree: Expr, name: str) -> bool:
+    """Whether an expression has a gradient to a name, as far as its operators tell."""
+    match tree:
+        case Name(id):
+            return id == name
+        case Call(func="stop" | "sign") | Compare():
+            return False
+        case Call(func="where", args=(_, *ways)):
+            return any(slopes(way, name) for way in ways)
+    return any(slopes(child, name) for child in children(tree))
 
 
 def _rule(spec: Spec, fields: Fields, path: str, subject: str, report: Reporter, level: Level | None) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from nlc.diagnostics import Reporter
 from nlc.source import Mapping
+from nlc.spec.architecture import Architecture
 from nlc.spec.extends import find, whole, without_notes
 from nlc.spec.rulebook import RuleBook
 from nlc.spec.settings import apply
@@ -62,7 +63,7 @@ def _finish(
             report.error("NLC0210", tree.entries[kind].at, f"this file is a {kind}, not an architecture", hint)
             report.check()
     tree = apply(tree, set or {}, report)
-    model = typed(tree, report)
+    model = typed(tree, report, Architecture)
     if model is None:
         report.check()
         raise AssertionError("no model and nothing reported")

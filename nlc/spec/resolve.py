@@ -1,6 +1,7 @@
 """A spec with everything filled in, and where each value came from.  For `nlc show --resolved --why PATH`.
 
     resolved(spec)         plain data: nothing to extend, no default left unsaid; it loads again and means the same
+    named(spec, "rule")    the rules, or forms, that it uses; what it defines beside them is left out
     origin(spec, path)     "specs/mine.yaml:14", "--set", "default 1", "levels.titans.rate (specs/mine.yaml:14)"
     to_yaml(data)          plain data as YAML text, programs as | blocks
 
@@ -10,6 +11,7 @@ What a level says stays on the level: an expression is evaluated once there and 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from typing import Any
 
 from nlc.equations import parse_call
@@ -42,11 +44,11 @@ def resolved(spec: Spec) -> dict[str, Any]:
     for section in ("inputs", "streams"):
         if value := getattr(model, section):
             data[section] = {name: [_plain(size) for size in shape] for name, shape in value.items()}
-    if model.forms:
-        data["forms"] = {name: form.model_dump() for name, form in model.forms.items()}
+    if own := {name: form.model_dump() for name, form in model.forms.items() if name in named(spec, "form")}:
+        data["forms"] = own
     data["levels"] = [_level(level, spec.rules) for level in model.levels]
-    if own := spec.rules.mine():
-        data["rules"] = {name: rule.written() for name, rule in own.items()}
+    if own := {name: rule.written() for name, rule in spec.rules.mine().items() if name in named(spec, "rule")}:
+        data["rules"] = own
     for section in ("stack", "block", "blocks", "outputs"):
         if value := getattr(model, section):
             data[section] = value
@@ -99,6 +101,20 @@ def to_yaml(data: Any) -> str:
     out = io.StringIO()
     yaml.dump(prepared(data), out)
     return out.getvalue()
+
+
+def places(spec: Spec) -> Iterator[tuple[str, Fields]]:
+    """Where fields are said: every level, and every memory that has a name."""
+    for level in spec.model.levels:
+        yield f"levels.{level.name}", level
+        for name, memory in level.memories.items() if isinstance(level.memories, dict) else ():
+            yield f"levels.{level.name}.memories.{name}", memory
+
+
+def named(spec: Spec, field: str) -> set[str]:
+    """The forms or rules that levels and memories name, or have without being given any."""
+    said = [(f"{path}.{field}", str(text)) for path, fields in places(spec) if (text := getattr(fields, field))]
+    return {parse_call(text, spec.place(path)).func for path, text in said} | {str(DEFAULTS.get(field))}
 
 
 def _level(level: Level, rules: RuleBook) -> dict[str, Any]:

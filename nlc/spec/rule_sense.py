@@ -10,7 +10,7 @@ from collections.abc import Mapping as MappingOf
 from collections.abc import Sequence as SequenceOf
 from typing import Any, Protocol
 
-from nlc.constants import impossible
+from nlc.constants import impossible, orderless
 from nlc.diagnostics import Reporter
 from nlc.equations import Assign, Call, Name, Number, Slice, names, walk
 from nlc.source import Entry, Mapping, Sequence
@@ -75,6 +75,8 @@ def _one_result(programs: SequenceOf[Program], report: Reporter) -> None:
 def _numbers(line: Assign, params: MappingOf[str, Any], report: Reporter) -> None:
     for at, message in impossible(line.value, {}):
         report.error("NLC0308", at, message)
+    for at, message in orderless(line.value):
+        report.error("NLC0505", at, message)
     for part in walk(line.value):
         match part:
             case Slice(value=Name(id=name), start=Number(value=index), single=True) if isinstance(

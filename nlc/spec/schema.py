@@ -1,22 +1,41 @@
-"""The JSON Schema of architecture files, for `nlc schema` and for editors (yaml-language-server).
+"""The JSON Schema of architecture and of task files, for `nlc schema` and for editors (yaml-language-server).
 
-Descriptions are the strings below the fields of nlc.spec.architecture, read from its source only when asked for.
+Descriptions are the strings below the fields of nlc.spec.architecture and nlc.spec.task, read from their source only
+when asked for.
 """
 
 from __future__ import annotations
 
 import ast
 import inspect
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 
 def schema() -> dict[str, Any]:
-    """The schema as plain data: JSON Schema 2020-12."""
+    """The schema of architectures as plain data: JSON Schema 2020-12."""
     from nlc.spec import architecture
 
-    found: dict[str, Any] = architecture.Architecture.model_json_schema()
-    docs = _docs(inspect.getsource(architecture))
-    definitions = {"Architecture": found, **found.get("$defs", {})}
+    return _described(architecture.Architecture, architecture, "architecture")
+
+
+def task_schema() -> dict[str, Any]:
+    """The same of tasks."""
+    from nlc.spec import task
+    from nlc.spec.task_kinds import KINDS
+
+    found = _described(task.TaskFields, task, "task")
+    found["properties"]["items"]["enum"] = list(KINDS)
+    return found
+
+
+def _described(model: type[BaseModel], module: ModuleType, title: str) -> dict[str, Any]:
+    found: dict[str, Any] = model.model_json_schema()
+    docs = _docs(inspect.getsource(module))
+    definitions = {model.__name__: found, **found.get("$defs", {})}
     for name, definition in definitions.items():
         definition["patternProperties"] = {"^x-": {"description": "A note; the compiler does not read it."}}
         for field, described in definition.get("properties", {}).items():
@@ -25,7 +44,7 @@ def schema() -> dict[str, Any]:
                 described["description"] = text
             _without_null(described)
     found["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    found["title"] = "nlc architecture"
+    found["title"] = f"nlc {title}"
     return found
 
 

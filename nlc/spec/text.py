@@ -128,11 +128,17 @@ class _Builder:
         from ruamel.yaml import YAML
         from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-        self.events: Iterator[Any] = iter(YAML(typ="safe", pure=True).parse(self.text))
+        from nlc.spec.scanner import Shallow, TooDeep
+
+        yaml = YAML(typ="safe", pure=True)
+        yaml.Scanner = Shallow
+        self.events: Iterator[Any] = iter(yaml.parse(self.text))
         try:
             return self.whole()
         except _Fault:
             pass
+        except TooDeep as error:
+            self.too_deep(error)
         except MarkedYAMLError as error:
             self.syntax(error)
         except (YAMLError, ValueError) as error:
@@ -157,7 +163,8 @@ class _Builder:
     def node(self, event: Any, depth: int) -> Tree:
         self.values += 1
         if depth > DEPTH:
-            self.fail("NLC0108", self.at(event), f"nested more than {DEPTH} deep")
+            self.too_deep(event)
+            raise _Fault
         kind = type(event).__name__
         if kind == "AliasEvent":
             return self.alias(event)
@@ -307,6 +314,9 @@ class _Builder:
         mark = event.start_mark
         _, line, column = self.run(0, mark.line, mark.column)
         return Position(self.file, line, column, max(1, length))
+
+    def too_deep(self, found: Any) -> None:
+        self.report.error("NLC0108", self.at(found), f"nested more than {DEPTH} deep")
 
     def syntax(self, error: Any) -> None:
         """YAML's own complaint, in our manner."""

@@ -1,12 +1,13 @@
 """A tree to the typed model: pydantic decides, we say it at the right place in our own words.
 
-typed(tree, report) -> Architecture, or None when something was reported
+typed(tree, report, Architecture)    -> the model of an architecture, or None when something was reported
+typed(tree, report, TaskFields)      -> the same of a task
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -15,6 +16,8 @@ from nlc.source import Mapping, Position, Scalar, Sequence, Tree, plain
 from nlc.spec.architecture import Architecture, FormFields, Level, MemoryFields, Run
 from nlc.spec.extends import name_of
 from nlc.spec.settings import FILE
+
+M = TypeVar("M", bound=BaseModel)
 
 _EXPECTED = {
     "string_type": "text", "int_type": "a whole number", "float_type": "a number", "bool_type": "true or false",
@@ -27,7 +30,7 @@ _ROUNDS = 4  # leaving a value out may show another fault, e.g. that it is missi
 _STAND_INS = {"nlc": 1, "name": "unnamed", "do": "y = x"}
 
 
-def typed(tree: Mapping, report: Reporter) -> Architecture | None:
+def typed(tree: Mapping, report: Reporter, kind: type[M]) -> M | None:
     """The model of a spec.  Every fault is reported where it stands, and left out of the model, so that the rest can be
     looked at too; None when what is left is no spec."""
     _nothing(tree, "", report)
@@ -35,11 +38,11 @@ def typed(tree: Mapping, report: Reporter) -> Architecture | None:
     seen: set[tuple[str | int, ...]] = set()
     for _ in range(_ROUNDS):
         try:
-            return Architecture.model_validate(data)
+            return kind.model_validate(data)
         except ValidationError as error:
             for fault in error.errors(include_url=False, include_context=True, include_input=False):
                 if fault["loc"] not in seen:
-                    _report(fault, tree, report)
+                    _report(fault, tree, report, kind)
                 seen.add(fault["loc"])
                 _leave_out(data, fault["loc"], fault["type"])
     return None
@@ -82,7 +85,7 @@ def _nothing(tree: Tree, where: str, report: Reporter) -> None:
             _nothing(item, where, report)
 
 
-def _report(fault: Any, tree: Mapping, report: Reporter) -> None:
+def _report(fault: Any, tree: Mapping, report: Reporter, file: type[BaseModel]) -> None:
     kind, loc = str(fault["type"]), tuple(fault["loc"])
     node, key_at, rest = _walk(tree, loc)
     subject = _subject(tree, loc)
@@ -97,14 +100,17 @@ def _report(fault: Any, tree: Mapping, report: Reporter) -> None:
                 hint='a spec begins with "nlc: 1"' if last == "nlc" else "",
             )
     elif kind == "extra_forbidden":
-        fields = _model(loc[:-1]).model_fields
+        fields = (_model(loc[:-1]) if file is Architecture else file).model_fields
         report.error("NLC0201", key_at or node.at, f"{subject}unknown key '{last}'", hint=suggest(last, fields, "keys"))
     elif kind == "literal_error":
         _literal(fault, node, subject, last, report)
-    elif kind in ("less_than", "finite_number") and isinstance(node, Scalar):
-        limit = f"below {fault['ctx']['lt']}" if kind == "less_than" else "a finite number"
+    elif kind in ("less_than", "less_than_equal", "finite_number") and isinstance(node, Scalar):
+        most = fault.get("ctx", {})
+        limit = (
+            f"below {most['lt']}" if "lt" in most else f"at most {most['le']}" if "le" in most else "a finite number"
+        )
         report.error("NLC0205", node.at, f"{subject}'{last}' is {node.text}; {limit} is expected")
-    elif kind in ("greater_than_equal", "string_too_short"):
+    elif kind in ("greater_than_equal", "string_too_short", "too_short"):
         least = fault.get("ctx", {}).get("ge", 1)
         found = node.text if isinstance(node, Scalar) else ""
         message = f"{subject}'{last}' is {found}; at least {least}" if found else f"{subject}'{last}' is empty"

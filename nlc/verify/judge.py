@@ -16,6 +16,7 @@ from nlc.compile import Program, compile
 from nlc.graph.nodes import Carry, Memory, Output, Tail
 from nlc.interpret import Result, interpret
 from nlc.spec import load
+from nlc.target import Target
 from nlc.verify.cases import Case, cases, streams
 from nlc.verify.small import CHUNKS, chunk_settings, small_settings
 
@@ -101,7 +102,7 @@ def verify(
         if chosen in seen:
             continue
         seen.append(chosen)
-        program = compile(load(spec, chosen), starts=False)
+        program = compile(load(spec, chosen), target=Target.of(device), starts=False)
         label = "as written" if chosen == settings else f"chunk {chunk}"
         judge(program, label, report, seed, full and i == 0, device)
     report.seconds = perf_counter() - began

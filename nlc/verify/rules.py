@@ -24,6 +24,7 @@ from nlc.graph.specialise import reads
 from nlc.interpret.rules import Carried, mentions, run_rule
 from nlc.spec import RuleSpec, loads
 from nlc.spec.resolve import to_yaml
+from nlc.target import Target
 from nlc.verify.judge import FLOAT32, FLOAT64, Outcome, Report, judge
 from runtime.level import Level, Weights
 from runtime.ops import Remembered
@@ -55,7 +56,9 @@ def verify_rule(
         asked = reads(rule) & OF_ONE_PAIR
         if (asked and every != "1 token") or (asked & {"k", "v"} and form != "matrix"):
             continue
-        program = compile(loads(cell(spec, form, every, chunk, rate), f"{spec.name} on {form}"))
+        program = compile(
+            loads(cell(spec, form, every, chunk, rate), f"{spec.name} on {form}"), target=Target.of(device)
+        )
         judge(program, f"{form}, {every}", report, seed, full and chunk == 1, device)
     if not reads(rule) & OF_ONE_PAIR:
         report.outcomes += list(outside(rule, seed, device))
@@ -81,6 +84,8 @@ def cell(spec: RuleSpec, form: str, every: str, chunk: int, rate: str) -> str:
         "block": "y = memory(q)\n",
         "outputs": ["y"],
     }  # fmt: skip
+    if rate == FIXED and "lr" not in reads(rule_of(spec)):  # of which a number would say nothing
+        del data["levels"][0]["rate"]
     return to_yaml(data)
 
 

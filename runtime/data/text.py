@@ -63,6 +63,8 @@ class Data:
     path: Path | None = None  # as given; None is the built-in corpus
     field: str | None = None  # of records
 
+    unit = "bits/byte"  # of its loss, as a person reads it
+
     @property
     def tokenizer(self) -> Tokenizer | None:
         return self.codec if isinstance(self.codec, Tokenizer) else None

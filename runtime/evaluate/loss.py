@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -29,6 +30,21 @@ class Result:
     def bits_per_byte(self) -> float:
         return self.loss / math.log(2) * (self.tokens / self.bytes)
 
+    def metrics(self) -> dict[str, float]:
+        """As a row of metrics has it."""
+        return {"val/loss": self.loss, "val/bits_per_byte": self.bits_per_byte, "val/tokens": self.tokens}
+
+    def result(self) -> dict[str, Any]:
+        """As the result of a run has it."""
+        return {"val_loss": self.loss, "val_bits_per_byte": self.bits_per_byte, "val_tokens": self.tokens}
+
+    @property
+    def brief(self) -> str:
+        return f"{self.bits_per_byte:.4f}"
+
+    def __str__(self) -> str:
+        return f"{self.bits_per_byte:.4f} bits/byte on {self.tokens:,} tokens"
+
     def as_dict(self) -> dict[str, Any]:
         return {"bits_per_byte": self.bits_per_byte, **asdict(self)}
 
@@ -53,12 +69,9 @@ def evaluate(
     """
     count = max(1, (tokens or len(text)) // context)
     firsts = spread(text, count, context)
-    fires: dict[str, int] = getattr(model, "fires", {})
-    before, mode = dict(fires), model.training
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    model.eval()
     total, seen, size = 0.0, 0, 0
-    try:
+    with left_alone(model) as made:
         for i in range(0, len(firsts), batch):
             between()
             x_BT, y_BT, starts_BT = sent(rows(text, firsts[i : i + batch], context), device)
@@ -67,9 +80,19 @@ def evaluate(
             total += float(loss) * y_BT.numel()
             seen += y_BT.numel()
             size += sum(text.bytes_of(first + 1, first + context + 1) for first in firsts[i : i + batch])
-        made = {name: count - before.get(name, 0) for name, count in fires.items()}
+    return Result(total / seen, seen, size, made)
+
+
+@contextmanager
+def left_alone(model: nn.Module) -> Iterator[dict[str, int]]:
+    """Mode and firing counts of a model are afterwards as they were; what fired meanwhile is in the mapping given."""
+    fires: dict[str, int] = getattr(model, "fires", {})
+    before, mode, made = dict(fires), model.training, dict[str, int]()
+    model.eval()
+    try:
+        yield made
     finally:
+        made.update({name: count - before.get(name, 0) for name, count in fires.items()})
         model.train(mode)
         fires.clear()
         fires.update(before)
-    return Result(total / seen, seen, size, made)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -10,12 +11,19 @@ from torch import Tensor
 OLDEST = (8, 0)  # compute capability that the kernels are written for
 
 
+@cache
 def capability(device: torch.device) -> int:
     """Of the GPU; in Triton's interpreter that of none."""
     if device.type != "cuda":
         return 0
     major, minor = torch.cuda.get_device_capability(device)
     return 10 * major + minor
+
+
+@cache
+def multiprocessors(device: torch.device) -> int:
+    """Of the GPU; in Triton's interpreter one."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 
 def runs(x: Tensor) -> bool:

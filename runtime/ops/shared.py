@@ -305,7 +305,7 @@ class Call:
         else:
             span, first = anchored(stack, boxes.now, boxes.start), None
         W = [span.rows(names, self.readouts) for names in self.asked]
-        form = chosen(gates, self.layout, chunk, self.asked, W[0], self.xs[0])
+        form = chosen(gates, self.layout, chunk, self.asked, W[0], self.xs[0], self.low)
         if form and gates:
             *outs, Ps, P = self.launched(form, gates, first, W[0])
         else:

@@ -40,7 +40,7 @@ def test_progress_picture_and_page_say_bits_of_a_byte_where_a_token_is_several(
     nlc: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[float] = []
-    monkeypatch.setattr(plot, "loss", lambda rows, path, title, bytes_per_token: drawn.append(bytes_per_token))
+    monkeypatch.setattr(plot, "loss", lambda rows, path, title, size, unit: drawn.append(size))
     arguments = [word for word in TRAIN if word != "--quiet"]
     ended = nlc(*arguments, "--data", "many", *TOKENS, "--out", "run")
     assert ended.status == 0, ended.err

@@ -18,6 +18,7 @@ from tests.e2e.command import Run
 TINY = ["sizes.width=16", "sizes.heads=2", "sizes.layers=1", "sizes.context=32", "run.batch=2", "run.steps=2",
         "run.warmup=1"]  # fmt: skip
 SETS = [word for setting in TINY for word in ("--set", setting)]
+OF_A_TASK = [word for setting in TINY if "context" not in setting for word in ("--set", setting)]
 SMALLER = {  # what the tests append, so that an example takes seconds
     "verify": ["--set", "sizes.width=16", "--set", "sizes.layers=1"],
     "train": ["--data", "text.txt", *SETS],
@@ -57,6 +58,8 @@ def small(example: str) -> list[str]:
     words = shlex.split(STEPS.sub("", example))[1:]
     if "--resume" in words or words[:2] == ["tokenizer", "inspect"]:
         return words
+    if "--task" in words:
+        return [*words, *OF_A_TASK]
     return [*words, *SMALLER.get(words[0], [])]
 
 

@@ -169,7 +169,8 @@ def test_demo_shows_every_part(nlc: Run, text: str, tmp_path: Path) -> None:
     assert ended.status == 0, ended.err
     for part in ("1 of 4", "Levels, fastest first", "def forward(", "for step in", "bits per byte", "levels fired"):
         assert part in ended.out
-    assert "the rate never reaches its full value" in ended.err  # of 2 steps, both warm up
+    short = "run.warmup is 2 and run.steps 2: the rate never reaches its full value"
+    assert f"--set: {short}" in ended.err and f"- {short}" in nlc("explain", "hope", *small, "--set", "run.steps=2").out
     assert "demo/loss.png" in ended.out and (tmp_path / "demo" / "loss.png").is_file()
 
 

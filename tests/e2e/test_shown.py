@@ -64,12 +64,22 @@ def commands(page: str) -> list[list[str]]:
 
 def small(words: list[str]) -> list[str]:
     """The same command in seconds."""
-    given = {"--device": "cpu", "--steps": "2", "--tokens": "5", "--processes": "2", "--step": "1", "--vocab": "300"}
+    given = {
+        "--device": "cpu",
+        "--steps": "2",
+        "--tokens": "5",
+        "--processes": "2",
+        "--step": "1",
+        "--vocab": "300",
+        "--items": "2",
+    }
     words = [given.get(before, word) for before, word in zip(["", *words], words, strict=False)]
     words = [word.replace("sizes.vocab=4096", "sizes.vocab=300") for word in words]
     match words[0]:
         case "train" if "--resume" not in words:
             few = [] if "--steps" in words else ["--steps", "2"]
+            if "--task" in words:
+                return [*words, *few, *(word for s in SMALL if "context" not in s for word in ("--set", s))]
             return [*words, *few, *([] if "--data" in words else ["--data", "text.txt"]), *SETS]
         case "verify":
             return [*words, "--chunk", "16", "--set", "sizes.width=16", "--set", "sizes.layers=1"]

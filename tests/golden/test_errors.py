@@ -64,6 +64,21 @@ def test_hostile_file(case: str, data: bytes, golden: Golden, tmp_path: Path, mo
     golden(HERE / f"{case}.txt", message(f"{case}.yaml"))
 
 
+@pytest.mark.parametrize("bracket", ["[", "{"])
+def test_brackets_are_read_no_further_than_the_limit_of_their_depth(
+    bracket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scanner that reads on looks through all open brackets at each: a hundred million steps for these."""
+    from ruamel.yaml.scanner import Scanner
+
+    looks: list[int] = []
+    look = Scanner.stale_possible_simple_keys
+    monkeypatch.setattr(Scanner, "stale_possible_simple_keys", lambda self: looks.append(self.flow_level) or look(self))
+    (tmp_path / "deep.yaml").write_text("nlc: 1\nblock: " + bracket * 200_000)
+    assert "deep.yaml:2:48: error: nested more than 40 deep" in message(str(tmp_path / "deep.yaml"))
+    assert len(looks) < 1000 and max(looks) == 40
+
+
 def test_every_text_belongs_to_a_case() -> None:
     made = {"binary", "binary_text", "large", "bomb", "bomb_loop", "deep", "deep_equation", "long_equation"}
     assert {path.stem for path in HERE.glob("*.txt")} == {*CASES, *made}

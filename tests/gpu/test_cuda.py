@@ -45,8 +45,9 @@ def full_float32() -> Iterator[None]:
 
 @pytest.fixture(scope="module", params=SPECS)
 def model(request: pytest.FixtureRequest) -> nn.Module:
-    """On the processor, in float64."""
-    found = nlc.compile(nlc.load(request.param, set=small_settings(nlc.load(request.param)))).model(seed=0)
+    """Compiled for the GPU, on the processor, in float64."""
+    small = nlc.load(request.param, set=small_settings(nlc.load(request.param)))
+    found = nlc.compile(small, target=DEVICE).model(seed=0)
     with torch.no_grad():
         for p in found.parameters():  # off the zeros: every path carries a gradient
             p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
@@ -141,6 +142,7 @@ def test_a_run_learns_and_goes_on_anywhere(spec: str, tmp_path: Path, capsys: py
     first, *_, last = losses(out)
     assert last < first
     assert json.loads((out / "lock.json").read_text())["device"].startswith("cuda:0 ")
+    assert ("Gates(" in (out / "code/model.py").read_text()) is (spec == "hope"), "not compiled for its device"
     again = tmp_path / "again"
     shutil.copytree(out, again)
     shutil.rmtree(again / "checkpoints/step-000012")

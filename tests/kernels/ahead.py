@@ -40,7 +40,7 @@ class Family:
 
     kernels: dict[str, Any]
     constants: Callable[[str, int, int, bool], dict[str, Any]]
-    warps: Callable[[str, int, int, int], int]
+    warps: Callable[[str, int, int, int, bool], int]
     stages: Callable[[str, bool], int]
     half: set[str]
 
@@ -86,7 +86,7 @@ FAMILIES = {
             "spread": memory.spread_kernel,
         },
         of_memory,
-        memory_table.warps,
+        lambda kernel, K, C, capability, low: memory_table.warps(kernel, K, C, capability),
         memory_table.stages,
         {"k_BTHK", "v_BTHV", "q_BTHK", "seen_GNCK", "lost_GNCK", "known_GNCV", "inverse_GNCC", "U_GNCV"}
         | {"given_U_GNCV", "dU_GNCV", "after_GNVK"},
@@ -108,7 +108,7 @@ def compiled(
     )
     plain = kernel.removesuffix(" again")
     chosen = {
-        "num_warps": warps or family.warps(plain, K, C, capability),
+        "num_warps": warps or family.warps(plain, K, C, capability, low),
         "num_stages": stages or family.stages(plain, low),
     }
     out = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=chosen)

@@ -217,6 +217,7 @@ CASES: dict[str, Cell] = {
 }
 LOW = ("hope", "retention towards nothing", "repeated tokens, rate near 1")
 WIDE = {name: replace(CASES[name], B=3, H=3, T=150, K=64, C=64) for name in LOW}
+WIDE["width 128"] = Cell(T=80, K=128, C=64)
 
 
 def lines(cases: dict[str, Cell]) -> Iterator[str]:

@@ -31,9 +31,10 @@ def computed(cell: Cell, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     [
         (Cell(C=8), torch.float32, "chunks of 8 tokens, expected 16, 32, 64"),
         (Cell(K=8), torch.float32, "heads of width 8, expected 16 to 128"),
+        (Cell(K=80, T=16), torch.float32, "heads of width 80 in float32"),
         (Cell(), torch.float64, "states in torch.float64"),
     ],
-    ids=["chunk", "width", "type"],
+    ids=["chunk", "width", "wide in float32", "type"],
 )
 def test_a_call_no_kernel_takes_is_computed_by_pytorch_and_says_why(cell, dtype, why):
     with pytest.warns(UserWarning, match=f"without a kernel: {why}"):

@@ -35,6 +35,12 @@ def features(x):
     return np.concatenate((one, one**2))
 
 
+def tensor_powers(x):
+    """Atlas: every entry and every product of two (arXiv 2505.23735, section 3.1), brought to unit length."""
+    phi = np.concatenate((x, outer(x, x).ravel()))
+    return phi / np.sqrt((phi * phi).sum())
+
+
 SLOPES = {  # written: u(M(k), k, v, s, learned parameter)
     "lp(1.5 + s)": lambda p, k, v, s, w: sign(p - v) * (sign(p - v) * (p - v)) ** (0.5 + s),
     "huber(learned(0.3))": lambda p, k, v, s, w: huber(p - v, np.exp(w)),
@@ -72,8 +78,14 @@ def test_objective(backend, objective, chunk):
     backend.run(text, given()).agrees(memory(SLOPES[objective], chunk))
 
 
-def test_keys_under_a_feature_map(backend):
-    """phi(k) = poly(1 + elu(k), 2), the reads' queries alike: twice as many keys as values."""
-    phi = "poly(max({0}, 0) + exp(min({0}, 0)), 2)"
+FEATURES = {  # written: by hand
+    "poly(max({0}, 0) + exp(min({0}, 0)), 2)": features,
+    "l2norm(concat({0}, merge(outer({0}, {0}))))": tensor_powers,
+}
+
+
+@pytest.mark.parametrize("phi", FEATURES)
+def test_keys_under_a_feature_map(backend, phi):
+    """Keys and the reads' queries alike: more keys than values."""
     text = SPEC.format(objective="l2", chunk=1, keys=f"'{phi.format('k')}'", query=phi.format("q"))
-    backend.run(text, given()).agrees(memory(lambda p, k, v, s, w: p - v, 1, features))
+    backend.run(text, given()).agrees(memory(lambda p, k, v, s, w: p - v, 1, FEATURES[phi]))

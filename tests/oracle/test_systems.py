@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 
 import nlc
 from tests.oracle.test_mlp import gelu, gelu_slope
+from tests.oracle.test_retention import memora, moneta, yaad
 
 ROOT = Path(__file__).parents[2]
 HEADS, WIDTH, BATCH, TOKENS = 2, 3, 2, 11
@@ -124,11 +125,19 @@ def test_moneta_retains_in_the_q_norm(backend):
     backend.run(text, flows(1)).agrees(real(lambda x, w: by_token(x, lambda h: (w[START][h],) * 2, write)))
 
 
+MIRAS = {  # the slope in e = M(k) - v, and what becomes of each layer: (A, W, G, a, e, first) -> (A, W)
+    "moneta": (lambda e, d: e * size(e), moneta),
+    "yaad": (lambda e, d: e * np.where(np.real(length := np.sqrt((e * e).sum())) <= np.real(d), 1, d / length), yaad),
+    "memora": (lambda e, d: e, memora),
+}
+
+
 @pytest.mark.parametrize("chunk", [1, 4])
-def test_moneta(backend, chunk):
-    """Moneta's memory as it is shipped, y = k + LN(W_1 gelu(W_2 k)): each layer retained in the 4-norm, by hand."""
-    spec = YAML(typ="safe").load(ROOT / "specs" / "architectures" / "moneta.yaml")
-    fields = {name: spec["levels"][0][name] for name in ("objective", "rule", "retain_to")}
+@pytest.mark.parametrize("name", MIRAS)
+def test_miras(backend, name, chunk):
+    """The three memories as they are shipped, y = k + LN(W_1 gelu(W_2 k)): objective and retention by hand."""
+    slope, keep = MIRAS[name]
+    (level, _), forms = (nlc.load(name).model.levels, nlc.load(name).model.forms)
     base = "blocks.0.m.memory"
 
     def parts(W_1, W_2, x):
@@ -144,12 +153,11 @@ def test_moneta(backend, chunk):
             W, A, held = state
             held = W if t % chunk == 0 else held
             n, deviation, z = parts(*held, k)
-            error = k + gain * n + shift - v
-            u = error * size(error) * gain
+            u = slope(k + gain * n + shift - v, 3 * a) * gain
             d = (u - u.mean() - n * (u * n).mean()) / deviation
             G = outer(d, gelu(z)), outer(held[0].T @ d * gelu_slope(z), k)
-            A = tuple(a * part - e * g for part, g in zip(A, G, strict=True))
-            return tuple(part / np.sqrt((part**4).sum()) for part in A), A, held
+            A, W = zip(*(keep(*layer, a, e, t == 0) for layer in zip(A, W, G, strict=True)), strict=True)
+            return W, A, held
 
         def read(state, q):
             return q + gain * parts(*state, q)[0] + shift
@@ -157,10 +165,9 @@ def test_moneta(backend, chunk):
         begin = lambda h: ((w[f"{base}.start.W_1"][h], w[f"{base}.start.W_2"][h]),) * 3
         return by_token(x, begin, write, read)
 
-    form = spec["forms"]["moneta"]
-    more = f"forms: {{moneta: {{state: {{W_1: [out, 4 * in], W_2: [4 * in, in]}}, do: '{form['do']}'}}}}"
-    level = ", ".join(f"{name}: {value}" for name, value in fields.items())
-    text = cell(f"{level}, rate: e, retain: a, chunk: {chunk}, read: after", form="moneta", more=more)
+    more = f"forms: {{miras: {{state: {{W_1: [out, 4 * in], W_2: [4 * in, in]}}, do: '{forms['miras'].do}'}}}}"
+    fields = f"objective: '{level.objective}', rule: {level.rule}, rate: e, retain: a, chunk: {chunk}, read: after"
+    text = cell(fields, form="miras", more=more).replace("block: |", "block: |\n  d = 3 * a")
     backend.run(text, flows(4)).agrees(real(oracle))
 
 
@@ -327,7 +334,7 @@ PAIRS = {
         "objective: dot, rule: gd, retain: 1 - 2 ** (-5 - index(heads)), read: after",
         "objective: dot, rule: gd, rate: 0 * e + 1, retain: 0 * a + 31 / 32 + index(heads) / 64, read: after",
     ),
-    "yaad with a large threshold is titans without momentum": (
+    "huber with a large threshold is titans without momentum": (
         "objective: huber(1e6), rule: gd, rate: e, retain: a, read: after",
         "objective: l2, rule: momentum(beta=0), rate: e, retain: a, read: after",
     ),

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from nlc.graph.draw import to_dot, to_mermaid, to_svg
-from nlc.graph.draw_levels import scene_of
+from nlc.graph.draw_levels import said_period, scene_of
 from nlc.graph.draw_scene import COLOURS, shortened, width_of
 from nlc.graph.graph import Graph
 from nlc.graph.momenta import momenta, said
@@ -68,6 +68,10 @@ def graphs() -> dict[str, Graph]:
             },
         )
     )
+    m3 = {"levels.cms.memories.fast.rule": "m3(period=3)", "levels.train.rule": "m3", "levels.train.every": "2 steps"}
+    made["slow momenta"] = build(load("hope", {"levels.titans.rule": "momentum", **m3}))
+    mixed = "m: {form: matrix, keys: k, values: v, rule: momentum}, n: {form: matrix, keys: k, values: v}"
+    made["some remember"] = cell(f"- {{name: a, every: 1 token, memories: {{{mixed}}}}}", "y = m(q) + n(q)")
     return made
 
 
@@ -118,6 +122,27 @@ def test_svg_is_whole_and_names_every_level(name: str) -> None:
         assert level.name[:12] in said
     for memory in graph.of(Memory):
         assert memory.name[:8] in said
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_each_momentum_stands_in_a_level_of_its_own_with_its_frequency(name: str) -> None:
+    """The band's name and period begin at its left; its boxes, each a memory of gradients, stand within its height."""
+    graph, scene = GRAPHS[name], scene_of(GRAPHS[name])
+    bands = [b for b in scene.boxes if b.fill == "band"]
+    drawn = []
+    for band in bands[:]:
+        inside = [t for t in scene.texts if band.y < t.y < band.y + band.height]
+        if band.x > 24:
+            first, period, *names = (t.text for t in inside)
+            drawn.append((first.split(" of ")[0], period, tuple(names)))
+    assert len(bands) == len(graph.levels) + len(drawn)
+    assert {*drawn} == {(m.rule, said_period(m.period, False), m.names) for m in momenta(graph)}
+
+
+def test_a_slow_momentum_is_drawn_slower_than_its_level() -> None:
+    said = " ".join(ElementTree.fromstring(to_svg(GRAPHS["slow momenta"])).itertext())
+    assert "every 192 tokens" in said and "every 20 steps" in said and "…" not in said
+    assert "momentum of m" in to_svg(GRAPHS["some remember"])
 
 
 def test_svg_is_light_and_dark() -> None:

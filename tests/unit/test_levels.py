@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from codegen.train import train
+from nlc.cli.specs import sentence, summary
+from nlc.explain import explain
 from nlc.graph.nodes import Weight
 from nlc.passes import build
 from nlc.spec import load
@@ -122,6 +124,36 @@ def test_a_weight_may_belong_to_other_levels_in_other_layers() -> None:
     assert weight.id in graph["level:still"].weights and weight.id in graph["level:train"].weights
     text = train(graph, header=("",), digest="0")
     assert 'weights.freeze("blocks.1.x.linear")' in text and 'train = Level("train", weights.take("*")' in text
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rest"), [("rest", True), ("select(*)", True), ("select(blocks.*, *norm, e*)", False)]
+)
+def test_only_a_level_of_the_rest_takes_all_that_is_left(chosen: str, rest: bool) -> None:
+    text = train(model(one(chosen), "x = x + linear(x)", train=False), header=("",), digest="0")
+    assert ('weights.take("*")' in text) == ("# all that is left" in text) == rest
+
+
+def test_a_level_that_never_fires_is_not_said_to_be_updated_at_each_step() -> None:
+    """Its period is as long as a step, and each sequence's clock begins anew."""
+    graph = build(load("hope", {"levels.cms.memories.mid.every": "2048 tokens"}))
+    (mid,) = (level for level in explain(graph).levels if level.name == "cms.mid")
+    assert (mid.per_step, mid.per_sequence) == ("0", "never fires")
+    graph = build(load("hope", {"levels.cms.memories.mid.every": "200 tokens"}))
+    (mid,) = (level for level in explain(graph).levels if level.name == "cms.mid")
+    assert (mid.per_step, mid.per_sequence) == ("8", "2")  # 4 sequences, 512 tokens of each
+
+
+def test_memories_are_counted_in_the_layers_that_have_them() -> None:
+    assert sentence(summary(build(load("hope")))).startswith("5 levels, 8 memories in each layer, ")
+    levels = """
+    - {name: a, every: 1 token, keys: k, values: k, memories: {m: {form: matrix}, n: {form: matrix}}}
+    - {name: f, memories: {see: {form: attention, keys: kk, values: kk}}}
+    """
+    one = "k = l2norm(heads(linear(x)))\n    x = x + linear(merge(m(n(k))))"
+    two = "kk = heads(linear(x))\n    x = x + linear(merge(see(kk)))"
+    more = f"blocks:\n  one: |\n    {one}\n  two: |\n    {two}\nstack: [one, 2 * two]\n"
+    assert sentence(summary(model(levels, "", more=more))).startswith("3 levels, 4 memories in 3 layers of 2 kinds, ")
 
 
 def test_the_host_owns_the_weights_of_a_bare_program() -> None:

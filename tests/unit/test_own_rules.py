@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from codegen.rules import rule_view
 from nlc.diagnostics import Reporter, SpecError
 from nlc.explain_rule import explain_rule, report_rule
 from nlc.graph.choices import rule_of
@@ -158,7 +159,7 @@ def test_a_graph_with_rules_of_its_own_prints_and_reads_back() -> None:
     memory = (
         "      memories: {m: {form: 'mlp(hidden=2x)', keys: grad, values: -grad, objective: dot, rule: gd(lr=a)}}\n"
     )
-    graph = build(loads(own("delta = a * m(grad)", memory)))
+    graph = build(loads(own("delta = lr * a * m(grad)", memory)))
     assert from_text(to_text(graph)) == graph
 
 
@@ -227,6 +228,52 @@ def test_a_slower_level_of_a_rule_may_set_the_weight(faster: str, slower: str) -
     assert tree is not None
     report = verify_rule(rule_from(tree), cells=CELLS[:1], full=False)
     assert [each for each in report.outcomes if not each.passed] == []
+
+
+def test_a_slower_level_that_reads_no_gradient_keeps_no_sum_of_them() -> None:
+    levels = "- {every: 1 update, do: delta = -lr * grad}\n- {every: 3 updates, state: {far: zeros}, do: DO}\n"
+    kept, costs = {}, {}
+    for program in ("far = 0.9 * far + 0.1 * weight", "far = 0.9 * far + grad"):
+        whole = f"nlc: 1\nrule: r\nlevels:\n{levels}".replace("DO", program)
+        whole = whole.replace("delta = -lr * grad", "delta = -lr * (grad + 0.1 * far)")
+        tree = parse(whole, "r.yaml", Reporter())
+        assert tree is not None
+        rule = rule_from(tree)
+        report = verify_rule(rule, cells=CELLS[:1], full=False)
+        assert [each for each in report.outcomes if not each.passed] == []
+        kept[program], costs[program] = rule_view(rule_of(rule), "r").state, explain_rule(rule).kept
+    assert [*kept.values()] == [("far",), ("far", "level2_grad")]
+    assert [*costs.values()] == [1, 2]
+
+
+def test_a_norm_is_of_an_order_above_zero() -> None:
+    (found,) = refusals(own("delta = -lr * a * grad / norm(grad, 0)"))
+    assert found.endswith("'norm(grad, 0)' is no norm: its order is above 0")
+
+
+def test_a_rule_may_wait_for_a_setting_that_names_it() -> None:
+    text = own("delta = -lr * a * grad")
+    assert refusals(text.replace("'mine'", "gd")) == ["NLC0905 10: nothing uses the rule 'mine'"]
+    other = loads(text, set={"levels.m.rule": "gd"})
+    assert build(other) and build(loads(text)) and "rules" not in other.resolved()
+
+
+CHOICES = {  # a choice of a rule, and how it is written at a level that counts steps
+    "m = where(count == 1, grad, m)": "m = grad if count == 1 else m",
+    "m = where(count == 1, m, m) + grad": "m = m + grad",
+    "m = where(true, m + grad, grad)": "m = m + grad",
+    "m = 2 * where(1 < count, m, grad)": "m = 2 * (m if 1 < count else grad)",
+}
+
+
+@pytest.mark.parametrize("said", CHOICES)
+def test_a_choice_is_written_as_one_would_write_it(said: str) -> None:
+    do = f"do: |\n    {said}\n    delta = -lr * m\n"
+    tree = parse(f"nlc: 1\nrule: r\nlevels:\n- every: 1 update\n  state: {{m: zeros}}\n  {do}", "r.yaml", Reporter())
+    assert tree is not None
+    rule = rule_of(rule_from(tree))
+    assert CHOICES[said] in rule_view(rule, "r", inside=False).lines
+    assert all(each.passed for each in outside(rule, 0, "cpu"))
 
 
 def test_a_count_of_steps_stays_whole() -> None:

@@ -7,13 +7,14 @@ They are opaque to autograd (function.py joins them) and transparent to `torch.c
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.library import triton_op, wrap_triton
+from torch.library import wrap_triton
 
 from runtime.kernels.device import capability
 from runtime.kernels.linear_memory.backward import pull_kernel, spread_kernel
@@ -21,6 +22,7 @@ from runtime.kernels.linear_memory.configurations import stages, warps
 from runtime.kernels.linear_memory.form import READS, Form
 from runtime.kernels.linear_memory.forward import chain_kernel, prepare_kernel
 from runtime.kernels.linear_memory.read import read_gradient_kernel, read_kernel
+from runtime.kernels.operator import operator
 
 TILE = 64  # rows of the state that a program holds
 
@@ -43,13 +45,14 @@ def constants(kernel: str, form: Form, K: int, V: int, low: bool) -> dict[str, A
     return {**sizes, **types, **write, **inverse, "SYSTEM": bool(form.erase or (form.l2 and not form.held))}
 
 
+@cache
 def options(kernel: str, form: Form, K: int, V: int, low: bool, device: torch.device) -> dict[str, Any]:
     """A kernel's constants, warps and stages."""
     number = warps(kernel, max(K, min(V, TILE)), form.chunk, capability(device))
     return {**constants(kernel, form, K, V, low), "num_warps": number, "num_stages": stages(kernel, low)}
 
 
-@triton_op("nlc::linear_memory", mutates_args=())
+@operator("nlc::linear_memory")
 def forward(
     k: Tensor, v: Tensor, rate: Tensor, keep: Tensor | None, M: Tensor, form: list[int], low: bool
 ) -> tuple[Tensor, Tensor]:
@@ -60,7 +63,7 @@ def forward(
     """
     f = Form(*form)
     (B, T, H, K), V = k.shape, v.shape[3]
-    G, N, C = B * H, triton.cdiv(T, f.chunk), f.chunk
+    G, N, C = B * H, -(-T // f.chunk), f.chunk
     Ms = torch.empty(N + 1, B, H, V, K, dtype=torch.float32, device=k.device)
     Ms[0] = M
     seen, lost, kept = prepared(f, G, N, k)
@@ -70,7 +73,7 @@ def forward(
         BACK=False, **options("prepare", f, K, V, low, k.device),
     )  # fmt: skip
     fixed = options("chain", f, K, V, low, k.device)
-    wrap_triton(chain_kernel)[(G, triton.cdiv(V, fixed["BV"]))](seen, lost, kept, known, Ms, U, N, G, **fixed)
+    wrap_triton(chain_kernel)[(G, -(-V // fixed["BV"]))](seen, lost, kept, known, Ms, U, N, G, **fixed)
     return Ms, U
 
 
@@ -82,7 +85,7 @@ def prepared(f: Form, G: int, N: int, k: Tensor) -> tuple[Tensor, Tensor, Tensor
     return seen, lost, torch.empty(G, N, dtype=torch.float32, device=k.device)
 
 
-@triton_op("nlc::linear_memory_backward", mutates_args=())
+@operator("nlc::linear_memory_backward")
 def backward(
     k: Tensor,
     v: Tensor,
@@ -117,7 +120,7 @@ def backward(
         BACK=True, **options("prepare", f, K, V, low, k.device),
     )  # fmt: skip
     fixed = options("pull", f, K, V, low, k.device)
-    tiles = triton.cdiv(V, fixed["BV"])
+    tiles = -(-V // fixed["BV"])
     dkept = torch.empty(tiles, G, N, **full)
     wrap_triton(pull_kernel)[(G, tiles)](
         seen, lost, kept, Ms, Ms if given_M is None else given_M, U if given_U is None else given_U,
@@ -135,7 +138,7 @@ def of_read(when: int) -> dict[str, bool]:
     return {"INSIDE": when > 0, "AFTER": READS[when] == "after"}
 
 
-@triton_op("nlc::linear_memory_read", mutates_args=())
+@operator("nlc::linear_memory_read")
 def read(
     q: Tensor, k: Tensor, keep: Tensor | None, Ms: Tensor, U: Tensor, form: list[int], when: int, low: bool
 ) -> Tensor:
@@ -150,7 +153,7 @@ def read(
     return y
 
 
-@triton_op("nlc::linear_memory_read_backward", mutates_args=())
+@operator("nlc::linear_memory_read_backward")
 def read_backward(
     dy: Tensor, q: Tensor, k: Tensor, keep: Tensor | None, Ms: Tensor, U: Tensor, form: list[int], when: int, low: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

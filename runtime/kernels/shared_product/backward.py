@@ -56,7 +56,7 @@ def prepare_kernel(
     tl.store(scalar + 3 * C, v_scale)
     L, M, inverse, gram, _ = written(P, k, v, e, l, C, ERASE, L2, KEPT, TO_START, DT, IP, TP)
     if ERASE:
-        M = product(tl.trans(inverse), M, DT, IP)
+        M = product(tl.trans(inverse), M, tl.float32, TP)
         s = tl.arange(0, C)
         tl.store(gram_GNCC + chunk * (C * C) + s[:, None] * C + s[None, :], gram)
     store_rows(L_GNCK + rows, L, C, K, C, BK)

@@ -19,18 +19,20 @@ if TYPE_CHECKING:
 
 CHUNKS = (16, 32, 64)
 WIDTHS = (16, 128)
+FULL = 64  # the widest head in float32: the tiles of a wider one take 256 KiB of shared memory
 
 
 def chosen(
-    gates: Gates | None, layout: Layout, chunk: int, boxes: Sequence[Sequence[str]], W: Tensor, x: Tensor
+    gates: Gates | None, layout: Layout, chunk: int, boxes: Sequence[Sequence[str]], W: Tensor, x: Tensor, low: bool
 ) -> Form | None:
     """The kernel's constants, or None where the PyTorch form computes this call.
 
-    boxes: those that are read with each query; W (H, 1 or B, R, I): the first query's rows; x: the first query
+    boxes: those that are read with each query; W (H, 1 or B, R, I): the first query's rows; x: the first query; low: by
+    products of bfloat16
     """
     if not runs(x):
         return None
-    against = refusal(gates, layout, chunk, boxes, W, x)
+    against = refusal(gates, layout, chunk, boxes, W, x, low)
     if against or gates is None:
         say(against)
         return None
@@ -59,7 +61,7 @@ def rows_of(layout: Layout, boxes: Sequence[str]) -> dict[str, tuple[int, int]]:
 
 
 def refusal(
-    gates: Gates | None, layout: Layout, chunk: int, boxes: Sequence[Sequence[str]], W: Tensor, x: Tensor
+    gates: Gates | None, layout: Layout, chunk: int, boxes: Sequence[Sequence[str]], W: Tensor, x: Tensor, low: bool
 ) -> str:
     """Why the kernels cannot take this call; empty where they can."""
     if gates is None:
@@ -69,6 +71,8 @@ def refusal(
     K = x.shape[-1]
     if not WIDTHS[0] <= K <= WIDTHS[1]:
         return f"heads of width {K}, expected {WIDTHS[0]} to {WIDTHS[1]}"
+    if K > FULL and not low:
+        return f"heads of width {K} in float32, whose tiles no GPU has room for; expected {FULL} at most, or bfloat16"
     if W.dtype != torch.float32 or x.dtype not in (torch.float32, torch.bfloat16):
         return f"states in {W.dtype}, queries in {x.dtype}; expected float32, queries in float32 or bfloat16"
     if W.shape[-1] != K:

@@ -51,22 +51,25 @@ def written(
     C: tl.constexpr, ERASE: tl.constexpr, L2: tl.constexpr, KEPT: tl.constexpr, TO_START: tl.constexpr,
     DT: tl.constexpr, IP: tl.constexpr, TP: tl.constexpr,
 ):  # fmt: skip
-    """L^T, -diag(r) K and (I + N)^-1, operands of products in DT already; K K^T * D and gamma."""
+    """L^T and -diag(r) K, operands of products in DT already; (I + N)^-1, K K^T * D and gamma.
+
+    The triangular system is formed and solved in TP.  Where keys repeat and rates are near 1, a token's row is what is
+    left of the difference of two before it: to round those to bfloat16 is to write the rounding, at every token alike.
+    """
     c = tl.cumsum(l, 0)
     total = tl.sum(l, 0)
     at_state, at_start = factors(l, tl.exp(c - l), ERASE, L2, KEPT)
     L = product(e[:, None] * (at_state[:, None] * k - v), tl.trans(P), DT, IP)
     if TO_START:
         L += (e * at_start)[:, None] * k
-    L = L.to(DT)
     k_lost = (k * -tl.exp(total - c)[:, None]).to(DT)
     gram = tl.zeros([C, C], tl.float32)
     inverse = L
     if ERASE:
-        gram = product(k, tl.trans(k), DT, IP) * decay_before(c - l, c, C)
-        inverse = invert(e[:, None] * gram, C, TP).to(DT)
-        L = product(inverse, L, DT, IP).to(DT)
-    return L, k_lost, inverse, gram, tl.exp(total)
+        gram = product(k, tl.trans(k), tl.float32, TP) * decay_before(c - l, c, C)
+        inverse = invert(e[:, None] * gram, C, TP)
+        L = product(inverse, L, tl.float32, TP)
+    return L.to(DT), k_lost, inverse, gram, tl.exp(total)
 
 
 @triton.jit(do_not_specialize=SIZES)

@@ -7,15 +7,17 @@ They are opaque to autograd (product.py joins them) and transparent to `torch.co
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.library import triton_op, wrap_triton
+from torch.library import wrap_triton
 
-from runtime.kernels.device import capability
+from runtime.kernels.device import capability, multiprocessors
+from runtime.kernels.operator import operator
 from runtime.kernels.shared_product.backward import chain_kernel, prepare_kernel, spread_kernel
 from runtime.kernels.shared_product.configurations import warps
 from runtime.kernels.shared_product.form import Form
@@ -25,6 +27,7 @@ from runtime.kernels.shared_product.read import read_gradient_kernel, read_kerne
 SHARE = 8  # chunks over which one program sums the gradient of the rows that are read
 
 
+@cache
 def constants(form: Form, R: int, K: int, low: bool) -> dict[str, Any]:
     """What a kernel is compiled for.  low: bfloat16 operands, and the triangular inverse in TF32; else all products are
     of float32 to its last digits, as three of TF32."""
@@ -40,7 +43,7 @@ def only(values: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: x for name, x in values.items() if name not in names}
 
 
-@triton_op("nlc::shared_product", mutates_args=())
+@operator("nlc::shared_product")
 def forward(
     x: Tensor,
     W: Tensor,
@@ -58,18 +61,21 @@ def forward(
     """
     f = Form(*form)
     B, T, H, K = x.shape
-    N, R = triton.cdiv(T, f.chunk), W.shape[2]
+    N, R = -(-T // f.chunk), W.shape[2]
     Ps = torch.empty(N + 1, H, B, K, K, dtype=torch.float32, device=x.device)
-    Ps[0] = torch.eye(K, device=x.device) if P is None else P
+    if P is None:
+        Ps[0].zero_().diagonal(dim1=-2, dim2=-1).fill_(1.0)
+    else:
+        Ps[0] = P
     wrap_triton(forward_kernel)[(H * B,)](
         x, W, x if rate is None else rate, x if keep is None else keep, Ps,
         T, N, H, B, B if W.shape[1] == 1 else 1, *scales,
-        **constants(f, R, K, low), num_warps=warps("forward", K, f.chunk, capability(x.device)), num_stages=1,
+        **constants(f, R, K, low), num_warps=warps("forward", K, f.chunk, capability(x.device), low), num_stages=1,
     )  # fmt: skip
     return Ps
 
 
-@triton_op("nlc::shared_product_backward", mutates_args=())
+@operator("nlc::shared_product_backward")
 def backward(
     x: Tensor,
     W: Tensor,
@@ -99,9 +105,10 @@ def backward(
     drate = torch.empty(B, T, H, **full)
     dkeep = torch.empty(B, T, H if f.keep_kind else 0, **full)
     dx = torch.empty(B, T, H, K, **full)
-    splits = triton.cdiv(N, SHARE)
+    splits = -(-N // SHARE)
     dW = torch.empty(splits, H, B, R, K, **full)
-    number = {name: warps(name, K, C, capability(x.device)) for name in ("prepare", "chain", "spread")}
+    sort, crowded = capability(x.device), multiprocessors(x.device) < G
+    number = {name: warps(name, K, C, sort, low, crowded) for name in ("prepare", "chain", "spread")}
     wrap_triton(prepare_kernel)[(N, G)](
         x, W, x if rate is None else rate, x if keep is None else keep, Ps, k, v, Y, L, M, gram, scalars,
         T, N, H, B, per, *scales, **fixed, num_warps=number["prepare"], num_stages=1,
@@ -119,6 +126,7 @@ def backward(
     return dP, dW.sum((0, 2) if W.shape[1] == 1 else 0).view_as(W), dx, drate, dkeep
 
 
+@cache
 def read_constants(R: int, K: int, chunk: int, low: bool) -> dict[str, Any]:
     types = {"DT": tl.bfloat16 if low else tl.float32, "IP": "tf32x3"}
     return {
@@ -131,7 +139,7 @@ def read_constants(R: int, K: int, chunk: int, low: bool) -> dict[str, Any]:
     }
 
 
-@triton_op("nlc::shared_product_read", mutates_args=())
+@operator("nlc::shared_product_read")
 def read(q: Tensor, P: Tensor, W: Tensor, chunk: int, low: bool) -> Tensor:
     """W P_c q: q (B, T, H, K), P (N, H, B, K, K), W (H, B or 1, R, K) to (B, T, H, R)."""
     B, T, H, K = q.shape
@@ -139,19 +147,19 @@ def read(q: Tensor, P: Tensor, W: Tensor, chunk: int, low: bool) -> Tensor:
     y = torch.empty(B, T, H, R, dtype=q.dtype, device=q.device)
     wrap_triton(read_kernel)[(len(P), H * B)](
         q, W, P, y, T, H, B, B if W.shape[1] == 1 else 1,
-        **read_constants(R, K, chunk, low), num_warps=warps("read", K, chunk, capability(q.device)), num_stages=1,
+        **read_constants(R, K, chunk, low), num_warps=warps("read", K, chunk, capability(q.device), low), num_stages=1,
     )  # fmt: skip
     return y
 
 
-@triton_op("nlc::shared_product_read_backward", mutates_args=())
+@operator("nlc::shared_product_read_backward")
 def read_backward(dy: Tensor, q: Tensor, P: Tensor, W: Tensor, chunk: int, low: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, P and W."""
     B, T, H, K = q.shape
     N, R = len(P), W.shape[2]
     dq, dP = torch.empty_like(q), torch.empty_like(P)
     dW = torch.empty(N, H, B, R, K, dtype=torch.float32, device=q.device)
-    number = warps("read gradient", K, chunk, capability(q.device))
+    number = warps("read gradient", K, chunk, capability(q.device), low)
     wrap_triton(read_gradient_kernel)[(N, H * B)](
         q, W, P, dy, dq, dP, dW, T, H, B, B if W.shape[1] == 1 else 1,
         **read_constants(R, K, chunk, low), num_warps=number, num_stages=1,

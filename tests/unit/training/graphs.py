@@ -7,7 +7,21 @@ from collections.abc import Sequence
 from nlc.equations import parse_block
 from nlc.graph.choices import rule_of
 from nlc.graph.graph import Graph
-from nlc.graph.nodes import AnyNode, Form, Level, Memory, Objective, Param, Period, Rule, RuleLevel, Run, Unit, Weight
+from nlc.graph.nodes import (
+    AnyNode,
+    Form,
+    Level,
+    Memory,
+    Objective,
+    Param,
+    Period,
+    Rule,
+    RuleLevel,
+    Run,
+    Selection,
+    Unit,
+    Weight,
+)
 from nlc.source import Position
 from nlc.spec.rule import load_rule
 
@@ -37,7 +51,8 @@ def weight(path: str, owner: str, decay: bool = False, block: str = "block") -> 
 def level(name: str, steps: int, rule: Rule, rate: float, line: int, weights: Sequence[str], index: int) -> Level:
     return Level(
         id=name, at=at(line), name=name, period=Period(steps, Unit.STEP), objective="loss", rule=rule, rate=rate,
-        index=index, weights=tuple(weights), said=(("every", at(line + 1)), ("rule", at(line + 2))),
+        index=index, weights=tuple(weights), selects=(Selection(patterns=("*",), at=at(line)),) * (name == "train"),
+        said=(("every", at(line + 1)), ("rule", at(line + 2))),
     )  # fmt: skip
 
 

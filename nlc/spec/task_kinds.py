@@ -1,0 +1,171 @@
+"""The kinds of items that a task may have: their knobs, what each may be, and what knobs must have in common.
+
+The runtime makes the items (runtime.evaluate.tasks); a test holds its knobs and these together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+Number = int | float
+Knobs = Mapping[str, Number]
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """within: an interval, as a rule has them."""
+
+    doc: str
+    within: str
+    whole: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ItemKind:
+    """needs: why these knobs, each legal by itself, cannot be together; "" where they can."""
+
+    doc: str
+    knobs: Mapping[str, Knob]
+    needs: Callable[[Knobs], str]
+
+
+CONTEXT = Knob("tokens of an item", "[2, 1000000]")
+VOCAB = Knob("different tokens", "[4, 1000000]")
+AFTER = Knob("only tokens from there on are asked about", "[0, inf)")
+
+
+def beyond(k: Knobs) -> str:
+    return "" if k["after"] < k["context"] else f"nothing is asked: after is {k['after']}, context {k['context']}"
+
+
+def associative(k: Knobs) -> str:
+    keys = (k["vocab"] - 1) // 2
+    if k["pairs"] > keys:
+        return f"{k['pairs']} different keys, and a vocabulary of {k['vocab']} has {keys}"
+    need = 4 * k["pairs"]
+    return "" if need <= k["context"] else f"{k['pairs']} pairs and their queries take {need} tokens of {k['context']}"
+
+
+def in_context(k: Knobs) -> str:
+    if k["vocab"] - k["noise_vocab"] < 4:
+        return f"a vocabulary of {k['vocab']} with {k['noise_vocab']} of noise has fewer than two keys and two values"
+    if k["noise"] and not k["noise_vocab"]:
+        return "noise has no tokens: noise_vocab is 0"
+    return "" if k["context"] >= 4 else "two pairs take 4 tokens"
+
+
+def fuzzy(k: Knobs) -> str:
+    need = 2 * (k["key_length"] + k["value_length"])
+    return "" if k["context"] >= need else f"two of the longest pairs take {need} tokens of {k['context']}"
+
+
+def copying(k: Knobs) -> str:
+    need = 2 * k["copies"] + 1
+    return "" if k["context"] >= need else f"{k['copies']} symbols, a mark and a copy take {need} tokens"
+
+
+def words(unit: Callable[[Knobs], Number]) -> Callable[[Knobs], str]:
+    def needs(k: Knobs) -> str:
+        if -(-k["shortest"] // unit(k)) > k["longest"] // unit(k):
+            return f"no multiple of {unit(k)} lies from shortest {k['shortest']} to longest {k['longest']}"
+        need = k["longest"] + 1
+        return "" if need <= k["context"] else f"the longest word and its border take {need} tokens of {k['context']}"
+
+    return needs
+
+
+def needle(k: Knobs) -> str:
+    if k["queries"] > k["keys"]:
+        return f"{k['queries']} keys are asked for, and there are {k['keys']}"
+    hidden, asked = k["keys"] * k["values"] * (27 + k["size"]), k["queries"] * (28 + k["values"] * (2 + k["size"]))
+    need = 32 + hidden + asked
+    return "" if need <= k["context"] else f"what is hidden and what is asked take {need} bytes of {k['context']}"
+
+
+def passkey(k: Knobs) -> str:
+    one = all(k[name] == 1 for name in ("keys", "values", "queries"))
+    return needle(k) if one else "a pass key has no name: keys, values and queries are 1"
+
+
+WORDS = {
+    "context": CONTEXT,
+    "shortest": Knob("letters of the shortest word", "[1, inf)"),
+    "longest": Knob("letters of the longest word", "[1, inf)"),
+}
+HIDDEN = {
+    "context": Knob("bytes of the haystack, the needles and the question", "[64, 1000000]"),
+    "size": Knob("bytes of a value", "[1, 64]"),
+    "keys": Knob("keys that are hidden", "[1, 4096]"),
+    "values": Knob("values of each key", "[1, 64]"),
+    "queries": Knob("keys that are asked for", "[1, 64]"),
+    "depths": Knob("places that a needle may be at, evenly spread; 0 is any", "[0, 1024]"),
+}
+KINDS: dict[str, ItemKind] = {
+    "associative": ItemKind(
+        "pairs of keys and values, then every key once, at some distance",
+        {
+            "context": CONTEXT,
+            "vocab": VOCAB,
+            "pairs": Knob("keys with a value, each asked for once", "[1, inf)"),
+            "power": Knob("how far away a query is: p(d) ~ d^(power - 1)", "(0, 16]", whole=False),
+        },
+        associative,
+    ),
+    "in_context": ItemKind(
+        "pairs all along; one whose key was there before is asked for",
+        {
+            "context": CONTEXT,
+            "vocab": VOCAB,
+            "noise_vocab": Knob("tokens of the vocabulary that are only noise", "[0, inf)"),
+            "noise": Knob("share of the pairs that are noise", "[0, 1)", whole=False),
+        },
+        in_context,
+    ),
+    "fuzzy": ItemKind(
+        "pairs whose keys and values are one token to several",
+        {
+            "context": CONTEXT,
+            "vocab": VOCAB,
+            "motifs": Knob("pairs that a sequence is written with", "[1, 65536]"),
+            "key_length": Knob("tokens of the longest key", "[1, 16]"),
+            "value_length": Knob("tokens of the longest value", "[1, 16]"),
+        },
+        fuzzy,
+    ),
+    "copying": ItemKind(
+        "symbols among blanks, to be written in order after a mark",
+        {"context": CONTEXT, "vocab": VOCAB, "copies": Knob("symbols", "[1, inf)")},
+        copying,
+    ),
+    "memorisation": ItemKind(
+        "values of keys that are the same in every sequence",
+        {
+            "context": CONTEXT,
+            "vocab": Knob("different tokens", "[5, 1000000]"),
+            "facts": Knob("another number, other facts", "[0, inf)"),
+        },
+        lambda k: "",
+    ),
+    "parity": ItemKind("the number of ones so far, modulo 2", {"context": CONTEXT, "after": AFTER}, beyond),
+    "permutations": ItemKind(
+        "the product so far of permutations",
+        {"context": CONTEXT, "of": Knob("things that are permuted", "[2, 5]"), "after": AFTER},
+        beyond,
+    ),
+    "aa": ItemKind("words of (aa)*", WORDS, words(lambda k: 2)),
+    "abab": ItemKind("words of (abab)*", WORDS, words(lambda k: 4)),
+    "counters": ItemKind(
+        "words a^n b^n, or with more letters a^n b^n c^n",
+        {**WORDS, "symbols": Knob("different letters", "[2, 8]")},
+        words(lambda k: k["symbols"]),
+    ),
+    "shuffle": ItemKind(
+        "brackets of several kinds, each well nested for itself",
+        {"context": CONTEXT, "kinds": Knob("kinds of brackets", "[1, 8]")},
+        lambda k: "",
+    ),
+    "passkey": ItemKind("one number hidden in a text", HIDDEN, passkey),
+    "number": ItemKind("numbers that have names, hidden in a text", HIDDEN, needle),
+    "word": ItemKind("words that have names, hidden in a text", HIDDEN, needle),
+}

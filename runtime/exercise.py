@@ -1,0 +1,163 @@
+"""A task as what a run learns from, in place of a text: batches of its items, and a look at its first test set.
+
+Training takes item after item, so that a step's are known by its number.  The loss is that of the answers alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from runtime import data
+from runtime.batches import Batch, share
+from runtime.errors import USAGE, DataError
+from runtime.evaluate.loss import left_alone
+from runtime.evaluate.tasks import Score, Task, score
+from runtime.precision import autocast
+
+
+@dataclass(frozen=True, slots=True)
+class Exercise:
+    """hay: what its needles are hidden in."""
+
+    task: Task
+    hay: data.Data | None = None
+
+    unit = "bits/target"
+    bytes_per_token = 1.0
+    tokenizer = None
+
+    @property
+    def source(self) -> str:
+        return self.task.name
+
+    @property
+    def train(self) -> Exercise:
+        """As a text has a part to learn from: here its items are told apart one by one."""
+        return self
+
+    def __str__(self) -> str:
+        task, kind = self.task, self.task.kind()
+        of = f", hidden in {self.hay.source}" if self.hay else ""
+        many = f"{task.examples:,} different items" if task.examples else "no item twice"
+        return f"task {task.name}: {kind.context} tokens of {kind.vocab}, {many}{of}; chance {kind.chance:.4g}"
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON: enough to find the same items `again`, and to tell that they are the same."""
+        hay = {} if self.hay is None else self.hay.facts()
+        digest = self.task.digest if self.hay is None else f"{self.task.digest[:32]}{self.hay.digest[:32]}"
+        told = {"bytes_per_token": 1.0, "source": str(self.source), "sha256": digest}
+        return {name: hay.get(name) for name in ("path", "field")} | told | {"task": self.task.as_dict()}
+
+    def check(self, context: int, vocab: int) -> None:
+        """Raises DataError unless the sequences of a spec are the task's."""
+        kind = self.task.kind()
+        if (context, vocab) != (kind.context, kind.vocab):
+            asks = f"task {self.task.name} has {kind.context} tokens of {kind.vocab} different ones"
+            given = f"--set sizes.context={kind.context} --set sizes.vocab={kind.vocab}"
+            raise DataError(f"{asks}, the spec {context} of {vocab}: say {given}", USAGE)
+
+
+def load(task: Task, path: str | Path | None = None, field: str | None = None,
+         note: Callable[[str], None] = lambda message: None) -> Exercise:  # fmt: skip
+    """The task, with the text that `path` names where it hides something.  Raises DataError."""
+    if task.hides:
+        return Exercise(task, data.load(path, field=field, note=note))
+    if path is not None or field is not None:
+        option = "--data" if path is not None else "--field"
+        raise DataError(f"task {task.name} makes its items itself: {option} is for tasks that hide something", USAGE)
+    return Exercise(task)
+
+
+def read(path: Path) -> Task:
+    """The task that a file holds, as `nlc train --task` writes it.  Raises DataError."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"'{path}': {error.strerror}") from None
+    except ValueError:
+        raise DataError(f"'{path}' is not JSON", USAGE) from None
+    if not isinstance(found, Mapping):
+        raise DataError(f"'{path}' does not describe a task", USAGE)
+    return Task.read(found, f"'{path}'")
+
+
+class Drill:
+    """The items of every step, in order; with `streams`, memories that outlive a sequence are told that one begins."""
+
+    def __init__(
+        self, of: Exercise, batch: int, seed: int, rank: int = 0, ranks: int = 1, streams: bool = False
+    ) -> None:
+        self.of, self.batch, self.seed, self.streams = of, batch, seed, streams
+        self.own = share(batch, rank, ranks)
+
+    def at(self, step: int) -> Batch:
+        number_B = torch.arange(step * self.batch, (step + 1) * self.batch)[self.own]
+        text = self.of.hay.train if self.of.hay else None
+        items = self.of.task.make("train", number_B, seed=self.seed, text=text)
+        starts_BT = torch.zeros_like(items.tokens, dtype=torch.bool)
+        starts_BT[:, 0] = True
+        return Batch(items.tokens, items.targets, starts_BT if self.streams else None)
+
+
+@torch.no_grad()
+def examine(
+    model: nn.Module,
+    of: Exercise,
+    test: str,
+    *,
+    items: int,
+    tokens: int,
+    learn: bool = True,
+    precision: str = "float32",
+    between: Callable[[], None] = lambda: None,
+) -> Score:
+    """What a model gets right in a test set's first `items`, about so many `tokens` at a time.
+
+    No answer is ever shown to it: a memory that learns from the token's loss learns nothing from what is asked.
+    The model's weights, mode and firing counts are left as they were, whatever happens.
+    """
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    kind = of.task.kind(test)
+    made = of.task.make("test", range(items), test=test, text=of.hay.validation if of.hay else None)
+
+    def answer(tokens_BT: Tensor) -> Tensor:
+        with autocast(precision, device):
+            return model.untaught(tokens_BT.to(device), learn)  # type: ignore[operator]
+
+    with left_alone(model):
+        return score(answer, made, kind.choices, max(1, tokens // kind.context), between)
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A look at the first test set on the way, said as a validation is."""
+
+    score: Score
+    chance: float
+
+    def metrics(self) -> dict[str, float]:
+        share = self.score.share
+        return {"val/loss": self.score.loss, "val/accuracy": share.accuracy, "val/answers": share.answers}
+
+    def result(self) -> dict[str, Any]:
+        share = self.score.share
+        return {
+            "val_loss": self.score.loss, "val_accuracy": share.accuracy, "val_low": share.low, "val_high": share.high,
+            "val_answers": share.answers, "val_items": share.items, "chance": self.chance,
+        }  # fmt: skip
+
+    @property
+    def brief(self) -> str:
+        return f"{100 * self.score.share.accuracy:.1f} % right"
+
+    def __str__(self) -> str:
+        s = self.score.share
+        sure = f"95 %: {100 * s.low:.1f} to {100 * s.high:.1f}; chance {100 * self.chance:.3g}"
+        return f"{100 * s.accuracy:.1f} % of {s.answers:,} answers right ({sure})"
