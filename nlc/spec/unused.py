@@ -1,8 +1,8 @@
-"""What a spec says and nothing uses: inputs, streams, forms and rules, and a rate that no rule reads.
+"""What a spec says and nothing uses: inputs, streams, and a rate that no rule reads.
 
 unused(spec, report)     reports, where nothing else is wrong: what does not parse may name them
 
-A form or a rule of one's own may stay unused where another file, or --set, says which are used: a choice that is left.
+A form or a rule of one's own may stay unused: it is a choice that is left to another file, or to --set.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from nlc.diagnostics import Reporter, SpecError
 from nlc.equations import Assign, names, parse_call
 from nlc.spec.architecture import Level
 from nlc.spec.expressions import expressions
-from nlc.spec.resolve import named, places
 from nlc.spec.view import Spec
 
 
@@ -20,8 +19,6 @@ def unused(spec: Spec, report: Reporter) -> None:
         return
     if spec.model.inputs or spec.model.streams:
         _vectors(spec, report)
-    for section, field, own in (("forms", "form", tuple(spec.model.forms)), ("rules", "rule", spec.rules.written())):
-        _definitions(spec, section, field, own, report)
     for level in spec.model.levels:
         _rates(spec, level, report)
 
@@ -42,16 +39,6 @@ def _vectors(spec: Spec, report: Reporter) -> None:
         if name not in read:
             hint = "read it in an equation, or take it away"
             report.error("NLC0905", spec.at(f"inputs.{name}", key=True), f"nothing uses the input '{name}'", hint)
-
-
-def _definitions(spec: Spec, section: str, field: str, own: tuple[str, ...], report: Reporter) -> None:
-    """Forms and rules of the spec's own that none of its levels and memories names."""
-    used = named(spec, field)
-    files = {spec.at(f"{path}.{field}").file for path, fields in places(spec) if getattr(fields, field)}
-    for name in own:
-        at = spec.at(f"{section}.{name}", key=True)
-        if name not in used and files <= {at.file}:
-            report.error("NLC0905", at, f"nothing uses the {field} '{name}'", f"{field}: {name}, or take it away")
 
 
 def _rates(spec: Spec, level: Level, report: Reporter) -> None:

@@ -104,7 +104,7 @@ def test_aliases_stand_for_what_they_name() -> None:
         pytest.param("a: {k: f(x, y)}", "NLC0110", 1, 8, id="comma_in_braces"),
         pytest.param("? [a]\n: b", "NLC0202", 1, 3, id="list_as_key"),
         pytest.param("# nothing\n", "NLC0104", 0, 0, id="only_a_comment"),
-        pytest.param("[" * 500, "NLC0108", 1, 42, id="deep"),
+        pytest.param("[" * 500, "NLC0108", 1, 41, id="deep"),
     ],
 )
 def test_text_that_is_refused(text: str, code: str, line: int, column: int) -> None:
