@@ -91,6 +91,8 @@ def periodic(
                 reads.append(
                     write.form.read(seen, q[:, a:b])[0] if when == "after" else read(write.form, seen, q[:, a:b])
                 )
+    if write.meta == "none":  # a walk reads the register itself
+        state = {name: x.detach() for name, x in state.items()}
     return tuple(torch.cat(reads, 1) for reads in found), state
 
 
