@@ -157,7 +157,7 @@ def _segmented(graph: Graph, flow: Flow, head: str, final: bool) -> list[str]:
         "        logits, nats = [], []",
         f"        for a, b in segments(T, {cuts}):",
         "            awaited = {",
-        *(f"                {w}" for w in _awaited(graph, levels)),
+        *_awaited(graph, levels),
         "            }",
         "            # a token's own error needs a graph, whatever the caller wants",
         "            with torch.set_grad_enabled(wanted or any(awaited.values())):",
@@ -191,22 +191,26 @@ def _awaited(graph: Graph, levels: Levels) -> list[str]:
     """For each level, whether a write is still to come that somebody reads."""
     waiting = []
     for level, members in levels.items():
-        name = graph[level].name
-        n = members[0].period.count
-        first, *others = _by_clock(members)
-        reads = f"{n} - ({first} + a) % {n} + a < T"
-        if others:
-            reads = f"any({n} - (t + a) % {n} + a < T for t in ({', '.join([first, *others])}))"
-        waiting.append(f'"{name}": "{name}" in learn and (not final or {reads}),')
+        name, n = graph[level].name, members[0].period.count
+        soon = " or ".join(f"{n} - ({t} + a) % {n} + a < T" for t in _by_clock(members))
+        waiting += fit(f'"{name}": "{name}" in learn and (not final or {soon}),', 4)
     return waiting
+
+
+def _by_clock(members: list[Memory]) -> dict[str, list[Memory]]:
+    """The memories of a level that tick together: `carry:` and `tail:` are each memory's own."""
+    found: dict[str, list[Memory]] = {}
+    for m in members:
+        found.setdefault(_at(clock_of(m, "t")), []).append(m)
+    return found
 
 
 def _ticks(graph: Graph, levels: Levels) -> list[str]:
     """The writes of each level, where its period ends with the segment."""
     lines: list[str] = []
-    for t, members in (group for level in levels.values() for group in _by_clock(level).items()):
-        m = members[0]
-        node, n = graph[m.level], m.period.count
+    ticking = [(graph[level], *one) for level, members in levels.items() for one in _by_clock(members).items()]
+    for node, t, members in ticking:
+        m, n = members[0], members[0].period.count
         lines += comment(f"level {node.name}: every {m.period}", cited(m.at), 4)
         lines.append(f'                if awaited["{node.name}"] and ({t} + b) % {n} == 0:')
         for m in {place_of(graph, m): m for m in members}.values():
@@ -216,14 +220,6 @@ def _ticks(graph: Graph, levels: Levels) -> list[str]:
             lines += comment(f"{m.name} begins again from the start held for it", "", 5)
             lines += _in_layers(graph, m, f'{class_constant(m.id)}.begun(state[f"{{place}}.start"])', "i")
     return lines
-
-
-def _by_clock(members: list[Memory]) -> Mapping[str, list[Memory]]:
-    """The memories of one level by what counts their tokens: one whose tail is not carried has a clock of its own."""
-    found: dict[str, list[Memory]] = {}
-    for m in members:
-        found.setdefault(_at(clock_of(m, "t")), []).append(m)
-    return found
 
 
 def _in_layers(graph: Graph, memory: Memory, register: str, names: str) -> list[str]:

@@ -105,9 +105,7 @@ class Sequenced(Weights):
 
     def filled(self, state: State) -> State:
         """With the registers of memories that no sequence has written yet, which runs leave out."""
-        like = next(
-            (x for place, r in state.items() if place != "clock" for x in r.values()), state["clock"]["sequence"]
-        )
+        like = next(self.parameters(), torch.empty(()))  # clocks, all that a state may hold so far, are whole numbers
         for i, block in enumerate(self.blocks):
             for place, register in block.unwritten(count(state), like).items():
                 state = state | {f"blocks.{i}.{place}": register | state.get(f"blocks.{i}.{place}", {})}

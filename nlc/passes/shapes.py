@@ -217,12 +217,41 @@ class _Inference:
 
     def settle(self) -> bool:
         """A memory whose queries wait for its own reads is as wide as its keys and values tell."""
-        return any(m.id not in self.widths and self.memory(m, square=False) for m in self.memories.values())
+        return any(
+            m.id not in self.widths and self.circular(m) and self.memory(m, square=False)
+            for m in self.memories.values()
+        )
+
+    def circular(self, memory: Memory) -> bool:
+        """Whether nothing but what waits for it holds the memory up: any other memory has to be known first."""
+        return all(memory.id in self.awaited(self.memories[id]) for id in self.awaited(memory) - {memory.id})
+
+    def awaited(self, memory: Memory) -> set[str]:
+        """The memories of unknown widths that its queries and pairs wait for; itself where they wait for its reads."""
+        waiting, found, seen = self.reached(memory), set[str](), set[str]()
+        while waiting:
+            id = waiting.pop()
+            if id in seen or id in self.known:
+                continue
+            seen.add(id)
+            node = self.graph[id]
+            if isinstance(node, Op):
+                waiting += node.inputs
+            elif isinstance(node, Read):
+                waiting.append(node.query)
+                if node.memory not in self.widths:
+                    found.add(node.memory)
+                    waiting += self.reached(self.memories[node.memory])
+        return found
+
+    def reached(self, memory: Memory) -> list[str]:
+        """The values that tell a memory's widths: its queries, keys and values."""
+        return [*(read.query for read in self.reads.get(memory.id, [])), *(id for pair in memory.pairs for id in pair)]
 
     def square(self, asked: bool = False) -> bool:
         """A memory in its own values has the width it is read with.  `asked`: only where all queries are known."""
         for memory in self.memories.values():
-            if asked and not self.asked(memory):
+            if not (self.asked(memory) if asked else self.circular(memory)):
                 continue
             if memory.id not in self.widths and self.own_values(memory) and self.memory(memory, square=True):
                 return True
