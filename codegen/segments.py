@@ -155,7 +155,7 @@ def _segmented(graph: Graph, flow: Flow, head: str, final: bool) -> list[str]:
         '        """',
         "        T, wanted = tokens_BT.shape[1], torch.is_grad_enabled()",
         "        logits, nats = [], []",
-        f"        for a, b in segments(T, {cuts}):",
+        *fit(f"for a, b in segments(T, {cuts}):", 2),
         "            awaited = {",
         *_awaited(graph, levels),
         "            }",
@@ -192,8 +192,10 @@ def _awaited(graph: Graph, levels: Levels) -> list[str]:
     waiting = []
     for level, members in levels.items():
         name, n = graph[level].name, members[0].period.count
-        soon = " or ".join(f"{n} - ({t} + a) % {n} + a < T" for t in _by_clock(members))
-        waiting += fit(f'"{name}": "{name}" in learn and (not final or {soon}),', 4)
+        soon = ["not final", *(f"or {n} - ({t} + a) % {n} + a < T" for t in _by_clock(members))]
+        whole = fit(f'"{name}": "{name}" in learn and ({" ".join(soon)}),', 4)
+        apart = [f'"{name}": "{name}" in learn', "and (", *(f"    {one}" for one in soon), "),"]
+        waiting += whole if len(whole) == 1 else ["    " * 4 + line for line in apart]
     return waiting
 
 
