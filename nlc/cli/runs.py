@@ -147,15 +147,8 @@ def train(
     how = HowToRun(what, keep, checkpoint_every, time_limit, processes, device, on_nan, tensorboard, quiet, json_)
     how.check()
     if resume is not None:
-        given = {"--name": name, "--out": out, "--steps": steps, "--seed": seed, "--task": task}
-        if wrong := [option for option, value in given.items() if value is not None]:
-            key = {"--steps": f"run.steps={steps}", "--seed": f"run.seed={seed}"}.get(wrong[0])
-            other = f"nlc train {resume / 'resolved.yaml'} --set {key} --resume {resume} --allow"
-            hint = f"; to go on with another: {other}" if key else ""
-            raise Stop(Status.USAGE, f"{wrong[0]} cannot be given with --resume: the run has it already{hint}")
-        if set_ and spec is None:
-            raise Stop(Status.USAGE, "--set needs the SPEC that it changes")
-        return go_on(resume, None if spec is None else load(spec, settings(set_)), allow, how)
+        begun = {"--name": name, "--out": out, "--steps": steps, "--seed": seed, "--task": task}
+        return resumed(resume, spec, set_, begun, allow, how)
     if spec is None:
         raise Stop(Status.USAGE, "say which SPEC to train, or which run to --resume")
     if allow:
@@ -170,6 +163,23 @@ def train(
             raise Stop(Status.USAGE, f"--{option} and --set run.{option} say the same: give one")
     lesson = None if task is None else learning(task, chosen, how)
     return run(load(spec, chosen), Path("runs") / name if name else out, how, lesson)
+
+
+def resumed(
+    run: Path, spec: str | None, changes: list[str] | None, begun: Mapping[str, object], allow: bool, how: HowToRun
+) -> int:
+    """Go on with a run.  Raises Stop where the command says again what a run begins with (`begun`)."""
+    from nlc.spec import load
+
+    if wrong := [option for option, value in begun.items() if value is not None]:
+        value = begun[wrong[0]]
+        key = {"--steps": f"run.steps={value}", "--seed": f"run.seed={value}"}.get(wrong[0])
+        other = f"nlc train {run / 'resolved.yaml'} --set {key} --resume {run} --allow"
+        hint = f"; to go on with another: {other}" if key else ""
+        raise Stop(Status.USAGE, f"{wrong[0]} cannot be given with --resume: the run has it already{hint}")
+    if changes and spec is None:
+        raise Stop(Status.USAGE, "--set needs the SPEC that it changes")
+    return go_on(run, None if spec is None else load(spec, settings(changes)), allow, how)
 
 
 def learning(task: str, chosen: dict[str, str | object], how: HowToRun) -> Task:

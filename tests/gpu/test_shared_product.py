@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.kernels.cell import CASES, WIDE, Cell
+from tests.gpu.near import check
+from tests.kernels.cell import CASES, WIDE
 
 pytestmark = [
     pytest.mark.gpu,
@@ -24,9 +25,3 @@ def test_bfloat16_operands_stay_near_the_loop(name):
 @pytest.mark.parametrize("name", EXACT)
 def test_float32_equals_the_loop(name):
     check(CASES[name], low=False, tolerance=1e-3)
-
-
-def check(cell: Cell, low: bool, tolerance: float) -> None:
-    differences = cell.differences("cuda", low)
-    worst = max(differences, key=lambda name: differences[name])
-    assert differences[worst] < tolerance, f"{worst}: {differences[worst]:.1e}"

@@ -10,6 +10,7 @@ parts of it; keys and values decide whether an item is trained or tested on.  An
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -44,6 +45,9 @@ def sentence(*parts: bytes | Tensor, rows: tuple[int, int]) -> Tensor:
     """(B, M, n) the same words around parts (B, M, k) that differ."""
     spread = [spelt(p).expand(*rows, -1) if isinstance(p, bytes) else p for p in parts]
     return torch.cat(spread, 2)
+
+
+Say = Callable[[bytes | Tensor], None]  # adds to what is said
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class Needle:
                 say(b", " if v < V - 1 else b".")
         return torch.cat(bytes_, 1), torch.cat(answers, 1)
 
-    def ask(self, say, verb: bytes, key_Bk: Tensor) -> None:  # type: ignore[no-untyped-def]
+    def ask(self, say: Say, verb: bytes, key_Bk: Tensor) -> None:
         say(b"\nThe " + self.noun + verb)
         say(key_Bk)
         say(b" are " if self.values > 1 else b" is ")
@@ -148,7 +152,7 @@ class Passkey(Needle):
     def statement(self, key_BMk: Tensor, value_BMv: Tensor) -> Tensor:
         return sentence(b"\nThe pass key is ", value_BMv, b". Remember it.\n", rows=(len(value_BMv), 1))
 
-    def ask(self, say, verb: bytes, key_Bk: Tensor) -> None:  # type: ignore[no-untyped-def]
+    def ask(self, say: Say, verb: bytes, key_Bk: Tensor) -> None:
         say(b"\nThe pass key is ")
 
 
