@@ -154,13 +154,13 @@ def _constants(graph: Graph) -> tuple[str, ...]:
                 lines += fit(f"{class_constant(memory.id)} = {form_text(memory, graph)}")
                 continue
             if recurrence.lowering == "segment":
-                lines += fit(f"{class_constant(memory.id)} = {learner(graph, memory, names)}")
+                lines += fit(f"{class_constant(memory.id)} = {learner(graph, memory, names, recurrence.kept)}")
                 continue
-            lines += fit(f"{class_constant(memory.id)} = {_write(graph, memory, names, bool(recurrence.kernel))}")
+            lines += fit(f"{class_constant(memory.id)} = {_write(graph, memory, names, recurrence)}")
     return tuple(lines)
 
 
-def _write(graph: Graph, memory: Memory, names: dict[Rule, str], kernel: bool) -> str:
+def _write(graph: Graph, memory: Memory, names: dict[Rule, str], recurrence: Recurrence) -> str:
     shape = linear(memory.rule)
     objective = memory.objective
     kind = f'"{objective.kind}"' if objective.tree is None else slope_name(memory)
@@ -185,8 +185,8 @@ def _write(graph: Graph, memory: Memory, names: dict[Rule, str], kernel: bool) -
         options.append("momentum=True")
     if begins(memory) and not memory.retain_to_start:
         options.append("to_start=False")
-    options.append(f"name={quoted(place_of(graph, memory))}")
-    options += ["kernel=True"] * kernel
+    options += ["keep=True"] * recurrence.kept + [f"name={quoted(place_of(graph, memory))}"]
+    options += ["kernel=True"] * bool(recurrence.kernel)
     return f"Write({', '.join(options)})"
 
 

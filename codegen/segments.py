@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from codegen.block import Emitter
 
 
-def learner(graph: Graph, memory: Memory, rules: Mapping[Rule, str]) -> str:
+def learner(graph: Graph, memory: Memory, rules: Mapping[Rule, str], kept: bool) -> str:
     """`Learner("cms.fast", Mlp(...), gd, first_order=True)`."""
     options = ["gram=True"] * erases(memory) + ["first_order=True"] * (memory.meta is not Meta.FULL)
     options += ["constant=True"] * (memory.meta is Meta.NONE) + ["to_start=True"] * memory.retain_to_start
     options += ["hold=True"] * holds(memory) + ["counts=True"] * counts(memory)
-    options.append(f"name={quoted(place_of(graph, memory))}")
+    options += ["keep=True"] * kept + [f"name={quoted(place_of(graph, memory))}"]
     told = [quoted(graph[memory.level].name), form_text(memory, graph), rules[memory.rule]]
     return f"Learner({', '.join([*told, *options])})"
 

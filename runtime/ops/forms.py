@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from runtime.ops.basic import gelu_slope, l2norm, layernorm, rmsnorm, silu_slope, softplus
+from runtime.ops.basic import gelu_pull, l2norm, layernorm, rmsnorm, silu_pull, softplus
 from runtime.ops.history import Past, past
 from runtime.ops.inputs import seen
 from runtime.ops.one import affine, alone
@@ -44,14 +44,15 @@ class Layer:
 
 Product = Callable[[Layer, Tensor], Tensor]
 
-ACTS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {  # the function, its derivative
-    "gelu": (F.gelu, gelu_slope),
-    "silu": (F.silu, silu_slope),
-    "relu": (F.relu, lambda z: (z > 0).to(z.dtype)),
-    "tanh": (torch.tanh, lambda z: 1 - torch.tanh(z) ** 2),
-    "sigmoid": (torch.sigmoid, lambda z: torch.sigmoid(z) * (1 - torch.sigmoid(z))),
-    "softplus": (softplus, torch.sigmoid),
-    "identity": (lambda z: z, torch.ones_like),
+Act = tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]
+ACTS: dict[str, Act] = {  # act, and error at z from the error d at act(z)
+    "gelu": (F.gelu, gelu_pull),
+    "silu": (F.silu, silu_pull),
+    "relu": (F.relu, lambda z, d: d * (z > 0).to(z.dtype)),
+    "tanh": (torch.tanh, lambda z, d: d * (1 - torch.tanh(z) ** 2)),
+    "sigmoid": (torch.sigmoid, lambda z, d: d * torch.sigmoid(z) * (1 - torch.sigmoid(z))),
+    "softplus": (softplus, lambda z, d: d * torch.sigmoid(z)),
+    "identity": (lambda z: z, lambda z, d: d),
 }
 NORMS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "layernorm": layernorm, "rmsnorm": rmsnorm}
 
@@ -224,13 +225,13 @@ class Mlp(Form):
         return (x + a if self.residual else a), tuple(taps)
 
     def pull(self, back: Product, taps: Sequence[Tap], u: Tensor) -> tuple[Tensor, ...]:
-        act, slope = ACTS[self.act]
+        act, pull = ACTS[self.act]
         errors = [u]
         for part, (_, z) in zip(reversed(self.layers[1:]), reversed(taps[:-1]), strict=True):
             d = back(part, errors[-1])
             if self.normalise_hidden:
                 d = l2norm_pull(act(z), d)
-            errors.append(d * slope(z))
+            errors.append(pull(z, d))
         return tuple(reversed(errors))
 
 
@@ -262,7 +263,7 @@ class Swiglu(Form):
         d = back(self.layers[2], u)
         if self.normalise_hidden:
             d = l2norm_pull(F.silu(z_gate) * z_up, d)
-        return d * z_up * silu_slope(z_gate), d * F.silu(z_gate), u
+        return silu_pull(z_gate, d * z_up), d * F.silu(z_gate), u
 
 
 @dataclass(frozen=True)
