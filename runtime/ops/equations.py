@@ -105,9 +105,12 @@ class Equations(Form):
         weights: Tensor | None = None,
         gram: bool = False,
         first_order: bool = False,
+        upon: Weights | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """As for every form; a vector's gradient is a vector, and it has no gram."""
-        grads, grams = super().sums(taps, errors, weights, gram, first_order)
+        upon = dict(upon or {})
+        upon |= {n: x.unsqueeze(-1) for n, x in upon.items() if n.startswith("sum.") and n[4:] in self.vectors}
+        grads, grams = super().sums(taps, errors, weights, gram, first_order, upon)
         grads = {name: g.squeeze(-1) if name in self.vectors else g for name, g in grads.items()}
         return grads, {name: g for name, g in grams.items() if name not in self.vectors}
 

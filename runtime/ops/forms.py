@@ -25,7 +25,7 @@ from runtime.ops.history import Past, past
 from runtime.ops.inputs import seen
 from runtime.ops.one import affine, alone
 from runtime.ops.watch import squared
-from runtime.precision import same, wide
+from runtime.precision import mixed, same, wide
 
 Weights = Mapping[str, Tensor]
 Tap = tuple[Tensor, Tensor]  # a layer's input, a layer's output
@@ -82,9 +82,12 @@ def bias_of(b: Tensor, z: Tensor) -> Tensor:
     return b.unsqueeze(1) if b.dim() == z.dim() - 1 else b
 
 
-def across(e: Tensor, a: Tensor) -> Tensor:
-    """sum_t e_t a_t^T: (B, T, H, O), (B, T, H, I) -> (B, H, O, I); likewise without heads."""
-    return wide(e.mT @ a if e.dim() == 3 else e.transpose(1, 2).mT @ a.transpose(1, 2))
+def across(e: Tensor, a: Tensor, upon: Tensor | None = None) -> Tensor:
+    """sum_t e_t a_t^T [+ upon]: (B, T, H, O), (B, T, H, I) -> (B, H, O, I); likewise without heads."""
+    if upon is not None and e.dim() == 3 and upon.dtype == e.dtype and not mixed(e):
+        return torch.baddbmm(upon, e.mT, a)
+    found = wide(e.mT @ a if e.dim() == 3 else e.transpose(1, 2).mT @ a.transpose(1, 2))
+    return found if upon is None else upon + found
 
 
 class Form:
@@ -147,25 +150,29 @@ class Form:
         weights: Tensor | None = None,
         gram: bool = False,
         first_order: bool = False,
+        upon: Weights | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Gradient of every part, summed over the tokens, and (`gram`) the sum of input input^T of every layer.
 
         grad W = sum_t w_t error_t input_t^T,  grad b = sum_t w_t error_t,  gram W = sum_t w_t input_t input_t^T.
         weights (B, T, H), 1 if not given.  `first_order`: the gradients are constants; weights and gram are not.
+        upon: {"sum.<part>", "gram.<part>": ...}, to which these are added.
         Returns ({part: (B, H, O, I) or (B, H, O)}, {weight part: (B, H, I, I)}); a bias has no gram.
         """
         grads: dict[str, Tensor] = {}
         grams: dict[str, Tensor] = {}
+        upon = upon or {}
         for part, (a, _), e in zip(self.layers, taps, errors, strict=True):
             w = 1 if weights is None else weights.unsqueeze(-1)
             if gram:
-                grams[part.weight] = across(w * a, a)
+                grams[part.weight] = across(w * a, a, upon.get(f"gram.{part.weight}"))
             if first_order:
                 a, e = a.detach(), e.detach()
             e = e if weights is None else w * e
-            grads[part.weight] = across(e, a)
+            grads[part.weight] = across(e, a, upon.get(f"sum.{part.weight}"))
             if part.bias:
-                grads[part.bias] = e.sum(1)
+                found = e.sum(1)
+                grads[part.bias] = upon[f"sum.{part.bias}"] + found if f"sum.{part.bias}" in upon else found
         return grads, grams
 
     def surprise(self, inputs: Sequence[Tensor], errors: Sequence[Tensor]) -> Tensor:
@@ -294,11 +301,13 @@ class Vector(Form):
         weights: Tensor | None = None,
         gram: bool = False,
         first_order: bool = False,
+        upon: Weights | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """grad m = sum_t w_t error_t * input_t; there is no gram."""
         ((a, _),), (e,) = taps, errors
         terms = (e * a).detach() if first_order else e * a
-        return {"m": (terms if weights is None else weights.unsqueeze(-1) * terms).sum(1)}, {}
+        found = (terms if weights is None else weights.unsqueeze(-1) * terms).sum(1)
+        return {"m": upon["sum.m"] + found if upon and "sum.m" in upon else found}, {}
 
     def surprise(self, inputs: Sequence[Tensor], errors: Sequence[Tensor]) -> Tensor:
         """|error * input|^2, entry by entry."""

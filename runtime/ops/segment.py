@@ -97,11 +97,8 @@ class Learner:
         if self.gram and taught is not None:
             rate = _weighted(taught, call)
         for taps, own in call.taught(errors):
-            grads, grams = self.form.sums(taps, own, rate, self.gram, self.first_order)
-            for kind, found in (("sum", grads), ("gram", grams)):
-                for part, g in found.items():
-                    name = f"{kind}.{part}"
-                    out[name] = out[name] + g if name in out else g
+            grads, grams = self.form.sums(taps, own, rate, self.gram, self.first_order, out)
+            out |= {f"sum.{part}": g for part, g in grads.items()} | {f"gram.{part}": g for part, g in grams.items()}
         out |= {f"param.{name}": x[:, -1] for name, x in call.params.items()}
         if call.keep is not None:
             kept = call.keep.sum(1)
