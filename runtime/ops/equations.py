@@ -94,9 +94,7 @@ class Equations(Form):
 
     def layer(self, W: Weights, part: Layer, a: Tensor) -> Tensor:
         w = W[part.weight]
-        z = product(w.unsqueeze(-1) if part.vector else w, a)
-        # A vector made of nothing that wants a gradient: the error at it is asked for all the same.
-        return z if z.requires_grad or not torch.is_grad_enabled() else z.requires_grad_()
+        return product(w.unsqueeze(-1) if part.vector else w, a)
 
     def sums(
         self,
