@@ -20,8 +20,9 @@ def run(
     left_out: Collection[str] = (),
     say: Callable[[str], None] = lambda _: None,
 ) -> Record:
-    """Measure, with memory kept as in a run; rows in the order given.  `left_out`: ids of rows that this kind of run only names.  `say` hears what
-    begins.
+    """Measure, with freed memory kept as in a run of `nlc train`; rows in the order given.
+
+    left_out: ids of rows that this kind of run only names.  `say` hears what begins.
 
     A row that needs what is not here, or whose measurement fails, says so and has no number; the others go on.
     """
