@@ -1,7 +1,7 @@
 """The long run: thousands of legal and illegal programs, each in a process with a limit on time and memory.
 
-    python -m tests.fuzz                        5,000 of each, 1,000 bare ones; goes on where its journal ends, and
-                                                checks again what failed
+    python -m tests.fuzz                        5,000 of each, 1,000 bare ones and of objectives; goes on where its
+                                                journal ends, and checks again what failed
     python -m tests.fuzz --again legal 17       one program again, as text and verdict
     python -m tests.fuzz --report               the counts so far, to bench/results/fuzz
 
@@ -34,6 +34,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--legal", type=int, default=5000, help="programs of tokens")
     parser.add_argument("--layer", type=int, default=1000, help="bare programs")
     parser.add_argument("--illegal", type=int, default=5000, help="legal programs with one thing broken")
+    parser.add_argument("--objective", type=int, default=1000, help="programs about the objectives of memories")
     parser.add_argument("--journal", type=Path, default=ROOT / "build" / "fuzz", help="a folder")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=300, help="for one program")

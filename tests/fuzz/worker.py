@@ -17,15 +17,16 @@ from typing import Any
 
 from tests.fuzz.choices import Choose
 
-KINDS = ("legal", "layer", "illegal")
+KINDS = ("legal", "layer", "illegal", "objective")
 
 
 def made(kind: str, seed: int) -> Any:
     """The program that a kind and a seed mean, on every machine."""
     from tests.fuzz.illegal import broken
     from tests.fuzz.legal import layer, program
+    from tests.fuzz.objectives import objectives
 
-    return {"legal": program, "layer": layer, "illegal": broken}[kind](Choose.seeded(seed))
+    return {"legal": program, "layer": layer, "illegal": broken, "objective": objectives}[kind](Choose.seeded(seed))
 
 
 def judged(kind: str, seed: int, twin: Twin | None) -> dict[str, Any]:
