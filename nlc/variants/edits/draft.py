@@ -82,7 +82,7 @@ class Slot:
     @property
     def steps(self) -> bool:
         """Whether it is ordinary weights, which a level that counts steps updates."""
-        return self.get("carry") == "model"
+        return bool(self.get("carry") == "model")
 
     @property
     def tokens(self) -> bool:
@@ -182,6 +182,10 @@ class Draft:
         wanted = {slot.name for slot in slots}
         return [k for k in self.programs if any(m.name in wanted for m in self.graph.of(Memory, k))]
 
+    def read(self, slot: Slot) -> list[str]:
+        """The kinds of block whose equations read the memory; its level's fields may, too."""
+        return [kind for kind in self.kinds([slot]) if any(True for _ in self.programs[kind].calls_of(slot.name))]
+
     def nested(self, slot: Slot) -> bool:
         """Whether the state of a memory begins again with that of another, or another's with it."""
         memory = self.fact(slot)
@@ -251,10 +255,9 @@ class Draft:
         """A number as a spec would write it: the name of a size, where one of the frame's is that."""
         named = {n: s for n, s in self.graph.sizes.items() if n in ("heads", "head", "width")}
         own = self.document.get("sizes", {})
-        for name, size in {**named, **own}.items():
-            if size == number and number > 1 and name not in ("layers", "vocab", "context"):
-                return name
-        return str(number)
+        sizes = {**named, **own}
+        fitting = [n for n, size in sizes.items() if size == number > 1 and n not in ("layers", "vocab", "context")]
+        return str(fitting[0]) if fitting else str(number)
 
     # ---- names -----------------------------------------------------------------------------------------------------
 

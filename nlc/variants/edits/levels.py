@@ -9,7 +9,7 @@ from random import Random
 from nlc.equations import Call, Expr, parse_expression, to_text
 from nlc.graph.nodes import Shape, Unit
 from nlc.trees import Binary
-from nlc.variants.edits.draft import Draft, EXPRESSIONS, Fields, Slot, rename_fields
+from nlc.variants.edits.draft import EXPRESSIONS, Draft, Fields, Slot, rename_fields
 from nlc.variants.edits.kind import Kind
 from nlc.variants.edits.periods import whole_chunks
 from nlc.variants.edits.program import NOWHERE, mapped, renamed
@@ -139,7 +139,7 @@ def _alike(draft: Draft, a: Slot, b: Slot) -> bool:
 
 
 def _shares(draft: Draft, level: Fields, slots: Sequence[Slot]) -> bool:
-    """Whether the rate and retention of a level fit other memories: in shape, in the block, and in what its rule sees."""
+    """Whether the rate and retention of a level fit other memories: in shape, in the block, in what its rule sees."""
     given = draft.slots(level)
     if any("every" in s.own for s in given) and "every" not in level and len({str(s.get("every")) for s in given}) > 1:
         return False
@@ -193,7 +193,7 @@ def _orders(draft: Draft) -> list[tuple[str, Slot, Slot]]:
     free = [(a, b) for a, b in pairs if not any(draft.nested(s) for s in (a, b))]
     clocks = [("periods", a, b) for a, b in free if _both(a, b) and not any(_alone(draft, s) for s in (a, b))]
     places = [("places", a, b) for a, b in pairs if draft.kinds([a]) == draft.kinds([b]) and _alike(draft, a, b)]
-    return clocks + [p for p in places if all(_called(draft, s) for s in p[1:])]
+    return clocks + [p for p in places if all(draft.read(s) for s in p[1:])]
 
 
 def _both(a: Slot, b: Slot) -> bool:
@@ -204,10 +204,6 @@ def _both(a: Slot, b: Slot) -> bool:
 
 def _alone(draft: Draft, slot: Slot) -> bool:
     return slot.tokens and (asks_for_pairs(draft, slot) or str(slot.get("window", 1)) != "1")
-
-
-def _called(draft: Draft, slot: Slot) -> bool:
-    return any(True for kind in draft.kinds([slot]) for _ in draft.programs[kind].calls_of(slot.name))
 
 
 def _reorder(draft: Draft, site: tuple[str, Slot, Slot], rng: Random) -> str:

@@ -18,7 +18,8 @@ from nlc.variants.edits.program import NOWHERE, Statement, mapped
 PAIR = frozenset(("k", "v", "x", "error"))  # what a rule sees only where each pair is written alone
 SHARES = (0.5, 0.8, 0.9, 0.95, 0.99)
 OBJECTIVES = (
-    "l2", "dot", "lp(3)", "lp(1.5)", "huber(1.0)", "huber(0.1)", "sum(tanh(M - v) ** 2)", "sum(softplus(M - v)) - sum(M) / 2",
+    "l2", "dot", "lp(3)", "lp(1.5)", "huber(1.0)", "huber(0.1)", "sum(tanh(M - v) ** 2)",
+    "sum(softplus(M - v)) - sum(M) / 2",
 )  # fmt: skip
 
 
