@@ -50,8 +50,10 @@ def _sublayer(host: Draft, other: Draft, site: tuple[Any, Any], rng: Random) -> 
 
 
 def _whole(host: Draft, other: Draft) -> list[tuple[()]]:
-    """Both have one kind of block, of tokens."""
-    return [()] if all("block" in draft.document and not draft.graph.bare for draft in (host, other)) else []
+    """Both have one kind of block, of tokens, and nothing but x flows between layers."""
+    both = (host, other)
+    alone = all("block" in d.document and not d.graph.bare and not d.document.get("streams") for d in both)
+    return [()] if alone else []
 
 
 def _layers(host: Draft, other: Draft, site: tuple[()], rng: Random) -> str:
@@ -64,7 +66,7 @@ def _layers(host: Draft, other: Draft, site: tuple[()], rng: Random) -> str:
     mine = host.programs.pop("block")
     host.programs[first], host.programs[second] = mine, type(mine)(new.statements)
     host.document["stack"] = [first, second]
-    layers = int(host.document["sizes"]["layers"])
+    layers = len(host.graph.stack)
     host.document["sizes"]["layers"] = layers + layers % 2
     at = next((i for i, one in enumerate(host.levels) if not isinstance(one["memories"], dict)), len(host.levels))
     host.levels[at:at] = new.levels

@@ -122,6 +122,7 @@ class Draft:
     def of(cls, document: Fields) -> Draft:
         copied = deepcopy(document)
         graph = build(loads(yaml_text(copied), FILE), after="shapes")
+        copied.setdefault("levels", [])
         blocks = copied.get("blocks") or {"block": copied["block"]}
         return cls(copied, graph, {kind: Program.read(text) for kind, text in blocks.items()})
 

@@ -8,6 +8,7 @@ from random import Random
 
 from nlc.equations import Call, Expr, parse_expression, to_text
 from nlc.graph.nodes import Shape, Unit
+from nlc.spec.resolve import DEFAULTS
 from nlc.trees import Binary
 from nlc.variants.edits.draft import EXPRESSIONS, Draft, Fields, Slot, rename_fields
 from nlc.variants.edits.kind import Kind
@@ -161,11 +162,13 @@ def _merge(draft: Draft, site: tuple[Fields, Fields] | tuple[Slot, Slot], rng: R
         return _one(draft, first, second)
     assert isinstance(first, dict) and isinstance(second, dict)
     every = str(draft.slots(first)[0].get("every", "1 token"))
-    draft.push(first, "keys", "values", "objective", "form")
+    draft.push(first, "keys", "values", "objective", "form", "out")
     draft.push(second, *MOVED)
     for slot in draft.slots(second):
         own = {name: slot.own[name] for name in MOVED if name in slot.own}
-        own.setdefault("objective", "l2")
+        for name in MOVED:  # what the first level says for its own, and this memory has by default
+            if name not in own and name in first and name in DEFAULTS:
+                own[name] = DEFAULTS[name]
         first["memories"][slot.name] = own
     first.setdefault("every", every)
     draft.levels[:] = [level for level in draft.levels if level is not second]

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -115,6 +116,12 @@ def test_what_nothing_uses_any_more_goes_with_it() -> None:
 def test_a_kind_without_a_place_says_so() -> None:
     with pytest.raises(ValueError, match="none of mixer applies to 'linear_gd'"):
         mutated(document("linear_gd"), Random(0), ["mixer"])
+
+
+def test_the_page_of_mutations_lists_every_kind() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "mutations.md").read_text(encoding="utf-8")
+    for kind in (*KINDS.values(), *WAYS.values()):
+        assert f"| `{kind.name}` | {kind.doc} |" in page
 
 
 def test_equations_that_are_not_changed_stand_as_they_were_written() -> None:
