@@ -124,7 +124,9 @@ class Draft:
         graph = build(loads(yaml_text(copied), FILE), after="shapes")
         copied.setdefault("levels", [])
         blocks = copied.get("blocks") or {"block": copied["block"]}
-        return cls(copied, graph, {kind: Program.read(text) for kind, text in blocks.items()})
+        draft = cls(copied, graph, {kind: Program.read(text) for kind, text in blocks.items()})
+        draft.done()
+        return draft
 
     def copy(self) -> Draft:
         """The same, to be changed apart."""
@@ -132,6 +134,7 @@ class Draft:
         return Draft(deepcopy(self.document), self.graph, programs)
 
     def done(self) -> Fields:
+        """The document, with its blocks as their statements are now."""
         for kind, program in self.programs.items():
             if self.document.get("blocks"):
                 self.document["blocks"][kind] = program.text()
@@ -167,16 +170,12 @@ class Draft:
             sharing = tuple(slot for slot in slots if name not in slot.own)
             if sharing and (name in level or len(slots) > 1):
                 found.append(Place(f"level '{level['name']}'", level, sharing, True))
-            found += [Place(f"memory '{s.id}'", s.own, (s,), False) for s in slots if s.own is not level]
+            found += [Place(f"memory '{s.id}'", s.own, (s,), False) for s in slots]
         return found
 
     def fact(self, slot: Slot) -> Memory:
         """The memory as the compiler has it, in the first kind of block that reads it."""
         return next(m for m in self.graph.of(Memory) if m.name == slot.name and not m.of)
-
-    def known(self, slot: Slot) -> bool:
-        """Whether the compiler has it: not so of one that this edit has just made."""
-        return any(m.name == slot.name for m in self.graph.of(Memory))
 
     def kinds(self, slots: Sequence[Slot]) -> list[str]:
         """The kinds of block that have any of these memories."""
