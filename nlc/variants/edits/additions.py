@@ -122,7 +122,7 @@ def _level(draft: Draft, kind: str, rng: Random) -> str:
 def _continuum(draft: Draft, kind: str, rng: Random) -> str:
     """A memory that learns from the network's own error, at the end of the block."""
     name, memory = draft.free("continuum"), draft.free("late")
-    if rng.randrange(3):
+    if rng.randrange(3) and not draft.chained():
         context = draft.graph.sizes.get("context", 64)
         counts = [n for n in (8, 16, 32, 64, 128, 256) if n <= context]
         every = str(Period(among(rng, counts or [1]), Unit.TOKEN))

@@ -215,6 +215,11 @@ class Draft:
                 ahead += node.inputs
         return False
 
+    def chained(self) -> bool:
+        """Whether a block reads a memory twice after its write, which a token's own error does not pass yet."""
+        after = [slot for slot in self.slots() if slot.pairs and slot.get("read") == "after"]
+        return any(len(list(p.calls_of(slot.name))) > 1 for slot in after for p in self.programs.values())
+
     def held(self) -> list[Slot]:
         """Memories written by tokens that learn from the network's own error."""
         return [slot for slot in self.slots() if slot.tokens and slot.loss]

@@ -142,6 +142,8 @@ def _alike(draft: Draft, a: Slot, b: Slot) -> bool:
 def _shares(draft: Draft, level: Fields, slots: Sequence[Slot]) -> bool:
     """Whether the rate and retention of a level fit other memories: in shape, in the block, in what its rule sees."""
     given = draft.slots(level)
+    if any(slot.get("meta", "full") != "full" for slot in given) and any(slot.pairs for slot in slots):
+        return False  # what their pairs are made with would learn nothing
     if any("every" in s.own for s in given) and "every" not in level and len({str(s.get("every")) for s in given}) > 1:
         return False
     facts = [draft.fact(s) for s in given]

@@ -126,7 +126,9 @@ def _objective(draft: Draft, place: Place, rng: Random) -> str:
         for slot in place.slots:
             _with_pairs(draft, slot)
     else:
-        may = all(_leads_out(draft, slot) and not asks_for_pairs(draft, slot) for slot in place.slots)
+        may = not draft.chained() and all(
+            _leads_out(draft, slot) and not asks_for_pairs(draft, slot) for slot in place.slots
+        )
         new = other(rng, [*OBJECTIVES, *(["loss"] * 2 if may else [])], old)
         for slot in place.slots if new == "loss" else ():
             _without_pairs(draft, slot)
@@ -144,7 +146,7 @@ def _leads_out(draft: Draft, slot: Slot) -> bool:
 def _without_pairs(draft: Draft, slot: Slot) -> None:
     """Keys and values go; a width that followed from them is said; nobody reads what a token is only then writing."""
     fact = draft.fact(slot)
-    draft.push(slot.level, "keys", "values")
+    draft.push(slot.level, "keys", "values", "window", "weigh")
     for name in ("keys", "values", "window", "weigh"):
         slot.drop(name)
     if fact.outer != fact.inner:
