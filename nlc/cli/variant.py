@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 POINTS = 100  # of a learning curve
 LAST = 2_000  # characters of an error
+ABOUT = ("low", "high", "answers", "items")  # how sure an accuracy is, and what it is of
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -67,7 +68,7 @@ def learned(request: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     spec = loads(request["text"], "the variant", request["set"])
     directory = RunDirectory(folder)
     write(spec, directory, Target.of(device))
-    options = ["--out", str(folder), "--quiet", "--json", "--device", device, "--checkpoint-every", "0", "--keep", "1"]
+    options = ["--out", str(folder), "--quiet", "--json", "--device", device, "--checkpoint-every", "0"]
     if request["facts"] is not None:
         (directory.code / TASK).write_text(json.dumps(request["facts"]), encoding="utf-8")
         options += ["--task", str(directory.code / TASK)]
@@ -102,27 +103,33 @@ def asked(request: Mapping[str, Any], folder: Path, device: str) -> list[Exam]:
 
 
 def judged(name: str, exams: Sequence[Exam]) -> dict[str, Any]:
-    """Scores by name, their intervals, and the answers told apart."""
+    """Scores by name, their intervals, the answers told apart, and whatever else an exam says of itself."""
     scores: dict[str, float] = {}
     intervals: dict[str, tuple[float, float]] = {}
     maps: list[dict[str, Any]] = []
+    details: dict[str, Any] = {}
     for i, exam in enumerate(exams):
+        told = exam.as_dict()
         where = f"{name}[{exam.test}]" if i else name
-        for learn, score in (("", exam.on), ("off.", exam.off)):
-            share, whole = score.share, score.whole
-            scores |= {f"{where}.{learn}accuracy": share.accuracy, f"{where}.{learn}loss": score.loss}
-            scores[f"{where}.{learn}whole_items"] = whole.accuracy
-            intervals[f"{where}.{learn}accuracy"] = (share.low, share.high)
-            intervals[f"{where}.{learn}whole_items"] = (whole.low, whole.high)
-            context = exam.task.kind(exam.test).context
-            told = {"test": exam.test, "context": context, "learn": "off" if learn else "on"}
-            maps += [{**told, "by": mark, "cells": list(cells(found))} for mark, found in score.by.items()]
-    return {"scores": scores, "intervals": intervals, "maps": maps}
+        for learn in ("on", "off"):
+            before = f"{where}." if learn == "on" else f"{where}.off."
+            for key, value in told[learn].items():
+                share = told[learn] if key == "accuracy" else value if isinstance(value, dict) else {}
+                if "low" in share:
+                    scores[before + key], intervals[before + key] = share["accuracy"], (share["low"], share["high"])
+                elif isinstance(value, int | float) and key not in ABOUT:
+                    scores[before + key] = value
+                elif key == "by":
+                    seen = {"test": exam.test, "context": exam.task.kind(exam.test).context, "learn": learn}
+                    maps += [{**seen, "by": mark, "cells": list(cells(mark, found))} for mark, found in value.items()]
+                elif key not in ABOUT:
+                    details[before + key] = value
+    return {"scores": scores, "intervals": intervals, "maps": maps, "details": details}
 
 
-def cells(found: Sequence[tuple[float, Any]]) -> Iterator[dict[str, Any]]:
-    for value, share in found:
-        yield {"at": value, "accuracy": share.accuracy, "low": share.low, "high": share.high, "answers": share.answers}
+def cells(mark: str, found: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    for cell in found:
+        yield {"at": cell[mark], **{key: cell[key] for key in ("accuracy", "low", "high", "answers")}}
 
 
 def curve(metrics: Path) -> dict[str, list[float | None]]:

@@ -17,6 +17,7 @@ from typing import Any
 from nlc.diagnostics import Reporter, SpecError, suggest
 from nlc.source import Entry, Mapping, Position, Scalar, Sequence, Tree, plain
 from nlc.spec import TaskSpec, load_task, shipped
+from nlc.spec import tasks as tasks_shipped
 from nlc.spec.extends import Found, find, is_null, without_notes
 from nlc.spec.rule import SHIPPED
 from nlc.spec.text import parse, read
@@ -249,7 +250,7 @@ def _tasks(tree: Mapping, found: Found, report: Reporter) -> dict[str, TaskSpec 
     for name, item in [*named, *((None, item) for item in listed)]:
         assert isinstance(item, Scalar)
         task: TaskSpec | None = None
-        if item.text != TEXT:
+        if item.text != TEXT or TEXT in tasks_shipped():
             try:
                 inside = _beside(item, found, report) if item.text.endswith((".yaml", ".yml")) else item.text
                 if inside is None:
