@@ -1,4 +1,4 @@
-"""The command that searches: variants are made, learn tasks in processes of their own, and are ranked; the best, as a spec."""
+"""The command that searches: variants are made, trained in processes of their own, ranked; the best, as a spec."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from nlc.cli.common import (
 
 if TYPE_CHECKING:
     from nlc.variants.course import Course, Workers
-    from nlc.variants.journal import Journal, Record
+    from nlc.variants.journal import Journal
     from nlc.variants.search import Search
     from nlc.variants.standings import Standings
     from nlc.variants.variant import Lesson
@@ -52,7 +52,9 @@ def search(
     search: Annotated[
         str,
         typer.Argument(
-            metavar="SEARCH|best", help="A path, a shipped name (which-rule); or best.", autocompletion=completion.searches
+            metavar="SEARCH|best",
+            help="A path, a shipped name (which-rule); or best.",
+            autocompletion=completion.searches,
         ),
     ],
     folder: Annotated[
@@ -74,7 +76,9 @@ def search(
         str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N, of every run.")
     ] = "auto",
     keep_runs: Annotated[bool, typer.Option("--keep-runs", help="Keep the folder of every run.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only make the first variants, and say what they are.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only make the first variants, and say what they are.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
     json_: JsonOption = False,
 ) -> int:
@@ -205,7 +209,9 @@ def asked(search: Search, taught: Mapping[str, Lesson]) -> dict[str, Any]:
     rank = rungs[-1]["rank_by"]
     specs = {label: json.dumps(load(base).resolved(), sort_keys=True) for label, base in search.bases.items()}
     changes = {
-        axis.name: {choice.label: {path: plain(entry.value) for path, entry in choice.changes} for choice in axis.choices}
+        axis.name: {
+            choice.label: {path: plain(entry.value) for path, entry in choice.changes} for choice in axis.choices
+        }
         for axis in search.axes
     }
     return {
@@ -306,5 +312,3 @@ def best(folder: Path | None, out: Path | None, json_: bool) -> int:
     else:
         say_or_write(text, out)
     return Status.DONE
-
-

@@ -76,7 +76,7 @@ def learned(request: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     said, errors = io.StringIO(), io.StringIO()
     with redirect_stdout(said), redirect_stderr(errors):
         status = start(directory.code, options, 1)
-    told = {"curve": curve(directory.metrics)}
+    told: dict[str, Any] = {"curve": curve(directory.metrics)}
     if status:
         why = errors.getvalue().strip()
         kind = "not_finite" if directory.diverged.exists() else "crashed"

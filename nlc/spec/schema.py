@@ -1,7 +1,7 @@
 """The JSON Schema of a kind of file, for `nlc schema` and for editors (yaml-language-server).
 
-Descriptions are the strings below the fields of the models (nlc.spec.architecture, nlc.spec.task), read from their source
-only when asked for.
+Descriptions are the strings below the fields of the models (nlc.spec.architecture, nlc.spec.task), read from their
+source only when asked for.
 """
 
 from __future__ import annotations

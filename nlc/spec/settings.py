@@ -29,6 +29,7 @@ def apply(tree: Mapping, settings: MappingOf[str, object], report: Reporter) -> 
     for number, (key, value) in enumerate(settings.items(), 1):
         at = Position(FILE, number, 1, len(key))
         begin = Position(FILE, number, len(key) + 2, max(1, len(str(value))))
+        new: Tree | None
         if isinstance(value, Entry):
             at, new = value.at, value.value
             if "." not in key and isinstance(new, Mapping | Sequence) and key in tree.entries:

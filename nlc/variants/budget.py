@@ -2,14 +2,15 @@
 
 fit(measure, limits, spec, rescale) -> Fitted        raises SpecError where no size keeps the limits
 
-One size after another is changed to the largest value that keeps every limit, up or down; so variants of one budget cost
-alike, as near as the size can be set.  `width` stays a multiple of twice the heads.
+One size after another is changed to the largest value that keeps every limit, up or down; so variants of one budget
+cost alike, as near as the size can be set.  `width` stays a multiple of twice the heads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import lcm
 
 from nlc.diagnostics import Diagnostic, SpecError
@@ -31,9 +32,7 @@ class Fitted:
     lines: tuple[str, ...] = ()
 
 
-def fit(
-    measure: Measure, limits: Mapping[str, int], spec: Spec, rescale: Sequence[str], at: Position
-) -> Fitted:
+def fit(measure: Measure, limits: Mapping[str, int], spec: Spec, rescale: Sequence[str], at: Position) -> Fitted:
     """Change sizes until nothing larger keeps the limits.  `at`: where the budget is written."""
     costs = measure({})
     if not limits:
@@ -45,7 +44,7 @@ def fit(
         name = path.removeprefix("sizes.")
         if name not in known:
             continue
-        best = _largest(lambda n, path=path: _kept(measure, {**sizes, path: n}, limits), known[name], _step(name, known))
+        best = _largest(partial(_kept, measure, dict(sizes), limits, path), known[name], _step(name, known))
         if best is None:
             continue
         value, costs_there = best
@@ -76,10 +75,12 @@ def _over(costs: Mapping[str, Cost], limits: Mapping[str, int]) -> bool:
     return any(worst(costs, name) > limit for name, limit in limits.items())
 
 
-def _kept(measure: Measure, sizes: Mapping[str, int], limits: Mapping[str, int]) -> Mapping[str, Cost] | None:
-    """The costs at these sizes; None where they are not legal, or over the budget."""
+def _kept(
+    measure: Measure, sizes: Mapping[str, int], limits: Mapping[str, int], path: str, value: int
+) -> Mapping[str, Cost] | None:
+    """The costs at these sizes and one more; None where they are not legal, or over the budget."""
     try:
-        costs = measure(sizes)
+        costs = measure({**sizes, path: value})
     except SpecError:
         return None
     return None if _over(costs, limits) else costs

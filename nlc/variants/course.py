@@ -3,8 +3,9 @@
 course = Course(search, lessons, journal, workers, device=..., keep=..., watch=...)
 course.run() -> Standings
 
-Whatever is in the journal is not done again.  What happens next hangs on the search and on scores alone, so a search that
-was killed goes the same way.  Every candidate takes part in the first rung; the others follow when no more are proposed.
+Whatever is in the journal is not done again.  What happens next hangs on the search and on scores alone, so a search
+that was killed goes the same way.  Every candidate takes part in the first rung; the others follow when no more are
+proposed.
 """
 
 from __future__ import annotations
@@ -186,13 +187,11 @@ class Course:
         """The runs of a variant on a task: all rates, where they are not chosen yet, then every seed with the best."""
         assert trial.spec is not None
         choices = grid(trial.spec, self.search.tune)
-        best = choices[0]
+        best, s = choices[0], self.search.fields
         if len(choices) > 1:
             first = next(i for i, one in enumerate(self.rungs) if task in one["tasks"])
-            tune = self.search.tune
-            steps = (tune.steps if tune else None) or self.steps(trial, task, first)
-            seed = TUNING + self.search.fields.seed
-            found = yield [Ask(trial.id, task, steps, seed, rates, first, "rates") for rates in choices]
+            steps = (s.tune.steps if s.tune else None) or self.steps(trial, task, first)
+            found = yield [Ask(trial.id, task, steps, TUNING + s.seed, rates, first, "rates") for rates in choices]
             name = self.main(task)
             sign = -1.0 if self.less(name) else 1.0
             good = [(sign * run["scores"][name], -i) for i, run in enumerate(found) if name in run["scores"]]
@@ -200,8 +199,7 @@ class Course:
                 return
             best = choices[-max(good)[1]]
         steps, seeds = self.steps(trial, task, rung), self.rungs[rung]["seeds"]
-        first_seed = self.search.fields.seed
-        yield [Ask(trial.id, task, steps, first_seed + i, best, rung, "score") for i in range(seeds)]
+        yield [Ask(trial.id, task, steps, s.seed + i, best, rung, "score") for i in range(seeds)]
 
     def main(self, task: str) -> str:
         """The score by which the rates of a task are chosen."""
@@ -215,7 +213,7 @@ class Course:
         if said["tokens"] is None:
             return int(said["steps"] or model.run.steps)
         context = self.lessons[task].sizes.get("sizes.context", model.sizes.get("context", 1))
-        return max(1, said["tokens"] // (model.run.batch * context))
+        return max(1, int(said["tokens"]) // (model.run.batch * context))
 
     def perform(self, trials: Sequence[Trial], rung: int) -> None:
         """All runs of a rung, as many at a time as there are workers."""
@@ -279,12 +277,7 @@ def resolved(search: Search, lessons: Mapping[str, Lesson]) -> list[dict[str, An
         rank = rung.rank_by or (fields.rank_by if task_of(fields.rank_by or "", tasks) else None)
         said = rung.steps is not None or rung.tokens is not None
         steps, tokens = (rung.steps, rung.tokens) if said else (fields.budget.steps, fields.budget.tokens)
-        found.append(
-            {
-                "tasks": tasks, "steps": steps, "tokens": tokens, "seeds": rung.seeds or fields.seeds,
-                "keep": rung.keep, "rank_by": rank or lessons[tasks[0]].main,
-            }  # fmt: skip
-        )
+        seeds = rung.seeds or fields.seeds
+        told = {"tasks": tasks, "steps": steps, "tokens": tokens, "seeds": seeds, "keep": rung.keep}
+        found.append({**told, "rank_by": rank or lessons[tasks[0]].main})
     return found
-
-

@@ -31,11 +31,11 @@ def _of_sampler(value: Any) -> str:
 class AxisFields(Section):
     """One way in which variants differ: the values of a path, or changes that have names."""
 
-    values: list[Any] = []
+    values: list[Any] = Field(default=[])
     """What the path is set to, one after another; null takes the key away."""
-    choices: dict[str, dict[str, Any]] = {}
+    choices: dict[str, dict[str, Any]] = Field(default={})
     """By name, several changes at once: a path with dots is set, a key of the spec is laid over it as by `extends`."""
-    when: dict[str, Any] = {}
+    when: dict[str, Any] = Field(default={})
     """The axis applies only where other axes, said before it, have this value, or one of these."""
 
 
@@ -61,7 +61,7 @@ class TuneFields(Section):
 
     lr: Annotated[list[Positive], Field(min_length=1)]
     """Learning rates of the levels that own the network's weights."""
-    weight_decay: list[Natural] = []
+    weight_decay: list[Natural] = Field(default=[])
     """Weight decays of their rules, where these have one."""
     steps: Count | None = None
     """Steps of each of these runs; those of the first rung that learns the task otherwise."""
@@ -131,7 +131,7 @@ class SearchFields(Section):
         Discriminator(lambda value: "list" if isinstance(value, list) else "word"),
     ]
     """A shipped spec's name, or a file in this folder or below it; several are an axis called base."""
-    set: dict[str, Any] = {}
+    set: dict[str, Any] = Field(default={})
     """Changes to the base that all variants share, as in a choice."""
     axes: dict[
         str,
@@ -139,7 +139,7 @@ class SearchFields(Section):
             Annotated[Annotated[list[Any], Field(min_length=1)], Tag("list")] | Annotated[AxisFields, Tag("mapping")],
             Discriminator(_of_axis),
         ],
-    ] = {}
+    ] = Field(default={})
     """How variants differ: values by path, levels and memories by name; or choices, conditions."""
     sampler: Annotated[
         Annotated[Literal["grid", "random", "tpe", "gp", "cmaes", "nsga2"], Tag("word")]
@@ -156,7 +156,7 @@ class SearchFields(Section):
         | Annotated[str, Tag("word")],
         Discriminator(_kind),
     ]
-    """What variants learn, cheap tasks first: names, with knobs in brackets, files, or text; or by names of their own."""
+    """What variants learn: names, with knobs in brackets, files, or text; or by names of their own."""
     data: str | None = None
     """A file or folder: the text of `text`, and what needles are hidden in. Python's own source otherwise."""
     budget: BudgetFields = BudgetFields()
@@ -168,7 +168,7 @@ class SearchFields(Section):
     """The size, or sizes one after another, that are changed to meet the budget."""
     tune: TuneFields | None = None
     """Rates that every variant tries, so that none wins by a lucky one."""
-    rungs: Annotated[list[RungFields], Field(min_length=1)] = [RungFields()]
+    rungs: Annotated[list[RungFields], Field(min_length=1)] = Field(default=[RungFields()])
     """Successive halving, cheap tasks first; one rung with everything otherwise."""
     seeds: Count = 1
     """Runs of each variant on each task, where a rung says nothing else."""

@@ -1,8 +1,8 @@
 """Which variants are tried next: grids, draws, optuna's samplers, mutants.
 
-proposals(search) is a generator of batches of candidates.  It is sent what became of all trials so far, in order, and asks
-for nothing else: the same scores lead to the same candidates, however the runs were spread over processes and however often
-the search was interrupted.
+proposals(search) is a generator of batches of candidates.  It is sent what became of all trials so far, in order, and
+asks for nothing else: the same scores lead to the same candidates, however the runs were spread over processes and
+however often the search was interrupted.
 """
 
 from __future__ import annotations
@@ -145,5 +145,3 @@ def _child(search: Search, generation: int, number: int, parents: Sequence[Tried
     others = [one for one in parents if one is not first]
     second = rng.choice(others) if others and rng.random() < search.mutate.cross else None
     return child(first, second, generation, rng)
-
-

@@ -9,6 +9,7 @@ Every fault is a diagnostic at its place.  What variants are legal is found out 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from nlc.diagnostics import Reporter, SpecError, suggest
 from nlc.source import Entry, Mapping, Position, Scalar, Sequence, Tree, plain
 from nlc.spec import TaskSpec, load_task, shipped
 from nlc.spec import tasks as tasks_shipped
-from nlc.spec.extends import Found, find, is_null, without_notes
+from nlc.spec.extends import Found, is_null, without_notes
 from nlc.spec.rule import SHIPPED
 from nlc.spec.text import parse, read
 from nlc.spec.types import typed
@@ -124,7 +125,7 @@ def search_from(tree: Mapping, text: str, found: Found) -> Search:
     )  # fmt: skip
 
 
-def task_of(score: str, tasks: MappingOf[str, Any]) -> str | None:
+def task_of(score: str, tasks: Iterable[str]) -> str | None:
     """The task that a score is of: mqar.accuracy, parity[256 bits].off.loss."""
     return next((name for name in tasks if score.startswith((f"{name}.", f"{name}["))), None)
 
@@ -235,8 +236,8 @@ def _when(tree: Tree, before: MappingOf[str, Axis], report: Reporter) -> tuple[t
         wanted = entry.value.items if isinstance(entry.value, Sequence) else (entry.value,)
         labels = before[other].labels
         for item in wanted:
-            if _label(item) not in labels:
-                report.error("NLC1203", item.at, f"axis '{other}' has no '{_label(item)}'", suggest(_label(item), labels))
+            if (label := _label(item)) not in labels:
+                report.error("NLC1203", item.at, f"axis '{other}' has no '{label}'", suggest(label, labels))
         found.append((other, tuple(_label(item) for item in wanted)))
     return tuple(found)
 

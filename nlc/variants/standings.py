@@ -30,7 +30,7 @@ LESS = ("loss", "bits_per_byte", "perplexity", "forgetting", "gap")  # metrics o
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """mean of n runs; low, high: 95 %, over seeds where there are several, over the answers of the one run otherwise."""
+    """mean of n runs; low, high: 95 %, over seeds where there are several, over the answers of one run otherwise."""
 
     mean: float
     low: float | None
@@ -124,7 +124,7 @@ def standings(records: Sequence[Record]) -> Standings:
         if line["record"] == "run":
             runs.setdefault(line["trial"], []).append(line)
         elif line["record"] == "rung" and line["rung"] + 1 < len(head["rungs"]):
-            reached |= {trial: line["rung"] + 1 for trial in line["kept"]}
+            reached |= dict.fromkeys(line["kept"], line["rung"] + 1)
     sign = 1.0 if head["better"] == "higher" else -1.0
     trials = [line for line in records if line["record"] == "trial"]
     rows = [_row(line, runs.get(line["trial"], []), reached.get(line["trial"], 0), head) for line in trials]

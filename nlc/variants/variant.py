@@ -2,8 +2,8 @@
 
 make(candidate, search, lessons) -> Variant
 
-Nothing is trained here and torch is not imported: only the compiler's front decides what is legal, at the sizes that each
-task gives its sequences.
+Nothing is trained here and torch is not imported: only the compiler's front decides what is legal, at the sizes that
+each task gives its sequences.
 """
 
 from __future__ import annotations
@@ -136,5 +136,3 @@ def _attempted(candidate: Candidate) -> str:
         return yaml_text(candidate.load({}).resolved())
     except SpecError:
         return yaml_text({"x-base": candidate.base, "x-settings": dict(candidate.settings)})
-
-

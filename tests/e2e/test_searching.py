@@ -39,7 +39,8 @@ def command(folder: Path, *more: str, out: str = "out") -> subprocess.Popen[str]
     (folder / "tiny.yaml").write_text(TINY, encoding="utf-8")
     return subprocess.Popen(
         [sys.executable, "-m", "nlc", "search", "tiny.yaml", "--out", out, "--device", "cpu", *more],
-        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
     )  # fmt: skip
 
 
@@ -71,7 +72,7 @@ def test_the_table_ranks_what_has_a_score_and_says_what_was_refused(searched: tu
     board = json.loads((folder / "out" / "leaderboard.json").read_text())
     assert [row["rank"] for row in board["rows"]] == [1, 2, None]
     assert board["rows"][-1]["status"] == "rejected" and "unknown objective 'l3'" in board["rows"][-1]["error"]
-    assert "tiny.yaml:6:45: error" in out and "recall.accuracy (95 %)" in out
+    assert "tiny.yaml:6:46: error" in out and "recall.accuracy (95 %)" in out
     assert "t002: rejected" in err and "of 3 trials have a score" in err and "left in this rung" in err
     runs = [line for line in read(folder / "out") if line["record"] == "run"]
     assert len(runs) == 4 and all(run["status"] == "ok" for run in runs)
@@ -87,7 +88,9 @@ def test_a_search_killed_twice_ends_with_the_same_table(searched: tuple[Path, st
     whole, out, _ = searched
     for ended in (0, 2):
         process = command(tmp_path)
-        until(lambda n=ended: len(lines(tmp_path / "out", "run")) >= n and (tmp_path / "out" / "runs").exists(), process)
+        until(
+            lambda n=ended: len(lines(tmp_path / "out", "run")) >= n and (tmp_path / "out" / "runs").exists(), process
+        )
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         before = lines(tmp_path / "out", "run")
@@ -133,15 +136,16 @@ def test_wrong_use_is_one_line(nlc: Run, tmp_path: Path) -> None:
 
 
 def request(**changes: Any) -> Request:
-    from nlc.spec import load, load_task
     from nlc.show import yaml_text
+    from nlc.spec import load, load_task
 
     small = {"sizes.width": 8, "sizes.heads": 2, "sizes.layers": 1, "run.batch": 4}
     text = yaml_text(load("linear_attention", small).resolved())
     task = load_task("mqar(pairs=1, context=8, vocab=8)").as_dict()
     sized = {"sizes.context": 8, "sizes.vocab": 8, "run.steps": 4, "run.warmup": 0}
     told: dict[str, Any] = {
-        "name": "r", "text": text, "set": sized, "task": "recall", "facts": task, "data": None, "items": 8, "device": "cpu",
+        "name": "r", "text": text, "set": sized, "task": "recall", "facts": task, "data": None, "items": 8,
+        "device": "cpu",
         "threads": 1, "seconds": 300.0, "memory_mib": 8192.0, "keep": False,
     }  # fmt: skip
     return Request(**{**told, **changes})

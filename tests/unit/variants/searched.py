@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from nlc.diagnostics import Reporter
 from nlc.source import Mapping
 from nlc.spec.extends import Found, without_notes
 from nlc.spec.text import parse
-from nlc.diagnostics import Reporter
 from nlc.variants.course import Course
 from nlc.variants.journal import Journal
 from nlc.variants.runs import Outcome, Request
@@ -65,7 +65,12 @@ def head(course: Course) -> dict[str, object]:
     """What the command writes first, as far as the standings read it."""
     rank = course.rungs[-1]["rank_by"]
     tasks = {name: {} for name in course.lessons}
-    return {"rank_by": rank, "better": "lower" if course.less(rank) else "higher", "rungs": course.rungs, "tasks": tasks}
+    return {
+        "rank_by": rank,
+        "better": "lower" if course.less(rank) else "higher",
+        "rungs": course.rungs,
+        "tasks": tasks,
+    }
 
 
 def ran(search: Search, folder: Path, outcome: Scored) -> tuple[Standings, list[str]]:

@@ -1,4 +1,4 @@
-"""The course of a search, with runs that are imagined: who runs, with which rates and seeds, who goes on, in which order."""
+"""The course of a search, with runs that are imagined: who runs, with which rates and seeds, who goes on."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from nlc.variants.runs import Outcome, Request
 from tests.unit.variants.searched import TINY, ran, right, searched
 
 RULES = TINY + "base: deltanet\naxes: {levels.delta.retain: [0.5, 0.6, 0.7, 0.8]}\n"
-HALVED = RULES + """tasks: [mqar, parity]
+HALVED = (
+    RULES
+    + """tasks: [mqar, parity]
 rungs:
   - {tasks: [mqar], steps: 10, keep: 2}
   - {steps: 20, seeds: 3}
 rank_by: parity.accuracy
 """
+)
 
 
 def by_retention(request: Request) -> Outcome:
@@ -34,7 +37,11 @@ def test_only_the_best_go_on_and_finalists_have_several_seeds(tmp_path: Path) ->
         ("t004", 1, 1), ("t003", 2, 1), ("t002", 3, 0), ("t001", 4, 0),
     ]  # fmt: skip
     score = board.rows[0].score
-    assert score.n == 3 and score.mean == pytest.approx(0.81) and score.low == pytest.approx(0.81 - 4.303 * 0.01 / 3**0.5, 1e-3)
+    assert (
+        score.n == 3
+        and score.mean == pytest.approx(0.81)
+        and score.low == pytest.approx(0.81 - 4.303 * 0.01 / 3**0.5, 1e-3)
+    )
 
 
 def test_a_search_cut_at_any_line_ends_with_the_same_table_and_repeats_nothing(tmp_path: Path) -> None:
@@ -94,7 +101,10 @@ def test_equal_graphs_are_one_trial_and_illegal_ones_are_recorded_with_their_pla
     text = TINY + "base: deltanet\ntasks: [mqar]\naxes:\n  levels.delta.objective: [l2, dot, l3]\n"
     board, begun = ran(searched(text), tmp_path, lambda request: right(request, 0.5))
     rows = {row.trial: row for row in board.rows}
-    assert rows["t003"].status == "rejected" and "s.yaml:7:37: error: level 'delta': unknown objective 'l3'" in rows["t003"].error
+    assert (
+        rows["t003"].status == "rejected"
+        and "s.yaml:7:37: error: level 'delta': unknown objective 'l3'" in rows["t003"].error
+    )
     assert len(begun) == 2
     text = TINY + "base: deltanet\ntasks: [mqar]\naxes:\n  levels.delta.retain: [1, '1.0', 0.9]\n"
     board, begun = ran(searched(text), tmp_path / "equal", lambda request: right(request, 0.5))

@@ -53,7 +53,7 @@ def test_an_axis_applies_under_its_condition_only() -> None:
 
 def test_a_choice_changes_several_things_and_null_takes_one_away() -> None:
     search = searched(
-        REST + "axes:\n  cms:\n    choices:\n      none: {}\n      no mid: {levels.cms.memories.mid: null, sizes.width: 64}\n"
+        REST + "axes:\n  cms:\n    choices: {none: {}, no mid: {levels.cms.memories.mid: null, sizes.width: 64}}\n"
     )
     found = settings(search.axes, {"cms": "no mid"})
     assert list(found) == ["levels.cms.memories.mid", "sizes.width"] and found["sizes.width"].value.value == 64
