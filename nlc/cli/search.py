@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -86,7 +87,7 @@ def search(
 
     Example: nlc search which-rule --out searches/first
 
-    Example: nlc search best searches/first -o winner.yaml
+    The best of it, as a spec: nlc search best searches/first -o winner.yaml
     """
     from nlc.variants.journal import JournalError
     from nlc.variants.search import load_search
@@ -115,15 +116,21 @@ def run(
 
     if on is On.local and address is not None:
         raise Stop(Status.USAGE, "--address is for --on ray")
+    if search.sampler.name not in ("grid", "random") and find_spec("optuna") is None:
+        raise Stop(Status.MISSING, f"sampler {search.sampler.name} is optuna's: pip install 'nlc[search]'")
+    if search.data is not None and not search.data.exists():
+        raise Stop(Status.MISSING, f"{search.source}: there is no {search.data}")
     taught = lessons(search)
     at_once = jobs or max(1, cores() // search.fields.threads)
-    where = str(Path(search.fields.data).resolve()) if search.fields.data else None
     with Journal.open(folder) as journal, stopping(folder):
         begin(search, taught, journal)
         workers = workers_on(on, at_once, folder, address)
         shown = watch(at_once, quiet)
         place = device_there(device) if on is On.local else device
-        course = Course(search, taught, journal, workers, shown, place, where, keep)
+        data = None if search.data is None else str(search.data)
+        course = Course(search, taught, journal, workers, shown, place, data, keep)
+        if course.runs and not quiet:
+            note(f"going on: {len(course.runs)} runs are in {journal.path}")
         try:
             with shown:
                 board = course.run()
@@ -254,16 +261,18 @@ def columns(board: Standings, taught: Mapping[str, Lesson]) -> list[str]:
 def told(board: Standings, taught: Mapping[str, Lesson], folder: Path, json_: bool) -> int:
     """The table; the status says whether anything has a score."""
     from nlc.cli.exam import aligned
+    from nlc.variants.journal import JOURNAL
     from nlc.variants.table import rows
 
     if json_:
         say_json({"ok": board.winner is not None, "folder": str(folder), **board.as_dict()})
     else:
         say("\n".join(aligned(rows(board, columns(board, taught)), text=3)))
-    if board.winner is None:
-        note(f"no variant has a score; {folder / 'journal.jsonl'} says why")
-        return Status.FAILED
-    return Status.DONE
+    if board.winner is not None:
+        return Status.DONE
+    refused = all(row.status == "rejected" for row in board.rows)
+    note(board.rows[0].error if refused and board.rows else f"no variant has a score; {folder / JOURNAL} says why")
+    return Status.USAGE if refused else Status.FAILED
 
 
 def plan(search: Search, json_: bool) -> int:

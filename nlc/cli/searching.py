@@ -58,10 +58,10 @@ class Plain(Quiet):
         self.running.pop(run["run"], None)
         seconds, steps = self.seconds.get(run["task"], (0.0, 0))
         self.seconds[run["task"]] = seconds + run["cost"]["seconds"], steps + run["steps"]
-        self.show(run, board, left)
+        self.show(f"{run['run']}: {outcome(run)}", self.summary(board, left))
 
-    def show(self, run: Record, board: Standings, left: Sequence[Ask]) -> None:
-        self.note(f"{run['run']}: {outcome(run)}; {self.summary(board, left)}")
+    def show(self, ended: str, summary: str) -> None:
+        self.note(f"{ended}; {summary}")
 
     def summary(self, board: Standings, left: Sequence[Ask]) -> str:
         """3 of 24 trials have a score, 2 running; best t002 98.1 %; about 4 min left in this rung"""
@@ -96,12 +96,18 @@ class Live(Plain):
         from rich.live import Live as Renewed
 
         super().__init__(jobs)
+        self.latest = "none has ended yet"
         self.console = Console(stderr=True)
         self.line = Renewed("", console=self.console, refresh_per_second=4, transient=True)
 
-    def show(self, run: Record, board: Standings, left: Sequence[Ask]) -> None:
-        self.note(f"{run['run']}: {outcome(run)}")
-        self.line.update(self.summary(board, left))
+    def begun(self, ask: Ask) -> None:
+        super().begun(ask)
+        self.line.update(f"{len(self.running)} running, {ask.name} the last; {self.latest}")
+
+    def show(self, ended: str, summary: str) -> None:
+        self.note(ended)
+        self.latest = summary
+        self.line.update(summary)
 
     def note(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -44,6 +44,7 @@ class Search:
     sampler: SamplerFields
     rungs: tuple[RungFields, ...]
     fields: SearchFields = field(repr=False)
+    data: Path | None = None  # a text: as it is named, from the folder of the file
     at: Position = field(default=Position("", 0, 0), repr=False)  # of rank_by, or of the search
 
     @property
@@ -122,6 +123,7 @@ def search_from(tree: Mapping, text: str, found: Found) -> Search:
     return Search(
         name=said.search, doc=" ".join(said.doc.split()), source=found.shown, text=text, bases=bases, shared=shared,
         axes=axes, tasks=tasks, sampler=sampler, rungs=tuple(said.rungs), fields=said, at=place,
+        data=None if said.data is None else (found.root / said.data).resolve(),
     )  # fmt: skip
 
 

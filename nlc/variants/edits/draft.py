@@ -324,4 +324,3 @@ def document_of(spec: Spec) -> Fields:
     if own := {name: rule.written() for name, rule in spec.rules.mine().items()}:
         data["rules"] = own
     return data
-

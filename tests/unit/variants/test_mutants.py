@@ -8,12 +8,15 @@ from nlc.variants.journal import read
 from nlc.variants.runs import Outcome, Request
 from tests.unit.variants.searched import TINY, ran, right, searched
 
-TEXT = TINY + """base: deltanet
+TEXT = (
+    TINY
+    + """base: deltanet
 axes: {levels.delta.retain: [0.5, 0.9]}
 tasks: [mqar]
 budget: {steps: 10}
 mutate: {generations: 2, population: 3, parents: 2, cross: 0.5}
 """
+)
 
 
 def by_length(request: Request) -> Outcome:
