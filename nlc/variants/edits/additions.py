@@ -172,3 +172,4 @@ def _insert(draft: Draft, level: Fields) -> None:
 READ = Kind("read", "a memory is read once more", _readable, _read)
 MEMORY = Kind("memory", "a level has one more memory", _beside, _memory)
 LEVEL = Kind("level", "there is one more level", _kinds, _level)
+

@@ -15,19 +15,7 @@ from nlc.variants.edits.kind import Unchanged
 from nlc.variants.edits.mixers import exchange, replaceable
 from nlc.variants.edits.rules import asks_for_pairs, own_rules
 
-TAKEN = (
-    "every",
-    "chunk",
-    "objective",
-    "rule",
-    "rate",
-    "retain",
-    "retain_to",
-    "grad_at",
-    "meta",
-    "tail",
-    "normalise_hidden",
-)
+TAKEN = ("every", "chunk", "objective", "rule", "rate", "retain", "retain_to", "grad_at", "meta", "tail", "normalise_hidden")
 
 
 @dataclass(frozen=True)
@@ -122,7 +110,9 @@ def _free(other: Draft, fields: Fields) -> bool:
     """Whether no expression names a value of the block."""
     words = set(other.graph.sizes) | {"M", "k", "v", "true", "false"}
     memories = {slot.name for slot in other.slots()}
-    return all(set(names(tree)) <= words and not {n for n in _called(tree)} & memories for tree in expressions(fields))
+    return all(
+        set(names(tree)) <= words and not {n for n in _called(tree)} & memories for tree in expressions(fields)
+    )
 
 
 def _called(tree: Any) -> set[str]:
@@ -176,3 +166,4 @@ CROSSES: tuple[Cross, ...] = (
     Cross("fields", "a memory is written as one of the other parent is: rule, objective, period, ...", _alike, _fields),
     Cross("optimiser", "the outer levels are those of the other parent", _outer, _optimisers),
 )
+

@@ -324,3 +324,4 @@ def document_of(spec: Spec) -> Fields:
     if own := {name: rule.written() for name, rule in spec.rules.mine().items()}:
         data["rules"] = own
     return data
+

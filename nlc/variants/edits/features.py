@@ -82,3 +82,4 @@ def _through(tree: Expr, maps: tuple[str, ...]) -> Expr:
 
 
 FEATURES = Kind("features", "keys and queries pass through another map", _sites, _features)
+

@@ -91,6 +91,5 @@ def _square(draft: Draft, place: Place) -> bool:
 
 
 FORM = Kind("form", "a memory is another map", _form_places, _form)
-ARGUMENT = Kind(
-    "argument", "one argument of a form: depth, hidden, act, norm, window, ...", _argument_places, _argument
-)
+ARGUMENT = Kind("argument", "one argument of a form: depth, hidden, act, norm, window, ...", _argument_places, _argument)
+

@@ -159,3 +159,5 @@ def _sizes(host: Draft, donor: Draft, used: set[str], other: dict[str, str]) -> 
         if there.get(name, wanted) != wanted or (name not in there and name in host.taken()):
             other[name] = host.free(name, list(other.values()))
         there[other.get(name, name)] = wanted
+
+

@@ -230,3 +230,4 @@ REMOVE = Kind("remove", "a level or a memory goes", _removable, _remove)
 DUPLICATE = Kind("duplicate", "a level or a memory is there twice", _copied, _duplicate)
 MERGE = Kind("merge", "two levels, or two memories, are one", _merging, _merge)
 REORDER = Kind("reorder", "two memories exchange their periods, or their places in the flow", _orders, _reorder)
+

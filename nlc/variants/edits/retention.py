@@ -30,11 +30,7 @@ def _retention(draft: Draft, place: Place, rng: Random) -> str:
         place.fields[name] = other(rng, words, old)
         return becomes(place, name, old, place.fields[name])
     old = None if said is None else str(said)
-    new: Any = other(
-        rng,
-        [*([1] if "retain" in place.fields or not place.whole and old else []), *NUMBERS, *_learned(draft, place, rng)],
-        said,
-    )
+    new: Any = other(rng, [*([1] if "retain" in place.fields or not place.whole and old else []), *NUMBERS, *_learned(draft, place, rng)], said)
     if new == 1:
         if place.whole:
             del place.fields["retain"]
@@ -97,3 +93,4 @@ def _state(draft: Draft, site: tuple[str, Place], rng: Random) -> str:
 
 RETENTION = Kind("retention", "another share of the state is kept, or the rest goes elsewhere", _places, _retention)
 STATES = Kind("state", "which state is read, how long it lives, begins and is learned through", _state_places, _state)
+

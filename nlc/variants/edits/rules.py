@@ -186,6 +186,5 @@ def _with_pairs(draft: Draft, slot: Slot) -> None:
 
 
 RULE = Kind("rule", "a level or a memory is written by another update rule", _rule_places, _rule)
-OBJECTIVE = Kind(
-    "objective", "a write descends another inner loss, or the network's own", _objective_places, _objective
-)
+OBJECTIVE = Kind("objective", "a write descends another inner loss, or the network's own", _objective_places, _objective)
+
