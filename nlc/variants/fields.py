@@ -158,7 +158,7 @@ class SearchFields(Section):
     ]
     """What variants learn: names, with knobs in brackets, files, or text; or by names of their own."""
     data: str | None = None
-    """A file or folder, from that of the search: the text that is learned, or hides needles; Python's own source otherwise."""
+    """A file or folder, from that of the search: the text that is learned, or hides needles; Python's own otherwise."""
     budget: BudgetFields = BudgetFields()
     """What every variant may cost, and how much of them there is."""
     rescale: Annotated[

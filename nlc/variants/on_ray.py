@@ -6,6 +6,9 @@ installed on the nodes, at the same version; a cluster that is begun here, on th
 
 from __future__ import annotations
 
+import os
+import sys
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,6 +36,9 @@ class OnRay:
 
     def __init__(self, jobs: int, address: str | None) -> None:
         self.jobs = jobs
+        self.words = redirect_stdout(sys.stderr)  # ray says on stdout which worker it lost; results stand there
+        self.words.__enter__()
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
         self.going: dict[Any, tuple[Request, int]] = {}
         home = str(Path(nlc.__file__).resolve().parent.parent)
         environment = {} if address else {"env_vars": {"PYTHONPATH": home}}
@@ -74,3 +80,4 @@ class OnRay:
             ray.cancel(reference, force=True)
         self.going.clear()
         ray.shutdown()
+        self.words.__exit__(None, None, None)
