@@ -21,6 +21,7 @@ import facts
 from nlc.bench import place as here
 from nlc.variants.journal import read
 
+OUT = Path("bench/results/searches")
 SEARCHES = ("which-memory", "which-state")
 
 
@@ -49,9 +50,7 @@ def rendered(name: str, folder: Path, records: Sequence[dict[str, Any]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("searches", nargs="*", default=SEARCHES, help=f"some of them ({', '.join(SEARCHES)})")
-    parser.add_argument(
-        "--out", type=Path, default=Path("bench/results/searches"), help="folder of the tables (%(default)s)"
-    )
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of the tables (%(default)s)")
     parser.add_argument("--work", type=Path, default=Path("build/bench/searches"), help="folder of the searches")
     parser.add_argument("--jobs", type=int, help="runs at a time; as many as there are cores")
     given = parser.parse_args(arguments)
