@@ -260,14 +260,13 @@ def columns(board: Standings, taught: Mapping[str, Lesson]) -> list[str]:
 
 def told(board: Standings, taught: Mapping[str, Lesson], folder: Path, json_: bool) -> int:
     """The table; the status says whether anything has a score."""
-    from nlc.cli.exam import aligned
     from nlc.variants.journal import JOURNAL
-    from nlc.variants.table import rows
+    from nlc.variants.table import rows, text
 
     if json_:
         say_json({"ok": board.winner is not None, "folder": str(folder), **board.as_dict()})
     else:
-        say("\n".join(aligned(rows(board, columns(board, taught)), text=3)))
+        say(text(rows(board, columns(board, taught))))
     if board.winner is not None:
         return Status.DONE
     refused = all(row.status == "rejected" for row in board.rows)
@@ -277,14 +276,13 @@ def told(board: Standings, taught: Mapping[str, Lesson], folder: Path, json_: bo
 
 def plan(search: Search, json_: bool) -> int:
     """The first variants, as the compiler sees them; nothing is trained and nothing kept."""
-    from nlc.cli.exam import aligned
     from nlc.cli.searching import Quiet
     from nlc.variants.course import Course
     from nlc.variants.journal import Journal
     from nlc.variants.local import Local
     from nlc.variants.proposals import proposals
     from nlc.variants.standings import standings
-    from nlc.variants.table import rows
+    from nlc.variants.table import rows, text
 
     taught = lessons(search)
     with TemporaryDirectory() as place, Journal.open(Path(place)) as journal:
@@ -296,7 +294,7 @@ def plan(search: Search, json_: bool) -> int:
     if json_:
         say_json(board.as_dict())
     else:
-        say("\n".join(aligned(rows(board, []), text=3)))
+        say(text(rows(board, [])))
         for row in board.rows:
             for line in row.rescaled:
                 note(f"{row.trial}: {line}")

@@ -11,15 +11,14 @@ SHOWN = ("accuracy", "whole_items")  # shares, in percent
 
 def rows(board: Standings, mains: Sequence[str]) -> list[tuple[str, ...]]:
     """`mains`: the scores that have a column each, that by which variants are ranked first."""
-    several = len({row.base for row in board.rows}) > 1
+    several, rungs = len({row.base for row in board.rows}) > 1, any(row.rung for row in board.rows)
     head = ("", "trial", "variant", *(f"{name} (95 %)" for name in mains), "runs", "rates", "params", "state", "FLOPs")
     found = [(*head, "")]
     for row in board.rows:
         cells = [said(row.scores.get(name), name) for name in mains]
         runs = str(row.score.n) if row.score else ""
-        found.append(
-            (str(row.rank or "-"), row.trial, variant(row, several), *cells, runs, rates(row), *cost(row), ended(row))
-        )
+        last = runs, rates(row), *cost(row), ended(row, rungs)
+        found.append((str(row.rank or "-"), row.trial, variant(row, several), *cells, *last))
     return found
 
 
@@ -54,15 +53,25 @@ def cost(row: Standing) -> tuple[str, str, str]:
     return tuple(f"{first[name]:,}" if first else "" for name in ("params", "state_bytes", "flops"))  # type: ignore[return-value]
 
 
-def ended(row: Standing) -> str:
-    """Why a row is where it is: equal to another, refused, failed; how far it came."""
+def ended(row: Standing, several: bool) -> str:
+    """Why a row is where it is: equal to another, refused, failed; of `several` rungs, how far it came."""
     if row.status == "duplicate":
         return f"the same as {row.of}"
     if row.status == "rejected":
         return f"rejected: {' '.join(row.error.splitlines()[0].split()) if row.error else ''}"
     if row.status != "ok":
         return row.status.replace("_", " ")
-    return f"rung {row.rung + 1}"
+    return f"rung {row.rung + 1}" if several else ""
+
+
+def text(table: Sequence[Sequence[str]]) -> str:
+    """In columns: the first three and the last begin together, the others are numbers, which end together."""
+    wide = [max(map(len, column)) for column in zip(*table, strict=True)]
+    left = (0, 1, 2, len(wide) - 1)
+    lines = [
+        [c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(r, wide, strict=True))] for r in table
+    ]
+    return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
 def markdown(table: Sequence[Sequence[str]]) -> str:
