@@ -148,10 +148,13 @@ def workers_on(on: On, jobs: int, folder: Path, address: str | None) -> Workers:
 
         return Local(jobs, folder / "runs")
     try:
-        from nlc.variants.on_ray import OnRay
+        from nlc.variants.on_ray import NoCluster, OnRay
     except ModuleNotFoundError:
         raise Stop(Status.MISSING, "ray is not installed: pip install 'nlc[search]'") from None
-    return OnRay(jobs, address)
+    try:
+        return OnRay(jobs, address)
+    except NoCluster as error:
+        raise Stop(Status.MISSING, f"no Ray cluster: {error}") from None
 
 
 @contextmanager
