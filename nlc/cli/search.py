@@ -176,6 +176,7 @@ def lessons(search: Search) -> dict[str, Lesson]:
     """The tasks as variants learn them: what their sequences are, and which score is the main one."""
     calm_threads()
     from nlc.cli.tasks import runnable
+    from nlc.variants.search import TEXT
     from nlc.variants.variant import Lesson
 
     found = {}
@@ -185,7 +186,7 @@ def lessons(search: Search) -> dict[str, Lesson]:
             continue
         kind = runnable(task).kind()
         sizes = {"sizes.context": kind.context, "sizes.vocab": kind.vocab}
-        found[name] = Lesson(name, task.as_dict(), sizes, "accuracy")
+        found[name] = Lesson(name, task.as_dict(), sizes, "bits_per_byte" if task.items == TEXT else "accuracy")
     return found
 
 
