@@ -85,9 +85,9 @@ def search(
 ) -> int:
     """Search for architectures: make variants of a spec, train them on tasks, rank them.
 
-    Example: nlc search which-rule --out searches/first
+    `nlc search best DIR -o winner.yaml` writes the best of a search as a spec.
 
-    The best of it, as a spec: nlc search best searches/first -o winner.yaml
+    Example: nlc search which-rule --out searches/first
     """
     from nlc.variants.journal import JournalError
     from nlc.variants.search import load_search
