@@ -336,6 +336,36 @@ NLC1104 knobs that do not go together
 Each knob is in its range, and yet no item can be made of them.
     knobs: {context: 16, vocab: 64, pairs: 8, power: 0.01}     # 8 pairs and their queries take 32 tokens
 
+# 12: searches
+
+NLC1201 no such search
+A search is a file, or the name of a shipped one.
+    nlc search which-rul --out build/search     # which-rule
+
+NLC1202 not an axis
+An axis has a list of different values for a path of the spec; or choices, which have names and change several things
+each. Several bases are an axis of their own.
+    axes: {levels.titans.chunk: []}     # [16, 64]
+
+NLC1203 a condition on an axis that is not there
+when: names axes said before, and values that they have.
+    axes:
+      rule: {choices: {plain: {levels.titans.rule: gd}}}
+      levels.titans.chunk: {values: [16, 64], when: {rule: dgd}}     # plain
+
+NLC1204 a score that is not there
+A score is named for a task of the search, then for a metric; a rung ranks by one of its own tasks.
+    tasks: [mqar]
+    rank_by: parity.accuracy     # mqar.accuracy
+
+NLC1205 parts of a search that do not go together
+A budget or a rung says the same thing in two ways, or leaves open when the search ends.
+    sampler: random     # and budget: {trials: 24}
+
+NLC1206 a budget that cannot be met
+At no size is the variant within the budget of its search.
+    budget: {params: 100}
+
 # 10: not supported yet
 
 NLC1001 not supported yet

@@ -24,6 +24,7 @@ SMALLER = {  # what the tests append, so that an example takes seconds
     "train": ["--data", "text.txt", *SETS],
     "demo": ["--data", "text.txt", *SETS],
     "tokenizer": ["--data", "text.txt"],
+    "search": ["--dry-run"],
     "bench": ["--rows", "step-muon", "--divide", "32"],
 }
 STEPS = re.compile(r"--steps \d+")  # of an example; the tests take two
