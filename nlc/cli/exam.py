@@ -12,6 +12,7 @@ from nlc.cli.common import note, say, say_json
 from nlc.cli.tasks import percent, runnable
 
 if TYPE_CHECKING:
+    from runtime.evaluate.continual.matrix import Lasting
     from runtime.evaluate.exam import Exam
     from runtime.evaluate.tasks import Score, Share, Task
 
@@ -32,7 +33,7 @@ def asked(run: Path, tasks: str | None, data: Path | None) -> list[Task]:
     for folder in (run, run.resolve().parent.parent):  # of a checkpoint
         with suppress(RunError):
             own = task_of(RunDirectory(folder).read_lock())
-            return [] if own is None or (data is not None and not own.hides) else [own]
+            return [] if own is None or (data is not None and not (own.hides or own.ordered)) else [own]
     return []  # what is wrong with it is said where it is read
 
 
@@ -63,7 +64,8 @@ def table(exams: Sequence[Exam]) -> str:
         on, off = exam.on.share, exam.off.share
         solved = percent(exam.task.solved)
         rows.append((exam.task.name, exam.test, f"{on.answers:,}", sure(on), sure(off), percent(exam.chance), solved))
-    return "\n\n".join(["\n".join(aligned(rows, text=2)), *by_depth(exams)])
+    more = [*by_depth(exams), *by_position(exams), *in_order(exams)]
+    return "\n\n".join(["\n".join(aligned(rows, text=2)), *more])
 
 
 def sure(share: Share) -> str:
@@ -79,6 +81,55 @@ def by_depth(exams: Sequence[Exam]) -> Iterator[str]:
             yield "\n".join(aligned(depths(f"{name}, learning on", [(exam.test, exam.on) for exam in mine])))
         if mine and mine[0].off is not mine[0].on:
             yield "\n".join(aligned(depths(f"{name}, learning off", [(exam.test, exam.off) for exam in mine])))
+
+
+def by_position(exams: Sequence[Exam]) -> Iterator[str]:
+    """For every task that reads a text: bits per byte, and a column for so many bytes of context, a row a test set."""
+    for name in dict.fromkeys(exam.task.name for exam in exams):
+        mine = [exam for exam in exams if exam.task.name == name and getattr(exam.on, "places", ())]
+        for learning in ("on", "off"):
+            scores = [(exam.test, getattr(exam, learning)) for exam in mine if learning == "on" or exam.off is not exam.on]
+            if scores:
+                places = max((score.places for _, score in scores), key=len)
+                columns = [f"{p.first}" if p.first == p.last else f"{p.first}-{p.last}" for p in places]
+                rows = [(f"{name}, learning {learning}", "bits per byte", "perplexity after bytes", *columns)]
+                for test, score in scores:
+                    cells = [f"{place.perplexity:.2f}" for place in score.places]
+                    rows.append((test, f"{score.bits:.4f}", "", *cells, *["-"] * (len(columns) - len(cells))))
+                yield "\n".join(aligned(rows))
+
+
+def in_order(exams: Sequence[Exam]) -> Iterator[str]:
+    """For tasks that are learned one after another: R[after][task], and what follows from it, with what that is."""
+    from dataclasses import asdict
+
+    from runtime.evaluate.continual.measures import DEFINITIONS
+
+    for exam in exams:
+        if not hasattr(exam.on, "matrix"):
+            continue
+        both = [("on", exam.on)] + ([] if exam.off is exam.on else [("off", exam.off)])
+        for learning, found in both:
+            yield "\n".join(aligned(matrix(f"{exam.task.name}, {found.unit}, learning {learning}", found)))  # type: ignore[arg-type]
+        values = {learning: asdict(found.measures) for learning, found in both}  # type: ignore[union-attr]
+        rows = [("", *(f"learning {learning}" for learning in values), "is")]
+        for name, meaning in DEFINITIONS.items():
+            rows.append((name.replace("_", " "), *(number(v[name], exam.on.unit) for v in values.values()), meaning))
+        yield "\n".join(aligned([(row[0], row[-1], *row[1:-1]) for row in rows], text=2))
+
+
+def matrix(title: str, found: Lasting) -> list[tuple[str, ...]]:
+    """A row after each task, a column of each."""
+    rows = [(title, *(f"task {i + 1}" for i in range(len(found.matrix))))]
+    for t, row in enumerate(found.matrix):
+        rows.append((f"after task {t + 1}", *(number(value, found.unit) for value in row)))
+    return rows
+
+
+def number(value: float | None, unit: str) -> str:
+    if value is None:
+        return "-"
+    return f"{100 * value:.1f} %" if unit == "accuracy" else f"{value:.3f}"
 
 
 def depths(title: str, scores: Sequence[tuple[str, Score]]) -> list[tuple[str, ...]]:
