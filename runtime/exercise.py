@@ -1,7 +1,7 @@
 """A task as what a run learns from, in place of a text: batches of its items, and a look at its first test set.
 
-Training takes item after item, so that a step's are known by its number; of several tasks that are learned in order, the
-sequences of its course.  The loss is that of the answers alone.
+Training takes item after item, so that a step's are known by its number; of tasks that are learned in order, the
+sequences of their course.  The loss is that of the answers alone.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from runtime import data
 from runtime.batches import Batch, share
 from runtime.errors import USAGE, DataError
-from runtime.evaluate.continual.course import Course
-from runtime.evaluate.continual.lessons import Lessons
 from runtime.evaluate.loss import left_alone
 from runtime.evaluate.tasks import Items, Score, Task, score
+from runtime.evaluate.tasks.continual.course import Course
+from runtime.evaluate.tasks.continual.lessons import Lessons
 from runtime.precision import autocast
 
 
@@ -94,7 +94,9 @@ def load(task: Task, path: str | Path | None = None, field: str | None = None,
         return Exercise(task, lessons=task.kind().lessons(path))  # type: ignore[attr-defined]
     if path is not None or field is not None:
         option = "--data" if path is not None else "--field"
-        raise DataError(f"task {task.name} makes its items itself: {option} is for tasks that hide something or read", USAGE)
+        raise DataError(
+            f"task {task.name} makes its items itself: {option} is for tasks that hide something or read", USAGE
+        )
     return Exercise(task)
 
 

@@ -292,7 +292,8 @@ class LanguageModel(Sequenced):
         if not self.streams:
             waves = [[row for wave in waves for row in wave]]
         for wave in waves:
-            ready = [(row, self.bordered(lane_states[row.lane]) if row.fresh else lane_states[row.lane]) for row in wave]
+            lane_of = [(row, lane_states[row.lane]) for row in wave]
+            ready = [(row, self.bordered(state) if row.fresh else state) for row, state in lane_of]
             unread = final and not self.streams  # a lane's next document reads a stream
             for row, logits, nats, after, left in self._together(ready, learn, unread, lanes, peeking):
                 at = torch.where(row.places < 0, row.places, row.lane * T + row.places)

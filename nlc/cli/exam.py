@@ -8,28 +8,33 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nlc.cli.common import note, say, say_json
+from nlc.cli.common import Status, Stop, note, say, say_json
 from nlc.cli.tasks import percent, runnable
 
 if TYPE_CHECKING:
-    from runtime.evaluate.continual.matrix import Lasting
     from runtime.evaluate.exam import Exam
+    from runtime.evaluate.harness import Answers
     from runtime.evaluate.tasks import Score, Share, Task
+    from runtime.evaluate.tasks.continual.matrix import Lasting
 
 ITEMS = 256  # of a test set, unless --items says another number
 
 HEAD = ("task", "test", "answers", "learning on (95 %)", "learning off (95 %)", "chance", "solved")
 
 
-def asked(run: Path, tasks: str | None, data: Path | None) -> list[Task]:
-    """The tasks of --tasks, whose knobs may have commas of their own; without it, the one that the run learned."""
+def asked(run: Path, tasks: str | None, data: Path | None) -> list[Task | str]:
+    """The tasks of --tasks, whose knobs may have commas of their own; without it, the one that the run learned.
+
+    One of lm-evaluation-harness is its name there.
+    """
     from nlc.spec import load_task
     from runtime.directory import RunDirectory
     from runtime.errors import RunError
     from runtime.evaluate.exam import task_of
+    from runtime.evaluate.harness import named
 
     if tasks is not None:
-        return [runnable(load_task(name)) for name in split(tasks)]
+        return [named(name) or runnable(load_task(name)) for name in split(tasks)]
     for folder in (run, run.resolve().parent.parent):  # of a checkpoint
         with suppress(RunError):
             own = task_of(RunDirectory(folder).read_lock())
@@ -43,7 +48,7 @@ def split(names: str) -> list[str]:
 
 
 def examine(
-    run: Path, tasks: list[Task], items: int, data: Path | None, field: str | None, device: str, json_: bool
+    run: Path, tasks: list[Task | str], items: int, data: Path | None, field: str | None, device: str, json_: bool
 ) -> None:
     """Say what a run gets right.  Raises RunError."""
     from runtime.evaluate.exam import examine_run
@@ -51,11 +56,40 @@ def examine(
     def done(exam: Exam) -> None:
         note(f"{exam.task.name}, {exam.test}: {percent(exam.on.share.accuracy)}")
 
-    found = examine_run(run, tasks, items=items, text=data, field=field, device=device, warn=note, done=done)
+    ours = [task for task in tasks if not isinstance(task, str)]
+    theirs = [task for task in tasks if isinstance(task, str)]
+    if theirs and not ours and data is not None:
+        raise Stop(Status.USAGE, "--data is for tasks that read a text; those of lm-evaluation-harness have their own")
+    found = examine_run(run, ours, items=items, text=data, field=field, device=device, warn=note, done=done)
+    answers = harness(run, theirs, items, device) if theirs else []
     if json_:
-        say_json({"run": str(run), "items": items, "tasks": [one.as_dict() for one in found]})
+        more = {"lm_eval": [one.as_dict() for one in answers]} if theirs else {}
+        say_json({"run": str(run), "items": items, "tasks": [one.as_dict() for one in found], **more})
     else:
-        say(table(found))
+        say("\n\n".join([*([table(found)] if found else []), *([of_harness(answers)] if theirs else [])]))
+
+
+def harness(run: Path, tasks: list[str], items: int, device: str) -> list[Answers]:
+    """lm-evaluation-harness on a run, with learning on and off; once where no level writes inside a sequence."""
+    from runtime.device import choose
+    from runtime.evaluate.harness import evaluate
+    from runtime.trained import of_run
+
+    trained = of_run(run, warn=note)
+    trained.model.to(choose(device))
+    ways = (True, False) if trained.model.writing else (True,)
+    return [evaluate(trained, tasks, limit=items, learn=learn) for learn in ways]
+
+
+def of_harness(answers: Sequence[Answers]) -> str:
+    """A row a metric."""
+    rows = [("lm-eval task", "metric", "items", "learning on", "learning off")]
+    on, off = answers[0], answers[-1]
+    for task, metrics in on.results.items():
+        for metric, value in metrics.items():
+            count = f"{on.items[task]:,}" if task in on.items else ""
+            rows.append((task, metric, count, f"{value:.4f}", f"{off.results[task][metric]:.4f}"))
+    return "\n".join(aligned(rows, text=2))
 
 
 def table(exams: Sequence[Exam]) -> str:
@@ -88,7 +122,9 @@ def by_position(exams: Sequence[Exam]) -> Iterator[str]:
     for name in dict.fromkeys(exam.task.name for exam in exams):
         mine = [exam for exam in exams if exam.task.name == name and getattr(exam.on, "places", ())]
         for learning in ("on", "off"):
-            scores = [(exam.test, getattr(exam, learning)) for exam in mine if learning == "on" or exam.off is not exam.on]
+            scores = [
+                (exam.test, getattr(exam, learning)) for exam in mine if learning == "on" or exam.off is not exam.on
+            ]
             if scores:
                 places = max((score.places for _, score in scores), key=len)
                 columns = [f"{p.first}" if p.first == p.last else f"{p.first}-{p.last}" for p in places]
@@ -103,7 +139,7 @@ def in_order(exams: Sequence[Exam]) -> Iterator[str]:
     """For tasks that are learned one after another: R[after][task], and what follows from it, with what that is."""
     from dataclasses import asdict
 
-    from runtime.evaluate.continual.measures import DEFINITIONS
+    from runtime.evaluate.tasks.continual.measures import DEFINITIONS
 
     for exam in exams:
         if not hasattr(exam.on, "matrix"):

@@ -217,6 +217,17 @@ def _changed(task: TaskSpec, changes: Changes, called: str, at: Position) -> Tas
     )
 
 
+def changed(task: TaskSpec, knobs: MappingOf[str, Number]) -> TaskSpec:
+    """The task with other knobs, called as on the command line.  Raises SpecError where they cannot be."""
+    if not knobs:
+        return task
+    given = ", ".join(f"{name}={value}" for name, value in knobs.items())
+    called = f"{task.name[:-1]}, {given})" if task.name.endswith(")") else f"{task.name}({given})"
+    remember(OPTION, called)
+    at = Position(OPTION, 1, 1, len(called))
+    return _changed(task, {name: (value, at) for name, value in knobs.items()}, called, at)
+
+
 def _written(tree: Tree | None) -> dict[str, tuple[Number, Position]]:
     """Knobs with the places of their names; what is no number is reported elsewhere."""
     if not isinstance(tree, Mapping):

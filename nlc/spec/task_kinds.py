@@ -91,7 +91,9 @@ def passkey(k: Knobs) -> str:
 def topics(k: Knobs) -> str:
     labels, words = k["tasks"] * k["classes"], 70 * 70  # that can be spelt
     if labels * (1 + k["words"]) + 32 > words // 2:
-        return f"{labels} labels with {k['words']} words each, their names and 32 more are over half of all {words} words"
+        return (
+            f"{labels} labels with {k['words']} words each, their names and 32 more are over half of all {words} words"
+        )
     if not k["shots"]:
         return "texts are made, so shots says how many"
     need = 5 * k["length"] + 5

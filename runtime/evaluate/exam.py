@@ -10,9 +10,9 @@ from typing import Any
 from runtime import exercise
 from runtime.device import choose
 from runtime.errors import USAGE, RunError
-from runtime.evaluate.continual.lessons import How
-from runtime.evaluate.continual.matrix import Lasting, Place, lasting, places
 from runtime.evaluate.tasks import Score, Task
+from runtime.evaluate.tasks.continual.lessons import How
+from runtime.evaluate.tasks.continual.matrix import Lasting, Place, lasting, places
 from runtime.exercise import Exercise, examine
 from runtime.model import LanguageModel
 from runtime.numerics import subnormals_flushed

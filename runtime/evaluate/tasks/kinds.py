@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from runtime.evaluate.continual.classes import Banking77, Clinc150, Dbpedia70, Topics
-from runtime.evaluate.continual.domains import Domains
+from runtime.evaluate.tasks.continual.classes import Banking77, Clinc150, Dbpedia70, Topics
+from runtime.evaluate.tasks.continual.domains import Domains
 from runtime.evaluate.tasks.items import Kind
 from runtime.evaluate.tasks.languages import AA, ABAB, Counters
 from runtime.evaluate.tasks.needle import Needle, Passkey, Word

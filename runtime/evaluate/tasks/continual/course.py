@@ -19,7 +19,7 @@ Groups = Sequence[Sequence[int]]  # of one task: sequences by number; so many of
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """numbers: of the sequences, batch after batch; ends: the step after which each task is over, the last is the end."""
+    """numbers: of the sequences, batch after batch; ends: the step after which each task is over."""
 
     numbers: tuple[int, ...]
     ends: tuple[int, ...]

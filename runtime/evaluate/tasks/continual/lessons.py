@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
-from runtime.evaluate.continual.course import Course
+from runtime.evaluate.tasks.continual.course import Course
 from runtime.evaluate.tasks.items import Items
 from runtime.evaluate.tasks.score import Share
 from runtime.model import LanguageModel, State
@@ -54,9 +54,7 @@ class Lessons(Protocol):
 
     def items(self, split: Literal["train", "test"], numbers: Tensor | Sequence[int]) -> Items: ...
 
-    def known(
-        self, model: LanguageModel, asked: Sequence[int], after: int, how: How
-    ) -> list[Known]:
+    def known(self, model: LanguageModel, asked: Sequence[int], after: int, how: How) -> list[Known]:
         """What is known of tasks `asked` (one after another, from 0) when all up to `after` have been learned."""
 
 

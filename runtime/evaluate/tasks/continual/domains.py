@@ -21,9 +21,9 @@ from torch import Tensor
 from runtime import data
 from runtime.data import Text
 from runtime.errors import USAGE, DataError
-from runtime.evaluate.continual.course import Course, course
-from runtime.evaluate.continual.labelled import hashed
-from runtime.evaluate.continual.lessons import How, Known
+from runtime.evaluate.tasks.continual.course import Course, course
+from runtime.evaluate.tasks.continual.labelled import hashed
+from runtime.evaluate.tasks.continual.lessons import How, Known
 from runtime.evaluate.tasks.draw import Draw, key_of
 from runtime.evaluate.tasks.items import Items
 from runtime.model import LanguageModel

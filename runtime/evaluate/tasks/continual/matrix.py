@@ -1,4 +1,4 @@
-"""A run that learned tasks in order -> R[after][task] from the checkpoint at the end of each, with learning on and off."""
+"""A run that learned tasks in order -> R[after][task] from the checkpoint at the end of each, learning on and off."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch import Tensor
 from runtime import checkpoint
 from runtime.device import moved
 from runtime.errors import CheckpointError
-from runtime.evaluate.continual.lessons import How, Known, Lessons
-from runtime.evaluate.continual.measures import DEFINITIONS, Measures, measured
 from runtime.evaluate.loss import left_alone
+from runtime.evaluate.tasks.continual.lessons import How, Known, Lessons
+from runtime.evaluate.tasks.continual.measures import DEFINITIONS, Measures, measured
 from runtime.evaluate.tasks.score import Share
 from runtime.model import LanguageModel, State
 from runtime.resume import put_weights

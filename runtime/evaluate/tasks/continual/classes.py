@@ -18,11 +18,11 @@ from torch import Tensor
 
 from runtime.data import Text
 from runtime.errors import USAGE, DataError
-from runtime.evaluate.continual import sources, topics
-from runtime.evaluate.continual.classify import PAD, likeliest
-from runtime.evaluate.continual.course import Course, course
-from runtime.evaluate.continual.labelled import Example, Labelled, cut, hashed, ordered
-from runtime.evaluate.continual.lessons import How, Known
+from runtime.evaluate.tasks.continual import sources, topics
+from runtime.evaluate.tasks.continual.classify import PAD, likeliest
+from runtime.evaluate.tasks.continual.course import Course, course
+from runtime.evaluate.tasks.continual.labelled import Example, Labelled, cut, hashed, ordered
+from runtime.evaluate.tasks.continual.lessons import How, Known
 from runtime.evaluate.tasks.draw import Draw
 from runtime.evaluate.tasks.items import IGNORED, Items
 from runtime.model import LanguageModel
@@ -95,7 +95,9 @@ class Clinc150(Classes):
         found = sources.read(self.published, path)
         if self.order < 0:
             if any(len(labels) < self.classes for labels in found.domains.values()) or len(found.domains) < self.tasks:
-                raise DataError(f"{self.published}: order -1 takes {self.tasks} domains of {self.classes} labels", USAGE)
+                raise DataError(
+                    f"{self.published}: order -1 takes {self.tasks} domains of {self.classes} labels", USAGE
+                )
             chosen = [label for labels in found.domains.values() for label in labels[: self.classes]]
         else:
             chosen = ordered(found.labels, self.order)
@@ -112,7 +114,7 @@ class Banking77(Clinc150):
 
 @dataclass(frozen=True)
 class Dbpedia70(Clinc150):
-    """First sentences of articles, 70 classes of DBpedia's ontology.  Source: the cut of github.com/SalehMomeni/KLDA."""
+    """First sentences of articles, 70 classes of DBpedia.  Source: the cut of github.com/SalehMomeni/KLDA."""
 
     published = "dbpedia70"
 

@@ -67,7 +67,7 @@ def place(name: str, path: str | Path | None) -> Path:
 
 
 def clinc150(folder: Path, name: str) -> Published:
-    """{"train": [[text, intent], ...], "test": ...}; what is out of scope is left out.  domains.json: domain: intents."""
+    """{"train": [[text, intent], ...], "test": ...} without what is out of scope.  domains.json: domain: intents."""
     file, found = parsed(folder, "data_full.json", name)
     parts = []
     for part in ("train", "test"):
