@@ -77,8 +77,7 @@ def harness(run: Path, tasks: list[str], items: int, device: str) -> list[Answer
 
     trained = of_run(run, warn=note)
     trained.model.to(choose(device))
-    ways = (True, False) if trained.model.writing else (True,)
-    return [evaluate(trained, tasks, limit=items, learn=learn) for learn in ways]
+    return evaluate(trained, tasks, limit=items, ways=(True, False) if trained.model.writing else (True,))
 
 
 def of_harness(answers: Sequence[Answers]) -> str:

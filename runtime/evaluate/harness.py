@@ -8,7 +8,7 @@ Only what is installed is used: a task's data are found by the harness, on this 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,15 +53,11 @@ class Answers:
 
 
 def evaluate(
-    trained: Trained,
-    tasks: Sequence[str],
-    *,
-    limit: int | None = None,
-    learn: bool = True,
-    note: Callable[[str], None] = lambda message: None,
-) -> Answers:
-    """Ask tasks by the harness's names, or files that describe them.  limit: the first so many items of each.
+    trained: Trained, tasks: Sequence[str], *, limit: int | None = None, ways: Sequence[bool] = (True,)
+) -> list[Answers]:
+    """Ask tasks by the harness's names, or files that describe them, with learning on or off as each of `ways` says.
 
+    limit: the first so many items of each.
     Raises RunError where the harness is not installed or has no such task, DataError where its data cannot be had.
     """
     lm_eval, manager_of = library()
@@ -70,23 +66,28 @@ def evaluate(
         if not file.exists():
             raise DataError(f"no such file or folder: '{file}'")
     folders = sorted({str(file if file.is_dir() else file.parent) for file in files})
-    manager = manager_of(include_path=folders or None)
-    wanted = [name for task in tasks for name in within(task, manager)]
+    manager = manager_of(include_path=folders or None, include_defaults=len(files) < len(tasks))  # a thousand files
+    wanted = [name for task in tasks for name in within(task)]
     if unknown := [name for name in wanted if name not in manager.all_tasks]:
         raise RunError(f"lm-evaluation-harness has no task '{unknown[0]}'", USAGE)
-    try:
-        found = lm_eval.simple_evaluate(
-            model=adapter()(trained, learn, note), tasks=wanted, limit=limit, task_manager=manager, bootstrap_iters=0,
-            log_samples=False,
-        )  # fmt: skip
-    except (OSError, ValueError) as error:  # of datasets and its hub: no file, no network, no such set
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DataError(f"the data of {', '.join(wanted)} cannot be had: {first}") from None
-    results = {
-        task: {metric.removesuffix(",none"): float(value) for metric, value in row.items() if is_metric(metric, value)}
-        for task, row in found["results"].items()
-    }
-    return Answers(learn, results, {task: int(n["effective"]) for task, n in found["n-samples"].items()})
+    model, answers = adapter(), []
+    for learn in ways:
+        try:
+            found = lm_eval.simple_evaluate(
+                model=model(trained, learn), tasks=wanted, limit=limit, task_manager=manager, bootstrap_iters=0,
+                log_samples=False,
+            )  # fmt: skip
+        except (OSError, ValueError) as error:  # of datasets and its hub: no file, no network, no such set
+            first = next(iter(str(error).splitlines()), type(error).__name__)
+            raise DataError(f"the data of {', '.join(wanted)} cannot be had: {first}") from None
+        results = {
+            task: {
+                metric.removesuffix(",none"): float(value) for metric, value in row.items() if is_metric(metric, value)
+            }
+            for task, row in found["results"].items()
+        }
+        answers.append(Answers(learn, results, {task: int(n["effective"]) for task, n in found["n-samples"].items()}))
+    return answers
 
 
 def is_metric(name: str, value: object) -> bool:
@@ -105,7 +106,7 @@ def library() -> tuple[Any, Any]:
     return lm_eval, TaskManager
 
 
-def within(task: str, manager: Any) -> list[str]:
+def within(task: str) -> list[str]:
     """The names of a task: of a file or folder, those that it describes."""
     import yaml
 
@@ -134,9 +135,9 @@ def adapter() -> type[Any]:
     class Stateful(LM):  # type: ignore[misc]
         """Log-likelihoods and text of a model that reads one stream at a time."""
 
-        def __init__(self, trained: Trained, learn: bool, note: Callable[[str], None]) -> None:
+        def __init__(self, trained: Trained, learn: bool) -> None:
             super().__init__()
-            self.reader, self.note = Reader(trained, learn), note
+            self.reader = Reader(trained, learn)
 
         def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
             return self.reader.likelihoods([request.args for request in requests])

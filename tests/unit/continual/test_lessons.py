@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from math import log2
 from pathlib import Path
@@ -18,6 +19,7 @@ from runtime.evaluate.tasks.continual.classes import ClassLessons, Topics
 from runtime.evaluate.tasks.continual.domains import Domains
 from runtime.evaluate.tasks.continual.lessons import How
 from runtime.evaluate.tasks.items import IGNORED
+from runtime.evaluate.tasks.kinds import ORDERED
 
 KNOBS: dict[str, Any] = {
     "context": 32, "tasks": 3, "classes": 2, "shots": 16, "passes": 1, "replay": 0, "mixed": 0, "whole": 0, "order": 0,
@@ -64,7 +66,7 @@ def test_a_program_that_counts_words_solves_it_in_any_order() -> None:
     counts = [Counter(word for e in made.training if e.label == label for word in e.text.split()) for label in range(6)]
 
     def guess(text: bytes) -> int:
-        return max(range(6), key=lambda label: sum(log2(counts[label][word] + 0.01) for word in text.split()))
+        return max(range(6), key=lambda label: sum(log2(counts[label][word] + 1) for word in text.split()))
 
     right = sum(guess(e.text) == e.label for e in made.testing)
     assert right / len(made.testing) > 0.97
@@ -137,3 +139,20 @@ def test_a_shipped_task_is_what_its_lessons_are(name: str) -> None:
     task = Task.read(load_task(name).as_dict())
     made = task.kind().lessons()  # type: ignore[attr-defined]
     assert task.ordered and made.tasks == len(made.chances) and made.course(16).steps > 0
+
+
+@pytest.mark.skipif("NLC_DATA" not in os.environ, reason="NLC_DATA names no folder with the published sets")
+@pytest.mark.parametrize("name", [name for name in ORDERED if name not in ("topics", "domains")])
+def test_the_published_sets_as_lessons(name: str) -> None:
+    """Ten tasks of fifteen labels and their like; no training text is in the test."""
+    task = Task.read(load_task(name).as_dict())
+    made = task.kind().lessons()  # type: ignore[attr-defined]
+    knobs = task.knobs
+    assert made.tasks == knobs["tasks"] and made.of.each == knobs["classes"] and made.room >= 64
+    assert not {e.text for e in made.training} & {e.text for e in made.testing}
+    assert made.items("test", range(4)).tokens.shape == (4, knobs["context"])
+    if name == "clinc150":
+        assert made.of.facts()["test_examples"] == 4500
+        changed = Task.read(load_task("clinc150(order=-1)").as_dict())
+        labels = changed.kind().lessons().of.labels  # type: ignore[attr-defined]
+        assert len(set(labels)) == 150 and labels[0] != made.of.labels[0]
