@@ -136,7 +136,7 @@ class Plan:
 
         order = self.task.knobs["order"]
         knobs = {"replay": {"replay": self.replay}, "joint": {"mixed": 1}}.get(method, {})
-        return changed(self.task, knobs | ({"order": order + seed} if order >= 0 and seed else {}))
+        return changed(self.task, knobs | ({"order": order + seed} if seed else {}))
 
     def run(self, system: str, method: str, seed: int) -> None:
         """Train and examine, unless that is done; a run that was cut goes on.  Raises Stop where it fails."""
@@ -199,7 +199,7 @@ def finished(folder: Path) -> bool:
     from runtime.directory import RunDirectory
 
     last = (folder / "checkpoints" / "latest").read_text(encoding="utf-8").strip()
-    return int(last.removeprefix("step-")) == RunDirectory(folder).read_lock()["steps"]
+    return bool(int(last.removeprefix("step-")) == RunDirectory(folder).read_lock()["steps"])
 
 
 def parameters(folder: Path) -> int:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nlc.cli.common import Status, Stop, note, say, say_json
 from nlc.cli.tasks import percent, runnable
@@ -111,46 +111,52 @@ def by_depth(exams: Sequence[Exam]) -> Iterator[str]:
     for name in dict.fromkeys(exam.task.name for exam in exams):
         mine = [exam for exam in exams if exam.task.name == name and exam.on.by]
         if mine:
-            yield "\n".join(aligned(depths(f"{name}, learning on", [(exam.test, exam.on) for exam in mine])))
+            yield "\n".join(aligned(depths(f"{name}, learning on", [(exam.test, of(exam, "on")) for exam in mine])))
         if mine and mine[0].off is not mine[0].on:
-            yield "\n".join(aligned(depths(f"{name}, learning off", [(exam.test, exam.off) for exam in mine])))
+            yield "\n".join(aligned(depths(f"{name}, learning off", [(exam.test, of(exam, "off")) for exam in mine])))
 
 
 def by_position(exams: Sequence[Exam]) -> Iterator[str]:
     """For every task that reads a text: bits per byte, and a column for so many bytes of context, a row a test set."""
     for name in dict.fromkeys(exam.task.name for exam in exams):
-        mine = [exam for exam in exams if exam.task.name == name and getattr(exam.on, "places", ())]
+        mine = [exam for exam in exams if exam.task.name == name and exam.task.told]
         for learning in ("on", "off"):
-            scores = [
-                (exam.test, getattr(exam, learning)) for exam in mine if learning == "on" or exam.off is not exam.on
-            ]
+            scores = [(exam.test, of(exam, learning)) for exam in mine if learning == "on" or exam.off is not exam.on]
             if scores:
-                places = max((score.places for _, score in scores), key=len)
-                columns = [f"{p.first}" if p.first == p.last else f"{p.first}-{p.last}" for p in places]
-                rows = [(f"{name}, learning {learning}", "bits per byte", "perplexity after bytes", *columns)]
-                for test, score in scores:
-                    cells = [f"{place.perplexity:.2f}" for place in score.places]
-                    rows.append((test, f"{score.bits:.4f}", "", *cells, *["-"] * (len(columns) - len(cells))))
-                yield "\n".join(aligned(rows))
+                yield "\n".join(aligned(positions(f"{name}, learning {learning}", scores)))
+
+
+def positions(title: str, scores: Sequence[tuple[str, Any]]) -> list[tuple[str, ...]]:
+    """Perplexity after so many bytes."""
+    longest = max((score.places for _, score in scores), key=len)
+    rows = [
+        (title, "bits per byte", *(f"{p.first}-{p.last} bytes" if p.first < p.last else f"{p.first}" for p in longest))
+    ]
+    for test, score in scores:
+        cells = [f"{place.perplexity:.2f}" for place in score.places]
+        rows.append((test, f"{score.bits:.4f}", *cells, *["-"] * (len(longest) - len(cells))))
+    return rows
+
+
+def of(exam: Exam, learning: str) -> Any:
+    return exam.on if learning == "on" else exam.off
 
 
 def in_order(exams: Sequence[Exam]) -> Iterator[str]:
     """For tasks that are learned one after another: R[after][task], and what follows from it, with what that is."""
-    from dataclasses import asdict
-
     from runtime.evaluate.tasks.continual.measures import DEFINITIONS
 
     for exam in exams:
-        if not hasattr(exam.on, "matrix"):
+        if not exam.task.ordered:
             continue
-        both = [("on", exam.on)] + ([] if exam.off is exam.on else [("off", exam.off)])
-        for learning, found in both:
-            yield "\n".join(aligned(matrix(f"{exam.task.name}, {found.unit}, learning {learning}", found)))  # type: ignore[arg-type]
-        values = {learning: asdict(found.measures) for learning, found in both}  # type: ignore[union-attr]
-        rows = [("", *(f"learning {learning}" for learning in values), "is")]
+        both: dict[str, Lasting] = {way: of(exam, way) for way in (("on",) if exam.off is exam.on else ("on", "off"))}
+        for learning, found in both.items():
+            yield "\n".join(aligned(matrix(f"{exam.task.name}, {found.unit}, learning {learning}", found)))
+        rows = [("", "is", *(f"learning {learning}" for learning in both))]
         for name, meaning in DEFINITIONS.items():
-            rows.append((name.replace("_", " "), *(number(v[name], exam.on.unit) for v in values.values()), meaning))
-        yield "\n".join(aligned([(row[0], row[-1], *row[1:-1]) for row in rows], text=2))
+            values = [number(getattr(found.measures, name), found.unit) for found in both.values()]
+            rows.append((name.replace("_", " "), meaning, *values))
+        yield "\n".join(aligned(rows, text=2))
 
 
 def matrix(title: str, found: Lasting) -> list[tuple[str, ...]]:

@@ -138,7 +138,7 @@ CLASSES = {
     "whole": Knob("0: the loss is that of the label alone; 1: of the text too", "[0, 1]"),
     "order": IN_ORDER["order"],
 }
-CLINC150 = CLASSES | {"order": Knob("seed of the order; -1: one domain a task", "[-1, inf)")}
+CLINC150 = CLASSES | {"by_domain": Knob("1: the labels of a task are those of one domain", "[0, 1]")}
 KINDS: dict[str, ItemKind] = {
     "associative": ItemKind(
         "pairs of keys and values, then every key once, at some distance",

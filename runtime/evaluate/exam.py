@@ -117,6 +117,7 @@ def examine_in_order(
             warn(f"{lessons.source} is another than when the run began: digest {str(then)[:16]} -> {known[:16]}")
         found = places(there, course.ends, lessons.tasks, warn)
     else:
+        warn(f"this run did not learn {task.name} in order: only what it knows at its end is told")
         found = [Place(trained.weights.parent, lessons.tasks - 1)]
     how = How(items, settings.tokens, precision=settings.precision)
     with subnormals_flushed():

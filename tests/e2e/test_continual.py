@@ -52,14 +52,13 @@ def test_tasks_in_order_go_on_to_the_bit(nlc: Run, tmp_path: Path, monkeypatch: 
     both = []
     for run in ("whole", "cut"):
         both.append(json.loads(nlc("eval", run, "--items", "4", "--json").out)["tasks"])
-        shutil.rmtree(tmp_path / run / "checkpoints/step-000003", ignore_errors=True)
-    assert both[0] == both[1] and kept(tmp_path / "cut") == kept(tmp_path / "whole")
+    assert both[0] == both[1] and kept(tmp_path / "cut", 8) == kept(tmp_path / "whole", 8)
 
 
 def test_a_run_that_learned_something_else_has_the_last_row_alone(nlc: Run) -> None:
     assert train(nlc, "--out", "joint", task=TASK[:-1] + ", mixed=1)").status == 0
     ended = nlc("eval", "joint", "--tasks", TASK, "--items", "4", "--json")
-    assert ended.status == 0 and "learned class_incremental" in ended.err
+    assert ended.status == 0 and "did not learn class_incremental" in ended.err
     on = json.loads(ended.out)["tasks"][0]["on"]
     assert on["matrix"][0] == [None, None] and None not in on["matrix"][1] and on["forgetting"] is None
 

@@ -86,37 +86,51 @@ class Topics(Classes):
 
 
 @dataclass(frozen=True)
-class Clinc150(Classes):
-    """150 intents in 10 domains.  order -1: a domain is a task.  Source: Larson et al., EMNLP 2019."""
+class Published(Classes):
+    """A published set: `name` as sources.WHERE has it."""
 
-    published = "clinc150"
+    name = ""
 
     def labelled(self, path: str | Path | None) -> Labelled:
-        found = sources.read(self.published, path)
-        if self.order < 0:
-            if any(len(labels) < self.classes for labels in found.domains.values()) or len(found.domains) < self.tasks:
-                raise DataError(
-                    f"{self.published}: order -1 takes {self.tasks} domains of {self.classes} labels", USAGE
-                )
-            chosen = [label for labels in found.domains.values() for label in labels[: self.classes]]
-        else:
-            chosen = ordered(found.labels, self.order)
-        told = (found.train, found.test, chosen, self.tasks, self.classes, self.shots, self.order)
-        return cut(self.published, *told)
+        found = sources.read(self.name, path)
+        told = (self.tasks, self.classes, self.shots, self.order)
+        return cut(self.name, found.train, found.test, self.labels(found), *told)
+
+    def labels(self, found: sources.Published) -> list[str]:
+        """In the order in which they are learned."""
+        return ordered(found.labels, self.order)
 
 
 @dataclass(frozen=True)
-class Banking77(Clinc150):
-    """77 intents of one bank's customers.  Source: Casanueva et al., arXiv 2003.04807."""
+class Clinc150(Published):
+    """150 intents in 10 domains.  by_domain 1: a domain is a task.  Source: Larson et al., EMNLP 2019."""
 
-    published = "banking77"
+    by_domain: int
+
+    name = "clinc150"
+
+    def labels(self, found: sources.Published) -> list[str]:
+        if not self.by_domain:
+            return super().labels(found)
+        large = [labels[: self.classes] for labels in found.domains.values() if len(labels) >= self.classes]
+        if len(large) < self.tasks:
+            asked = f"by_domain 1 takes {self.tasks} domains of {self.classes} labels"
+            raise DataError(f"{self.name}: {asked}, and domains.json has {len(large)}", USAGE)
+        return [label for labels in large for label in labels]
 
 
 @dataclass(frozen=True)
-class Dbpedia70(Clinc150):
+class Banking77(Published):
+    """77 fine-grained intents of one bank's customers.  Source: Casanueva et al., arXiv 2003.04807."""
+
+    name = "banking77"
+
+
+@dataclass(frozen=True)
+class Dbpedia70(Published):
     """First sentences of articles, 70 classes of DBpedia.  Source: the cut of github.com/SalehMomeni/KLDA."""
 
-    published = "dbpedia70"
+    name = "dbpedia70"
 
 
 class ClassLessons:
