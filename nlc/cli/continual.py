@@ -74,12 +74,12 @@ def continual(
     found, chosen = load_task(task), settings(set_)
     if "order" not in found.knobs:
         raise Stop(Status.USAGE, f"task {found.name} is not learned in order; class_incremental and clinc150 are")
-    plan = Plan(spec, chosen, found, replay, items, data, device, out)
+    plan, base = Plan(spec, chosen, found, replay, items, data, device, out), load(spec, chosen)
+    plan.begin(base)
     for seed in range(seeds):
-        for system, method in plan.arms(load(spec, chosen)):
+        for system, method in plan.arms(base):
             plan.run(system, method, seed)
-    record = plan.record(load(spec, chosen), seeds)
-    out.mkdir(parents=True, exist_ok=True)
+    record = plan.record(base, seeds)
     (out / "continual.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     say_json(record) if json_ else say(table(record))
 
@@ -121,6 +121,16 @@ class Plan:
     data: Path | None
     device: str
     out: Path
+
+    def begin(self, spec: Spec) -> None:
+        """Let the folder be this plan's.  Raises Stop where it is another's: runs of both would stand in one table."""
+        meaning = {"spec": spec.resolved(), "task": self.task.as_dict(), "replay": self.replay, "items": self.items}
+        text = json.dumps(meaning, indent=1, default=str) + "\n"
+        path = self.out / "plan.json"
+        if path.exists() and path.read_text(encoding="utf-8") != text:
+            raise Stop(Status.USAGE, f"{self.out} holds runs of another spec, task or number: give another --out")
+        self.out.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
 
     def arms(self, spec: Spec) -> Iterator[tuple[str, str]]:
         for system in ("whole", *(("slow_off",) if slow_off(spec) else ())):
