@@ -85,7 +85,8 @@ def examine_run(
             warn(f"{path} learned {own.name if own else trained.facts.get('data', {}).get('source')}, not {task.name}")
         if task.hides and trained.codec.unit != "bytes":
             raise RunError(f"task {task.name} is of bytes, and {path} reads the tokens of {trained.codec.path}", USAGE)
-        of = exercise.load(task, *(text_of(trained.facts, text, field) if task.hides else (text,)), note=warn)
+        same = task.hides or (own is not None and own.items == task.items)  # so it may read what the run did
+        of = exercise.load(task, *(text_of(trained.facts, text, field) if same else (text,)), note=warn)
         if of.lessons is not None:
             found.append(examine_in_order(trained, of, own, model, items, warn))
             done(found[-1])
