@@ -67,7 +67,7 @@ def continual(
 
     Runs that are finished are kept, so the same command goes on where it was.
 
-    Example: nlc continual hope --set sizes.width=64 --out build/continual
+    Example: nlc continual hope --out build/continual
     """
     from nlc.spec import load, load_task
 
