@@ -119,7 +119,7 @@ def by_depth(exams: Sequence[Exam]) -> Iterator[str]:
 def by_position(exams: Sequence[Exam]) -> Iterator[str]:
     """For every task that reads a text: bits per byte, and a column for so many bytes of context, a row a test set."""
     for name in dict.fromkeys(exam.task.name for exam in exams):
-        mine = [exam for exam in exams if exam.task.name == name and exam.task.told]
+        mine = [exam for exam in exams if exam.task.name == name and exam.task.told and not exam.task.ordered]
         for learning in ("on", "off"):
             scores = [(exam.test, of(exam, learning)) for exam in mine if learning == "on" or exam.off is not exam.on]
             if scores:

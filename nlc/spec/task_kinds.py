@@ -29,6 +29,11 @@ class ItemKind:
     knobs: Mapping[str, Knob]
     needs: Callable[[Knobs], str]
 
+    @property
+    def ordered(self) -> bool:
+        """Several tasks, learned one after another: what is trained on is a course, as long as it is."""
+        return "order" in self.knobs
+
 
 CONTEXT = Knob("tokens of an item", "[2, 1000000]")
 VOCAB = Knob("different tokens", "[4, 1000000]")

@@ -83,7 +83,7 @@ def examine_run(
                 raise RunError(f"{said}: train it with --task", USAGE)
         if own is None or own.items != task.items:
             warn(f"{path} learned {own.name if own else trained.facts.get('data', {}).get('source')}, not {task.name}")
-        if task.hides and trained.codec.unit != "bytes":
+        if (task.hides or task.ordered) and trained.codec.unit != "bytes":
             raise RunError(f"task {task.name} is of bytes, and {path} reads the tokens of {trained.codec.path}", USAGE)
         same = task.hides or (own is not None and own.items == task.items)  # so it may read what the run did
         of = exercise.load(task, *(text_of(trained.facts, text, field) if same else (text,)), note=warn)

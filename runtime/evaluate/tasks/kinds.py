@@ -34,5 +34,5 @@ KINDS: dict[str, type[Kind]] = {
     "domains": Domains,
 }
 HAYSTACKS = ("passkey", "number", "word", "text")  # kinds that are made from a text
-TOLD = ("text",)  # kinds whose every target is the next token, which is known once it has been asked for
+TOLD = ("text", "domains")  # kinds whose every target is the next token, which is known once it has been asked for
 ORDERED = ("topics", "clinc150", "banking77", "dbpedia70", "domains")  # kinds that are learned one task after another
