@@ -42,7 +42,7 @@ HOPE = {  # periods that fit into a sequence of 32 to 96 bytes
     "levels.cms.memories.fast.every": "16 tokens",
     "levels.cms.memories.mid.every": "32 tokens",
 }
-TASKS = ("class_incremental", "clinc150(shots=40, passes=4, context=80)")
+TASKS = ("class_incremental", "clinc150(shots=40, passes=2, context=64)")
 MEASURES = ("final", "average", "learning", "forgetting", "backward_transfer", "forward_transfer")
 WIDTHS, LAYERS = range(48, 97, 4), range(1, 7)  # among which a system of hope's size is looked for
 
@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--systems", default=",".join(SYSTEMS), help="%(default)s")
     parser.add_argument("--seeds", type=int, default=3, help="of weights and order (%(default)s)")
     parser.add_argument("--replay", type=int, default=8, help="texts of a label that are kept (%(default)s)")
-    parser.add_argument("--items", type=int, default=30, help="test items of each task (%(default)s)")
+    parser.add_argument("--items", type=int, default=20, help="test items of each task (%(default)s)")
     given = parser.parse_args(arguments)
     records = []
     with facts.alone(given.work):

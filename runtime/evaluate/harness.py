@@ -70,16 +70,17 @@ def evaluate(
     wanted = [name for task in tasks for name in within(task)]
     if unknown := [name for name in wanted if name not in manager.all_tasks]:
         raise RunError(f"lm-evaluation-harness has no task '{unknown[0]}'", USAGE)
+    try:
+        lm_eval.tasks.get_task_dict(wanted, manager)
+    except Exception as error:  # no file, no network, no such set: each library that looks for it has errors of its own
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DataError(f"the data of {', '.join(wanted)} cannot be had: {first}") from None
     model, answers = adapter(), []
     for learn in ways:
-        try:
-            found = lm_eval.simple_evaluate(
-                model=model(trained, learn), tasks=wanted, limit=limit, task_manager=manager, bootstrap_iters=0,
-                log_samples=False,
-            )  # fmt: skip
-        except (OSError, ValueError) as error:  # of datasets and its hub: no file, no network, no such set
-            first = next(iter(str(error).splitlines()), type(error).__name__)
-            raise DataError(f"the data of {', '.join(wanted)} cannot be had: {first}") from None
+        found = lm_eval.simple_evaluate(
+            model=model(trained, learn), tasks=wanted, limit=limit, task_manager=manager, bootstrap_iters=0,
+            log_samples=False,
+        )  # fmt: skip
         results = {
             task: {
                 metric.removesuffix(",none"): float(value) for metric, value in row.items() if is_metric(metric, value)

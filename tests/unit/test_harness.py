@@ -12,7 +12,7 @@ from torch import nn
 
 import nlc
 from runtime.data.tokens import Bytes
-from runtime.errors import RunError
+from runtime.errors import DataError, RunError
 from runtime.evaluate import harness
 from runtime.evaluate.harness import Reader
 from runtime.trained import Trained
@@ -110,3 +110,7 @@ def test_a_task_on_this_machine(trained: Trained, tmp_path: Path, monkeypatch: p
     ]  # type: ignore[misc]
     assert on.results["tiny_choice"]["acc"] == pytest.approx(sum(right) / 3) and on.items == {"tiny_choice": 3}
     assert (on.learn, off.learn) == (True, False) and off.results.keys() == on.results.keys()
+    (tmp_path / "tiny.yaml").unlink()
+    (tmp_path / "gone.yaml").write_text(TASK.format(file=tmp_path / "none.jsonl"))
+    with pytest.raises(DataError, match="the data of tiny_choice cannot be had: .*none.jsonl"):
+        harness.evaluate(trained, [str(tmp_path / "gone.yaml")])

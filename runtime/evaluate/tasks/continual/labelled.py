@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,9 +100,3 @@ def examples(pairs: Pairs, labels: Sequence[str], seed: int) -> list[tuple[Examp
 def clean(text: str) -> bytes:
     """On one line: what ends a text (a tab) and a label (a line's end) stands in neither."""
     return " ".join(text.split()).encode()
-
-
-def by_task(facts: Mapping[str, Any]) -> list[list[str]]:
-    """The labels of each task, from `facts`."""
-    labels, each = facts["labels"], facts["labels_of_a_task"]
-    return [labels[i : i + each] for i in range(0, len(labels), each)]

@@ -70,6 +70,8 @@ def lasting(
     Raises CheckpointError.
     """
     T = of.tasks
+    if T - 1 not in [place.after for place in found]:
+        raise CheckpointError("there is no checkpoint of the end of the last task: resume the run first")
     on, off = ([[None] * T for _ in range(T)] for _ in range(2))
     last: dict[bool, list[Known]] = {}
     for place in found:
@@ -83,8 +85,6 @@ def lasting(
             R[place.after][: len(asked)] = [one.value for one in known]  # type: ignore[assignment]
             last[learn] = known
         done(place.after)
-    if T - 1 not in [place.after for place in found]:
-        raise CheckpointError("there is no checkpoint of the end of the last task: resume the run first")
     told = [summed(of, R, last[learn]) for learn, R in ((True, on), (False, off)) if learn in last]
     return told[0], told[-1]
 
