@@ -112,5 +112,5 @@ def test_a_task_on_this_machine(trained: Trained, tmp_path: Path, monkeypatch: p
     assert (on.learn, off.learn) == (True, False) and off.results.keys() == on.results.keys()
     (tmp_path / "tiny.yaml").unlink()
     (tmp_path / "gone.yaml").write_text(TASK.format(file=tmp_path / "none.jsonl"))
-    with pytest.raises(DataError, match="the data of tiny_choice cannot be had: .*none.jsonl"):
+    with pytest.raises(DataError, match=r"the data of tiny_choice cannot be had: .*none.jsonl"):
         harness.evaluate(trained, [str(tmp_path / "gone.yaml")])

@@ -62,7 +62,8 @@ class Domains:
         if len(files) < self.domains:
             raise DataError(f"'{path}' has {len(files)} files, and {self.domains} domains are a file each", USAGE)
         loaded = [data.load(file) for file in files[: self.domains]]
-        return DomainLessons(self, [(one.train, one.validation) for one in loaded], str(path), Path(path))
+        texts = [(one.train, one.validation) for one in loaded]
+        return DomainLessons(self, texts, Path(path).resolve().name, Path(path))
 
 
 def exchanged(found: data.Data, number: int, order: int) -> tuple[Text, Text]:
