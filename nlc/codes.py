@@ -227,6 +227,10 @@ No weight of the checkpoint has the name of one that is to begin so, a weight ha
 not there. Names that differ are said: from(checkpoint:path, W_in=x.linear).
     start: from(checkpoint:runs/wide)     # whose width is another
 
+NLC0417 not a size of memory
+A size is a number with its unit: B, KB, MB, GB and TB are powers of 1000, KiB, MiB, GiB and TiB of 1024.
+    run: {memory: 8}      # 8 GB
+
 # 05: names
 
 NLC0501 an undefined value

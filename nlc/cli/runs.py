@@ -17,6 +17,7 @@ from nlc.cli import completion
 from nlc.cli.common import (
     DeviceOption,
     JsonOption,
+    MemoryOption,
     SetOption,
     Status,
     Stop,
@@ -123,6 +124,7 @@ def train(
         int, typer.Option("--processes", min=1, help="Processes on this machine that share every batch.")
     ] = 1,
     device: DeviceOption = "auto",
+    memory: MemoryOption = None,
     on_nan: Annotated[
         OnNan, typer.Option("--on-nan", help="A step that is not finite stops the run, is skipped, or clipped (as 0).")
     ] = OnNan.stop,
@@ -147,7 +149,7 @@ def train(
     how = HowToRun(what, keep, checkpoint_every, time_limit, processes, device, on_nan, tensorboard, quiet, json_)
     how.check()
     if resume is not None:
-        begun = {"--name": name, "--out": out, "--steps": steps, "--seed": seed, "--task": task}
+        begun = {"--name": name, "--out": out, "--steps": steps, "--seed": seed, "--memory": memory, "--task": task}
         return resumed(resume, spec, set_, begun, allow, how)
     if spec is None:
         raise Stop(Status.USAGE, "say which SPEC to train, or which run to --resume")
@@ -157,10 +159,7 @@ def train(
         raise Stop(Status.USAGE, "--name and --out both say where the run is kept: give one")
     if name is not None and (Path(name).name != name or not name.strip() or name.startswith(".")):
         raise Stop(Status.USAGE, f"--name '{name}': a name is expected, not a path; --out takes a path")
-    chosen = settings(set_)
-    for option, value in (("steps", steps), ("seed", seed)):
-        if value is not None and chosen.setdefault(f"run.{option}", value) is not value:
-            raise Stop(Status.USAGE, f"--{option} and --set run.{option} say the same: give one")
+    chosen = settings(set_, steps=steps, seed=seed, memory=memory)
     lesson = None if task is None else learning(task, chosen, how)
     found = load(spec, chosen)
     if lesson is not None and lesson.ordered:

@@ -14,6 +14,7 @@ import typer
 from nlc.cli import completion
 from nlc.cli.common import (
     JsonOption,
+    MemoryOption,
     SetOption,
     SpecArgument,
     Status,
@@ -160,6 +161,7 @@ def explain(
     ],
     after: AfterOption = None,
     target: TargetOption = Target.CPU,
+    memory: MemoryOption = None,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -183,7 +185,7 @@ def explain(
         known = explain_rule(rule)
         say_json(asdict(known)) if json_ else say(report_rule(known))
         return
-    made = built(what, settings(set_), target=target)
+    made = built(what, settings(set_, memory=memory), target=target)
     found, begins = facts(made), inherited(made)
     if json_:
         say_json(asdict(found) | begins.as_dict())

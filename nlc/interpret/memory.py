@@ -113,16 +113,16 @@ def kept(memory: Memory, parts: Parts, start: Parts, retain: Tensor | None) -> P
 
 def surprise(memory: Memory, at: Parts, key: Tensor, value: Tensor, flows: Flows) -> Surprise:
     """The gradient of the objective of one pair at the state `at`; the value is a target, not differentiated here."""
-    target = forms.with_heads(value, memory.heads)
+    query, target = (forms.with_heads(x, memory.heads) for x in (key, value))
 
     def loss(W: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        prediction, inputs = forms.apply(memory, W, key, flows.form)
-        return loss_of(memory.objective, prediction, key, target, flows.objective), inputs
+        prediction, inputs = forms.apply(memory, W, query, flows.form)
+        return loss_of(memory.objective, prediction, query, target, flows.objective), inputs
 
     W = detached(at) if memory.meta is Meta.NONE else dict(at)
     grad, inputs = torch.func.grad(loss, has_aux=True)(W)
     taught = grad if memory.meta is Meta.FULL else detached(grad)
-    return Surprise(taught, grams(memory, inputs), (forms.with_heads(key, memory.heads), target), inputs)
+    return Surprise(taught, grams(memory, inputs), (query, target), inputs)
 
 
 def detached(parts: Parts) -> dict[str, Tensor]:

@@ -16,7 +16,17 @@ from nlc.equations import Call, Compare, Expr, Name, names, parse_block, parse_c
 from nlc.operators import CALLABLE
 from nlc.source import Position, Scalar
 from nlc.spec.architecture import Fields, Level
-from nlc.spec.fields import CARRIES, FORMS, OBJECTIVES, STARTS, bind, parse_period, parse_select, parse_stack
+from nlc.spec.fields import (
+    CARRIES,
+    FORMS,
+    OBJECTIVES,
+    STARTS,
+    bind,
+    parse_bytes,
+    parse_period,
+    parse_select,
+    parse_stack,
+)
 from nlc.spec.sources import source_of
 from nlc.spec.unused import unused
 from nlc.spec.view import Spec
@@ -98,11 +108,12 @@ def _names(spec: Spec, report: Reporter) -> None:
 
 
 def _run(spec: Spec, report: Reporter) -> None:
-    """A name that can be a folder's."""
+    """A name that can be a folder's, and sizes that are ones."""
     name = spec.model.name
     if not name.isprintable() or name.strip() != name or set(name) & set("/\\:") or name.startswith("."):
         hint = "letters, digits, spaces, _ and -: a folder is called so"
         report.error("NLC0212", spec.at("name"), f"'{name}' cannot be the name of a spec", hint)
+    _try(report, lambda: parse_bytes(spec.model.run.memory, spec.place("run.memory")), "run.memory")
 
 
 def _programs(spec: Spec, report: Reporter) -> None:

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from runtime.ops.boundaries import Step, followed, sources, written
+from runtime.ops.boundaries import Step, Write, followed, sources, written
 from runtime.ops.forms import Form, Tap
 from runtime.ops.rules import Rule, stepped
 from runtime.ops.taps import leanly, without_graph
@@ -41,7 +42,8 @@ class Learner:
     gram: the rule looks at the layer inputs' second moment (dgd).  first_order: the gradients it gets are constants.
     constant: no gradient reaches the writes through a read (meta: none).  to_start: retention leads back to the start.
     hold: reads see the state of the last chunk border, older than the last write.
-    counts: the rule asks for its updates.  name: of the memory, for who watches.
+    counts: the rule asks for its updates.  keep: what the backward pass needs of its registers is kept, not made again.
+    name: of the memory, for who watches.
     """
 
     level: str
@@ -53,6 +55,7 @@ class Learner:
     to_start: bool = False
     hold: bool = False
     counts: bool = False
+    keep: bool = False
     name: str = ""
 
     def given(self, **weights: Tensor) -> Learner:
@@ -87,18 +90,15 @@ class Learner:
                 Watched.by.add(self.name, "surprise", squares.sum(), squares.shape[1])
             Watched.by.speed(self.name, call.rate, call.keep)
         out = self._gathered(register, call, errors, taught)
-        return followed(register, lambda: self._once_more(call, errors, taught), out)
+        return out if self.keep else followed(register, lambda: self._once_more(call, errors, taught), out)
 
     def _gathered(self, register: Register, call: Call, errors: Sequence[Tensor], taught: Tensor | None) -> Register:
         out, rate = dict(register), call.rate
         if self.gram and taught is not None:
             rate = _weighted(taught, call)
         for taps, own in call.taught(errors):
-            grads, grams = self.form.sums(taps, own, rate, self.gram, self.first_order)
-            for kind, found in (("sum", grads), ("gram", grams)):
-                for part, g in found.items():
-                    name = f"{kind}.{part}"
-                    out[name] = out[name] + g if name in out else g
+            grads, grams = self.form.sums(taps, own, rate, self.gram, self.first_order, out)
+            out |= {f"sum.{part}": g for part, g in grads.items()} | {f"gram.{part}": g for part, g in grams.items()}
         out |= {f"param.{name}": x[:, -1] for name, x in call.params.items()}
         if call.keep is not None:
             kept = call.keep.sum(1)
@@ -123,7 +123,7 @@ class Learner:
         lr       the rule's learning rate; 1 where the rates are in the sums.  A token's own, where each is written
                  alone, is in the register
         """
-        out = written(self._written, register, start, lr)
+        out = self._after(self._written, register, start, lr)
         if Watched.by:
             before = {**start, **register}
             changes = [(out[part] - before[part])[:1] for part in self.form.parts]
@@ -163,7 +163,10 @@ class Learner:
 
     def released(self, register: Register) -> Register:
         """A chunk ends: reads see what has been written."""
-        return written(self._released, register, {}, 1.0)
+        return self._after(self._released, register, {}, 1.0)
+
+    def _after(self, write: Write, register: Register, start: Parts, lr: Tensor | float) -> Register:
+        return (write if self.keep else partial(written, write))(register, start, lr)
 
     def _released(self, register: Register, *_: Any) -> Register:
         return register | {f"held.{part}": register[part] for part in self.form.parts if part in register}
