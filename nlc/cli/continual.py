@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import json
 import statistics
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -76,9 +78,10 @@ def continual(
         raise Stop(Status.USAGE, f"task {found.name} is not learned in order; class_incremental and clinc150 are")
     plan, base = Plan(spec, chosen, found, replay, items, data, device, out), load(spec, chosen)
     plan.begin(base)
-    for seed in range(seeds):
-        for system, method in plan.arms(base):
-            plan.run(system, method, seed)
+    with redirect_stdout(sys.stderr):  # what each run says of itself
+        for seed in range(seeds):
+            for system, method in plan.arms(base):
+                plan.run(system, method, seed)
     record = plan.record(base, seeds)
     (out / "continual.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     say_json(record) if json_ else say(table(record))
