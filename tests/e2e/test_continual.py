@@ -92,7 +92,7 @@ def test_what_it_is_read_against_stands_beside_it_and_is_not_made_twice(nlc: Run
     again = nlc(*words)
     assert again.status == 0 and json.loads(again.out) == found and "whole-replay" not in again.err
     other = nlc(*words, "--replay", "2")
-    assert other.status == 2 and "found holds runs of another spec, task or number" in other.err
+    assert other.status == 2 and "found holds runs of another spec, task or number" in other.out
 
 
 @pytest.mark.parametrize(
