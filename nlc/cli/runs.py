@@ -161,7 +161,10 @@ def train(
         raise Stop(Status.USAGE, f"--name '{name}': a name is expected, not a path; --out takes a path")
     chosen = settings(set_, steps=steps, seed=seed, memory=memory)
     lesson = None if task is None else learning(task, chosen, how)
-    return run(load(spec, chosen), Path("runs") / name if name else out, how, lesson)
+    found = load(spec, chosen)
+    if lesson is not None and lesson.ordered:
+        found = load(spec, chosen | in_order(lesson, found.model.run.batch, chosen, how))
+    return run(found, Path("runs") / name if name else out, how, lesson)
 
 
 def resumed(
@@ -198,6 +201,21 @@ def learning(task: str, chosen: dict[str, str | object], how: HowToRun) -> Task:
             )
         chosen[f"sizes.{size}"] = getattr(found.kind(), size)
     return found
+
+
+def in_order(task: Task, batch: int, chosen: Mapping[str, object], how: HowToRun) -> dict[str, str | object]:
+    """What tasks that are learned one after another say of a run: how long it is, and that no task has a lower rate."""
+    from runtime import exercise
+    from runtime.errors import RunError
+
+    if "run.steps" in chosen:
+        raise Stop(Status.USAGE, "--steps: the task says it; --task takes knobs, as in 'class_incremental(passes=2)'")
+    try:
+        course = exercise.load(task, *(how.data[option] for option in ("--data", "--field"))).course(batch)  # type: ignore[arg-type]
+    except RunError as error:
+        raise Stop(error.status, str(error)) from None
+    assert course is not None
+    return {"run.steps": course.steps, **({} if "run.schedule" in chosen else {"run.schedule": "constant"})}
 
 
 @dataclass(frozen=True, slots=True)

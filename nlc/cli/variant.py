@@ -101,10 +101,11 @@ def course(request: Mapping[str, Any], batch: int) -> dict[str, object]:
     from runtime import exercise
     from runtime.evaluate.tasks import Task
 
-    if request["facts"] is None or not getattr(Task.read(request["facts"]), "ordered", False):
+    if request["facts"] is None:
         return {}
-    found = exercise.load(Task.read(request["facts"]), request["data"]).course(batch)  # type: ignore[attr-defined]
-    return {"run.steps": found.steps, "run.schedule": "constant"}
+    task = Task.read(request["facts"])
+    found = exercise.load(task, request["data"]).course(batch) if task.ordered else None
+    return {} if found is None else {"run.steps": found.steps, "run.schedule": "constant"}
 
 
 def asked(request: Mapping[str, Any], folder: Path, device: str) -> list[Exam]:
