@@ -25,7 +25,7 @@ from codegen.views import BlockView, ModelView
 from codegen.written_forms import functions
 from nlc.graph.flow import self_query
 from nlc.graph.graph import Graph
-from nlc.graph.linearity import linear
+from nlc.graph.linearity import linear, relative
 from nlc.graph.nodes import Carry, Init, Input, Memory, Op, Output, Read, Recurrence, Rule, Shape, Weight, When
 from nlc.graph.remembered import state_names
 
@@ -110,8 +110,8 @@ def _import(module: str, names: list[str]) -> list[str]:
 
 OPS = frozenset(
     "Call Equations Learner Matrix Mlp Remembered Swiglu Vector Write apply_matrix attention causal_conv ended "
-    "exact_layernorm heads held l2norm layernorm linear log_share memory merge newton_schulz norm now outer "
-    "own_errors past periodic poly previous read readout rmsnorm root rope segments shared_product softplus "
+    "exact_l2norm exact_layernorm heads held l2norm layernorm linear log_share memory merge newton_schulz norm now "
+    "outer own_errors past periodic poly previous read readout rmsnorm root rope segments shared_product softplus "
     "trace".split()
 )
 
@@ -186,7 +186,7 @@ def _write(graph: Graph, memory: Memory, names: dict[Rule, str], recurrence: Rec
     if begins(memory) and not memory.retain_to_start:
         options.append("to_start=False")
     options += ["keep=True"] * recurrence.kept + [f"name={quoted(place_of(graph, memory))}"]
-    options += ["kernel=True"] * bool(recurrence.kernel)
+    options += ["relative=True"] * relative(memory) + ["kernel=True"] * bool(recurrence.kernel)
     return f"Write({', '.join(options)})"
 
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from runtime.ops.boundaries import gathered
 from runtime.state import Clock, State, count, held_parts, joined, short
 from runtime.weights import Weights
 
@@ -88,9 +89,7 @@ class Sequenced(Weights):
                 register = register | {f"held.{part}": register[part] for part in held_parts(register)}
             elif tail == "drop":
                 register = register | {part: register[f"held.{part}"] for part in held_parts(register)}
-                register = {
-                    part: x for part, x in register.items() if not part.startswith(("sum.", "gram.", "kept", "param."))
-                }
+                register = {part: x for part, x in register.items() if not gathered(part)}
             if self.streaming(place):
                 register = {part: x.detach() for part, x in register.items()}
             out[place] = register

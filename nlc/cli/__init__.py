@@ -25,6 +25,7 @@ GROUPS = {  # module: its commands, as `nlc --help` lists them
     "runs": ("train", "eval"),
     "tasks": ("tasks",),
     "continual": ("continual",),
+    "search": ("search",),
     "generate": ("generate",),
     "state": ("state",),
     "replay": ("replay",),

@@ -144,6 +144,8 @@ def say_or_write(text: str, out: Path | None) -> None:
 
 def write_whole(text: str, out: Path) -> None:
     """The text in a file, whole or not at all."""
+    if out.is_dir():
+        raise Stop(Status.USAGE, f"{out} is a folder: a file is expected")
     part = out.with_name(out.name + ".part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

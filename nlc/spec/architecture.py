@@ -24,7 +24,7 @@ def _as_text(value: Any) -> Any:
 _TEXT_OR_NUMBER = WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "number"}]})
 
 Expression = Annotated[str, BeforeValidator(_as_text), _TEXT_OR_NUMBER]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Shape = list[Annotated[str, BeforeValidator(_as_text), _TEXT_OR_NUMBER]]
 
 

@@ -33,6 +33,7 @@ OBJECTIVES: dict[str, tuple[str, ...]] = {"dot": (), "l2": (), "lp": ("p",), "hu
 STARTS: dict[str, tuple[str, ...]] = {
     "learned": ("init",), "zeros": (), "identity": (), "random": (), "from": (),
 }  # fmt: skip
+LAYERS = 10_000  # in a stack
 CARRIES = ("sequence", "stream", "model")
 
 _PERIOD = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kM]?)\s+([A-Za-z]+)\s*")
@@ -159,9 +160,12 @@ def parse_stack(
             report.error(
                 "NLC0409", at, f"the stack names an unknown block '{name}'", hint=suggest(name, blocks, "blocks")
             )
-        if count is not None and not 0 < int(count[:6]) <= 10_000:
-            report.error("NLC0409", at, f"'{text}': the count is not between 1 and 10000")
+        if count is not None and not 0 < int(count[:6]) <= LAYERS:
+            report.error("NLC0409", at, f"'{text}': the count is not between 1 and {LAYERS}")
             continue
+        if len(stack) + int(count or 1) > LAYERS:
+            report.error("NLC0409", at, f"'{text}': the stack has more than {LAYERS} blocks with it")
+            break
         stack += [name] * int(count or 1)
     report.check()
     if layers is None or not stack:

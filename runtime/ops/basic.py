@@ -76,6 +76,11 @@ def l2norm(x: Tensor) -> Tensor:
     return (L2norm.apply(x) if torch.is_grad_enabled() else L2norm.value(x))[0]
 
 
+def exact_l2norm(x: Tensor) -> Tensor:
+    """`l2norm` in functions of torch alone, for objectives, whose slope torch.func takes: it refuses `L2norm`."""
+    return x * x.square().sum(-1, keepdim=True).clamp_min(L2norm.eps**2).rsqrt()
+
+
 def linear(x: Tensor, W: Tensor, bias: Tensor | None = None) -> Tensor:
     """W x (+ bias), one weight per index of the axes before the last.
 

@@ -41,6 +41,7 @@ class Write:
     name: of the memory, for who watches.
     kernel: on a GPU the kernels of a linear memory may take it.
     keep: of one written once in a period, as runtime.ops.segment has it.
+    relative: a period's rates weigh relative to their mean, which is the rule's lr.
     """
 
     form: Form = field(default_factory=Matrix)
@@ -58,6 +59,7 @@ class Write:
     name: str = ""
     kernel: bool = False
     keep: bool = False
+    relative: bool = False
 
     def given(self, **weights: Tensor) -> Write:
         """The same with the weights that the form's equations use (runtime.ops.equations)."""

@@ -45,8 +45,9 @@ def periodic(
 ) -> tuple[tuple[Tensor, ...], Register]:
     """Read and write a memory over T tokens.
 
-    k, v, rate, keep, start, queries, params as in `runtime.ops.memories.memory`; rate weighs each gradient, None where
-    it is the same for all and given as lr.  rule_params: (B, T, H) each; the token that writes says them.
+    k, v, rate, keep, start, queries, params as in `runtime.ops.memories.memory`; rate weighs each gradient (relative to
+    the period's mean, the rule's lr then, if `write.relative`), None where it is the same for all and given as lr.
+    rule_params: (B, T, H) each; the token that writes says them.
     clock: tokens counted before these.  chunk: tokens that read one state, 1 or a multiple of `period`.
 
     Returns the reads and the register, in which a period still running keeps its sums.
@@ -120,7 +121,7 @@ def learner_of(write: Write, state: Register, start: Parts | None, gram: bool, h
     return Learner(
         "", write.form, write.rule, gram, first_order=write.meta != "full",
         to_start=start is not None and write.to_start, hold=hold,
-        counts="rule.count" in state, keep=write.keep, name=write.name,
+        counts="rule.count" in state, keep=write.keep, name=write.name, relative=write.relative,
     )  # fmt: skip
 
 

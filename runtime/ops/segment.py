@@ -9,6 +9,7 @@ the backward pass needs of earlier registers it makes again (`runtime.ops.bounda
                sum.<part>        while a period runs: sum over its tokens of rate-weighted gradients
                gram.<part>       of input input^T, likewise
                kept              log of the product of its retentions
+               rate.sum          of its rates, where they weigh relative to their mean;  rate.count: of so many tokens
                param.<p>         the last token's value of a rule's parameter
 """
 
@@ -44,6 +45,7 @@ class Learner:
     hold: reads see the state of the last chunk border, older than the last write.
     counts: the rule asks for its updates.  keep: what the backward pass needs of its registers is kept, not made again.
     name: of the memory, for who watches.
+    relative: rates weigh relative to their mean, which is the rule's lr.
     """
 
     level: str
@@ -57,6 +59,7 @@ class Learner:
     counts: bool = False
     keep: bool = False
     name: str = ""
+    relative: bool = False
 
     def given(self, **weights: Tensor) -> Learner:
         """The same with the weights that the form's equations use (runtime.ops.equations)."""
@@ -99,6 +102,10 @@ class Learner:
         for taps, own in call.taught(errors):
             grads, grams = self.form.sums(taps, own, rate, self.gram, self.first_order, out)
             out |= {f"sum.{part}": g for part, g in grads.items()} | {f"gram.{part}": g for part, g in grams.items()}
+        if self.relative and call.rate is not None:
+            found, tokens = call.rate.sum(1), call.rate.new_full(call.rate.shape[:1], call.rate.shape[1])
+            out["rate.sum"] = out["rate.sum"] + found if "rate.sum" in out else found
+            out["rate.count"] = out["rate.count"].to(tokens.dtype) + tokens if "rate.count" in out else tokens
         out |= {f"param.{name}": x[:, -1] for name, x in call.params.items()}
         if call.keep is not None:
             kept = call.keep.sum(1)
@@ -135,6 +142,7 @@ class Learner:
     @full
     def _written(self, register: Register, start: Parts, lr: Tensor | float) -> Register:
         out: Register = {}
+        register = at_mean_rate(register)
         lr = register.get("param.lr", lr)
         if self.counts:
             rows = register[f"sum.{self.form.parts[0]}"]
@@ -207,6 +215,20 @@ class Learner:
             },
         )
         return base + delta, after
+
+
+def at_mean_rate(register: Register) -> Register:
+    """With sums weighed by each token's rate relative to the mean of the period's, which is the rule's lr.
+
+    sum / lr for lr = sum_t rate_t / tokens; where every rate is 0, as the sums are."""
+    if "rate.sum" not in register:
+        return register
+    rates, tokens = register["rate.sum"], register["rate.count"].clamp(min=1)
+    lr = rates / tokens[(..., *(None,) * (rates.dim() - 1))]
+    by = torch.where(lr == 0, 1, lr)
+    sums = {name: x for name, x in register.items() if name.startswith(("sum.", "gram."))}
+    sums = {name: x / by[(..., *(None,) * (x.dim() - by.dim()))] for name, x in sums.items()}
+    return {**register, **sums, "param.lr": lr}
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ ELSEWHERE = {
     "README.md": "test_documents",
     "commands.md": "test_help",
     "tutorial.md": "test_tutorial",
+    "searches.md": "test_searching",
     "errors.md": "test_diagnostics: examples of what is refused",
 }
 BEGINS = {"rule": "nlc: 1\nrule: shown\nparams: {lr: 1.0}\n"}
