@@ -29,6 +29,7 @@ long: .venv/.dev
 	.venv/bin/python bench/long.py --minutes 90
 	.venv/bin/python bench/stream.py
 	.venv/bin/nlc bench --out bench/results/bench
+	.venv/bin/python bench/searches.py
 	OMP_NUM_THREADS=1 .venv/bin/python -m tests.fuzz --mutations --jobs $(JOBS)
 
 check: .venv/.dev

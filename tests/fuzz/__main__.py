@@ -1,7 +1,7 @@
 """The long run: thousands of legal and illegal programs, each in a process with a limit on time and memory.
 
-    python -m tests.fuzz                        5,000 of each, 1,000 bare ones; goes on where its journal ends, and
-                                                checks again what failed
+    python -m tests.fuzz                        5,000 of each, 1,000 bare ones and of objectives; goes on where its
+                                                journal ends, and checks again what failed
     python -m tests.fuzz --mutations            2,000 mutants of hope in their place, to bench/results/mutations
     python -m tests.fuzz --again legal 17       one program again, as text and verdict
     python -m tests.fuzz --report               the counts so far, to bench/results/fuzz
@@ -36,6 +36,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--legal", type=int, default=5000, help="programs of tokens")
     parser.add_argument("--layer", type=int, default=1000, help="bare programs")
     parser.add_argument("--illegal", type=int, default=5000, help="legal programs with one thing broken")
+    parser.add_argument("--objective", type=int, default=1000, help="programs about the objectives of memories")
     parser.add_argument(
         "--mutations", type=int, nargs="?", const=2000, default=0, help="mutants of hope, and none of the others"
     )

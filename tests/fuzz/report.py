@@ -11,7 +11,10 @@ from tests.fuzz.coverage import counted
 from tests.fuzz.worker import DRAWN
 
 Line = dict[str, Any]
-WORDS = {"legal": "programs of tokens", "layer": "bare programs", "illegal": "programs with one thing broken"}
+WORDS = {
+    "legal": "programs of tokens", "layer": "bare programs", "illegal": "programs with one thing broken",
+    "objective": "programs about objectives",
+}  # fmt: skip
 
 
 def report(lines: list[Line], folder: Path) -> int:

@@ -54,7 +54,7 @@ def named(kind: str, seed: int) -> Iterator[None]:
 
 @pytest.mark.fuzz
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("kind", "share"), [("legal", 1), ("layer", 1 / 3)])
+@pytest.mark.parametrize(("kind", "share"), [("legal", 1), ("layer", 1 / 3), ("objective", 1 / 6)])
 def test_any_legal_program_means_one_thing(kind: str, share: float, seconds: float, twin: Twin) -> None:
     torch.set_num_threads(1)
     overflows = []
