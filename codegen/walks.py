@@ -109,7 +109,8 @@ class _Walker:
                 if not node.name
                 else node.name
             )
-        return node.name or function_name(id.rsplit(":", 1)[-1])
+        short = function_name(id.rsplit(":", 1)[-1])  # of x:2/prev, which has no name, the number would come first
+        return node.name or (short if short.isidentifier() else function_name(id))
 
     def need(self, id: str) -> None:
         node = self.graph[id]
