@@ -46,8 +46,8 @@ def attribute(path: str) -> str:
     for depth, word in enumerate(path.split(".")):
         plain = word.isidentifier() and not keyword.iskeyword(word) and word not in MODULE_NAMES
         plain = plain and not word.startswith("_")
-        if depth == 0:  # a block's own methods
-            plain = plain and word not in ("start", "unwritten") and not word.startswith("write_")
+        if depth == 0:  # what a block has of its own
+            plain = plain and word not in ("start", "tails", "unwritten") and not word.startswith("write_")
         text += f".{word}" if plain else f'["{word}"]'
     return text
 

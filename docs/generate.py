@@ -10,6 +10,7 @@ docs/levels.svg                   the levels of hope, as `nlc graph hope --forma
 docs/tasks.md                     every shipped task: what it asks, its source, knobs and chance
 specs/architecture.schema.json    the JSON Schema that the shipped specs name for editors
 specs/task.schema.json            the same of tasks
+specs/search.schema.json          the same of searches
 """
 
 from __future__ import annotations
@@ -317,6 +318,13 @@ def task_schema() -> str:
     return json.dumps(task_schema(), indent=2) + "\n"
 
 
+def search_schema() -> str:
+    """specs/search.schema.json"""
+    from nlc.variants.schema import search_schema
+
+    return json.dumps(search_schema(), indent=2) + "\n"
+
+
 def tasks() -> str:
     """docs/tasks.md: written by hand down to its table, which is made here"""
     from nlc.cli.tasks import facts, percent
@@ -356,6 +364,7 @@ PAGES = {
     ROOT / "docs" / "levels.svg": levels,
     ROOT / "specs" / "architecture.schema.json": schema,
     ROOT / "specs" / "task.schema.json": task_schema,
+    ROOT / "specs" / "search.schema.json": search_schema,
 }
 
 if __name__ == "__main__":

@@ -227,6 +227,10 @@ No weight of the checkpoint has the name of one that is to begin so, a weight ha
 floats, or a name given is not there. Names that differ are said: from(checkpoint:path, W_in=x.linear).
     start: from(checkpoint:runs/wide)     # whose width is another
 
+NLC0417 not a size of memory
+A size is a number with its unit: B, KB, MB, GB and TB are powers of 1000, KiB, MiB, GiB and TiB of 1024.
+    run: {memory: 8}      # 8 GB
+
 # 05: names
 
 NLC0501 an undefined value
@@ -331,6 +335,36 @@ Each kind of items has its own knobs, and a task gives all of them.
 NLC1104 knobs that do not go together
 Each knob is in its range, and yet no item can be made of them.
     knobs: {context: 16, vocab: 64, pairs: 8, power: 0.01}     # 8 pairs and their queries take 32 tokens
+
+# 12: searches
+
+NLC1201 no such search
+A search is a file, or the name of a shipped one.
+    nlc search which-rul --out build/search     # which-rule
+
+NLC1202 not an axis
+An axis has a list of different values for a path of the spec; or choices, which have names and change several things
+each. Several bases are an axis of their own.
+    axes: {levels.titans.chunk: []}     # [16, 64]
+
+NLC1203 a condition on an axis that is not there
+when: names axes said before, and values that they have.
+    axes:
+      rule: {choices: {plain: {levels.titans.rule: gd}}}
+      levels.titans.chunk: {values: [16, 64], when: {rule: dgd}}     # plain
+
+NLC1204 a score that is not there
+A score is named for a task of the search, then for a metric; a rung ranks by one of its own tasks.
+    tasks: [mqar]
+    rank_by: parity.accuracy     # mqar.accuracy
+
+NLC1205 parts of a search that do not go together
+A budget or a rung says the same thing in two ways, or leaves open when the search ends.
+    sampler: random     # and budget: {trials: 24}
+
+NLC1206 a budget that cannot be met
+At no size is the variant within the budget of its search.
+    budget: {params: 100}
 
 # 10: not supported yet
 

@@ -26,3 +26,10 @@ def tasks(incomplete: str) -> list[str]:
     from nlc.spec import tasks as shipped
 
     return [name for name in shipped() if name.startswith(incomplete)]
+
+
+def searches(incomplete: str) -> list[str]:
+    """Names of shipped searches, and best."""
+    from nlc.variants.search import searches as shipped
+
+    return [name for name in (*shipped(), "best") if name.startswith(incomplete)]

@@ -17,6 +17,7 @@ from nlc.cli import completion
 from nlc.cli.common import (
     DeviceOption,
     JsonOption,
+    MemoryOption,
     SetOption,
     Status,
     Stop,
@@ -123,6 +124,7 @@ def train(
         int, typer.Option("--processes", min=1, help="Processes on this machine that share every batch.")
     ] = 1,
     device: DeviceOption = "auto",
+    memory: MemoryOption = None,
     on_nan: Annotated[
         OnNan, typer.Option("--on-nan", help="A step that is not finite stops the run, is skipped, or clipped (as 0).")
     ] = OnNan.stop,
@@ -152,7 +154,7 @@ def train(
     if resume is not None:
         if dry_run:
             raise Stop(Status.USAGE, "--dry-run is for a run that has not begun, not for --resume")
-        begun = {"--name": name, "--out": out, "--steps": steps, "--seed": seed, "--task": task}
+        begun = {"--name": name, "--out": out, "--steps": steps, "--seed": seed, "--memory": memory, "--task": task}
         return resumed(resume, spec, set_, begun, allow, how)
     if spec is None:
         raise Stop(Status.USAGE, "say which SPEC to train, or which run to --resume")
@@ -162,12 +164,12 @@ def train(
         raise Stop(Status.USAGE, "--name and --out both say where the run is kept: give one")
     if name is not None and (Path(name).name != name or not name.strip() or name.startswith(".")):
         raise Stop(Status.USAGE, f"--name '{name}': a name is expected, not a path; --out takes a path")
-    chosen = settings(set_)
-    for option, value in (("steps", steps), ("seed", seed)):
-        if value is not None and chosen.setdefault(f"run.{option}", value) is not value:
-            raise Stop(Status.USAGE, f"--{option} and --set run.{option} say the same: give one")
+    chosen = settings(set_, steps=steps, seed=seed, memory=memory)
     lesson = None if task is None else learning(task, chosen, how)
-    return run(load(spec, chosen), Path("runs") / name if name else out, how, lesson)
+    found = load(spec, chosen)
+    if lesson is not None and lesson.ordered:
+        found = load(spec, chosen | in_order(lesson, found.model.run.batch, chosen, how))
+    return run(found, Path("runs") / name if name else out, how, lesson)
 
 
 def resumed(
@@ -204,6 +206,21 @@ def learning(task: str, chosen: dict[str, str | object], how: HowToRun) -> Task:
             )
         chosen[f"sizes.{size}"] = getattr(found.kind(), size)
     return found
+
+
+def in_order(task: Task, batch: int, chosen: Mapping[str, object], how: HowToRun) -> dict[str, str | object]:
+    """What tasks that are learned one after another say of a run: how long it is, and that no task has a lower rate."""
+    from runtime import exercise
+    from runtime.errors import RunError
+
+    if "run.steps" in chosen:
+        raise Stop(Status.USAGE, "--steps: the task says it; --task takes knobs, as in 'class_incremental(passes=2)'")
+    try:
+        course = exercise.load(task, *(how.data[option] for option in ("--data", "--field"))).course(batch)  # type: ignore[arg-type]
+    except RunError as error:
+        raise Stop(error.status, str(error)) from None
+    assert course is not None
+    return {"run.steps": course.steps, **({} if "run.schedule" in chosen else {"run.schedule": "constant"})}
 
 
 @dataclass(frozen=True, slots=True)

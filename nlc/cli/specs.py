@@ -14,6 +14,7 @@ import typer
 from nlc.cli import completion
 from nlc.cli.common import (
     JsonOption,
+    MemoryOption,
     SetOption,
     SpecArgument,
     Status,
@@ -32,6 +33,7 @@ from nlc.target import Target
 if TYPE_CHECKING:
     from nlc.graph.graph import Graph
     from nlc.spec import RuleSpec, TaskSpec
+    from nlc.variants.search import Search
 
 AfterOption = Annotated[
     str | None, typer.Option("--after", metavar="PASS", help="The graph as it is after this pass.", show_default=False)
@@ -59,7 +61,7 @@ def check(
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> int:
-    """Check specs, rules and tasks: spelling, shapes, clocks, causality.
+    """Check specs, rules, tasks and searches: spelling, shapes, clocks, causality.
 
     Example: nlc check hope --set sizes.width=96
     """
@@ -85,6 +87,13 @@ def check(
                 results.append(result)
                 if not json_:
                     say(f"{spec}: ok (a task with {counted(len(task.tests), 'test set')})")
+                continue
+            if (search := search_in(spec, chosen)) is not None:
+                result |= {"search": search.name, "base": list(search.bases), "tasks": list(search.tasks)}
+                results.append(result)
+                if not json_:
+                    axes, learned = counted(len(search.axes), "axis", "axes"), counted(len(search.tasks), "task")
+                    say(f"{spec}: ok (a search over {axes}, {learned})")
                 continue
             loaded = load(spec, chosen)
             result |= summary(made := passes.build(loaded)) | inherited(made).as_dict()
@@ -166,6 +175,7 @@ def explain(
     ],
     after: AfterOption = None,
     target: TargetOption = Target.CPU,
+    memory: MemoryOption = None,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -192,7 +202,7 @@ def explain(
     from nlc import passes
     from nlc.spec import load
 
-    loaded = load(what, settings(set_))
+    loaded = load(what, settings(set_, memory=memory))
     made = passes.build(loaded, target=target)
     found, begins, hiding = facts(made), inherited(made), loaded.rules.hiding()
     if json_:
@@ -219,6 +229,7 @@ def explain_code(code: str, json_: bool) -> None:
 class Of(StrEnum):
     architecture = "architecture"
     task = "task"
+    search = "search"
 
 
 def schema(
@@ -232,8 +243,10 @@ def schema(
     """
     from nlc.spec import schema as json_schema
     from nlc.spec import task_schema
+    from nlc.variants.schema import search_schema
 
-    say_or_write(json.dumps(task_schema() if of is Of.task else json_schema(), indent=2), out)
+    made = {Of.architecture: json_schema, Of.task: task_schema, Of.search: search_schema}[of]
+    say_or_write(json.dumps(made(), indent=2), out)
 
 
 def rule_in(argument: str, chosen: dict[str, str | object]) -> RuleSpec | None:
@@ -263,8 +276,19 @@ def hidden(rules: dict[str, str]) -> list[str]:
     return [f"rule '{name}' is that of {place}, in place of the shipped one" for name, place in rules.items()]
 
 
-def counted(n: int, what: str) -> str:
-    return f"{n} {what}{'s' * (n != 1)}"
+def search_in(argument: str, chosen: dict[str, str | object]) -> Search | None:
+    """The search that an argument is: a search file, or a shipped search's name; None where it is a spec."""
+    from nlc.spec import shipped
+    from nlc.variants.search import find_search
+
+    search = None if argument in shipped() else find_search(argument)
+    if search is not None and chosen:
+        raise Stop(Status.USAGE, f"{argument} is a search, which takes no --set: its set: changes the base")
+    return search
+
+
+def counted(n: int, what: str, several: str = "") -> str:
+    return f"{n} {what if n == 1 else several or what + 's'}"
 
 
 # ---- steps the commands share -------------------------------------------------------------------------------------

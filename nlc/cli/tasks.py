@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nlc.cli import completion
-from nlc.cli.common import JsonOption, calm_threads, say, say_json
+from nlc.cli.common import JsonOption, Stop, calm_threads, say, say_json
 
 if TYPE_CHECKING:
     from nlc.spec import TaskSpec
@@ -70,12 +70,17 @@ def examples(spec: TaskSpec, count: int) -> list[dict[str, Any]]:
     """Training items: tokens, and targets where something is asked; of bytes as text."""
     if not count:
         return []
-    from runtime import data
+    from runtime import exercise
+    from runtime.errors import RunError
 
     task = runnable(spec)
-    hay = data.load().train if task.hides else None
-    found = task.make("train", range(count), text=hay)
-    return [example(found, i, task.hides) for i in range(count)]
+    try:
+        of = exercise.load(task)
+    except RunError as error:
+        raise Stop(error.status, str(error)) from None
+    course = of.course(1)
+    found = of.items("train", range(count) if course is None else course.numbers[:count])
+    return [example(found, i, task.kind().vocab == 256 and task.kind().choices == range(256)) for i in range(count)]
 
 
 def example(items: Items, i: int, text: bool) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from nlc.spec.fields import (
     OBJECTIVES,
     STARTS,
     bind,
+    parse_bytes,
     parse_period,
     parse_select,
     parse_stack,
@@ -109,7 +110,7 @@ def _names(spec: Spec, report: Reporter) -> None:
 
 
 def _run(spec: Spec, report: Reporter) -> None:
-    """A name that can be a folder's."""
+    """A name that can be a folder's, and sizes that are ones."""
     name = spec.model.name
     if len(name.encode()) > LONGEST:
         message = f"a name of {len(name)} letters, {len(name.encode())} bytes; at most {LONGEST} bytes"
@@ -123,6 +124,7 @@ def _run(spec: Spec, report: Reporter) -> None:
     ):
         hint = "letters, digits, spaces, _ and -: a folder is called so"
         report.error("NLC0212", spec.at("name"), f"'{name}' cannot be the name of a spec", hint)
+    _try(report, lambda: parse_bytes(spec.model.run.memory, spec.place("run.memory")), "run.memory")
 
 
 def _programs(spec: Spec, report: Reporter) -> None:

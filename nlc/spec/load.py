@@ -57,9 +57,10 @@ def _finish(
     from nlc.spec.check import check
     from nlc.spec.numbers import numbers
 
-    for kind in ("rule", "search", "task"):
+    taken = {"rule": "check, show, explain and verify", "search": "check and search", "task": "check and tasks"}
+    for kind, commands in taken.items():
         if kind in tree.entries:
-            hint = "nlc check, show, explain and verify take one" if kind == "rule" else ""
+            hint = f"nlc {commands} take one"
             report.error("NLC0210", tree.entries[kind].at, f"this file is a {kind}, not an architecture", hint)
             report.check()
     tree = apply(tree, set or {}, report)

@@ -1,7 +1,7 @@
-"""The JSON Schema of architecture and of task files, for `nlc schema` and for editors (yaml-language-server).
+"""The JSON Schema of a kind of file, for `nlc schema` and for editors (yaml-language-server).
 
-Descriptions are the strings below the fields of nlc.spec.architecture and nlc.spec.task, read from their source only
-when asked for.
+Descriptions are the strings below the fields of the models (nlc.spec.architecture, nlc.spec.task), read from their
+source only when asked for.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def schema() -> dict[str, Any]:
     """The schema of architectures as plain data: JSON Schema 2020-12."""
     from nlc.spec import architecture
 
-    return _described(architecture.Architecture, architecture, "architecture")
+    return described(architecture.Architecture, architecture, "architecture")
 
 
 def task_schema() -> dict[str, Any]:
@@ -27,12 +27,13 @@ def task_schema() -> dict[str, Any]:
     from nlc.spec import task
     from nlc.spec.task_kinds import KINDS
 
-    found = _described(task.TaskFields, task, "task")
+    found = described(task.TaskFields, task, "task")
     found["properties"]["items"]["enum"] = list(KINDS)
     return found
 
 
-def _described(model: type[BaseModel], module: ModuleType, title: str) -> dict[str, Any]:
+def described(model: type[BaseModel], module: ModuleType, title: str) -> dict[str, Any]:
+    """The schema of a model, with the descriptions that its module has."""
     found: dict[str, Any] = model.model_json_schema()
     docs = _docs(inspect.getsource(module))
     definitions = {model.__name__: found, **found.get("$defs", {})}

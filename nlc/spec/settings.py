@@ -3,8 +3,9 @@
     apply(tree, {"sizes.width": "64", "levels.titans.rate": 0.1}, report) -> Mapping
 
 A value that is text is read as YAML, so that 64 is a number and `false` a truth value; others are taken as they are.
-`null` takes a key away.
-What is set gets positions in the pseudo-file `--set`, one line each.
+`null` takes a key, or an item of a list that has a name, away.
+What is set gets positions in the pseudo-file `--set`, one line each; an Entry (of another file: a search's axes) keeps
+its own, and where it is a mapping or a list at the top of the spec it is laid over it, as what extends a spec is.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from nlc.diagnostics import Reporter, suggest
 from nlc.source import Entry, Mapping, Position, Scalar, Sequence, Tree, remember
-from nlc.spec.extends import NOT_INHERITED, is_null, name_of
+from nlc.spec.extends import NOT_INHERITED, is_null, merge, name_of
 from nlc.spec.text import parse_value
 
 FILE = "--set"
@@ -23,13 +24,21 @@ SIZES = ("width", "heads", "head", "layers", "vocab", "context")
 
 def apply(tree: Mapping, settings: MappingOf[str, object], report: Reporter) -> Mapping:
     """The tree with every setting made.  A path to something the spec does not have is reported."""
-    lines = [f"{key}={value}" for key, value in settings.items()]
+    lines = ["" if isinstance(value, Entry) else f"{key}={value}" for key, value in settings.items()]
     remember(FILE, "\n".join(line.replace("\n", " ") for line in lines))
     for number, (key, value) in enumerate(settings.items(), 1):
+        at = Position(FILE, number, 1, len(key))
         begin = Position(FILE, number, len(key) + 2, max(1, len(str(value))))
-        new = parse_value(value, begin, report) if isinstance(value, str) else tree_of(value, begin)
+        new: Tree | None
+        if isinstance(value, Entry):
+            at, new = value.at, value.value
+            if "." not in key and isinstance(new, Mapping | Sequence) and key in tree.entries:
+                tree = merge(tree, Mapping({key: value}, at))
+                continue
+        else:
+            new = parse_value(value, begin, report) if isinstance(value, str) else tree_of(value, begin)
         if new is not None:
-            changed = _set(tree, key.split("."), 0, new, Position(FILE, number, 1, len(key)), report)
+            changed = _set(tree, key.split("."), 0, new, at, report)
             assert isinstance(changed, Mapping)
             tree = changed
     return tree
@@ -50,7 +59,7 @@ def _set(node: Tree, path: list[str], index: int, new: Tree, at: Position, repor
     """The node with the value at path[index:] replaced; the node itself when that is not there."""
     key, last = path[index], index == len(path) - 1
     offset = sum(len(p) + 1 for p in path[:index])
-    here = Position(FILE, at.line, at.column + offset, max(1, len(key)))
+    here = Position(at.file, at.line, at.column + offset, max(1, len(key)))
     where = ".".join(path[:index]) or "the spec"
     match node:
         case Mapping(entries, mapping_at):
@@ -78,6 +87,8 @@ def _set(node: Tree, path: list[str], index: int, new: Tree, at: Position, repor
                 report.error("NLC0209", here, f"{where} has no '{key}'", hint=suggest(key, names))
                 return node
             i = names.index(key)
+            if last and is_null(new):
+                return Sequence((*items[:i], *items[i + 1 :]), sequence_at)
             item = new if last else _set(items[i], path, index + 1, new, at, report)
             return Sequence((*items[:i], item, *items[i + 1 :]), sequence_at)
     report.error("NLC0209", here, f"{where} is a single value and has no '{key}'", hint=f"set {where} itself")

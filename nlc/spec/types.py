@@ -1,7 +1,7 @@
 """A tree to the typed model: pydantic decides, we say it at the right place in our own words.
 
 typed(tree, report, Architecture)    -> the model of an architecture, or None when something was reported
-typed(tree, report, TaskFields)      -> the same of a task
+typed(tree, report, TaskFields)      -> the same of a task, or of another kind of file
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _report(fault: Any, tree: Mapping, report: Reporter, file: type[BaseModel]) 
                 hint='a spec begins with "nlc: 1"' if last == "nlc" else "",
             )
     elif kind == "extra_forbidden":
-        fields = (_model(loc[:-1]) if file is Architecture else file).model_fields
+        fields = (_model(loc[:-1]) if file is Architecture else _section(file, loc[:-1])).model_fields
         word = "" if last in ("true", "false", "null") else last  # no slip of the pen
         report.error("NLC0201", key_at or node.at, f"{subject}unknown key '{last}'", hint=suggest(word, fields, "keys"))
     elif kind == "literal_error":
@@ -201,6 +201,12 @@ def _model(loc: SequenceOf[str | int]) -> type[BaseModel]:
         case ("forms", *_):
             return FormFields
     return Architecture
+
+
+def _section(file: type[BaseModel], loc: SequenceOf[str | int]) -> type[BaseModel]:
+    """The model of a mapping inside another kind of file, by the key that it stands under."""
+    sections: dict[str, type[BaseModel]] = getattr(file, "SECTIONS", {})
+    return sections.get(str(loc[0]), file) if loc else file
 
 
 def _null_at(node: Tree, key: str) -> bool:

@@ -287,7 +287,7 @@ def _states(mine: State, right: State) -> Iterable[tuple[str, Tensor, Tensor]]:
         a = register.get(part)
         if a is None and part.startswith("held."):
             a = register.get(part.removeprefix("held."))
-        if a is None and (part == "kept" or part.startswith(("sum.", "gram."))):
+        if a is None and (part == "kept" or part.startswith(("sum.", "gram.", "rate."))):
             a = torch.zeros_like(b)
         if a is None:
             yield f"{place} {part} (missing)", torch.full_like(b, float("nan")), b

@@ -32,7 +32,7 @@ from nlc.verify.judge import FLOAT64, compare, cut_matters, perturbed
 from tests.differential.machine import IGNORED, Run, generated, reference
 from tests.fuzz.coverage import covered
 from tests.fuzz.definition2 import misplaced
-from tests.fuzz.program import Drawn, Feeding
+from tests.fuzz.program import Fed, Feeding
 from tests.fuzz.rounding import Rounded
 
 Digest = Callable[[str], str]  # the digest of what a spec's text compiles to, elsewhere
@@ -58,7 +58,7 @@ class Verdict:
     covers: dict[str, list[str]] = field(default_factory=dict)
 
 
-def check(drawn: Drawn, elsewhere: Digest | None = None) -> Verdict:
+def check(drawn: Fed, elsewhere: Digest | None = None) -> Verdict:
     """Every claim.  `elsewhere` compiles in another process."""
     program = accepted(drawn.text)
     reads_back(program.graph)

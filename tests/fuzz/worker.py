@@ -17,30 +17,37 @@ from typing import Any
 
 from tests.fuzz.choices import Choose
 
-KINDS = ("legal", "layer", "illegal", "objective")
+DRAWN = ("legal", "layer", "illegal", "objective")  # and "mutation"
 
 
 def made(kind: str, seed: int) -> Any:
     """The program that a kind and a seed mean, on every machine."""
     from tests.fuzz.illegal import broken
     from tests.fuzz.legal import layer, program
+    from tests.fuzz.mutations import mutation
     from tests.fuzz.objectives import objectives
 
-    return {"legal": program, "layer": layer, "illegal": broken, "objective": objectives}[kind](Choose.seeded(seed))
+    makers = {"legal": program, "layer": layer, "illegal": broken, "objective": objectives, "mutation": mutation}
+    return makers[kind](Choose.seeded(seed))
 
 
 def judged(kind: str, seed: int, twin: Twin | None) -> dict[str, Any]:
     """A line of the journal."""
     from tests.fuzz.agreement import Disagreement, check
     from tests.fuzz.illegal import refused
+    from tests.fuzz.mutations import known
 
     line: dict[str, Any] = {"kind": kind, "seed": seed, "ok": True}
     began = perf_counter()
     one = None
     try:
         one = made(kind, seed)
+        if kind == "mutation":
+            line |= {"edits": [name for name, _ in one.edits], "said": [said for _, said in one.edits]}
         if kind == "illegal":
             line |= {"what": one.what, "code": refused(one)}
+        elif kind == "mutation" and one.error is not None:
+            line |= {"code": known(one)}
         else:
             verdict = check(one, twin.digest if twin else None)
             line |= {"error": verdict.error, "overflows": verdict.overflows, "covers": verdict.covers}

@@ -51,7 +51,17 @@ class Words:
 
     @property
     def chance(self) -> float:
-        return sum(self.states ** -(1 + self.unit * n) for n in self.lengths) / len(self.lengths)
+        """The mean over the words that are asked about: of those that are cut off at the end most are long.
+
+        A word begins at t with probability u_t = sum_n u_{t - 1 - n} / lengths, u_0 = 1; one of n letters that does is
+        whole where t + 1 + n <= context.
+        """
+        each = [self.unit * n for n in self.lengths]
+        begins = [1.0]
+        for t in range(1, self.context):
+            begins.append(sum(begins[t - 1 - n] for n in each if t > n) / len(each))
+        whole = {n: sum(begins[: max(0, self.context - n)]) for n in each}
+        return sum(times * self.states ** -(1 + n) for n, times in whole.items()) / sum(whole.values())
 
     def items(self, draw: Draw, text: Text | None = None) -> Items:
         T, first = self.context, self.lengths[0]

@@ -22,7 +22,7 @@ from runtime.data import Text
 from runtime.errors import USAGE, DataError
 from runtime.evaluate.tasks.draw import Draw, digest, key_of, mixed
 from runtime.evaluate.tasks.items import Items, Kind
-from runtime.evaluate.tasks.kinds import HAYSTACKS, KINDS
+from runtime.evaluate.tasks.kinds import HAYSTACKS, KINDS, ORDERED, TOLD
 from runtime.shape import misfit
 
 Split = Literal["train", "test"]
@@ -75,8 +75,18 @@ class Task:
 
     @property
     def hides(self) -> bool:
-        """Whether its items are made from a text."""
+        """Whether its items are made from a text: something is hidden in it, or it is itself to be read."""
         return self.items in HAYSTACKS
+
+    @property
+    def told(self) -> bool:
+        """Whether a memory that learns from the loss may learn from its answers."""
+        return self.items in TOLD
+
+    @property
+    def ordered(self) -> bool:
+        """Whether it is several tasks, learned one after another: its kind has `lessons` in place of items."""
+        return self.items in ORDERED
 
     def kind(self, test: str | None = None) -> Kind:
         """Of training, or of a test set."""

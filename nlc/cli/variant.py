@@ -1,0 +1,163 @@
+"""One run of a search, in a process of its own: python -m nlc.cli.variant FOLDER PARENT.
+
+FOLDER/request.json -> the variant is compiled, learns its task, is asked -> FOLDER/outcome.json.  Ends when the process
+PARENT is gone.  What goes wrong in a way that is no surprise is an outcome; anything else ends it with a traceback.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nlc.cli.common import calm_threads
+
+if TYPE_CHECKING:
+    from runtime.evaluate.exam import Exam
+
+POINTS = 100  # of a learning curve
+LAST = 2_000  # characters of an error
+ABOUT = ("low", "high", "answers", "items")  # how sure an accuracy is, and what it is of
+
+
+def main(arguments: Sequence[str]) -> int:
+    folder, parent = Path(arguments[0]), int(arguments[1])
+    threading.Thread(target=follow, args=(parent,), daemon=True).start()
+    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    told = learned(request, folder / "run")
+    told["peak_memory"] = peak()
+    part = folder / "outcome.json.part"
+    part.write_text(json.dumps(told), encoding="utf-8")
+    part.replace(folder / "outcome.json")
+    return 0
+
+
+def follow(parent: int) -> None:
+    """End with the process that started this one."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.killpg(os.getpid(), signal.SIGKILL)
+
+
+def peak() -> int:
+    """Bytes: the most resident memory this process had."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def learned(request: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The outcome of a request, but for its memory."""
+    calm_threads()
+    from nlc.cli.runs import TASK, start, write
+    from nlc.spec import loads
+    from nlc.target import Target
+    from runtime.device import choose
+    from runtime.directory import RunDirectory
+    from runtime.errors import RunError, short_of_memory
+
+    device = str(choose(request["device"]))
+    spec = loads(request["text"], "the variant", request["set"])
+    if length := course(request, spec.model.run.batch):
+        spec = loads(request["text"], "the variant", {**request["set"], **length})
+    directory = RunDirectory(folder)
+    write(spec, directory, Target.of(device))
+    options = ["--out", str(folder), "--quiet", "--json", "--device", device, "--checkpoint-every", "0"]
+    if request["facts"] is not None:
+        (directory.code / TASK).write_text(json.dumps(request["facts"]), encoding="utf-8")
+        options += ["--task", str(directory.code / TASK)]
+    options += ["--data", request["data"]] if request["data"] is not None else []
+    said, errors = io.StringIO(), io.StringIO()
+    with redirect_stdout(said), redirect_stderr(errors):
+        status = start(directory.code, options, 1)
+    told: dict[str, Any] = {"curve": curve(directory.metrics)}
+    if status:
+        why = errors.getvalue().strip()
+        kind = "not_finite" if directory.diverged.exists() else "crashed"
+        kind = "overmemory" if short_of_memory(RuntimeError(why)) else kind
+        return {**told, "status": kind, "error": why[-LAST:]}
+    result = json.loads(said.getvalue())
+    told |= {"status": "ok", "tokens": result["tokens"]}
+    name = request["task"]
+    if request["facts"] is None:
+        scores = {f"{name}.bits_per_byte": result["val_bits_per_byte"], f"{name}.loss": result["val_loss"]}
+        return {**told, "scores": scores}
+    try:
+        return {**told, **judged(name, asked(request, folder, device))}
+    except RunError as error:
+        return {**told, "status": "crashed", "error": str(error)}
+
+
+def course(request: Mapping[str, Any], batch: int) -> dict[str, object]:
+    """What tasks that are learned one after another say of a run: how long it is, and that no task has a lower rate."""
+    from runtime import exercise
+    from runtime.evaluate.tasks import Task
+
+    if request["facts"] is None:
+        return {}
+    task = Task.read(request["facts"])
+    found = exercise.load(task, request["data"]).course(batch) if task.ordered else None
+    return {} if found is None else {"run.steps": found.steps, "run.schedule": "constant"}
+
+
+def asked(request: Mapping[str, Any], folder: Path, device: str) -> list[Exam]:
+    from runtime.evaluate.exam import examine_run
+    from runtime.evaluate.tasks import Task
+
+    text = request["data"] if Task.read(request["facts"]).hides else None
+    return examine_run(folder, [Task.read(request["facts"])], items=request["items"], text=text, device=device)
+
+
+def judged(name: str, exams: Sequence[Exam]) -> dict[str, Any]:
+    """Scores by name, their intervals, the answers told apart, and whatever else an exam says of itself."""
+    scores: dict[str, float] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    maps: list[dict[str, Any]] = []
+    details: dict[str, Any] = {}
+    for i, exam in enumerate(exams):
+        told = exam.as_dict()
+        where = f"{name}[{exam.test}]" if i else name
+        for learn in ("on", "off"):
+            before = f"{where}." if learn == "on" else f"{where}.off."
+            for key, value in told[learn].items():
+                share = told[learn] if key == "accuracy" else value if isinstance(value, dict) else {}
+                if "low" in share:
+                    scores[before + key], intervals[before + key] = share["accuracy"], (share["low"], share["high"])
+                elif isinstance(value, int | float) and key not in ABOUT:
+                    scores[before + key] = value
+                elif key == "by":
+                    seen = {"test": exam.test, "context": exam.task.kind(exam.test).context, "learn": learn}
+                    maps += [{**seen, "by": mark, "cells": list(cells(mark, found))} for mark, found in value.items()]
+                elif key not in ABOUT:
+                    details[before + key] = value
+    return {"scores": scores, "intervals": intervals, "maps": maps, "details": details}
+
+
+def cells(mark: str, found: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    for cell in found:
+        yield {"at": cell[mark], **{key: cell[key] for key in ("accuracy", "low", "high", "answers")}}
+
+
+def curve(metrics: Path) -> dict[str, list[float | None]]:
+    """Loss of training and what was said of validations, by step; evenly chosen where there are many points."""
+    if not metrics.exists():
+        return {}
+    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    named = [name for name in dict.fromkeys(key for row in rows for key in row) if name.startswith(("train/", "val/"))]
+    last = len(rows) - 1
+    judged = [i for i, row in enumerate(rows) if any(name.startswith("val/") for name in row)]
+    wanted = sorted({*judged[-POINTS:], *(round(i * last / (POINTS - 1)) for i in range(POINTS))}) if rows else []
+    rows = [rows[i] for i in wanted]
+    return {name: [row.get(name) for row in rows] for name in ("step", "tokens", *named)}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

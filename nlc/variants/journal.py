@@ -1,0 +1,101 @@
+"""The journal of a search: JSON lines, only ever added to, each on the disk before the next is begun.
+
+with Journal.open(folder) as journal:      held: no other command works in the folder meanwhile
+    journal.records                        what is there already
+    journal.add("run", {...})
+
+read(folder) -> list of records            for reports; raises JournalError where a line is damaged
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+Record = Mapping[str, Any]
+
+JOURNAL, LOCK = "journal.jsonl", ".lock"
+
+
+class JournalError(Exception):
+    """The folder cannot be worked in; the message says why."""
+
+
+class Journal:
+    def __init__(self, folder: Path, lock: IO[str], records: list[Record], whole: int) -> None:
+        """`whole`: bytes of the journal that are whole lines; what a crash cut off after them goes."""
+        self.folder, self.lock, self.records = folder, lock, records
+        self.path = folder / JOURNAL
+        self.file = self.path.open("ab")
+        self.file.truncate(whole)
+        self.file.seek(whole)
+
+    @classmethod
+    def open(cls, folder: Path) -> Journal:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK).open("w", encoding="utf-8")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise JournalError(f"another command works in '{folder}'") from None
+        except OSError:  # a file system that cannot tell
+            pass
+        try:
+            records, whole = _read(folder / JOURNAL)
+            return cls(folder, lock, records, whole)
+        except BaseException:
+            lock.close()
+            raise
+
+    def add(self, record: str, values: Record) -> Record:
+        """Raises OSError where it cannot be written."""
+        line: Record = {"record": record, "at": round(time.time(), 3), **values}
+        self.file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.records.append(line)
+        return line
+
+    def of(self, record: str) -> Iterator[Record]:
+        return (line for line in self.records if line["record"] == record)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with suppress(OSError):
+            self.file.close()
+        self.lock.close()
+
+
+def read(folder: Path) -> list[Record]:
+    """Raises JournalError where there is none, or a line of it is damaged."""
+    if not (folder / JOURNAL).is_file():
+        raise JournalError(f"'{folder}' holds no search: it has no {JOURNAL}")
+    return _read(folder / JOURNAL)[0]
+
+
+def _read(path: Path) -> tuple[list[Record], int]:
+    """The records, and how many bytes they take; a last line that is not whole does not count."""
+    found: list[Record] = []
+    whole = 0
+    lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            record = json.loads(line)
+            if not isinstance(record, dict) or not isinstance(record.get("record"), str):
+                raise ValueError
+        except ValueError:
+            if number == len(lines) - 1:
+                break
+            raise JournalError(f"'{path}', line {number}, is damaged: give it back, or another --out") from None
+        found.append(record)
+        whole += len(line) + 1
+    return found, whole

@@ -1,0 +1,295 @@
+"""A search file to a Search: specs/searches/<name>.yaml, or one of your own.
+
+load_search("which-rule")             a shipped search, or a file
+find_search(argument)                 the same; None where the argument is no search
+searches()                            the names of the shipped searches
+
+Every fault is a diagnostic at its place.  What variants are legal is found out when they are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Mapping as MappingOf
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nlc.diagnostics import Reporter, SpecError, suggest
+from nlc.source import Entry, Mapping, Position, Scalar, Sequence, Tree, plain
+from nlc.spec import TaskSpec, load_task, shipped
+from nlc.spec import tasks as tasks_shipped
+from nlc.spec.extends import Found, is_null, without_notes
+from nlc.spec.rule import SHIPPED
+from nlc.spec.text import parse, read
+from nlc.spec.types import typed
+from nlc.variants.axes import BASE, Axis, Choice
+from nlc.variants.fields import LimitFields, MutateFields, RungFields, SamplerFields, SearchFields, TuneFields
+
+TEXT = "text"  # a task that is no task: the text itself
+
+
+@dataclass(frozen=True)
+class Search:
+    """bases: label -> what nlc.load takes; shared: changes to all of them; tasks: None is the text itself."""
+
+    name: str
+    doc: str
+    source: str  # the file, as the user named it
+    text: str  # as written
+    bases: MappingOf[str, str | Path]
+    shared: MappingOf[str, Entry]
+    axes: tuple[Axis, ...]
+    tasks: MappingOf[str, TaskSpec | None]
+    sampler: SamplerFields
+    rungs: tuple[RungFields, ...]
+    fields: SearchFields = field(repr=False)
+    data: Path | None = None  # a text: as it is named, from the folder of the file
+    at: Position = field(default=Position("", 0, 0), repr=False)  # of rank_by, or of the search
+
+    @property
+    def rescale(self) -> tuple[str, ...]:
+        said = self.fields.rescale
+        return (said,) if isinstance(said, str) else tuple(said)
+
+    @property
+    def tune(self) -> TuneFields | None:
+        return self.fields.tune
+
+    @property
+    def mutate(self) -> MutateFields | None:
+        return self.fields.mutate
+
+    @property
+    def limits(self) -> LimitFields:
+        return self.fields.limits
+
+
+def searches() -> tuple[str, ...]:
+    """The shipped searches, by name."""
+    return tuple(sorted(path.stem for path in (SHIPPED / "searches").glob("*.yaml")))
+
+
+def load_search(argument: str) -> Search:
+    """A search by its name or its file.  Raises SpecError with all that is wrong."""
+    if (search := find_search(argument)) is not None:
+        return search
+    report = Reporter()
+    if Path(argument).suffix in (".yaml", ".yml") or "/" in argument:
+        text = read(Path(argument), argument, report)
+        if text is not None and parse(text, argument, report) is not None:
+            report.error("NLC0210", Position(argument, 0, 0), "this file is not a search", "it has no key 'search'")
+        raise SpecError(report.found)
+    hint = suggest(argument, searches(), "searches")
+    report.error("NLC1201", Position(argument, 0, 0), f"no file and no shipped search '{argument}'", hint)
+    raise SpecError(report.found)
+
+
+def find_search(argument: str) -> Search | None:
+    """The search of an argument of the command line; raises SpecError where it is one, and is wrong."""
+    path, shown = Path(argument), argument
+    if not path.is_file():
+        if argument not in searches():
+            return None
+        path, shown = SHIPPED / "searches" / f"{argument}.yaml", f"specs/searches/{argument}.yaml"
+    report = Reporter()
+    text = read(path, shown, report)
+    tree = parse(text, shown, report) if text is not None else None
+    if not isinstance(tree, Mapping) or text is None or "search" not in tree.entries:
+        return None
+    return search_from(without_notes(tree), text, Found(path, shown, path.resolve().parent))
+
+
+def search_from(tree: Mapping, text: str, found: Found) -> Search:
+    """A search's tree as a Search.  Raises SpecError with everything that is wrong with it."""
+    report = Reporter()
+    said = typed(_nulls_as_words(tree), report, SearchFields)
+    report.check()
+    assert said is not None
+    bases = _bases(tree, found, report)
+    axes = _axes(tree, bases, report)
+    tasks = _tasks(tree, found, report)
+    shared = dict(_changes(tree.get("set")))
+    sampler = said.sampler if isinstance(said.sampler, SamplerFields) else SamplerFields(name=said.sampler)
+    if sampler.name != "grid" and said.budget.trials is None:
+        at = tree.entries["sampler"].value.at
+        report.error("NLC1205", at, f"sampler {sampler.name} draws for ever", "say how often: budget: {trials: 24}")
+    _rungs(tree, said, tasks, report)
+    place = tree.entries.get("rank_by", tree.entries["search"]).value.at
+    if said.rank_by is not None and task_of(said.rank_by, tasks) is None:
+        hint = suggest(said.rank_by.split(".")[0], tasks, "tasks")
+        report.error("NLC1204", place, f"'{said.rank_by}' is no score of a task of this search", hint)
+    report.check()
+    return Search(
+        name=said.search, doc=" ".join(said.doc.split()), source=found.shown, text=text, bases=bases, shared=shared,
+        axes=axes, tasks=tasks, sampler=sampler, rungs=tuple(said.rungs), fields=said, at=place,
+        data=None if said.data is None else (found.root / said.data).resolve(),
+    )  # fmt: skip
+
+
+def task_of(score: str, tasks: Iterable[str]) -> str | None:
+    """The task that a score is of: mqar.accuracy, parity[256 bits].off.loss."""
+    return next((name for name in tasks if score.startswith((f"{name}.", f"{name}["))), None)
+
+
+def _nulls_as_words(tree: Mapping) -> Mapping:
+    """Values of axes and of `set` may be null, which takes a key away; elsewhere a key without a value is a mistake."""
+
+    def worded(node: Tree) -> Tree:
+        match node:
+            case Mapping(entries, at):
+                return Mapping({key: Entry(e.at, worded(e.value)) for key, e in entries.items()}, at)
+            case Sequence(items, at):
+                return Sequence(tuple(worded(item) for item in items), at)
+        return Scalar("null", "null", node.at) if is_null(node) else node
+
+    return Mapping(
+        {k: Entry(e.at, worded(e.value)) if k in ("axes", "set") else e for k, e in tree.entries.items()}, tree.at
+    )
+
+
+def _bases(tree: Mapping, found: Found, report: Reporter) -> dict[str, str | Path]:
+    """Label -> a shipped name, or a file in the folder of the search or below it."""
+    said = tree.get("base")
+    bases: dict[str, str | Path] = {}
+    for item in said.items if isinstance(said, Sequence) else [said]:
+        assert isinstance(item, Scalar)
+        label = item.text
+        if label in bases:
+            report.error("NLC0211", item.at, f"'{label}' stands here twice")
+        elif label in shipped():
+            bases[label] = label
+        elif "/" not in label and not label.endswith((".yaml", ".yml")):
+            report.error("NLC0101", item.at, f"no file and no shipped spec '{label}'", suggest(label, shipped()))
+        elif path := _beside(item, found, report):
+            bases[label] = path
+    return bases
+
+
+def _beside(said: Scalar, found: Found, report: Reporter) -> Path | None:
+    """A file in the folder of the search or below it."""
+    path = (found.root / said.text).resolve()
+    if not path.is_relative_to(found.root):
+        report.error("NLC0207", said.at, f"'{said.text}' is outside the search's folder")
+    elif not path.is_file():
+        near = [str(p.relative_to(found.root)) for p in sorted(found.root.glob("*.yaml"))[:50]]
+        report.error("NLC0208", said.at, f"no file '{said.text}'", suggest(said.text, near))
+    else:
+        return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return None
+
+
+def _changes(tree: Tree | None) -> list[tuple[str, Entry]]:
+    return list(tree.entries.items()) if isinstance(tree, Mapping) else []
+
+
+def _axes(tree: Mapping, bases: MappingOf[str, str | Path], report: Reporter) -> tuple[Axis, ...]:
+    """The axis of bases, where there are several, then those that are written."""
+    found: dict[str, Axis] = {}
+    if len(bases) > 1:
+        choices = tuple(Choice(label, ()) for label in bases)
+        found[BASE] = Axis(BASE, choices, (), tree.entries["base"].at)
+    written = tree.get("axes")
+    for name, entry in written.entries.items() if isinstance(written, Mapping) else ():
+        if name == BASE:
+            report.error("NLC1202", entry.at, "the axis 'base' is made of several bases", "base: [hope, transformer]")
+            continue
+        found[name] = Axis(name, _choices(name, entry, report), _when(entry.value, found, report), entry.at)
+    return tuple(found.values())
+
+
+def _choices(name: str, entry: Entry, report: Reporter) -> tuple[Choice, ...]:
+    """Values of a path; or choices by name, each of several changes."""
+    tree = entry.value
+    values = tree if isinstance(tree, Sequence) else tree.get("values") if isinstance(tree, Mapping) else None
+    named = tree.get("choices") if isinstance(tree, Mapping) else None
+    if (values is None) == (named is None):
+        report.error("NLC1202", entry.at, f"axis '{name}' has either values or choices", "one of the two")
+        return ()
+    found = [
+        Choice(_label(item), ((name, Entry(entry.at, item)),))
+        for item in (values.items if isinstance(values, Sequence) else ())
+    ]
+    for label, said in named.entries.items() if isinstance(named, Mapping) else ():
+        found.append(Choice(label, tuple(_changes(said.value))))
+    labels = [choice.label for choice in found]
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        report.error("NLC1202", entry.at, f"axis '{name}' has '{twice[0]}' twice")
+    if not found:
+        report.error("NLC1202", entry.at, f"axis '{name}' has no value")
+    return tuple(found)
+
+
+def _label(value: Tree) -> str:
+    """A value as it stands in tables: one line."""
+    if isinstance(value, Scalar):
+        return " ".join(value.text.split()) or "''"
+    return str(plain(value))
+
+
+def _when(tree: Tree, before: MappingOf[str, Axis], report: Reporter) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    said = tree.get("when") if isinstance(tree, Mapping) else None
+    found = []
+    for other, entry in said.entries.items() if isinstance(said, Mapping) else ():
+        if other not in before:
+            hint = suggest(other, before, "axes before it")
+            report.error("NLC1203", entry.at, f"no axis '{other}' is said before this one", hint)
+            continue
+        wanted = entry.value.items if isinstance(entry.value, Sequence) else (entry.value,)
+        labels = before[other].labels
+        for item in wanted:
+            if (label := _label(item)) not in labels:
+                report.error("NLC1203", item.at, f"axis '{other}' has no '{label}'", suggest(label, labels))
+        found.append((other, tuple(_label(item) for item in wanted)))
+    return tuple(found)
+
+
+def _tasks(tree: Mapping, found: Found, report: Reporter) -> dict[str, TaskSpec | None]:
+    """By the names that scores have; a task in a list has that of its file, without knobs."""
+    said = tree.get("tasks")
+    named = [(name, entry.value) for name, entry in said.entries.items()] if isinstance(said, Mapping) else []
+    listed = said.items if isinstance(said, Sequence) else () if isinstance(said, Mapping) else (said,)
+    tasks: dict[str, TaskSpec | None] = {}
+    for name, item in [*named, *((None, item) for item in listed)]:
+        assert isinstance(item, Scalar)
+        task: TaskSpec | None = None
+        if item.text != TEXT or TEXT in tasks_shipped():
+            try:
+                inside = _beside(item, found, report) if item.text.endswith((".yaml", ".yml")) else item.text
+                if inside is None:
+                    continue
+                task = load_task(str(inside))
+            except SpecError as error:
+                first = error.diagnostics[0]
+                report.error(first.code, item.at, first.message, first.hint)
+                continue
+        key = name or (TEXT if task is None else task.name.split("(")[0])
+        if key in tasks or set(key) & set(".[]"):
+            hint = "give them names: tasks: {easy: 'mqar(pairs=4)', hard: 'mqar(pairs=16)'}"
+            report.error("NLC0211", item.at, f"two tasks are called '{key}'" if key in tasks else f"'{key}'", hint)
+        tasks[key] = task
+    return tasks
+
+
+def _rungs(tree: Mapping, said: SearchFields, tasks: MappingOf[str, Any], report: Reporter) -> None:
+    """Their tasks are the search's, and all but the last say how many go on."""
+    written = tree.get("rungs")
+    items = written.items if isinstance(written, Sequence) else (None,) * len(said.rungs)
+    for rung, item in zip(said.rungs, items, strict=True):
+        if item is None:
+            continue
+        for task in rung.tasks or ():
+            if task not in tasks:
+                report.error("NLC1204", item.at, f"'{task}' is no task of this search", suggest(task, tasks, "tasks"))
+        if rung.rank_by is not None and task_of(rung.rank_by, rung.tasks or tasks) is None:
+            report.error("NLC1204", item.at, f"'{rung.rank_by}' is no score of a task of this rung")
+        if rung.steps is not None and rung.tokens is not None:
+            report.error("NLC1205", item.at, "steps and tokens say the same", "give one")
+        if (rung.keep is None) != (rung is said.rungs[-1]):
+            last = rung is said.rungs[-1]
+            message = "nothing comes after the last rung" if last else "how many go on from this rung is not said"
+            report.error("NLC1205", item.at, message, "take keep away" if last else "keep: 8, or a share: keep: 0.33")
+        if rung.keep is not None and rung.keep >= 1 and rung.keep != int(rung.keep):
+            report.error("NLC1205", item.at, f"keep is {rung.keep}; a whole number, or a share below 1, is expected")
+    if said.budget.steps is not None and said.budget.tokens is not None:
+        report.error("NLC1205", tree.entries["budget"].at, "steps and tokens say the same", "give one")

@@ -1,0 +1,225 @@
+"""nlc search: killed and going on, the table, the best; what ends a run, recorded; Ray, where it is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nlc.variants.journal import read
+from nlc.variants.local import alone
+from nlc.variants.runs import Request
+from tests.e2e.command import ROOT, Run
+
+pytestmark = pytest.mark.timeout(900)
+
+TINY = """nlc: 1
+search: tiny
+base: [linear_attention, transformer]
+set: {sizes.width: 8, sizes.heads: 2, sizes.layers: 1, run.batch: 4}
+axes:
+  levels.attention.objective: {values: [dot, l3], when: {base: linear_attention}}
+tasks: {recall: 'mqar(pairs=1, context=8, vocab=8)'}
+budget: {steps: 4}
+seeds: 2
+items: 16
+"""
+
+
+def command(folder: Path, *more: str, out: str = "out") -> subprocess.Popen[str]:
+    (folder / "tiny.yaml").write_text(TINY, encoding="utf-8")
+    return subprocess.Popen(
+        [sys.executable, "-m", "nlc", "search", "tiny.yaml", "--out", out, "--device", "cpu", *more],
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """The folder that holds an undisturbed search, what it printed, and what it said on the way."""
+    folder = tmp_path_factory.mktemp("searched")
+    process = command(folder)
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    return folder, out, err
+
+
+def until(there: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 300
+    while not there() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+def lines(folder: Path, record: str) -> list[dict[str, Any]]:
+    path = folder / "journal.jsonl"
+    whole = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    found = [json.loads(line) for line in whole if line.endswith("\n")]
+    return [line for line in found if line["record"] == record]
+
+
+def test_the_table_ranks_what_has_a_score_and_says_what_was_refused(searched: tuple[Path, str, str]) -> None:
+    folder, out, err = searched
+    board = json.loads((folder / "out" / "leaderboard.json").read_text())
+    assert [row["rank"] for row in board["rows"]] == [1, 2, None]
+    assert board["rows"][-1]["status"] == "rejected" and "unknown objective 'l3'" in board["rows"][-1]["error"]
+    assert "tiny.yaml:6:46: error" in out and "recall.accuracy (95 %)" in out
+    assert "t002: rejected" in err and "of 3 trials have a score" in err and "left in this rung" in err
+    runs = [line for line in read(folder / "out") if line["record"] == "run"]
+    assert len(runs) == 4 and all(run["status"] == "ok" for run in runs)
+    first = runs[0]
+    assert set(first["cost"]) == {"params", "state_bytes", "flops", "tokens", "seconds", "peak_memory"}
+    assert first["cost"]["tokens"] == 4 * 4 * 8 and first["cost"]["peak_memory"] > 50e6
+    assert first["scores"].keys() >= {"recall.accuracy", "recall.off.accuracy", "recall[longer].loss"}
+    assert first["curve"]["tokens"][-1] == 128 and len(first["curve"]["train/loss"]) == len(first["curve"]["step"])
+    assert not (folder / "out" / "runs").exists()
+
+
+def test_a_search_killed_twice_ends_with_the_same_table(searched: tuple[Path, str, str], tmp_path: Path) -> None:
+    whole, out, _ = searched
+    for ended in (0, 2):
+        process = command(tmp_path)
+        until(
+            lambda n=ended: len(lines(tmp_path / "out", "run")) >= n and (tmp_path / "out" / "runs").exists(), process
+        )
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        before = lines(tmp_path / "out", "run")
+    process = command(tmp_path)
+    said, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    assert lines(tmp_path / "out", "run")[: len(before)] == before and len(lines(tmp_path / "out", "run")) == 4
+    for name in ("leaderboard.json", "leaderboard.md"):
+        assert (tmp_path / "out" / name).read_bytes() == (whole / "out" / name).read_bytes()
+    assert said == out
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_the_best_is_a_spec_that_compiles_alone(searched: tuple[Path, str, str], nlc: Run, tmp_path: Path) -> None:
+    folder, _, _ = searched
+    assert nlc("search", "best", str(folder / "out"), "-o", "winner.yaml").status == 0
+    text = (tmp_path / "winner.yaml").read_text()
+    assert text.startswith("# t00") and "recall.accuracy" in text.splitlines()[0]
+    checked = nlc("check", "winner.yaml", "--json")
+    assert checked.status == 0
+    shown = json.loads(nlc("show", "winner.yaml", "--json").out)
+    assert shown["sizes"]["context"] == 8 and shown["sizes"]["vocab"] == 8 and shown["run"]["steps"] == 4
+    assert nlc("compile", "winner.yaml", "-o", "built").status == 0
+
+
+def test_another_search_is_not_mixed_into_a_folder(searched: tuple[Path, str, str], nlc: Run, tmp_path: Path) -> None:
+    folder, _, _ = searched
+    (tmp_path / "other.yaml").write_text(TINY.replace("steps: 4", "steps: 5"), encoding="utf-8")
+    ended = nlc("search", "other.yaml", "--out", str(folder / "out"))
+    assert ended.status == 2 and "holds another search (other budget, rungs)" in ended.err
+
+
+def test_wrong_use_is_one_line(nlc: Run, tmp_path: Path) -> None:
+    for arguments, said in (
+        (("search", "which-rul"), "which-rule"),
+        (("search", "best"), "nlc search best DIR"),
+        (("search", "best", "nothing"), "'nothing' holds no search"),
+        (("search", "which-rule", "x"), "--out"),
+        (("search", "which-rule", "--address", "h:1"), "--on ray"),
+    ):
+        ended = nlc(*arguments)
+        assert ended.status == 2 and said in ended.err and "Traceback" not in ended.err
+
+
+def request(**changes: Any) -> Request:
+    from nlc.show import yaml_text
+    from nlc.spec import load, load_task
+
+    small = {"sizes.width": 8, "sizes.heads": 2, "sizes.layers": 1, "run.batch": 4}
+    text = yaml_text(load("linear_attention", small).resolved())
+    task = load_task("mqar(pairs=1, context=8, vocab=8)").as_dict()
+    sized = {"sizes.context": 8, "sizes.vocab": 8, "run.steps": 4, "run.warmup": 0}
+    told: dict[str, Any] = {
+        "name": "r", "text": text, "set": sized, "task": "recall", "facts": task, "data": None, "items": 8,
+        "device": "cpu",
+        "threads": 1, "seconds": 300.0, "memory_mib": 8192.0, "keep": False,
+    }  # fmt: skip
+    return Request(**{**told, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "said"),
+    [
+        ({"seconds": 0.2}, "overtime", "longer than 0.2 s"),
+        ({"memory_mib": 20.0}, "overmemory", "20 are allowed"),
+        ({"text": "nlc: 1\n"}, "crashed", "exit status 1"),
+        ({"facts": {"name": "nothing"}}, "crashed", "does not describe a task"),
+    ],
+)
+def test_a_run_that_is_ended_or_crashes_is_an_outcome(
+    changes: dict[str, Any], status: str, said: str, tmp_path: Path
+) -> None:
+    outcome = alone(request(**changes), tmp_path / "run")
+    assert outcome.status == status and said in outcome.error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_whose_numbers_are_no_longer_finite_is_an_outcome(tmp_path: Path) -> None:
+    wild = {"levels.train.rule": "gd(lr=1e30)", "run.steps": 20, "run.clip": 0.0}
+    outcome = alone(request(set={**request().set, **wild}), tmp_path / "run")
+    assert outcome.status == "not_finite" and "finite" in outcome.error
+
+
+def test_a_run_ends_with_the_command_that_started_it(tmp_path: Path) -> None:
+    script = (
+        "import sys, time\nfrom pathlib import Path\nfrom tests.e2e.test_searching import request\n"
+        "from nlc.variants.local import Process\n"
+        "one = Process.begin(request(set={**request().set, 'run.steps': 1000000}), Path(sys.argv[1]))\n"
+        "print(one.process.pid, flush=True)\ntime.sleep(600)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    end = time.monotonic() + 120
+    while Path(f"/proc/{child}").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{child}").exists()
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed: pip install 'nlc[search]'")
+def test_ray_gives_the_same_table_and_a_killed_worker_costs_one_retry(
+    searched: tuple[Path, str, str], tmp_path: Path
+) -> None:
+    whole, out, _ = searched
+    process = command(tmp_path, "--on", "ray", "--jobs", "1")
+    killed: list[int] = []
+
+    def worker_killed() -> bool:
+        """The process of a run is there: end the worker that started it."""
+        for place in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (place / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"nlc.cli.variant" in words and any(b"nlc-search-" in word for word in words):
+                parent = int(words[words.index(b"nlc.cli.variant") + 2])
+                killed.append(parent)
+                os.kill(parent, signal.SIGKILL)
+                return True
+        return False
+
+    until(worker_killed, process)
+    said, err = process.communicate(timeout=800)
+    assert process.returncode == 0, err
+    assert killed
+    assert said == out
+    assert (tmp_path / "out" / "leaderboard.json").read_bytes() == (whole / "out" / "leaderboard.json").read_bytes()
+    assert sum(run["retries"] for run in lines(tmp_path / "out", "run")) == 1

@@ -1,0 +1,140 @@
+"""The course of a search, with runs that are imagined: who runs, with which rates and seeds, who goes on."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from nlc.variants.journal import Journal, JournalError, read
+from nlc.variants.runs import Outcome, Request
+from tests.unit.variants.searched import TINY, ran, right, searched
+
+RULES = TINY + "base: deltanet\naxes: {levels.delta.retain: [0.5, 0.6, 0.7, 0.8]}\n"
+HALVED = (
+    RULES
+    + """tasks: [mqar, parity]
+rungs:
+  - {tasks: [mqar], steps: 10, keep: 2}
+  - {steps: 20, seeds: 3}
+rank_by: parity.accuracy
+"""
+)
+
+
+def by_retention(request: Request) -> Outcome:
+    """The more is kept, the better; a seed adds a little."""
+    kept = float(re.search(r"retain: '?([0-9.]+)", request.text)[1])
+    return right(request, kept + request.set["run.seed"] % 1_000_000 * 0.01)
+
+
+def test_only_the_best_go_on_and_finalists_have_several_seeds(tmp_path: Path) -> None:
+    board, begun = ran(searched(HALVED), tmp_path, by_retention)
+    assert begun[:4] == [f"t00{i}-mqar-10-s0" for i in range(1, 5)]
+    assert set(begun[4:]) == {f"t00{i}-{task}-20-s{s}" for i in (3, 4) for task in ("mqar", "parity") for s in range(3)}
+    assert [(row.trial, row.rank, row.rung) for row in board.rows] == [
+        ("t004", 1, 1), ("t003", 2, 1), ("t002", 3, 0), ("t001", 4, 0),
+    ]  # fmt: skip
+    score = board.rows[0].score
+    assert (
+        score.n == 3
+        and score.mean == pytest.approx(0.81)
+        and score.low == pytest.approx(0.81 - 4.303 * 0.01 / 3**0.5, 1e-3)
+    )
+
+
+def test_a_search_cut_at_any_line_ends_with_the_same_table_and_repeats_nothing(tmp_path: Path) -> None:
+    whole, begun = ran(searched(HALVED), tmp_path / "whole", by_retention)
+    lines = (tmp_path / "whole" / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    for cut in range(1, len(lines), 3):
+        folder = tmp_path / f"cut{cut}"
+        folder.mkdir()
+        (folder / "journal.jsonl").write_bytes(b"".join(lines[:cut]) + lines[cut][: len(lines[cut]) // 2])
+        there = {line["run"] for line in read(folder) if line["record"] == "run"}
+        again, more = ran(searched(HALVED), folder, by_retention)
+        assert again == whole
+        assert sorted([*there, *more]) == sorted(begun)
+
+
+def test_rates_are_chosen_for_each_variant_on_a_grid_with_a_seed_of_its_own(tmp_path: Path) -> None:
+    text = RULES + "tasks: [mqar]\nbudget: {steps: 10}\ntune: {lr: [0.001, 0.01], weight_decay: [0.1], steps: 5}\n"
+
+    def best_rate_is_small_where_much_is_kept(request: Request) -> Outcome:
+        small = "lr=0.001" in str(request.set["levels.train.rule"])
+        return right(request, 0.9 if small == ("0.8" in request.text) else 0.1)
+
+    board, begun = ran(searched(text), tmp_path, best_rate_is_small_where_much_is_kept)
+    assert "t001-mqar-5-s1000000-lr0.001-wd0.1" in begun and "t001-mqar-10-s0-lr0.01-wd0.1" in begun
+    assert len(begun) == 4 * 3
+    assert {row.trial: row.rates["mqar"]["lr"] for row in board.rows} == {
+        "t001": 0.01, "t002": 0.01, "t003": 0.01, "t004": 0.001,
+    }  # fmt: skip
+
+
+def test_a_rate_that_diverges_is_not_chosen_and_a_variant_that_always_does_has_no_score(tmp_path: Path) -> None:
+    text = RULES + "tasks: [mqar]\nbudget: {steps: 10}\ntune: {lr: [0.001, 0.01]}\n"
+
+    def wild(request: Request) -> Outcome:
+        if "0.5" in request.text or "lr=0.01" in str(request.set["levels.train.rule"]):
+            return Outcome("not_finite", "a loss is not finite")
+        return right(request, 0.5)
+
+    board, _ = ran(searched(text), tmp_path, wild)
+    assert {row.rates["mqar"]["lr"] for row in board.rows if row.rank} == {0.001}
+    last = board.rows[-1]
+    assert (last.trial, last.rank, last.status, last.error) == ("t001", None, "not_finite", "a loss is not finite")
+
+
+def test_one_seed_that_comes_to_nothing_is_no_score(tmp_path: Path) -> None:
+    text = RULES + "tasks: [mqar]\nbudget: {steps: 10}\nseeds: 3\n"
+
+    def crashes(request: Request) -> Outcome:
+        return Outcome("crashed", "gone") if request.name == "t004-mqar-10-s1" else by_retention(request)
+
+    board, _ = ran(searched(text), tmp_path, crashes)
+    assert [row.trial for row in board.rows] == ["t003", "t002", "t001", "t004"]
+    assert board.rows[-1].status == "crashed" and board.rows[-1].rank is None
+
+
+def test_equal_graphs_are_one_trial_and_illegal_ones_are_recorded_with_their_place(tmp_path: Path) -> None:
+    text = TINY + "base: deltanet\ntasks: [mqar]\naxes:\n  levels.delta.objective: [l2, dot, l3]\n"
+    board, begun = ran(searched(text), tmp_path, lambda request: right(request, 0.5))
+    rows = {row.trial: row for row in board.rows}
+    assert (
+        rows["t003"].status == "rejected"
+        and "s.yaml:7:37: error: level 'delta': unknown objective 'l3'" in rows["t003"].error
+    )
+    assert len(begun) == 2
+    text = TINY + "base: deltanet\ntasks: [mqar]\naxes:\n  levels.delta.retain: [1, '1.0', 0.9]\n"
+    board, begun = ran(searched(text), tmp_path / "equal", lambda request: right(request, 0.5))
+    rows = {row.trial: row for row in board.rows}
+    assert rows["t002"].status == "duplicate" and rows["t002"].of == "t001" and len(begun) == 2
+
+
+def test_training_that_the_graph_does_not_hold_makes_another_trial(tmp_path: Path) -> None:
+    text = TINY + "base: deltanet\ntasks: [mqar]\naxes: {run.clip: [1.0, 0.1]}\n"
+    _, begun = ran(searched(text), tmp_path, lambda request: right(request, 0.5))
+    assert len(begun) == 2
+
+
+def test_the_same_run_asked_for_by_two_rungs_is_made_once(tmp_path: Path) -> None:
+    text = RULES + "tasks: [mqar]\nbudget: {steps: 10}\nrungs: [{keep: 0.5}, {seeds: 2}]\n"
+    board, begun = ran(searched(text), tmp_path, by_retention)
+    assert sorted(begun) == sorted(set(begun)) and len(begun) == 4 + 2
+    assert board.rows[0].score.n == 2
+
+
+def test_two_commands_do_not_work_in_one_folder(tmp_path: Path) -> None:
+    with Journal.open(tmp_path), pytest.raises(JournalError, match="another command works in"):
+        Journal.open(tmp_path)
+
+
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    with Journal.open(tmp_path) as journal:
+        journal.add("search", {})
+        journal.add("trial", {})
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(b"{" + path.read_bytes())
+    with pytest.raises(JournalError, match="line 1, is damaged"):
+        read(tmp_path)

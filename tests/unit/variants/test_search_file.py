@@ -1,0 +1,66 @@
+"""A search file: what is refused, where, and what may be said; every combination of axes, with conditions."""
+
+from __future__ import annotations
+
+import pytest
+
+from nlc.diagnostics import SpecError
+from nlc.variants.axes import combinations, settings
+from nlc.variants.schema import search_schema
+from nlc.variants.search import load_search, searches
+from tests.unit.variants.searched import searched
+
+REST = "tasks: [mqar]\nbase: hope\n"
+
+WRONG = {
+    "unknown key": (REST + "axis: {}", [("NLC0201", 5, 1)]),
+    "unknown key of a section": (REST + "budget: {param: 4}", [("NLC0201", 5, 10)]),
+    "no such base": ("tasks: [mqar]\nbase: hop\n", [("NLC0101", 4, 7)]),
+    "no such task": ("tasks: [mqr]\nbase: hope\n", [("NLC1101", 3, 9)]),
+    "two tasks of one name": ("tasks: [mqar, mqar(pairs=4)]\nbase: hope\n", [("NLC0211", 3, 15)]),
+    "an axis without values": (REST + "axes: {a.b: {when: {}}}", [("NLC1202", 5, 8)]),
+    "a value twice": (REST + "axes: {a.b: [1, 1]}", [("NLC1202", 5, 8)]),
+    "values and choices": (REST + "axes: {a: {values: [1], choices: {x: {}}}}", [("NLC1202", 5, 8)]),
+    "a condition on a later axis": (REST + "axes: {a: {values: [1], when: {b: 1}}, b: [1]}", [("NLC1203", 5, 32)]),
+    "a condition on no value": (REST + "axes: {b: [1], a: {values: [1], when: {b: 2}}}", [("NLC1203", 5, 43)]),
+    "a score of no task": (REST + "rank_by: parity.accuracy", [("NLC1204", 5, 10)]),
+    "a rung of no task": (REST + "rungs: [{tasks: [parity]}]", [("NLC1204", 5, 9)]),
+    "nobody is kept": (REST + "rungs: [{steps: 1}, {steps: 2}]", [("NLC1205", 5, 9)]),
+    "kept for nothing": (REST + "rungs: [{steps: 1, keep: 2}]", [("NLC1205", 5, 9)]),
+    "steps and tokens": (REST + "budget: {steps: 1, tokens: 2}", [("NLC1205", 5, 1)]),
+    "a draw without end": (REST + "sampler: random", [("NLC1205", 5, 10)]),
+    "another sampler": (REST + "sampler: best", [("NLC0204", 5, 10)]),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_refused_where_it_stands(name: str) -> None:
+    text, expected = WRONG[name]
+    with pytest.raises(SpecError) as refused:
+        searched(text)
+    assert [(d.code, d.at.line, d.at.column) for d in refused.value.diagnostics] == expected
+
+
+def test_an_axis_applies_under_its_condition_only() -> None:
+    search = searched(
+        "base: [deltanet, hope]\ntasks: [mqar]\naxes:\n"
+        "  levels.delta.objective: {values: [l2, dot], when: {base: deltanet}}\n  sizes.heads: [1, 2]\n"
+    )
+    found = list(combinations(search.axes))
+    assert len(found) == 2 * 2 + 2
+    assert [one.get("levels.delta.objective") for one in found] == ["l2", "l2", "dot", "dot", None, None]
+
+
+def test_a_choice_changes_several_things_and_null_takes_one_away() -> None:
+    search = searched(
+        REST + "axes:\n  cms:\n    choices: {none: {}, no mid: {levels.cms.memories.mid: null, sizes.width: 64}}\n"
+    )
+    found = settings(search.axes, {"cms": "no mid"})
+    assert list(found) == ["levels.cms.memories.mid", "sizes.width"] and found["sizes.width"].value.value == 64
+
+
+def test_shipped_searches_are_legal_and_the_schema_knows_their_keys() -> None:
+    known = set(search_schema()["properties"])
+    assert "which-rule" in searches()
+    for name in searches():
+        assert load_search(name).fields.model_fields_set <= known

@@ -1,0 +1,28 @@
+"""Means, intervals and the table."""
+
+from __future__ import annotations
+
+import pytest
+
+from nlc.variants.standings import less_is_better, mean
+from nlc.variants.table import markdown, said
+
+
+def test_the_interval_of_a_mean_is_students() -> None:
+    found = mean([1.0, 2.0, 3.0, 4.0])
+    assert found.mean == 2.5 and found.n == 4
+    assert found.high - found.mean == pytest.approx(3.182 * 1.2909944 / 2, 1e-6)
+
+
+def test_one_run_has_the_interval_of_its_answers_and_a_share_stays_one() -> None:
+    assert mean([0.9], (0.8, 0.95)).low == 0.8 and mean([0.9]).low is None
+    assert mean([0.99, 1.0], share=True).high == 1.0
+
+
+def test_less_loss_is_better() -> None:
+    assert less_is_better("text.bits_per_byte") and less_is_better("a[b].off.loss") and not less_is_better("a.accuracy")
+
+
+def test_a_table_in_markdown_has_no_bars_in_its_cells() -> None:
+    assert markdown([("a", "b"), ("1|2", "")]).splitlines() == ["| a | b |", "|---|---|", "| 1\\|2 |  |"]
+    assert said(mean([0.5, 0.7]), "a.accuracy").startswith("60.0 % (")
