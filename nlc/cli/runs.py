@@ -132,6 +132,7 @@ def train(
         bool, typer.Option("--tensorboard", help="Mirror the metrics for TensorBoard, in RUN/tensorboard.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and write nothing.")] = False,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> int:
@@ -146,9 +147,13 @@ def train(
     from nlc.spec import load
 
     what = {"--data": data, "--field": field, "--tokenizer": tokenizer, "--pack": pack and pack.value}
-    how = HowToRun(what, keep, checkpoint_every, time_limit, processes, device, on_nan, tensorboard, quiet, json_)
+    how = HowToRun(
+        what, keep, checkpoint_every, time_limit, processes, device, on_nan, tensorboard, quiet, json_, dry_run
+    )
     how.check()
     if resume is not None:
+        if dry_run:
+            raise Stop(Status.USAGE, "--dry-run is for a run that has not begun, not for --resume")
         begun = {"--name": name, "--out": out, "--steps": steps, "--seed": seed, "--memory": memory, "--task": task}
         return resumed(resume, spec, set_, begun, allow, how)
     if spec is None:
@@ -232,6 +237,7 @@ class HowToRun:
     tensorboard: bool = False
     quiet: bool = False
     json: bool = False
+    dry: bool = False
 
     def check(self) -> None:
         """Ends the command where train.py would not understand an option; it would say so in its own words."""
@@ -265,7 +271,8 @@ def run(spec: Spec, folder: Path | None, how: HowToRun, task: Task | None = None
         raise Stop(Status.USAGE, f"{spec.source} is a bare program: it has no loss of its own to train on; {hint}")
     from runtime.directory import RunDirectory, fresh
 
-    target = Target.of(device_there(how.device))
+    device = device_there(how.device)
+    target = Target.of(device)
     directory = RunDirectory(folder or fresh(spec.model.name))
     if directory.used:
         message = f"{directory.path} already holds a run: give another --name or --out, or --resume it"
@@ -274,6 +281,12 @@ def run(spec: Spec, folder: Path | None, how: HowToRun, task: Task | None = None
     if told.warmup >= told.steps and not how.quiet:
         short = f"run.warmup is {told.warmup} and run.steps {told.steps}: the rate never reaches its full value"
         note(f"{spec.origin('run.warmup')}: {short}")
+    if how.dry:
+        from nlc.cli.planned import plan, show
+
+        text = how.data.get("--data"), how.data.get("--field")
+        show(plan(spec, directory.path, text, task.name if task else None, device, how.processes), how.json)
+        return Status.DONE
     with directory.unless_begun():
         begins = write(spec, directory, target)
         for line in () if how.quiet else begins.lines():

@@ -360,7 +360,10 @@ def _rule(spec: Spec, fields: Fields, path: str, subject: str, report: Reporter,
     except SpecError as error:  # of the rule's own file
         report.take(error)
         return
-    bound = _try(report, lambda: bind(call, tuple(rule.params), "rule"), subject)
+    where = (
+        f" of {rule.at}" if call.func in spec.rules.hiding() else ""
+    )  # not the shipped rule that one may have in mind
+    bound = _try(report, lambda: bind(call, tuple(rule.params), f"rule{where}"), subject)
     if bound and "lr" in bound and fields.rate is not None:
         report.error(
             "NLC0408", bound["lr"].at, f"{subject}: lr beside rate", hint="rate is the rule's lr; give one of them"

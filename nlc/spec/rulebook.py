@@ -43,6 +43,10 @@ class RuleBook:
         """Those of this spec that have been asked for, and are not shipped."""
         return {name: rule for name, rule in self.found.items() if rule is not None}
 
+    def hiding(self) -> dict[str, str]:
+        """Those of this spec that stand in place of a shipped rule, and where each is written."""
+        return {name: str(rule.at) for name, rule in self.mine().items() if name in rules()}
+
     def none(self, name: str) -> bool:
         """Whether there is no such rule."""
         beside = self.folder is not None and (self.folder / f"{name}.yaml").is_file()

@@ -77,7 +77,8 @@ def objectives(choose: Choose) -> Drawn:
 
 def memory(choose: Choose, heads: Shape, gate: bool) -> dict[str, Any]:
     fields = {"form": choose.among(FORMS), "objective": objective(choose, heads, gate)}
-    fields |= {"rule": choose.among(["gd", "gd", "dgd", "momentum(beta=0.5)", "adam"])}
+    erase = ["dgd"] if fields["form"] == "matrix" else []  # a deep one erases with what it grows by, and overflows
+    fields |= {"rule": choose.among(["gd", "gd", "momentum(beta=0.5)", "adam", *erase])}
     return fields | ({"retain": 0.9, "grad_at": choose.among(["old", "kept"])} if choose.chance(30) else {})
 
 

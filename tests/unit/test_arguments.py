@@ -114,3 +114,31 @@ def test_what_cannot_be_extended_is_told_apart(tmp_path: Path, capsys: pytest.Ca
 def test_the_largest_stack_is_checked_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     status, said = ended(capsys, "check", "hope", "--set", "sizes.layers=10000", "--json")
     assert status == 0 and json.loads(said)["specs"][0]["layers"] == 10000
+
+
+def test_a_rule_in_place_of_a_shipped_one_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "adamw.yaml").write_text(RULE.format("adamw", "{lr: 1e-3}"), encoding="utf-8")
+    words = f"rule 'adamw' is that of {tmp_path}/adamw.yaml:1, in place of the shipped one"
+    path = spec(tmp_path, "levels: [{name: train, rule: adamw}]\n")
+    assert words in ended(capsys, "check", path)[1] and words in ended(capsys, "explain", path)[1]
+    assert json.loads(ended(capsys, "check", path, "--json")[1])["specs"][0]["rules"] == {
+        "adamw": f"{tmp_path}/adamw.yaml:1"
+    }
+    status, said = ended(capsys, "check", spec(tmp_path, "levels: [{name: train, rule: adamw(beta=1)}]\n"))
+    assert status == 2 and f"rule of {tmp_path}/adamw.yaml:1 'adamw' has no parameter 'beta'" in said
+    assert "in place of" not in ended(capsys, "check", "transformer")[1]
+
+
+def test_a_dry_run_says_what_would_be_run_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("abc " * 100, encoding="utf-8")
+    run = ("train", "transformer", "--dry-run", "--data", "text.txt", "--steps", "200", "--name", "first")
+    status, said = ended(capsys, *run)
+    assert status == 0 and "200 steps of 2,048 tokens, 409,600 in all" in said and "runs/first" in said
+    found = json.loads(ended(capsys, *run, "--json")[1])
+    assert found["tokens"] == 200 * found["tokens_per_step"] == 409600 and found["text"] == "text.txt"
+    assert ended(capsys, "train", "transformer", "--dry-run", "--data", "gone.txt")[0] == 4
+    assert ended(capsys, "train", "--dry-run", "--resume", "runs/first")[0] == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
