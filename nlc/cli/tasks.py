@@ -93,7 +93,9 @@ def example(items: Items, i: int, text: bool) -> dict[str, Any]:
     return {"text": bytes(tokens).decode("utf-8", errors="replace"), "answers": answers}
 
 
-def percent(share: float) -> str:
+def percent(share: float | None) -> str:
+    if share is None:
+        return "-"
     return f"{100 * share:.3g} %" if share >= 1e-4 or not share else "< 0.01 %"
 
 

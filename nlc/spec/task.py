@@ -81,8 +81,8 @@ class TaskFields(Section):
     """Degrees of difficulty by the knobs that they change, each trained and tested for itself."""
     examples: Annotated[int, Field(ge=0)] = 0
     """Different items of training; 0 is as many as there are steps for."""
-    solved: Annotated[float, Field(ge=0, le=1)]
-    """The accuracy that a model reaches which is known to solve it."""
+    solved: Annotated[float, Field(ge=0, le=1)] | None = None
+    """The accuracy that a model reaches which is known to solve it; nothing where none is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class TaskSpec:
     tests: MappingOf[str, MappingOf[str, Number]]
     sweep: tuple[MappingOf[str, Number], ...]
     examples: int
-    solved: float
+    solved: float | None
     changes: MappingOf[str, MappingOf[str, Number]]  # of the tests, as they are written
 
     def as_dict(self) -> dict[str, Any]:

@@ -95,7 +95,6 @@ def test_what_can_be_made_is_allowed() -> None:
         ("context: 128", "contxt: 16", [("NLC1103", 7, 33)]),
         ("pairs: 4", "pears: 4", [("NLC1103", 8, 10)]),
         ("solved: 0.9", "solved: 90", [("NLC0205", 9, 9)]),
-        ("solved: 0.9", "", [("NLC0203", 1, 1)]),
         ("test: {as trained: {}, longer: {context: 128}}", "test: {}", [("NLC0205", 7, 7)]),
         ("task: mine", "task: mine\ntests: {}", [("NLC0201", 3, 1)]),
     ],
