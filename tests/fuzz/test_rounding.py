@@ -76,6 +76,13 @@ def test_gradients_that_cancel_are_off_whatever_order_they_meet_in() -> None:
     assert x.grad is not None and 1e-10 < float(x.grad.abs().max()) < 1e-8
 
 
+def test_a_product_that_cancels_is_off() -> None:
+    """0.3 x 1.1 - 0.3 x 1.1, as a matrix product: 0 in one order of operations, a rounding error in another."""
+    a, b = torch.full((1, 2), 0.3, dtype=torch.float64), torch.tensor([[1.1], [-1.1]], dtype=torch.float64)
+    with Rounded():
+        assert 0 < abs(float(a @ b)) < 1e-14
+
+
 def test_rounding_leaves_zeros_without_memory() -> None:
     with Rounded():
         assert not (torch._efficientzerotensor((2, 3)) * 2).any()
