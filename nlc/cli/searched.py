@@ -77,14 +77,14 @@ def journal(folder: Path) -> tuple[list[Mapping[str, Any]], list[str]]:
         try:
             found.append(checked(line if line is not None else {}))
         except ValueError as error:
-            faults.append(f"{JOURNAL}:{number} is damaged ({'not JSON' if line is None else error}) and left out")
+            faults.append(f"{JOURNAL}:{number} is damaged ({'not JSON' if line is None else error})")
     if salvage.cut:
-        faults.append(f"{JOURNAL} ends within a line, which is left out: it was cut off")
+        faults.append(f"{JOURNAL} ends within a line")
     if not any(line["record"] == "search" for line in found):
         raise Stop(Status.USAGE, f"'{folder}' cannot be reported: {faults[0] if faults else f'{JOURNAL} has no line'}")
     if len(faults) > MOST:
-        faults = [*faults[:MOST], f"{JOURNAL}: {len(faults) - MOST:,} more lines are damaged and left out"]
-    return found, faults
+        faults = [*faults[:MOST], f"{JOURNAL}: {len(faults) - MOST:,} more lines are damaged"]
+    return found, [f"{fault}, and left out" for fault in faults]
 
 
 def variant(path: Path, sizes: Mapping[str, int], notices: list[str]) -> Spec | None:
@@ -121,4 +121,6 @@ def base(label: str, head: Mapping[str, Any], sizes: Mapping[str, int], notices:
 def only_one(paths: Sequence[Path]) -> None:
     """Raises Stop where a search stands among several folders."""
     if len(paths) > 1 and (found := next((path for path in paths if is_search(path)), None)):
-        raise Stop(Status.USAGE, f"'{found}' is the folder of a search, which is reported by itself: nlc report {found}")
+        raise Stop(
+            Status.USAGE, f"'{found}' is the folder of a search, which is reported by itself: nlc report {found}"
+        )

@@ -134,5 +134,7 @@ def checked(record: Record) -> Record:
         return LINE.validate_python(record).model_dump()
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:])
-        raise ValueError(f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}" if where else "no known record") from None
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(
+            f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}" if where else "no known record"
+        ) from None

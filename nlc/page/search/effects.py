@@ -19,7 +19,7 @@ ROW, BAND, TOP = 44.0, 16.0, 6.0
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """tried: variants with this value; points: (trial, score) of those with a score.
+    """tried: architectures with this value, duplicates once; points: (trial, score) of those with a score.
 
     mean: of these, with Student's interval.  paired: the mean difference to the first value of the axis, over variants
     that are equal in all other axes; None for the first, and where there is no such pair.
@@ -47,9 +47,10 @@ def effects(facts: SearchFacts) -> list[Effect]:
             chosen[trial] = _choices(line)
             if (found := facts.score(trial, 0)) is not None:
                 scores[trial] = found.mean
+    same = {trial: line["of"] or trial for trial, line in facts.trials.items()}
     share = facts.rank_by(0).rsplit(".", 1)[-1] in SHARES
     return [
-        Effect(axis, tuple(_value(axis, label, labels[0], chosen, scores, share) for label in labels))
+        Effect(axis, tuple(_value(axis, label, labels[0], chosen, scores, same, share) for label in labels))
         for axis, labels in facts.head["axes"].items()
         if labels
     ]
@@ -60,16 +61,18 @@ def _choices(line: Record) -> dict[str, str]:
 
 
 def _value(
-    axis: str, label: str, first: str, chosen: Mapping[str, Mapping[str, str]], scores: Mapping[str, float], share: bool
-) -> Value:
+    axis: str, label: str, first: str, chosen: Mapping[str, Mapping[str, str]], scores: Mapping[str, float],
+    same: Mapping[str, str], share: bool,
+) -> Value:  # fmt: skip
     mine = [trial for trial, labels in chosen.items() if labels.get(axis) == label]
-    points = tuple((trial, scores[trial]) for trial in mine if trial in scores)
+    distinct = {same[trial]: trial for trial in reversed(mine)}  # one architecture is one observation
+    points = tuple((trial, scores[trial]) for trial in mine if distinct[same[trial]] == trial and trial in scores)
     others = {_rest(labels, axis): trial for trial, labels in chosen.items() if labels.get(axis) == first}
-    pairs = [(score, scores.get(others.get(_rest(chosen[trial], axis), ""))) for trial, score in points]
-    gained = [a - b for a, b in pairs if b is not None]
+    pairs = [(trial, others.get(_rest(chosen[trial], axis))) for trial in mine]
+    gained = {(same[a], same[b]): scores[a] - scores[b] for a, b in pairs if b and a in scores and b in scores}
     return Value(
-        label, len(mine), points, mean([score for _, score in points], share=share) if points else None,
-        mean(gained) if gained and label != first else None,
+        label, len(distinct), points, mean([score for _, score in points], share=share) if points else None,
+        mean(list(gained.values())) if gained and label != first else None,
     )  # fmt: skip
 
 

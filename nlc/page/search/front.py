@@ -37,9 +37,7 @@ def points(facts: SearchFacts, rung: int) -> list[Point]:
         if row.status != "duplicate" and score is not None and cost and row.rung >= rung:
             found.append(Point(row.trial, score.mean, cost.get("state_bytes", 0), cost.get("flops", 0)))
     less = facts.less(facts.rank_by(rung))
-    return [
-        Point(p.trial, p.score, p.state_bytes, p.flops, not any(beats(q, p, less) for q in found)) for p in found
-    ]
+    return [Point(p.trial, p.score, p.state_bytes, p.flops, not any(beats(q, p, less) for q in found)) for p in found]
 
 
 def beats(a: Point, b: Point, less: bool) -> bool:
@@ -97,12 +95,12 @@ def _names(found: Sequence[Point], cost: str, x: Scale, y: Scale, width: float) 
     taken = [(x(p.cost(cost)) - 5, y(p.score) - 5, x(p.cost(cost)) + 5, y(p.score) + 5) for p in found]
     for p in (p for p in found if p.front):
         across, down, wide = x(p.cost(cost)), y(p.score), width_of(p.trial, SIZE)
-        for dx, dy in ((8, 4), (-8 - wide, 4), (8, -7), (8, 15), (-8 - wide, -7), (-8 - wide, 15)):
+        for dx, dy in ((6, -7), (-6 - wide, -7), (6, 16), (-6 - wide, 16), (9, 4), (-9 - wide, 4)):
             box = (across + dx, down + dy - 10, across + dx + wide, down + dy + 2)
             inside = box[0] > x.start and box[2] < width and box[1] > 0 and box[3] < y.start
             if inside and not any(_meet(box, other) for other in taken):
                 taken.append(box)
-                yield f'<text class="name fc0" x="{_n(across + dx)}" y="{_n(down + dy)}">{escape(p.trial)}</text>'
+                yield f'<text class="name halo fc0" x="{_n(across + dx)}" y="{_n(down + dy)}">{escape(p.trial)}</text>'
                 break
 
 

@@ -39,6 +39,8 @@ def _parts(facts: SearchFacts) -> Iterator[str]:
     yield f"## What each axis does\n\nBy {first} of the first rung. `difference`: to the first value, where all else is equal."
     for effect in effects(facts):
         yield _table(tables.axis(effect, first, facts.less(first)))
+    yield "## Learning curves\n\nOne seed each, at the last point by so many tokens."
+    yield _table(tables.curves(facts), "No run has a curve.")
     yield "## Where answers are right"
     for one in (found := heat_maps(facts)):
         yield _map(one)
@@ -95,4 +97,4 @@ def _table(found: Table, none: str = "") -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(text.split()).replace("<", "&lt;")

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from nlc import __version__
 from nlc.graph.graph import Graph
 from nlc.page import chart, timeline
-from nlc.page.page import NARROW, Drawn, environment, style
+from nlc.page.page import NARROW, WIDE, Drawn, environment, style
 from nlc.page.search import board, front, tables
 from nlc.page.search import effects as axes
 from nlc.page.search import lineage as tree
@@ -26,7 +26,7 @@ HALF = 520.0  # pixels of one of two pictures beside one another
 
 @dataclass(frozen=True, slots=True)
 class BoardRow:
-    """cells: of the leaderboard; picture: the interval of its score."""
+    """cells: of the leaderboard; picture: the interval of the score that ranks, which stands below its number."""
 
     cells: tuple[str, ...]
     picture: Markup
@@ -43,7 +43,7 @@ class FrontView:
 @dataclass(frozen=True, slots=True)
 class AxisView:
     name: str
-    picture: Drawn | None  # "" where nothing has a score
+    picture: Drawn | None  # None where nothing has a score
     table: Table
 
 
@@ -192,7 +192,7 @@ def _axes(facts: SearchFacts) -> tuple[AxisView, ...]:
     for effect in found:
         picture = None
         if any(value.points for value in effect.values):
-            wide, narrow = (axes.svg(effect, name, low, high, width) for width in (HALF, NARROW[0]))
+            wide, narrow = (axes.svg(effect, name, low, high, width) for width in (WIDE[0], NARROW[0]))
             picture = Drawn(Markup(wide), Markup(narrow))
         views.append(AxisView(effect.axis, picture, tables.axis(effect, name, facts.less(name))))
     return tuple(views)

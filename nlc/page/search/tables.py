@@ -10,21 +10,29 @@ from nlc.page.chart import said as number
 from nlc.page.search.effects import Effect
 from nlc.page.search.facts import SearchFacts
 from nlc.page.search.front import points
+from nlc.page.search.learning import learning
 from nlc.page.search.lineage import Node
 from nlc.page.tables import ABSENT, Table, clock
 from nlc.report import binary
 from nlc.variants import table as leaderboard
 from nlc.variants.journal import Record
-from nlc.variants.standings import Estimate
+from nlc.variants.standings import Estimate, Standing
 from nlc.variants.table import said
 
+QUARTERS = (0.25, 0.5, 0.75, 1.0)
 LONG = 300  # characters of an error that a table shows
 
 
 def board(facts: SearchFacts) -> Table:
-    """The leaderboard, as `nlc search` prints it."""
+    """The leaderboard, as `nlc search` prints it; why a variant was rejected stands in a table of its own."""
     head, *rows = leaderboard.rows(facts.board, facts.mains)
-    return Table(("place", *head[1:-1], "ended"), tuple(tuple(row) for row in rows))
+    ends = [_ended(row) or cells[-1] for row, cells in zip(facts.board.rows, rows, strict=True)]
+    table = [(*cells[:-1], end) for cells, end in zip(rows, ends, strict=True)]
+    return Table(("place", *head[1:-1], "ended"), tuple(table))
+
+
+def _ended(row: Standing) -> str:
+    return {"rejected": "rejected", "duplicate": f"same as {row.of}"}.get(row.status, "")
 
 
 def fronts(facts: SearchFacts) -> list[int]:
@@ -41,9 +49,15 @@ def front(facts: SearchFacts, rung: int) -> Table:
         if point.front:
             row, score = facts.rows[point.trial], facts.score(point.trial, rung)
             rows.append(
-                (point.trial, described(facts, row.trial), said(score, name), f"{point.state_bytes:,}", f"{point.flops:,}")
+                (
+                    point.trial,
+                    described(facts, row.trial),
+                    said(score, name),
+                    f"{point.state_bytes:,}",
+                    f"{point.flops:,}",
+                )
             )
-    return Table(("trial", "variant", name, "state, bytes", "FLOPs of a token"), tuple(rows))
+    return Table(("trial", "variant", "score", "state, bytes", "FLOPs"), tuple(rows))
 
 
 def axis(effect: Effect, name: str, less: bool) -> Table:
@@ -58,7 +72,7 @@ def axis(effect: Effect, name: str, less: bool) -> Table:
         pairs = str(value.paired.n) if value.paired else ABSENT
         mean = said(value.mean, name) or ABSENT
         rows.append((value.label, f"{scored} of {value.tried}", mean, _shorter(best), paired, pairs))
-    return Table((effect.axis, "with a score", f"mean {name}", "best", "difference", "pairs"), tuple(rows))
+    return Table((effect.axis, "with a score", "mean", "best", "difference", "pairs"), tuple(rows))
 
 
 def _shorter(names: str) -> str:
@@ -76,13 +90,26 @@ def difference(found: Estimate, name: str) -> str:
     return f"{text} ({times * found.low:+.{digits}f} to {times * found.high:+.{digits}f})"
 
 
+def curves(facts: SearchFacts) -> Table:
+    """Each curve at a quarter of its tokens, at half of them, at three quarters and at the end."""
+    rows = []
+    for one in learning(facts):
+        for panel in one.panels:
+            for series in panel.series:
+                end = series.points[-1][0]
+                parts = [[y for x, y in series.points if x <= end * share and y is not None] for share in QUARTERS]
+                values = [number(part[-1]) if part else ABSENT for part in parts]
+                rows.append((series.label, one.task, f"{panel.title}, {panel.unit}", number(end), *values))
+    return Table(("trial", "task", "what", "tokens", *(f"{share:.0%}" for share in QUARTERS)), tuple(rows))
+
+
 def lineage(nodes: Sequence[Node], name: str) -> Table:
     rows = []
     for node in nodes:
         what = node.edit or "made of axes"
         score = said(node.score, name) or (ABSENT if node.status == "ok" else node.status)
         rows.append((node.trial, str(node.generation), " x ".join(node.parents) or ABSENT, what, score))
-    return Table(("trial", "generation", "of", "edit", name), tuple(rows))
+    return Table(("trial", "generation", "of", "edit", "score"), tuple(rows))
 
 
 def rejected(facts: SearchFacts) -> Table:
@@ -154,9 +181,13 @@ def rungs(facts: SearchFacts) -> Table:
     closed = {line["rung"]: line for line in facts.of("rung")}
     rows = []
     for i, rung in enumerate(facts.head["rungs"]):
-        long = f"{rung['tokens']:,} tokens" if rung["tokens"] else f"{rung['steps']:,} steps" if rung["steps"] else ABSENT
+        long = (
+            f"{rung['tokens']:,} tokens" if rung["tokens"] else f"{rung['steps']:,} steps" if rung["steps"] else ABSENT
+        )
         keeps = f"{rung['keep']:g}" if rung["keep"] is not None else "all"
-        became = f"{len(closed[i]['scores'])} with a score, {len(closed[i]['kept'])} kept" if i in closed else "not over"
+        became = (
+            f"{len(closed[i]['scores'])} with a score, {len(closed[i]['kept'])} kept" if i in closed else "not over"
+        )
         rows.append((str(i + 1), ", ".join(rung["tasks"]), long, str(rung["seeds"]), rung["rank_by"], keeps, became))
     return Table(("rung", "tasks", "of", "seeds", "ranked by", "keeps", "became"), tuple(rows))
 
@@ -164,14 +195,10 @@ def rungs(facts: SearchFacts) -> Table:
 def tasks(facts: SearchFacts) -> Table:
     rows = []
     for name, task in facts.head["tasks"].items():
-        chance = [f"{key}: {number(value)}" for key, value in task.items() if key in ("chance", "solved") and _real(value)]
+        solved = f"{100 * task['solved']:g} %" if isinstance(task.get("solved"), int | float) else ABSENT
         told = str(task.get("name", "the built-in text" if task.get("data") is None else task["data"]))
-        rows.append((name, told, str(task.get("source", ABSENT)), ", ".join(chance) or ABSENT))
-    return Table(("task", "is", "from", "levels"), tuple(rows))
-
-
-def _real(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+        rows.append((name, told, str(task.get("source", ABSENT)), solved))
+    return Table(("task", "is", "from", "solved at"), tuple(rows))
 
 
 def setup(facts: SearchFacts) -> Table:
