@@ -139,6 +139,7 @@ def run(
             with suppress(OSError):  # those of runs that are kept
                 (folder / "runs").rmdir()
         end(course, board)
+        write_page(folder, quiet)
         return told(board, taught, folder, json_)
 
 
@@ -248,6 +249,19 @@ def end(course: Course, board: Standings) -> None:
 
     write_whole(json.dumps(board.as_dict(), indent=1), journal.folder / "leaderboard.json")
     write_whole(markdown(rows(board, columns(board, course.lessons))), journal.folder / "leaderboard.md")
+
+
+def write_page(folder: Path, quiet: bool) -> None:
+    """The page of a search that is done; without it the search is done, too."""
+    from nlc.cli.searched import write_search_page
+
+    try:
+        place = write_search_page(folder)
+    except (Stop, OSError) as error:
+        note(f"no report.html: {error}")
+    else:
+        if not quiet:
+            note(f"{place}: open it in a browser")
 
 
 def columns(board: Standings, taught: Mapping[str, Lesson]) -> list[str]:

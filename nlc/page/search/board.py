@@ -13,7 +13,7 @@ WIDTH, HEIGHT = 150.0, 18.0
 
 
 def pictures(found: Sequence[Estimate | None], name: str) -> list[str]:
-    """A mark at each mean and a bar over its interval, from the least end of all to the greatest; "" without a score."""
+    """A mark at each mean and a bar over its interval, on one scale for all; "" without a score."""
     ends = [x for e in found if e is not None for x in (e.mean, e.low, e.high) if x is not None]
     low, high = min(ends, default=0.0), max(ends, default=1.0)
     room = 0.04 * (high - low) or 1.0

@@ -106,13 +106,14 @@ def _lane(value: Value, i: int, x: Scale, name: str, width: float) -> Iterator[s
     label = shortened(value.label, 12, width - 16 - width_of(beside, SIZE) - 12)
     yield f'<text class="level" x="8" y="{_n(y - 5)}">{escape(label)}<title>{escape(value.label)}</title></text>'
     yield f'<text class="tick" x="{_n(width - 8)}" y="{_n(y - 5)}" text-anchor="end">{escape(beside)}</text>'
-    yield f'<rect class="lane" x="{_n(x.start)}" y="{_n(y)}" width="{_n(x.stop - x.start)}" height="{_n(BAND)}" rx="3"/>'
+    tall = f'y="{_n(y)}" height="{_n(BAND)}"'
+    yield f'<rect class="lane" x="{_n(x.start)}" width="{_n(x.stop - x.start)}" {tall} rx="3"/>'
     if value.mean is None:
         return
     if value.mean.low is not None and value.mean.high is not None:
         left, right = (min(max(x(end), x.start), x.stop) for end in (value.mean.low, value.mean.high))
-        yield f'<rect class="fc0 band faint" x="{_n(left)}" y="{_n(y)}" width="{_n(right - left)}" height="{_n(BAND)}"/>'
-    yield f'<rect class="fc0" x="{_n(x(value.mean.mean) - 1.5)}" y="{_n(y)}" width="3" height="{_n(BAND)}" rx="1.5"/>'
+        yield f'<rect class="fc0 band faint" x="{_n(left)}" width="{_n(right - left)}" {tall}/>'
+    yield f'<rect class="fc0" x="{_n(x(value.mean.mean) - 1.5)}" width="3" {tall} rx="1.5"/>'
     for trial, score in value.points:
         note = f"<title>{escape(trial)}: {said(score, 4)}</title>"
         yield f'<circle class="hollow" cx="{_n(x(score))}" cy="{_n(y + BAND / 2)}" r="3.6">{note}</circle>'

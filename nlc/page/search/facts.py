@@ -16,7 +16,7 @@ MOST = 8  # finalists that are compared with their base
 
 @dataclass(frozen=True)
 class SearchFacts:
-    """records: whole lines of the journal.  specs, bases: of the finalists, by trial and by label, as they were asked."""
+    """records: whole lines of the journal.  specs, bases: of the finalists, by trial and by label."""
 
     name: str
     path: str

@@ -1,4 +1,4 @@
-"""Each finalist beside its base: what differs, in the language's own terms, and the graphs of both for the timelines."""
+"""Each finalist beside its base: what differs, in the language's own terms, and both graphs for the timelines."""
 
 from __future__ import annotations
 

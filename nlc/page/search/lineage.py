@@ -9,6 +9,7 @@ from xml.sax.saxutils import escape
 from nlc.graph.draw_scene import width_of
 from nlc.page.chart import SIZE
 from nlc.page.search.facts import SearchFacts
+from nlc.variants.journal import Record
 from nlc.variants.standings import Estimate
 from nlc.variants.table import said
 
@@ -45,7 +46,7 @@ def lineage(facts: SearchFacts) -> list[Node]:
     ]  # fmt: skip
 
 
-def ancestors(trial: str, trials: Mapping[str, Mapping[str, object]]) -> set[str]:
+def ancestors(trial: str, trials: Mapping[str, Record]) -> set[str]:
     """The trial itself, its parents, theirs, and so on."""
     found: set[str] = set()
     ahead = [trial]
@@ -53,7 +54,7 @@ def ancestors(trial: str, trials: Mapping[str, Mapping[str, object]]) -> set[str
         one = ahead.pop()
         if one not in found and one in trials:
             found.add(one)
-            ahead += trials[one]["parents"]  # type: ignore[operator]
+            ahead += trials[one]["parents"]
     return found
 
 

@@ -29,7 +29,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class HeatMap:
-    """columns: what the answers are told apart by; rows: (test, context in tokens, cells), None where none was asked."""
+    """columns: what tells the answers apart; rows: (test, context in tokens, cells), None where none was asked."""
 
     trial: str
     task: str

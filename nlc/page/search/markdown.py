@@ -36,7 +36,7 @@ def _parts(facts: SearchFacts) -> Iterator[str]:
         if points(facts, rung):
             yield f"### Rung {rung + 1}"
         yield _table(tables.front(facts, rung), "No variant has a score.")
-    yield f"## What each axis does\n\nBy {first} of the first rung. `difference`: to the first value, where all else is equal."
+    yield f"## What each axis does\n\nBy {first} of the first rung; differences to the first value, all else equal."
     for effect in effects(facts):
         yield _table(tables.axis(effect, first, facts.less(first)))
     yield "## Learning curves\n\nOne seed each, at the last point by so many tokens."

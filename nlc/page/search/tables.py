@@ -113,7 +113,7 @@ def lineage(nodes: Sequence[Node], name: str) -> Table:
 
 
 def rejected(facts: SearchFacts) -> Table:
-    """What the compiler refused, with the place in the variant's file and the code that `nlc explain CODE` documents."""
+    """What the compiler refused: the place, and the code that `nlc explain CODE` documents."""
     rows = []
     for trial, line in facts.trials.items():
         if line["status"] == "rejected":

@@ -51,7 +51,7 @@ def trial(number: int, settings: Mapping[str, str], **changed: Any) -> Line:
     told: Line = {
         "record": "trial", "at": 2.0, "trial": f"t{number:03}", "generation": 0, "base": "hope",
         "settings": dict(settings), "edits": [], "parents": [], "hash": f"{number:064x}", "status": "ok",
-        "rescaled": [], "cost": {task: cost for task in TASKS}, "file": f"variants/t{number:03}.yaml",
+        "rescaled": [], "cost": dict.fromkeys(TASKS, cost), "file": f"variants/t{number:03}.yaml",
     }  # fmt: skip
     return told | changed
 
@@ -75,8 +75,8 @@ def run(trial: str, task: str = "recall", rung: int = 0, seed: int = 0, accuracy
     if task == "needle":
         told["maps"] = [
             {"test": test, "context": context, "learn": "on", "by": "depth", "cells": [
-                {"at": depth, "accuracy": round(accuracy * less * (1 - abs(depth - 0.5) / 2), 3), "low": 0.1, "high": 0.9,
-                 "answers": 40} for depth in (0.0, 0.25, 0.5, 0.75, 1.0)]}
+                {"at": depth, "accuracy": round(accuracy * less * (1 - abs(depth - 0.5) / 2), 3), "low": 0.1,
+                 "high": 0.9, "answers": 40} for depth in (0.0, 0.25, 0.5, 0.75, 1.0)]}
             for test, context, less in (("1k bytes", 1024, 1.0), ("4k bytes", 4096, 0.5))
         ]  # fmt: skip
     return told | changed
