@@ -1,7 +1,7 @@
 # make demo   check, draw, compile and train the hope spec (ten minutes on two cores)
-# make test   unit, oracle, golden, verify at small sizes, end to end, three minutes of random programs (twenty minutes)
+# make test   unit, oracle, golden, verify at small sizes, end to end, six minutes of random programs (twenty minutes)
 # make fuzz   5,000 random legal programs and 5,000 broken ones; hours, and goes on where it was stopped
-# make long   what takes hours: benchmarks, comparisons in equal time and equal tokens, one long run
+# make long   what takes hours: benchmarks, comparisons in equal time and equal tokens, one long run, 2,000 mutants of hope
 # make check  ruff, mypy, import laws, the documents as a site without a link that leads nowhere
 # make docs   rewrite the generated pages of docs/, and make the site, build/site
 #
@@ -30,6 +30,7 @@ long: .venv/.dev
 	.venv/bin/python bench/stream.py
 	.venv/bin/nlc bench --out bench/results/bench
 	.venv/bin/python bench/searches.py
+	OMP_NUM_THREADS=1 .venv/bin/python -m tests.fuzz --mutations --jobs $(JOBS)
 
 check: .venv/.dev
 	.venv/bin/ruff check .

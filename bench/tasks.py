@@ -84,7 +84,9 @@ def rendered(rows: Sequence[Mapping[str, Any]], place: Mapping[str, Any]) -> str
             sure = f"{on['low']:.3f} to {on['high']:.3f}"
             cells = [one["task"], one["system"], str(one["steps"]), test["test"], f"{on['accuracy']:.3f}", sure]
             cells += [f"{off['accuracy']:.3f}", f"{test['chance']:.3g}", "" if i else f"{one['untrained']:.3f}"]
-            lines.append([*cells, f"{test['solved']:.2f}", "yes" if on["accuracy"] >= test["solved"] else "no"])
+            solved = test["solved"]
+            verdict = "" if solved is None else "yes" if on["accuracy"] >= solved else "no"
+            lines.append([*cells, "" if solved is None else f"{solved:.2f}", verdict])
     sizes = ", ".join(f"`{name}` {value}" for name, value in SIZES.items())
     said = f"{sizes}; {ITEMS} items a test set; rates as the specs say. Needles are hidden in the text below."
     return f"# Tasks\n\n{facts.table(columns, lines)}\n\n{said}\n\n{facts.said(place)}\n"

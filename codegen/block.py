@@ -50,19 +50,22 @@ class Emitter:
 
     # ---- names ----------------------------------------------------------------------------------------------------
 
-    def variable(self, name: str, id: str) -> str:
-        """A Python name with the shape's letters; one still in use by an earlier value gets a number."""
+    def variable(self, name: str, id: str, again: frozenset[str] = frozenset()) -> str:
+        """A Python name with the shape's letters; one still in use by an earlier value gets a number.
+
+        `again`: statements of a loop that this one is in; each turn needs what they use of the values before it."""
         suffix = self.axes.suffix(self.graph[id].shape or (), tokens=not self.scope.tokenless(id))
         for n in ("", *range(2, 100)):
             text = local(f"{name}{n}{suffix}")
             holder = self.owner.get(text)
-            if holder is None or holder == id or self.uses.get(holder, set()) <= self.done | {id}:
+            done = self.done | {id} if holder in again else (self.done | {id}) - again
+            if holder is None or holder == id or self.uses.get(holder, set()) <= done:
                 return text
         raise AssertionError(name)
 
-    def claim(self, name: str, id: str) -> str:
+    def claim(self, name: str, id: str, again: frozenset[str] = frozenset()) -> str:
         """A variable that no other value may take before this one is defined."""
-        text = self.variable(name, id)
+        text = self.variable(name, id, again)
         self.owner[text] = id
         return text
 

@@ -46,8 +46,8 @@ def attribute(path: str) -> str:
     for depth, word in enumerate(path.split(".")):
         plain = word.isidentifier() and not keyword.iskeyword(word) and word not in MODULE_NAMES
         plain = plain and not word.startswith("_")
-        if depth == 0:  # a block's own methods
-            plain = plain and word not in ("start", "unwritten") and not word.startswith("write_")
+        if depth == 0:  # what a block has of its own
+            plain = plain and word not in ("start", "tails", "unwritten") and not word.startswith("write_")
         text += f".{word}" if plain else f'["{word}"]'
     return text
 
@@ -270,23 +270,23 @@ class Scope:
         """A choice; where both ways are plain numbers, the first is a tensor, whose dtype counts."""
         known, aligned = self.graph[node.inputs[0]], [self._aligned(i, len(node.shape or ()))[0] for i in node.inputs]
         ways = zip(node.inputs, tensors, aligned, strict=True)
-        condition, a, b = (tensor if self.constant(id) else text for id, tensor, text in ways)
+        condition, a, _ = (tensor if self.constant(id) else text for id, tensor, text in ways)
         if isinstance(known, Number):
-            return a if known.value else b
+            chosen = node.inputs[1 if known.value else 2]
+            if self.graph[chosen].shape == node.shape:
+                return parenthesised(*self._tensor(chosen), TIGHTEST)
         return f"torch.where({condition} != 0, {a if self.constant(node.inputs[2]) else aligned[1]}, {aligned[2]})"
 
     def _extremum(self, node: Op) -> str:
-        """min and max of several values; numbers become bounds of a clamp."""
+        """min and max of several values.  A number is a value too: where it is met exactly, half the gradient passes,
+        and at the bound of a clamp all of it."""
         numbers = [i for i in node.inputs if self.constant(i)]
         others = [self._aligned(i, len(node.shape or ())) for i in node.inputs if i not in numbers]
         if not others:
             return f"{node.op}({', '.join(self.text(i) for i in numbers)})"
-        text, precedence = others[0]
-        for other, _ in others[1:]:
-            text, precedence = f"torch.{node.op}imum({text}, {other})", TIGHTEST
-        for i in numbers:
-            bound = "max" if node.op == "min" else "min"
-            text, precedence = f"{parenthesised(text, precedence, TIGHTEST)}.clamp({bound}={self.text(i)})", TIGHTEST
+        text, *rest = [*(other for other, _ in others), *map(self.tensor, numbers)]
+        for other in rest:
+            text = f"torch.{node.op}imum({text}, {other})"
         return text
 
     def _call(self, function: str, *arguments: str) -> str:

@@ -1,13 +1,14 @@
-"""Which memories are written inside a sequence, from what, and how often a level has fired."""
+"""Which memories are written inside a sequence, from what, when reads see it, and how often a level has fired."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from codegen.layout import fit
 from codegen.places import place_of
 from nlc.graph.graph import Graph
-from nlc.graph.nodes import Carry, Level, Memory, Read, Recurrence, Unit, When
+from nlc.graph.nodes import Carry, Level, Memory, Read, Recurrence, Tail, Unit, When
 
 
 def loss_driven(graph: Graph) -> list[Memory]:
@@ -20,10 +21,10 @@ def in_sequence(memory: Memory) -> bool:
     return memory.carry is not Carry.MODEL and memory.period.unit is Unit.TOKEN and memory.form.kind != "attention"
 
 
-def shown_every(graph: Graph, level: Level) -> int:
-    """After how many tokens reads see what a level has written; 1: at once, or at the next token."""
-    members = [graph[m] for m in level.memories if in_sequence(graph[m])]
-    return math.gcd(*(_border(memory, {r.when for r in graph.of(Read) if r.memory == memory.id}) for memory in members))
+def _shown_every(graph: Graph, memories: Iterable[Memory]) -> int:
+    """After how many tokens reads see what has been written to memories; 1: at once, or at the next token."""
+    reads = graph.of(Read)
+    return math.gcd(*(_border(m, {r.when for r in reads if r.memory == m.id}) for m in memories))
 
 
 def _border(memory: Memory, reads: set[When]) -> int:
@@ -32,15 +33,54 @@ def _border(memory: Memory, reads: set[When]) -> int:
     return memory.period.count if When.BEFORE in reads else math.lcm(memory.period.count, memory.chunk)
 
 
+def shown_lines(graph: Graph) -> list[str]:
+    """Levels whose writes later tokens read; those driven by a token's own error have it a token late anyhow."""
+    late = {memory.level for memory in loss_driven(graph)}
+    lines = []
+    for level in graph.levels:
+        lanes: dict[str, list[Memory]] = {}
+        for memory in (graph[m] for m in level.memories if in_sequence(graph[m])):
+            lanes.setdefault("stream" if memory.carry is Carry.STREAM else "sequence", []).append(memory)
+        every = {clock: _shown_every(graph, members) for clock, members in lanes.items()}
+        if every and (min(every.values()) > 1 or level.id in late):
+            said = ", ".join(f'"{clock}": {n}' for clock, n in every.items())
+            lines.append(f'"{level.name}": {{{said}}}')
+    return lines
+
+
+def tail_lines(graph: Graph, kind: str) -> list[str]:
+    """What becomes of the part chunks that a call leaves, of the memories of a kind of block."""
+    ending = [m for m in graph.of(Memory, kind) if m.tail is not Tail.CARRY and in_sequence(m)]
+    said = [f'"{place_of(graph, m)}": ("{graph[m.level].name}", "{m.tail.value}", {m.period.count})' for m in ending]
+    return fit(f"tails = {{{', '.join(said)}}}") if said else []
+
+
+def clocks(graph: Graph, level: Level) -> list[str]:
+    """The clocks that the memories of a level tick by, of those written inside a sequence.
+
+    Each memory whose tail no call outlives has a clock of its own; those of one carry show the same."""
+    found: dict[tuple[bool, bool], Memory] = {}
+    for memory in (graph[m] for m in level.memories if in_sequence(graph[m])):
+        found.setdefault((memory.carry is Carry.STREAM, memory.tail is not Tail.CARRY), memory)
+    lanes = {False: "sequence", True: "stream"}
+    return [place_of(graph, memory) if own else lanes[lane] for (lane, own), memory in found.items()]
+
+
+def apart(graph: Graph) -> dict[str, list[str]]:
+    """The levels whose memories tick by several clocks, and which."""
+    found = {level.name: clocks(graph, level) for level in graph.levels if level.period.count > 1}
+    return {name: names for name, names in found.items() if len(names) > 1}
+
+
 def count_lines(graph: Graph, tokens: str, clock: str = "clock", writing: str = "learn") -> list[str]:
     """How often each level that writes inside a sequence has fired: its ticks, even one that no token reads after."""
     lines = []
     for level in graph.levels:
-        if not any(in_sequence(graph[m]) for m in level.memories):
+        n, names = level.period.count, clocks(graph, level)
+        if not names:
             continue
-        n, memory = level.period.count, graph[level.memories[0]]
-        at = f'{clock}["stream"]' if memory.carry is Carry.STREAM else f'{clock}["sequence"]'
-        at = f'{clock}["{place_of(graph, memory)}"]' if memory.tail.value != "carry" else at
+        at = f'{clock}["{names[0]}"]'
         times = tokens if n == 1 else f"({at} + {tokens}) // {n} - {at} // {n}"
+        times = f'self.ticks("{level.name}", {n}, {clock}, {tokens})' if n > 1 and len(names) > 1 else times
         lines += fit(f'self.fired("{level.name}", {times} if "{level.name}" in {writing} else 0)', 2)
     return lines

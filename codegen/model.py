@@ -11,7 +11,7 @@ from codegen.axes import Axes
 from codegen.block import Emitter
 from codegen.equations import number, spec_text
 from codegen.expressions import attribute
-from codegen.fires import count_lines, in_sequence, loss_driven, shown_every
+from codegen.fires import apart, count_lines, in_sequence, loss_driven, shown_lines, tail_lines
 from codegen.forms import form_text
 from codegen.layout import comment, docstring_text, fit, wrapped
 from codegen.lowerings import compute
@@ -25,7 +25,7 @@ from codegen.views import BlockView, ModelView
 from codegen.written_forms import functions
 from nlc.graph.flow import self_query
 from nlc.graph.graph import Graph
-from nlc.graph.linearity import linear
+from nlc.graph.linearity import linear, relative
 from nlc.graph.nodes import Carry, Init, Input, Memory, Op, Output, Read, Recurrence, Rule, Shape, Weight, When
 from nlc.graph.remembered import state_names
 
@@ -110,8 +110,8 @@ def _import(module: str, names: list[str]) -> list[str]:
 
 OPS = frozenset(
     "Call Equations Learner Matrix Mlp Remembered Swiglu Vector Write apply_matrix attention causal_conv ended "
-    "exact_layernorm heads held l2norm layernorm linear log_share memory merge newton_schulz norm now outer "
-    "own_errors past periodic poly previous read readout rmsnorm root rope segments shared_product softplus "
+    "exact_l2norm exact_layernorm heads held l2norm layernorm linear log_share memory merge newton_schulz norm now "
+    "outer own_errors past periodic poly previous read readout rmsnorm root rope segments shared_product softplus "
     "trace".split()
 )
 
@@ -154,13 +154,13 @@ def _constants(graph: Graph) -> tuple[str, ...]:
                 lines += fit(f"{class_constant(memory.id)} = {form_text(memory, graph)}")
                 continue
             if recurrence.lowering == "segment":
-                lines += fit(f"{class_constant(memory.id)} = {learner(graph, memory, names)}")
+                lines += fit(f"{class_constant(memory.id)} = {learner(graph, memory, names, recurrence.kept)}")
                 continue
-            lines += fit(f"{class_constant(memory.id)} = {_write(graph, memory, names, bool(recurrence.kernel))}")
+            lines += fit(f"{class_constant(memory.id)} = {_write(graph, memory, names, recurrence)}")
     return tuple(lines)
 
 
-def _write(graph: Graph, memory: Memory, names: dict[Rule, str], kernel: bool) -> str:
+def _write(graph: Graph, memory: Memory, names: dict[Rule, str], recurrence: Recurrence) -> str:
     shape = linear(memory.rule)
     objective = memory.objective
     kind = f'"{objective.kind}"' if objective.tree is None else slope_name(memory)
@@ -185,8 +185,8 @@ def _write(graph: Graph, memory: Memory, names: dict[Rule, str], kernel: bool) -
         options.append("momentum=True")
     if begins(memory) and not memory.retain_to_start:
         options.append("to_start=False")
-    options.append(f"name={quoted(place_of(graph, memory))}")
-    options += ["kernel=True"] * kernel
+    options += ["keep=True"] * recurrence.kept + [f"name={quoted(place_of(graph, memory))}"]
+    options += ["relative=True"] * relative(memory) + ["kernel=True"] * bool(recurrence.kernel)
     return f"Write({', '.join(options)})"
 
 
@@ -210,6 +210,7 @@ def _block(graph: Graph, kind: str, name: str, axes: Axes) -> BlockView:
     return BlockView(
         name=name,
         doc=_equations(emitter),
+        tails=tuple(tail_lines(graph, kind)),
         weights=tuple(line for w in graph.of(Weight, kind) for line in fit(_put(w), 2)),
         start=tuple(_start(emitter)),
         unwritten=tuple(_unwritten(emitter)),
@@ -360,11 +361,6 @@ def _fields(graph: Graph) -> tuple[str, ...]:
     writing = [level.name for level in graph.levels if any(in_sequence(graph[m]) for m in level.memories)]
     memories = graph.of(Memory)
     streams = [place_of(graph, m) for m in memories if m.carry is Carry.STREAM]
-    tails = {
-        place_of(graph, m): (graph[m.level].name, m.tail.value, m.period.count)
-        for m in memories
-        if m.tail.value != "carry" and in_sequence(m)
-    }
     lines = [] if graph.bare else [f"vocab = {graph.sizes['vocab']}"]
     if graph.bare:
         (kind,) = graph.blocks
@@ -375,26 +371,13 @@ def _fields(graph: Graph) -> tuple[str, ...]:
     if writing and not graph.bare:
         at_once = [quoted(level.name) for level in graph.levels if level.id in seen]
         lines += fit(f"at_once = {tuple_(at_once) if at_once else '()'}")
-        lines += fit(f"shown = {{{', '.join(_shown(graph))}}}")
+        lines += fit(f"shown = {{{', '.join(shown_lines(graph))}}}")
     if streams:
         lines += fit(f"streams = {tuple_([quoted(s) for s in streams])}")
-    if tails:
-        said = ", ".join(f'"{m}": ("{level}", "{tail}", {period})' for m, (level, tail, period) in tails.items())
-        lines += fit(f"tails = {{{said}}}")
+    if several := apart(graph):
+        said = ", ".join(f'"{level}": {tuple_([quoted(name) for name in names])}' for level, names in several.items())
+        lines += fit(f"apart = {{{said}}}")
     return tuple(lines)
-
-
-def _shown(graph: Graph) -> list[str]:
-    """Levels whose writes later tokens read; those driven by a token's own error have it a token late anyhow."""
-    late = {memory.level for memory in loss_driven(graph)}
-    lines = []
-    for level in graph.levels:
-        memories = [graph[m] for m in level.memories if in_sequence(graph[m])]
-        every = shown_every(graph, level) if memories else 1
-        if memories and (every > 1 or level.id in late):
-            clock = "stream" if memories[0].carry is Carry.STREAM else "sequence"
-            lines.append(f'"{level.name}": ("{clock}", {every})')
-    return lines
 
 
 def _bare(graph: Graph, axes: Axes, final: bool) -> list[str]:

@@ -42,6 +42,13 @@ def _slope(graph: Graph, memory: Memory) -> list[str]:
     ]
 
 
+class _Slope(Scope):
+    """Values of an objective, of which the slope is taken by torch.func."""
+
+    def _call(self, function: str, *arguments: str) -> str:
+        return super()._call("exact_l2norm" if function == "l2norm" else function, *arguments)
+
+
 class Expression:
     """The expression as values of a graph of its own, so that it is written as a block's equations are.
 
@@ -64,7 +71,7 @@ class Expression:
 
     def text(self) -> str:
         root = self.value(self.memory.objective.tree)
-        scope = Scope(replace(self.graph, nodes=self.nodes), like="M")
+        scope = _Slope(replace(self.graph, nodes=self.nodes), like="M")
         scope.names |= {id: local(name) for name, id in self.named.items() if isinstance(self.nodes[id], Input)}
         return scope.text(root)
 

@@ -15,6 +15,7 @@ from codegen.memories import begins, clock_of, counts, erases, holds, start_part
 from codegen.names import class_constant, function_name
 from codegen.places import place_of
 from nlc.graph.graph import Graph
+from nlc.graph.linearity import relative
 from nlc.graph.nodes import Carry, Input, Level, Memory, Meta, Rule, Tail
 
 IGNORED = -100  # a target that teaches nothing
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
     from codegen.block import Emitter
 
 
-def learner(graph: Graph, memory: Memory, rules: Mapping[Rule, str]) -> str:
+def learner(graph: Graph, memory: Memory, rules: Mapping[Rule, str], kept: bool) -> str:
     """`Learner("cms.fast", Mlp(...), gd, first_order=True)`."""
     options = ["gram=True"] * erases(memory) + ["first_order=True"] * (memory.meta is not Meta.FULL)
     options += ["constant=True"] * (memory.meta is Meta.NONE) + ["to_start=True"] * memory.retain_to_start
     options += ["hold=True"] * holds(memory) + ["counts=True"] * counts(memory)
+    options += ["relative=True"] * relative(memory) + ["keep=True"] * kept
     options.append(f"name={quoted(place_of(graph, memory))}")
     told = [quoted(graph[memory.level].name), form_text(memory, graph), rules[memory.rule]]
     return f"Learner({', '.join([*told, *options])})"
@@ -194,8 +196,9 @@ def _awaited(graph: Graph, levels: Levels) -> list[str]:
         name, n = graph[level].name, members[0].period.count
         soon = ["not final", *(f"or {n} - ({t} + a) % {n} + a < T" for t in _by_clock(members))]
         whole = fit(f'"{name}": "{name}" in learn and ({" ".join(soon)}),', 4)
-        apart = [f'"{name}": "{name}" in learn', "and (", *(f"    {one}" for one in soon), "),"]
-        waiting += whole if len(whole) == 1 else ["    " * 4 + line for line in apart]
+        second = fit(f"and ({' '.join(soon)}),", 4)
+        second = second if len(second) == 1 else fit("and (", 4) + ["    " * 5 + one for one in soon] + fit("),", 4)
+        waiting += whole if len(whole) == 1 else [*fit(f'"{name}": "{name}" in learn', 4), *second]
     return waiting
 
 
@@ -217,33 +220,38 @@ def _ticks(graph: Graph, levels: Levels) -> list[str]:
         lines.append(f'                if awaited["{node.name}"] and ({t} + b) % {n} == 0:')
         for m in {place_of(graph, m): m for m in members}.values():
             held = ', state.get(f"{place}.start")' * bool(held_start(graph, m))
-            lines += _in_layers(graph, m, f"block.{write_name(graph, m)}(state[place]{held})", "i, block")
-        for m in {place_of(graph, m): m for m in _lives(graph, members)}.values():
+            lines += _in_layers(graph, m, m, f"block.{write_name(graph, m)}(state[place]{held})", "i, block")
+        for m, over in {place_of(graph, m): (m, over) for m, over in _lives(graph, members)}.values():
             lines += comment(f"{m.name} begins again from the start held for it", "", 5)
-            lines += _in_layers(graph, m, f'{class_constant(m.id)}.begun(state[f"{{place}}.start"])', "i")
+            lines += _in_layers(graph, m, over, f'{class_constant(m.id)}.begun(state[f"{{place}}.start"])', "i")
     return lines
 
 
-def _in_layers(graph: Graph, memory: Memory, register: str, names: str) -> list[str]:
-    """Replace the memory's register in every layer that has it."""
+def _in_layers(graph: Graph, memory: Memory, ticking: Memory, register: str, names: str) -> list[str]:
+    """Replace the memory's register in every layer where `ticking` is written with its level."""
     over = {"i, block": "enumerate(self.blocks)", "i": "range(len(self.blocks))"}[names]
-    place, several = place_of(graph, memory), len(graph.blocks) > 1
+    place, tick, several = place_of(graph, memory), place_of(graph, ticking), len(graph.blocks) > 1
+    which = f'if "{tick}" in calls[i]:'
+    if len({m.level for m in graph.of(Memory) if place_of(graph, m) == tick}) > 1:  # kinds of block order it apart
+        level = graph[ticking.level].name
+        which = f'if (call := calls[i].get("{tick}")) and call.learner.level == "{level}":'
     body = [f'place = f"blocks.{{i}}.{place}"', f"state = state | {{place: {register}}}"]
     return [
         f"                    for {names} in {over}:",
-        *[f'                        if "{place}" in calls[i]:'] * several,
+        *[f"                        {which}"] * several,
         *_indented(body, 7 if several else 6),
     ]
 
 
-def _lives(graph: Graph, written: list[Memory]) -> list[Memory]:
-    """The nested memories whose lives end when these are written: what holds their start is, or begins again itself."""
-    over = {m.id for m in written}
+def _lives(graph: Graph, written: list[Memory]) -> list[tuple[Memory, Memory]]:
+    """The nested memories whose lives end when these are written, each with the one of these that ends it: what holds
+    their start is written, or begins again itself."""
+    over = {m.id: m for m in written}
     found = []
     for memory in sorted((m for m in graph.of(Memory) if m.nest), key=lambda m: m.period.count, reverse=True):
         if memory.nest in over and held_start(graph, memory):
-            over.add(memory.id)
-            found.append(memory)
+            over[memory.id] = over[memory.nest]
+            found.append((memory, over[memory.nest]))
     return found
 
 

@@ -13,6 +13,7 @@ class BlockView:
 
     name: str
     doc: tuple[str, ...]
+    tails: tuple[str, ...]  # class attribute
     weights: tuple[str, ...]  # statements of __init__
     start: tuple[str, ...]  # lines of the dict of registers
     unwritten: tuple[str, ...]  # likewise, of memories written at ticks, before their first write

@@ -83,6 +83,7 @@ class _Walker:
         names = {id: text if outer.scope.tokenless(id) else f"{text}[:, a:b]" for id, text in outer.scope.names.items()}
         self.scope = replace(outer.scope, names=names, position="t + a", tokens="b - a", logs={})
         self.inside = set(recurrence.inside)
+        self.again = frozenset(recurrence.inside)  # the body's statements, once for each piece
         self.lines: list[str] = []
         self.lists: dict[str, str] = {}
         self.written: set[str] = set()
@@ -108,7 +109,8 @@ class _Walker:
                 if not node.name
                 else node.name
             )
-        return node.name or function_name(id.rsplit(":", 1)[-1])
+        short = function_name(id.rsplit(":", 1)[-1])  # of x:2/prev, which has no name, the number would come first
+        return node.name or (short if short.isidentifier() else function_name(id))
 
     def need(self, id: str) -> None:
         node = self.graph[id]
@@ -188,7 +190,7 @@ class _Walker:
         self.scope.names[node.id] = variable
 
     def variable(self, id: str) -> str:
-        return self.outer.variable(self.base(id), id)
+        return self.outer.variable(self.base(id), id, self.again)
 
     def assign(self, id: str, text: str) -> None:
         variable = self.variable(id)
@@ -208,7 +210,7 @@ class _Walker:
         reads = [r for r in reads if not self.waits(r, {other.id for other in reads if other.id != r.id})]
         for id in (*sources(self.graph, memory), *(r.query for r in reads)):
             self.need(id)
-        outs = [self.outer.claim(self.base(r.id), r.id) for r in reads]
+        outs = [self.outer.claim(self.base(r.id), r.id, self.again) for r in reads]
         targets = f"({', '.join(outs)}{',' if len(outs) == 1 else ''})" if outs else "_"
         if any(id not in self.scope.names and self.looks_back(id, memory, reads) for id in self.recurrence.inside):
             self.earlier[memory.id] = local(f"{function_name(memory.name)}_before")

@@ -223,9 +223,13 @@ says so (on the command line, to the folder one is in). It is not there, or not 
     start: from(checkpoint:runs/frist)    # runs/first
 
 NLC0416 a checkpoint that does not fit
-No weight of the checkpoint has the name of one that is to begin so, a weight has another shape, or a name given is
-not there. Names that differ are said: from(checkpoint:path, W_in=x.linear).
+No weight of the checkpoint has the name of one that is to begin so, a weight has another shape or is not of finite
+floats, or a name given is not there. Names that differ are said: from(checkpoint:path, W_in=x.linear).
     start: from(checkpoint:runs/wide)     # whose width is another
+
+NLC0417 not a size of memory
+A size is a number with its unit: B, KB, MB, GB and TB are powers of 1000, KiB, MiB, GiB and TiB of 1024.
+    run: {memory: 8}      # 8 GB
 
 # 05: names
 

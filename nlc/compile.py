@@ -148,7 +148,9 @@ class Program:
         part.replace(path)
 
     def starts(self) -> dict[str, torch.Tensor]:
-        """The weights that begin as a checkpoint's, by their names here.  Raises SpecError where it was altered."""
+        """The weights that begin as a checkpoint's, by their names here.
+
+        Raises SpecError where the checkpoint was altered, and where a weight of it is not finite."""
         from safetensors import safe_open
 
         from runtime.whole import damage
@@ -159,7 +161,12 @@ class Program:
             if (folder / "manifest.json").exists() and (reason := damage(folder)):
                 raise SpecError([Diagnostic("NLC0415", origin.at, f"'{folder}' {reason}")])
             with safe_open(origin.file, framework="pt") as tensors:
-                found |= {here: tensors.get_tensor(there) for here, there in origin.taken.items()}
+                given = {here: tensors.get_tensor(there) for here, there in origin.taken.items()}
+            for here, weight in given.items():
+                if not weight.isfinite().all():
+                    message = f"{origin.taken[here]} of '{origin.path}' holds numbers that are not finite"
+                    raise SpecError([Diagnostic("NLC0416", origin.at, message)])
+            found |= given
         return found
 
     @cached_property

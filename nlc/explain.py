@@ -29,6 +29,7 @@ from nlc.graph.nodes import (
     When,
     per_step,
 )
+from nlc.passes.keep import written_every
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class RecurrenceFacts:
     chunk: int
     block_length: int
     reason: str
+    kept: str  # of one whose states the backward pass needs: whether they are kept or made again
     placed: str  # on a target with kernels: which one, or why none
 
 
@@ -113,13 +115,23 @@ def explain(graph: Graph) -> Explanation:
         levels=tuple(_level(graph, level) for level in graph.levels),
         memories=tuple(_memory(graph, memory) for memory in graph.of(Memory)),
         momenta=tuple(MomentumFacts(m.of, m.rule, m.names, str(m.period)) for m in momenta(graph)),
-        recurrences=tuple(
-            RecurrenceFacts(r.block, r.lowering, _names(graph, r.members), r.chunk, r.block_length, r.reason, r.placed)
-            for r in graph.of(Recurrence)
-        ),
+        recurrences=tuple(_recurrence(graph, r) for r in graph.of(Recurrence)),
         notes=tuple(dict.fromkeys(_notes(graph))),
         cost=_cost(graph),
     )
+
+
+def _recurrence(graph: Graph, r: Recurrence) -> RecurrenceFacts:
+    members = _names(graph, r.members)
+    return RecurrenceFacts(r.block, r.lowering, members, r.chunk, r.block_length, r.reason, _kept(graph, r), r.placed)
+
+
+def _kept(graph: Graph, recurrence: Recurrence) -> str:
+    if not written_every(graph, recurrence) or not graph.sizes.get("context"):
+        return ""
+    if recurrence.kept:
+        return "its states are kept for the backward pass"
+    return "its states are made again in the backward pass: with them a step would not fit into run.memory"
 
 
 # ---- levels -------------------------------------------------------------------------------------------------------

@@ -54,6 +54,10 @@ def explain_rule(spec: RuleSpec) -> RuleFacts:
     )
 
 
+def _numbers(count: int) -> str:
+    return "1 number" if count == 1 else f"{count} numbers"
+
+
 def _updates(period: int) -> str:
     return "1 update" if period == 1 else f"{period} updates"
 
@@ -86,7 +90,7 @@ def report_rule(found: RuleFacts) -> str:
     for i, level in enumerate(found.levels, 1):
         state = f", state {', '.join(level.state)}" if level.state else ""
         lines += ["", f"Level {i}: every {level.every}{state}", "", *(f"  {line}" for line in level.do)]
-    lines += ["", f"It sees {', '.join(found.sees)}, and keeps {found.kept} numbers for each of a weight.", ""]
+    lines += ["", f"It sees {', '.join(found.sees)}, and keeps {_numbers(found.kept)} for each of a weight.", ""]
     return "\n".join([*lines, f"  inside a sequence   {found.inside}", f"  outside             {found.outside}"])
 
 

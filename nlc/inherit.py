@@ -10,7 +10,7 @@ a memory that tokens write (NL, section 7.3).  Only the head of the file is read
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from nlc.operator_shapes import show
 from nlc.passes.owners import weight_names
 from nlc.source import Position
 from nlc.spec.settings import FILE as SET
-from nlc.weight_file import Unreadable, found, shapes
+from nlc.weight_file import Tensor, Unreadable, found, tensors
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,10 @@ def inherited(graph: Graph) -> Inherited:
     """
     report = Reporter()
     wanted: dict[Source, dict[str, list[str]]] = {}  # name here -> the names it may have there, likeliest first
-    for source, name, may in _sources(graph):
+    parts: dict[Source, set[str]] = {}  # what a source may say has another name there
+    for source, name, part, may in _sources(graph):
         wanted.setdefault(source, {})[name] = may
+        parts.setdefault(source, set()).add(part)
     known = {n: tuple(w.shape or ()) for w in graph.of(Weight) for n in weight_names(graph, w)}
     files: dict[Path, Origin] = {}
     unreadable: set[Path] = set()
@@ -87,7 +89,7 @@ def inherited(graph: Graph) -> Inherited:
         place = _folder(source.at) / source.path
         try:
             file = found(place)
-            there = shapes(file)
+            there = tensors(file)
         except Unreadable as reason:
             if place not in unreadable:
                 hint = "a run, one of its checkpoints, or a .safetensors file"
@@ -95,13 +97,13 @@ def inherited(graph: Graph) -> Inherited:
             unreadable.add(place)
             continue
         before = files.get(file, Origin(file, source.path, source.at, {}, (), ()))
-        files[file] = _match(source, names, there, known, before, report)
+        files[file] = _match(source, names, parts[source], there, known, before, report)
     report.check()
     return Inherited(tuple(files.values()))
 
 
-def _sources(graph: Graph) -> Iterator[tuple[Source, str, list[str]]]:
-    """(a source, the name of a weight that begins from it, the names it may have there)."""
+def _sources(graph: Graph) -> Iterator[tuple[Source, str, str, list[str]]]:
+    """(a source, the name of a weight that begins from it, what the source calls that, the names it may have there)."""
     of_memory = {w: m for m in graph.of(Memory) for w in m.weights}
     for weight in graph.of(Weight):
         memory, names = of_memory.get(weight.id), weight_names(graph, weight)
@@ -112,9 +114,10 @@ def _sources(graph: Graph) -> Iterator[tuple[Source, str, list[str]]]:
             source = own or (None if level is None else level.source)
             if source is None:
                 continue
-            there = dict(source.renamed).get(part if own else weight.path)
+            called = part if own else weight.path
+            there = dict(source.renamed).get(called)
             paths = [weight.path, *([_otherwise(weight.path, memory)] if memory else [])] if there is None else [there]
-            yield source, name, [_in_layer(name, path) for path in paths]
+            yield source, name, called, [_in_layer(name, path) for path in paths]
 
 
 def _otherwise(path: str, memory: Memory) -> str:
@@ -132,7 +135,8 @@ def _in_layer(name: str, path: str) -> str:
 def _match(
     source: Source,
     names: Mapping[str, list[str]],
-    there: Mapping[str, Shape],
+    parts: Collection[str],
+    there: Mapping[str, Tensor],
     known: Mapping[str, Shape],
     before: Origin,
     report: Reporter,
@@ -141,15 +145,19 @@ def _match(
     taken = {here: next((n for n in may if n in there), "") for here, may in names.items()}
     taken = {here: name for here, name in taken.items() if name}
     known_names = len(report.found)
-    _renames(source, names, taken, there, report)
+    _renames(source, names, parts, taken, there, report)
     if not taken and len(report.found) == known_names:
         some = ", ".join(_layers(dict.fromkeys(list(there)[:40], "")))
         message = f"'{source.path}' has no {next(iter(names))}, nor another weight that begins so"
         report.error("NLC0416", source.at, message, f"say which begins as which, part=name; it has {some}")
-    wrong = [here for here, name in taken.items() if there[name] != known[here]]
+    if counts := [name for name in taken.values() if there[name].whole]:
+        kind = there[counts[0]].kind
+        message = f"{counts[0]} of '{source.path}' holds whole numbers or truth values, {kind}"
+        report.error("NLC0416", source.at, message, "weights are floats: F32, F64, F16 or BF16")
+    wrong = [here for here, name in taken.items() if there[name].shape != known[here]]
     if wrong:
         here, name = wrong[0], taken[wrong[0]]
-        message = f"{here} is {show(known[here])}, and {name} of '{source.path}' is {show(there[name])}"
+        message = f"{here} is {show(known[here])}, and {name} of '{source.path}' is {show(there[name].shape)}"
         more = f"and {len(wrong) - 1} more have another shape" if len(wrong) > 1 else ""
         report.error("NLC0416", source.at, message, more)
     everything = {**before.taken, **taken}
@@ -161,17 +169,17 @@ def _match(
 def _renames(
     source: Source,
     names: Mapping[str, list[str]],
+    parts: Collection[str],
     taken: Mapping[str, str],
-    there: Mapping[str, Shape],
+    there: Mapping[str, Tensor],
     report: Reporter,
 ) -> None:
     """Every name given is used, and is there."""
     used = {name for may in names.values() for name in may if len(may) == 1}
     for here, name in source.renamed:
         mine = {n for n in used if n == name or n.split(".", 2)[2:] == [name]}
-        if not mine:
-            choices = dict.fromkeys(n.split(".", 2)[-1] if n.startswith("blocks.") else n for n in names)
-            report.error("NLC0416", source.at, f"nothing that begins here is called '{here}'", suggest(here, choices))
+        if here not in parts:
+            report.error("NLC0416", source.at, f"nothing that begins here is called '{here}'", suggest(here, parts))
         elif not mine & set(taken.values()):
             choices = dict.fromkeys(n.split(".", 2)[-1] if n.startswith("blocks.") else n for n in there)
             report.error("NLC0416", source.at, f"'{source.path}' has no '{name}'", suggest(name, choices))

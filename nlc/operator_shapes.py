@@ -137,6 +137,8 @@ def trace(inputs: tuple[Shape, ...], options: Options) -> Shape:
 
 
 def newton_schulz(inputs: tuple[Shape, ...], options: Options) -> Shape:
+    if options.get("steps", 0) > 100:
+        raise ShapeError(f"newton_schulz of {options['steps']} steps", "at most 100; 5 are usual")
     return matrix("newton_schulz", inputs)
 
 

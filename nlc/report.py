@@ -96,7 +96,7 @@ def _recurrences(e: Explanation) -> str:
         lengths += [f"blocks of {plural(r.block_length, 'token')}"] if r.block_length else []
         how = r.lowering + (f" ({', '.join(lengths)})" if lengths else "")
         title = f"{how}: {', '.join(r.members)}"
-        parts += [_wrapped("  ", title), *(_wrapped("      ", why) for why in (r.reason, r.placed) if why)]
+        parts += [_wrapped("  ", title), *(_wrapped("      ", why) for why in (r.reason, r.kept, r.placed) if why)]
     return "How each is computed, and why\n\n" + "\n".join(parts)
 
 

@@ -2,6 +2,7 @@
 
     SEEN                                         what a rule sees
     shape_of(tree, shapes)                       () | (n,) | (n, m); raises Misfit, with the place of what does not fit
+    fits_channels(rule, vector)                  Misfit, where retention by key channel meets what has no key channels
 
 A rule is checked once for all sizes, at two that stand for any: ROWS by COLS, prime numbers that no rule writes.
 With one pair, grad = outer(error, x): x is the layer's input and error that at its output; k and v are the pair itself.
@@ -14,7 +15,7 @@ from typing import Any, Protocol
 
 from nlc.constants import constant
 from nlc.equations import Binary, Boolean, Call, Compare, Expr, Name, Number, Slice, Unary, names, to_text, walk
-from nlc.operator_shapes import Shape, ShapeError, show
+from nlc.operator_shapes import Shape, ShapeError, elementwise, meet, same, show
 from nlc.operators import BY_SYMBOL, CALLABLE, OPERATORS, Kind
 from nlc.source import Position
 
@@ -25,6 +26,7 @@ SEEN: dict[str, Shape] = {
     "k": (COLS,), "v": (ROWS,), "x": (COLS,), "error": (ROWS,),
     "lr": (), "retain": (), "count": (), "rows": (), "cols": (),
 }  # fmt: skip
+ROW = (1, COLS)  # retention by key channel: M diag(retain), each column its own
 REFUSED = ("split", "heads", "merge", "dropout", "rope")  # axes that a matrix does not have, and chance
 WHOLE = frozenset(  # what looks at a whole matrix, or at a part of one
     "@ [] transpose newton_schulz norm sum mean outer trace eye index l2norm softmax poly concat".split()
@@ -53,6 +55,16 @@ class Program(Protocol):
 
     @property
     def memories(self) -> tuple[Any, ...]: ...
+
+
+class Rule(Protocol):
+    """A rule of a graph."""
+
+    @property
+    def params(self) -> tuple[Any, ...]: ...
+
+    @property
+    def levels(self) -> tuple[Any, ...]: ...
 
 
 def entrywise(levels: Sequence[Program]) -> bool:
@@ -134,6 +146,40 @@ def times(width: int) -> tuple[int, int]:
     return (width // ROWS, 0) if width % ROWS == 0 else (0, width // COLS)
 
 
+def fits_channels(rule: Rule, vector: bool) -> None:
+    """Refuse a program that cannot be where each key channel keeps a share of its own.
+
+    `retain` is a row then, [1, cols], which scales columns; of a `vector`, [rows, 1], one number for each row."""
+    shapes = SEEN | {"retain": (ROWS,) if vector else ROW}
+    shapes |= {
+        p.name: SEEN["k"] if p.number == "k" else () for p in rule.params if not isinstance(p.number, tuple | list)
+    }
+    shapes |= {name: SEEN["grad"] for level in rule.levels for name in level.state}
+    for level in rule.levels:
+        for memory in level.memories:
+            for tree in (memory.keys, memory.values):
+                shape_of(tree, shapes)
+            shapes[f"{memory.name}()"] = tuple(a * ROWS + b * COLS for a, b in (memory.outer, memory.inner))
+        lasting, here = {*level.state, "delta", "weight"}, dict(shapes)
+        for line in level.do:
+            if len(line.targets) > 1:
+                here |= dict.fromkeys(line.targets, ())
+                continue
+            (target,), shape = line.targets, shape_of(line.value, here)
+            here[target] = SEEN["grad"] if target in lasting else shape
+
+
+def _of_columns(op: str, inputs: tuple[Shape, ...], at: Position) -> Shape:
+    """What scales columns meets numbers, its like, and what has these columns."""
+    rest = [shape for shape in inputs if shape not in ((), ROW)]
+    strange = [shape for shape in rest if len(shape) != 2 or shape[-1] != COLS]
+    alike = OPERATORS[op].shape in (elementwise, same) or (op in ("min", "max") and len(inputs) > 1)
+    if strange or not alike:
+        met = f"meets {worded(show(strange[0]))}" if strange else f"is given to '{op}'"
+        raise Misfit(at, f"a row [1, cols] {met}", "it scales the columns of what is [.., cols]")
+    return meet(*rest) if rest else ROW
+
+
 def _number(tree: Expr | None) -> Any:
     """A static argument at the sizes that stand for any; a parameter of the rule counts as 1."""
     if tree is None:
@@ -144,6 +190,8 @@ def _number(tree: Expr | None) -> Any:
 
 def _applied(op: str, inputs: tuple[Shape, ...], options: Mapping[str, Any], at: Position) -> Shape:
     try:
+        if ROW in inputs:
+            return _of_columns(op, inputs, at)
         return OPERATORS[op].shape(inputs, options)
     except ShapeError as error:
         raise Misfit(at, worded(error.message), worded(error.hint)) from None

@@ -1,7 +1,7 @@
-"""What a file of weights holds, read from its head alone: names and shapes, without torch.
+"""What a file of weights holds, read from its head alone: names, shapes and kinds of numbers, without torch.
 
     found(Path("runs/first"))                  the file of a run, of a checkpoint, or the file itself
-    shapes(file)                               {"blocks.0.q.linear": (128, 128), ...}
+    tensors(file)                              {"blocks.0.q.linear": Tensor((128, 128), "F32"), ...}
 
 Both raise Unreadable, with the reason.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 
 WEIGHTS = "model.safetensors"  # of a checkpoint
@@ -46,20 +47,33 @@ def _whole(checkpoint: Path) -> bool:
         return False
 
 
-def shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor of a .safetensors file, by name."""
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor's shape, and what its numbers are, as the format has it: F32, BF16, I64."""
+
+    shape: tuple[int, ...]
+    kind: str
+
+    @property
+    def whole(self) -> bool:
+        """Whether its numbers are whole, or truth values: no weights."""
+        return self.kind[:1] in ("I", "U") or self.kind == "BOOL"
+
+
+def tensors(file: Path) -> dict[str, Tensor]:
+    """Every tensor of a .safetensors file, by name."""
     try:
         with file.open("rb") as stream:
             head = stream.read(8)
             length = struct.unpack("<Q", head)[0] if len(head) == 8 else LARGEST
             if length >= LARGEST:
                 raise Unreadable("is no .safetensors file")
-            tensors = json.loads(stream.read(length))
-        tensors.pop("__metadata__", None)
-        ends = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+            entries = json.loads(stream.read(length))
+        entries.pop("__metadata__", None)
+        ends = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
         if file.stat().st_size != 8 + length + ends:
             raise Unreadable("is torn: it is shorter or longer than its head says")
-        return {name: tuple(entry["shape"]) for name, entry in tensors.items()}
+        return {name: Tensor(tuple(entry["shape"]), str(entry["dtype"])) for name, entry in entries.items()}
     except OSError as error:
         raise Unreadable(f"cannot be read: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -1,15 +1,16 @@
 """A task as what a run learns from, in place of a text: batches of its items, and a look at its first test set.
 
-Training takes item after item, so that a step's are known by its number.  The loss is that of the answers alone.
+Training takes item after item, so that a step's are known by its number; of tasks that are learned in order, the
+sequences of their course.  The loss is that of the answers alone.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,16 +19,19 @@ from runtime import data
 from runtime.batches import Batch, share
 from runtime.errors import USAGE, DataError
 from runtime.evaluate.loss import left_alone
-from runtime.evaluate.tasks import Score, Task, score
+from runtime.evaluate.tasks import Items, Score, Task, score
+from runtime.evaluate.tasks.continual.course import Course
+from runtime.evaluate.tasks.continual.lessons import Lessons
 from runtime.precision import autocast
 
 
 @dataclass(frozen=True, slots=True)
 class Exercise:
-    """hay: what its needles are hidden in."""
+    """hay: the text that it is made from; lessons: of several tasks that are learned in order."""
 
     task: Task
     hay: data.Data | None = None
+    lessons: Lessons | None = None
 
     unit = "bits/target"
     bytes_per_token = 1.0
@@ -44,16 +48,33 @@ class Exercise:
 
     def __str__(self) -> str:
         task, kind = self.task, self.task.kind()
-        of = f", hidden in {self.hay.source}" if self.hay else ""
+        of = f", {'of' if task.told else 'hidden in'} {self.hay.source}" if self.hay else ""
+        if self.lessons:
+            return f"task {task.name}: {self.lessons.tasks} tasks, one after another, of {self.lessons.source}"
         many = f"{task.examples:,} different items" if task.examples else "no item twice"
         return f"task {task.name}: {kind.context} tokens of {kind.vocab}, {many}{of}; chance {kind.chance:.4g}"
 
     def facts(self) -> dict[str, Any]:
         """As JSON: enough to find the same items `again`, and to tell that they are the same."""
         hay = {} if self.hay is None else self.hay.facts()
-        digest = self.task.digest if self.hay is None else f"{self.task.digest[:32]}{self.hay.digest[:32]}"
+        made = self.hay or self.lessons
+        digest = self.task.digest if made is None else f"{self.task.digest[:32]}{made.digest[:32]}"
+        if self.lessons is not None and self.lessons.path is not None:
+            hay = {"path": str(self.lessons.path.resolve())}
         told = {"bytes_per_token": 1.0, "source": str(self.source), "sha256": digest}
         return {name: hay.get(name) for name in ("path", "field")} | told | {"task": self.task.as_dict()}
+
+    def items(self, split: Literal["train", "test"], numbers: Tensor | Sequence[int], *, seed: int = 0,
+              test: str | None = None) -> Items:  # fmt: skip
+        """Items of a split by their numbers; of the tasks that are learned in order, the seed is a knob of theirs."""
+        if self.lessons is not None:
+            return self.lessons.items(split, numbers)
+        text = None if self.hay is None else self.hay.train if split == "train" else self.hay.validation
+        return self.task.make(split, numbers, seed=seed, test=test, text=text)
+
+    def course(self, batch: int) -> Course | None:
+        """What is learned when, of tasks that are learned in order."""
+        return None if self.lessons is None else self.lessons.course(batch)
 
     def check(self, context: int, vocab: int) -> None:
         """Raises DataError unless the sequences of a spec are the task's."""
@@ -69,9 +90,13 @@ def load(task: Task, path: str | Path | None = None, field: str | None = None,
     """The task, with the text that `path` names where it hides something.  Raises DataError."""
     if task.hides:
         return Exercise(task, data.load(path, field=field, note=note))
+    if task.ordered and field is None:
+        return Exercise(task, lessons=task.kind().lessons(path))  # type: ignore[attr-defined]
     if path is not None or field is not None:
         option = "--data" if path is not None else "--field"
-        raise DataError(f"task {task.name} makes its items itself: {option} is for tasks that hide something", USAGE)
+        raise DataError(
+            f"task {task.name} makes its items itself: {option} is for tasks that hide something or read", USAGE
+        )
     return Exercise(task)
 
 
@@ -96,11 +121,13 @@ class Drill:
     ) -> None:
         self.of, self.batch, self.seed, self.streams = of, batch, seed, streams
         self.own = share(batch, rank, ranks)
+        self.course = of.course(batch)
 
     def at(self, step: int) -> Batch:
         number_B = torch.arange(step * self.batch, (step + 1) * self.batch)[self.own]
-        text = self.of.hay.train if self.of.hay else None
-        items = self.of.task.make("train", number_B, seed=self.seed, text=text)
+        if self.course is not None:
+            number_B = torch.tensor(self.course.numbers)[number_B]
+        items = self.of.items("train", number_B, seed=self.seed)
         starts_BT = torch.zeros_like(items.tokens, dtype=torch.bool)
         starts_BT[:, 0] = True
         return Batch(items.tokens, items.targets, starts_BT if self.streams else None)
@@ -120,19 +147,22 @@ def examine(
 ) -> Score:
     """What a model gets right in a test set's first `items`, about so many `tokens` at a time.
 
-    No answer is ever shown to it: a memory that learns from the token's loss learns nothing from what is asked.
+    No answer is shown to it, but of a text, whose next byte is known once it has been asked for: a memory that learns
+    from the token's loss learns nothing from what is asked.
     The model's weights, mode and firing counts are left as they were, whatever happens.
     """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     kind = of.task.kind(test)
-    made = of.task.make("test", range(items), test=test, text=of.hay.validation if of.hay else None)
+    made = of.items("test", range(items), test=test)
 
-    def answer(tokens_BT: Tensor) -> Tensor:
+    def answer(tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
         with autocast(precision, device):
+            if of.task.told:
+                return model.told(tokens_BT.to(device), targets_BT.to(device), learn=learn)[0]  # type: ignore[operator]
             return model.untaught(tokens_BT.to(device), learn)  # type: ignore[operator]
 
     with left_alone(model):
-        return score(answer, made, kind.choices, max(1, tokens // kind.context), between)
+        return score(answer, made, kind.choices, max(1, tokens // kind.context), between, places=of.task.told)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from torch import nn
 from runtime import data, exercise
 from runtime.batches import Crops, Lanes, spread
 from runtime.data import Data, Text
+from runtime.errors import USAGE, DataError
 from runtime.evaluate.loss import Result, evaluate
 from runtime.evaluate.tasks import Task
 from runtime.exercise import Drill, Examined, Exercise, examine
@@ -48,6 +49,20 @@ def batches(
     if isinstance(part, Exercise):
         return Drill(part, s.batch, seed, rank, ranks, streams=kind is Lanes)
     return kind(part, s.batch, s.context, seed, rank, ranks)
+
+
+def ends(found: Data | Exercise, settings: Settings) -> frozenset[int]:
+    """The steps after which a task is over, of several that are learned in order: each leaves a checkpoint.
+
+    Raises DataError where the run is longer or shorter than they are.
+    """
+    course = found.course(settings.batch) if isinstance(found, Exercise) else None
+    if course is None:
+        return frozenset()
+    if course.steps != settings.steps:
+        asked = f"{found.source} takes {course.steps:,} steps of {settings.batch} sequences, not {settings.steps:,}"
+        raise DataError(f"{asked}: say --set run.steps={course.steps}", USAGE)
+    return frozenset(course.ends)
 
 
 def sequences(found: Data | Exercise, tokens: int, context: int) -> int:

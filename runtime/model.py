@@ -137,14 +137,29 @@ class LanguageModel(Sequenced):
 
         Raises ValueError where the sequences of the state have fallen out of step.
         """
-        self._check(tokens, None, None, None, state)
+        return self.told(tokens, torch.full_like(tokens, IGNORED), state, learn=False)
+
+    @outside_inference
+    def told(
+        self, tokens: Tensor, targets: Tensor, state: State | None = None, learn: bool | Collection[str] = True
+    ) -> tuple[Tensor, State]:
+        """Logits and the state after all of `tokens`, of which each one's target is said: IGNORED (-100) where a memory
+        that learns from the loss is to learn nothing.  So no token waits for its target.
+
+        Raises ValueError where the sequences of the state have fallen out of step.
+        """
+        allowed = self.learning(learn)
+        self._check(tokens, targets, None, None, state)
         state, held = self._resumed(tokens, state)
         if not self._uniform(state, held):
             raise ValueError("state: its sequences have different lengths; read them one group at a time")
-        fed = torch.cat((held[:, None], tokens), 1) if int(held[0]) != NOTHING else tokens
-        ignored, nobody = torch.full_like(fed, IGNORED), frozenset[str]()
-        logits, _, state = self.run(fed, ignored, state, self.clock(state), False, nobody)
-        return logits[:, -tokens.shape[1] :], self.closed(self.advanced(state, fed.shape[1]), nobody)
+        fed, taught = tokens, targets
+        if int(held[0]) != NOTHING:
+            fed, taught = torch.cat((held[:, None], tokens), 1), torch.cat((tokens[:, :1], targets), 1)
+        if not allowed:
+            taught = torch.full_like(fed, IGNORED)
+        logits, _, state = self.run(fed, taught, state, self.clock(state), False, allowed)
+        return logits[:, -tokens.shape[1] :], self.closed(self.advanced(state, fed.shape[1]), allowed)
 
     @outside_inference
     def untaught(self, tokens: Tensor, learn: bool | Collection[str] = True) -> Tensor:
@@ -277,7 +292,8 @@ class LanguageModel(Sequenced):
         if not self.streams:
             waves = [[row for wave in waves for row in wave]]
         for wave in waves:
-            ready = [(row, self._reset(lane_states[row.lane]) if row.fresh else lane_states[row.lane]) for row in wave]
+            lane_of = [(row, lane_states[row.lane]) for row in wave]
+            ready = [(row, self.bordered(state) if row.fresh else state) for row, state in lane_of]
             unread = final and not self.streams  # a lane's next document reads a stream
             for row, logits, nats, after, left in self._together(ready, learn, unread, lanes, peeking):
                 at = torch.where(row.places < 0, row.places, row.lane * T + row.places)
@@ -303,7 +319,7 @@ class LanguageModel(Sequenced):
         values = values.index_select(0, kept.to(out.device)).to(out.dtype)
         return out.index_copy(0, at[kept].to(out.device), values).view(shape)
 
-    def _reset(self, state: State) -> State:
+    def bordered(self, state: State) -> State:
         """The state at a document border: all but the streams begins again."""
         fresh = self.start(1)
         lane = ("stream", *self.streams)

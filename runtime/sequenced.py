@@ -8,6 +8,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from runtime.ops.boundaries import gathered
 from runtime.state import Clock, State, count, held_parts, joined, short
 from runtime.weights import Weights
 
@@ -17,12 +18,11 @@ class Sequenced(Weights):
 
     writing: tuple[str, ...] = ()  # names of the levels that write inside a sequence, fastest first
     at_once: tuple[str, ...] | None = None  # those of them whose writes the same token's reads see; None: any may be
-    # level -> a clock, and how many of its ticks lie between the borders at which reads see what the level has written;
+    # level -> clocks, and how many ticks of each lie between the borders at which reads see what the level has written;
     # one that is left out shows a write at once, or at the next token; None: any may
-    shown: Mapping[str, tuple[str, int]] | None = None
+    shown: Mapping[str, Mapping[str, int]] | None = None
     streams: tuple[str, ...] = ()  # places (without the layer) whose state survives a document border
-    # whose part chunk no call outlives: level, flush | drop, tokens of a period
-    tails: Mapping[str, tuple[str, str, int]] = MappingProxyType({})
+    apart: Mapping[str, tuple[str, ...]] = MappingProxyType({})  # levels whose memories tick by several clocks: these
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,6 +42,16 @@ class Sequenced(Weights):
     def fired(self, level: str, times: int) -> None:
         self.fires[level] = self.fires.get(level, 0) + times
 
+    def ticks(self, level: str, period: int, clock: Clock, tokens: int) -> int:
+        """How many of the next tokens end a period of some memory of a level whose memories tick by several clocks."""
+        phases = {clock[name] % period for name in self.apart[level]}
+        return sum((phase + tokens) // period for phase in phases)
+
+    @property
+    def ending(self) -> frozenset[str]:
+        """The places of memories whose part chunk no call outlives."""
+        return frozenset(place for block in self.blocks for place in block.tails)
+
     def clock(self, state: State) -> Clock:
         """The clocks of a state whose rows share them."""
         return {name: int(ticks[0]) for name, ticks in state["clock"].items()}
@@ -56,7 +66,7 @@ class Sequenced(Weights):
     def opened(self, state: State) -> State:
         """With a clock for each memory whose tail no call outlives: tokens since the `origin` in its register."""
         clock = dict(state["clock"])
-        for place in self.tails:
+        for place in self.ending:
             register = next((r for p, r in state.items() if short(p) == place), {})
             base = clock["stream" if place in self.streams else "sequence"]
             clock[place] = base - register.get("origin", 0)
@@ -68,29 +78,34 @@ class Sequenced(Weights):
     def closed(self, state: State, learn: frozenset[str]) -> State:
         """The state at the end of a call: part chunks handled as `tail:` says, streams detached."""
         state = self.filled(state)
-        out, early = dict(state), set()
+        out, early, ending = dict(state), set(), self.ending
         for place, register in state.items():
-            level, tail, period = self.tails.get(short(place), ("", "", 1))
+            level, tail, period = self.tail(place)
             if tail == "flush":
                 if level in learn and int(state["clock"][short(place)][0]) % period:
                     register = self.written(place, register)
-                    early.add(level)
+                    if all(int(state["clock"][name][0]) % period for name in self.apart.get(level, ())):
+                        early.add(level)  # and none of its memories has fired at the last token
                 register = register | {f"held.{part}": register[part] for part in held_parts(register)}
             elif tail == "drop":
                 register = register | {part: register[f"held.{part}"] for part in held_parts(register)}
-                register = {
-                    part: x for part, x in register.items() if not part.startswith(("sum.", "gram.", "kept", "param."))
-                }
+                register = {part: x for part, x in register.items() if not gathered(part)}
             if self.streaming(place):
                 register = {part: x.detach() for part, x in register.items()}
             out[place] = register
         for level in sorted(early):
             self.fired(level, 1)
-        out["clock"] = {name: at for name, at in state["clock"].items() if name not in self.tails}
-        for place in [p for p in out if short(p) in self.tails]:
+        out["clock"] = {name: at for name, at in state["clock"].items() if name not in ending}
+        for place in [p for p in out if short(p) in ending]:
             at = out["clock"]["stream" if self.streaming(place) else "sequence"]
             out[place] = out[place] | {"origin": at}
         return out
+
+    def tail(self, place: str) -> tuple[str, str, int]:
+        """Level, flush | drop and period of a memory whose part chunk no call outlives; blanks of any other."""
+        word, _, below = place.partition(".")
+        layer, _, name = below.partition(".")
+        return self.blocks[int(layer)].tails.get(name, ("", "", 1)) if word == "blocks" else ("", "", 1)
 
     def written(self, place: str, register: dict[str, Tensor]) -> dict[str, Tensor]:
         """A register after the write of what its period has gathered: by the method write_<place> of its block."""

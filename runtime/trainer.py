@@ -73,6 +73,7 @@ class Run:
         self.status = 0
         self.result: dict[str, Any] = {}
         self.batch: Batch | None = None  # the last one given out
+        self.ends: frozenset[int] = frozenset()  # steps after which one of several tasks is over
         self.claimed: int | None = None  # a handle of the directory, in the process that writes it
         self.record = Record(self.settings.tokens, self.processes)
         self.diverged = replay.stopped(self.directory.diverged)  # before it was resumed, at a step still to come
@@ -92,6 +93,7 @@ class Run:
         else:
             self.text = learned.load(o, begun, self.settings.vocab, note)
         learned.check(self.text, self.settings.context, self.settings.vocab)
+        self.ends = learned.ends(self.text, self.settings)
         self.bytes_per_token = self.text.bytes_per_token
         self.display.note(str(self.text))
         return self.text
@@ -225,7 +227,7 @@ class Run:
         if due(self.step, s.validate_every):
             self._validate(s.validation_tokens)
         asked = self.processes.largest(self._asked())
-        if asked or due(self.step, s.checkpoint_every):
+        if asked or due(self.step, s.checkpoint_every) or self.step in self.ends:
             place = self._save()
             if asked > SAVE:
                 obey(asked, f"after step {self.step}; saved in {place}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 
 class Weights(nn.Module):
     """Parameters and further Weights by name.  A name may be any word, also one that nn.Module uses for itself."""
+
+    # Of a block, by place: memories whose part chunk no call outlives: level, flush | drop, tokens of a period.
+    tails: Mapping[str, tuple[str, str, int]] = MappingProxyType({})
 
     def __setattr__(self, name: str, value: object) -> None:
         """Whether the module trains is no weight, also where weights of that name are inside it."""

@@ -92,9 +92,9 @@ def of_model(spec: str, settings: Mapping[str, object], batch: int, context: int
 
 
 def of_layer(variant: str, batch: int = 4, context: int = 512, width: int = 128, heads: int = 2) -> dict[str, int]:
-    """Bytes of one layer by shape."""
+    """Bytes of one layer by shape, of a run without memory to spare."""
     spec, settings = VARIANTS[variant]
-    sizes = {"sizes.context": context, "sizes.width": width, "sizes.heads": heads, **settings}
+    sizes = {"sizes.context": context, "sizes.width": width, "sizes.heads": heads, "run.memory": "0 B", **settings}
     one, two = (of_model(spec, {**sizes, "sizes.layers": n}, batch, context) for n in (1, 2))
     found = {shape: two[shape] - one.get(shape, 0) for shape in two}
     return {shape: n for shape, n in sorted(found.items(), key=lambda item: -item[1]) if n}

@@ -9,6 +9,7 @@ from nlc.bench.place import place
 from nlc.bench.record import Record, Result
 from nlc.bench.rows import Missing, Row, Scale, measurement, together
 from nlc.bench.sweep import lines
+from runtime.allocator import keep_freed_memory
 
 
 def run(
@@ -19,11 +20,13 @@ def run(
     left_out: Collection[str] = (),
     say: Callable[[str], None] = lambda _: None,
 ) -> Record:
-    """Measure; rows in the order given.  `left_out`: ids of rows that this kind of run only names.  `say` hears what
-    begins.
+    """Measure, with freed memory kept as in a run of `nlc train`; rows in the order given.
+
+    left_out: ids of rows that this kind of run only names.  `say` hears what begins.
 
     A row that needs what is not here, or whose measurement fails, says so and has no number; the others go on.
     """
+    keep_freed_memory()
     record, began = Record(place(), kind, scale.by), time.monotonic()
     found: dict[str, Result] = {}
     mine = {row.id: row for row in rows}

@@ -24,6 +24,7 @@ GROUPS = {  # module: its commands, as `nlc --help` lists them
     "programs": ("compile", "verify"),
     "runs": ("train", "eval"),
     "tasks": ("tasks",),
+    "continual": ("continual",),
     "search": ("search",),
     "generate": ("generate",),
     "state": ("state",),

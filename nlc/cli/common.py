@@ -54,11 +54,20 @@ TargetOption = Annotated[
 DeviceOption = Annotated[
     str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N; auto is a GPU where there is one.")
 ]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--memory", metavar="SIZE", help="What a training step may take: 8GB, 512MiB; run.memory of the spec otherwise."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
-def settings(pairs: Iterable[str] | None) -> dict[str, str | object]:
-    """`--set` options as a mapping; the values stay text until the spec gives them a type."""
+def settings(pairs: Iterable[str] | None, **run: object) -> dict[str, str | object]:
+    """`--set` options as a mapping; the values stay text until the spec gives them a type.
+
+    run: options that say a value of the spec's `run`, None where they are not given.
+    """
     given: dict[str, str | object] = {}
     for pair in pairs or ():
         key, equals, value = pair.partition("=")
@@ -67,6 +76,9 @@ def settings(pairs: Iterable[str] | None) -> dict[str, str | object]:
         if key.strip() in given:
             raise Stop(Status.USAGE, f"--set {key.strip()} is given twice")
         given[key.strip()] = value.strip()
+    for option, said in run.items():
+        if said is not None and given.setdefault(f"run.{option}", said) is not said:
+            raise Stop(Status.USAGE, f"--{option} and --set run.{option} say the same: give one")
     return given
 
 
@@ -132,6 +144,8 @@ def say_or_write(text: str, out: Path | None) -> None:
 
 def write_whole(text: str, out: Path) -> None:
     """The text in a file, whole or not at all."""
+    if out.is_dir():
+        raise Stop(Status.USAGE, f"{out} is a folder: a file is expected")
     part = out.with_name(out.name + ".part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

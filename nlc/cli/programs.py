@@ -10,6 +10,7 @@ import typer
 from nlc.cli import completion
 from nlc.cli.common import (
     JsonOption,
+    MemoryOption,
     SetOption,
     SpecArgument,
     Status,
@@ -38,6 +39,7 @@ def compile_(
         Path | None, typer.Option("-o", "--out", metavar="DIR", help="Where to write; build/<name> otherwise.")
     ] = None,
     target: TargetOption = Target.CPU,
+    memory: MemoryOption = None,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -48,7 +50,7 @@ def compile_(
     from nlc.compile import STARTS, compile
     from nlc.spec import load
 
-    loaded = load(spec, settings(set_))
+    loaded = load(spec, settings(set_, memory=memory))
     folder = out or Path("build") / loaded.model.name
     program = compile(loaded, folder, target=target)
     files = [*program.files, *[STARTS] * bool(program.inherited)]

@@ -17,6 +17,7 @@ from nlc.cli import completion
 from nlc.cli.common import (
     DeviceOption,
     JsonOption,
+    MemoryOption,
     SetOption,
     Status,
     Stop,
@@ -123,6 +124,7 @@ def train(
         int, typer.Option("--processes", min=1, help="Processes on this machine that share every batch.")
     ] = 1,
     device: DeviceOption = "auto",
+    memory: MemoryOption = None,
     on_nan: Annotated[
         OnNan, typer.Option("--on-nan", help="A step that is not finite stops the run, is skipped, or clipped (as 0).")
     ] = OnNan.stop,
@@ -130,6 +132,7 @@ def train(
         bool, typer.Option("--tensorboard", help="Mirror the metrics for TensorBoard, in RUN/tensorboard.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and write nothing.")] = False,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> int:
@@ -144,10 +147,14 @@ def train(
     from nlc.spec import load
 
     what = {"--data": data, "--field": field, "--tokenizer": tokenizer, "--pack": pack and pack.value}
-    how = HowToRun(what, keep, checkpoint_every, time_limit, processes, device, on_nan, tensorboard, quiet, json_)
+    how = HowToRun(
+        what, keep, checkpoint_every, time_limit, processes, device, on_nan, tensorboard, quiet, json_, dry_run
+    )
     how.check()
     if resume is not None:
-        begun = {"--name": name, "--out": out, "--steps": steps, "--seed": seed, "--task": task}
+        if dry_run:
+            raise Stop(Status.USAGE, "--dry-run is for a run that has not begun, not for --resume")
+        begun = {"--name": name, "--out": out, "--steps": steps, "--seed": seed, "--memory": memory, "--task": task}
         return resumed(resume, spec, set_, begun, allow, how)
     if spec is None:
         raise Stop(Status.USAGE, "say which SPEC to train, or which run to --resume")
@@ -157,12 +164,12 @@ def train(
         raise Stop(Status.USAGE, "--name and --out both say where the run is kept: give one")
     if name is not None and (Path(name).name != name or not name.strip() or name.startswith(".")):
         raise Stop(Status.USAGE, f"--name '{name}': a name is expected, not a path; --out takes a path")
-    chosen = settings(set_)
-    for option, value in (("steps", steps), ("seed", seed)):
-        if value is not None and chosen.setdefault(f"run.{option}", value) is not value:
-            raise Stop(Status.USAGE, f"--{option} and --set run.{option} say the same: give one")
+    chosen = settings(set_, steps=steps, seed=seed, memory=memory)
     lesson = None if task is None else learning(task, chosen, how)
-    return run(load(spec, chosen), Path("runs") / name if name else out, how, lesson)
+    found = load(spec, chosen)
+    if lesson is not None and lesson.ordered:
+        found = load(spec, chosen | in_order(lesson, found.model.run.batch, chosen, how))
+    return run(found, Path("runs") / name if name else out, how, lesson)
 
 
 def resumed(
@@ -201,6 +208,21 @@ def learning(task: str, chosen: dict[str, str | object], how: HowToRun) -> Task:
     return found
 
 
+def in_order(task: Task, batch: int, chosen: Mapping[str, object], how: HowToRun) -> dict[str, str | object]:
+    """What tasks that are learned one after another say of a run: how long it is, and that no task has a lower rate."""
+    from runtime import exercise
+    from runtime.errors import RunError
+
+    if "run.steps" in chosen:
+        raise Stop(Status.USAGE, "--steps: the task says it; --task takes knobs, as in 'class_incremental(passes=2)'")
+    try:
+        course = exercise.load(task, *(how.data[option] for option in ("--data", "--field"))).course(batch)  # type: ignore[arg-type]
+    except RunError as error:
+        raise Stop(error.status, str(error)) from None
+    assert course is not None
+    return {"run.steps": course.steps, **({} if "run.schedule" in chosen else {"run.schedule": "constant"})}
+
+
 @dataclass(frozen=True, slots=True)
 class HowToRun:
     """What train.py is told on its command line, and in how many processes it runs."""
@@ -215,6 +237,7 @@ class HowToRun:
     tensorboard: bool = False
     quiet: bool = False
     json: bool = False
+    dry: bool = False
 
     def check(self) -> None:
         """Ends the command where train.py would not understand an option; it would say so in its own words."""
@@ -248,7 +271,8 @@ def run(spec: Spec, folder: Path | None, how: HowToRun, task: Task | None = None
         raise Stop(Status.USAGE, f"{spec.source} is a bare program: it has no loss of its own to train on; {hint}")
     from runtime.directory import RunDirectory, fresh
 
-    target = Target.of(device_there(how.device))
+    device = device_there(how.device)
+    target = Target.of(device)
     directory = RunDirectory(folder or fresh(spec.model.name))
     if directory.used:
         message = f"{directory.path} already holds a run: give another --name or --out, or --resume it"
@@ -257,6 +281,12 @@ def run(spec: Spec, folder: Path | None, how: HowToRun, task: Task | None = None
     if told.warmup >= told.steps and not how.quiet:
         short = f"run.warmup is {told.warmup} and run.steps {told.steps}: the rate never reaches its full value"
         note(f"{spec.origin('run.warmup')}: {short}")
+    if how.dry:
+        from nlc.cli.planned import plan, show
+
+        text = how.data.get("--data"), how.data.get("--field")
+        show(plan(spec, directory.path, text, task.name if task else None, device, how.processes), how.json)
+        return Status.DONE
     with directory.unless_begun():
         begins = write(spec, directory, target)
         for line in () if how.quiet else begins.lines():

@@ -85,9 +85,9 @@ def search(
 ) -> int:
     """Search for architectures: make variants of a spec, train them on tasks, rank them.
 
-    Example: nlc search which-rule --out searches/first
+    `nlc search best DIR -o winner.yaml` writes the best of a search as a spec.
 
-    The best of it, as a spec: nlc search best searches/first -o winner.yaml
+    Example: nlc search which-rule --out searches/first
     """
     from nlc.variants.journal import JournalError
     from nlc.variants.search import load_search
@@ -149,10 +149,13 @@ def workers_on(on: On, jobs: int, folder: Path, address: str | None) -> Workers:
 
         return Local(jobs, folder / "runs")
     try:
-        from nlc.variants.on_ray import OnRay
+        from nlc.variants.on_ray import NoCluster, OnRay
     except ModuleNotFoundError:
         raise Stop(Status.MISSING, "ray is not installed: pip install 'nlc[search]'") from None
-    return OnRay(jobs, address)
+    try:
+        return OnRay(jobs, address)
+    except NoCluster as error:
+        raise Stop(Status.MISSING, f"no Ray cluster: {error}") from None
 
 
 @contextmanager
@@ -174,6 +177,7 @@ def lessons(search: Search) -> dict[str, Lesson]:
     """The tasks as variants learn them: what their sequences are, and which score is the main one."""
     calm_threads()
     from nlc.cli.tasks import runnable
+    from nlc.variants.search import TEXT
     from nlc.variants.variant import Lesson
 
     found = {}
@@ -183,7 +187,7 @@ def lessons(search: Search) -> dict[str, Lesson]:
             continue
         kind = runnable(task).kind()
         sizes = {"sizes.context": kind.context, "sizes.vocab": kind.vocab}
-        found[name] = Lesson(name, task.as_dict(), sizes, "accuracy")
+        found[name] = Lesson(name, task.as_dict(), sizes, "bits_per_byte" if task.items == TEXT else "accuracy")
     return found
 
 

@@ -89,10 +89,13 @@ def journal(folder: Path) -> tuple[list[Mapping[str, Any]], list[str]]:
 
 def variant(path: Path, sizes: Mapping[str, int], notices: list[str]) -> Spec | None:
     from nlc.diagnostics import SpecError
+    from nlc.passes import build
     from nlc.spec import loads
 
     try:
-        return loads(path.read_text(encoding="utf-8"), str(path), dict(sizes))
+        spec = loads(path.read_text(encoding="utf-8"), str(path), dict(sizes))
+        build(spec)
+        return spec
     except (OSError, UnicodeDecodeError) as error:
         notices.append(f"variants/{path.name} cannot be read: {getattr(error, 'strerror', None) or error}")
     except SpecError as error:
@@ -103,6 +106,7 @@ def variant(path: Path, sizes: Mapping[str, int], notices: list[str]) -> Spec | 
 def base(label: str, head: Mapping[str, Any], sizes: Mapping[str, int], notices: list[str]) -> Spec | None:
     """The spec that variants begin from, as the search sets it: a shipped one that is still the same."""
     from nlc.diagnostics import SpecError
+    from nlc.passes import build
     from nlc.spec import load, shipped
 
     if label not in shipped():
@@ -112,7 +116,9 @@ def base(label: str, head: Mapping[str, Any], sizes: Mapping[str, int], notices:
     if head["specs"].get(label, digest) != digest:
         notices.append(f"base '{label}' is another one now than the search began with: the diffs are against today's")
     try:
-        return load(label, {**head["set"], **sizes})
+        spec = load(label, {**head["set"], **sizes})
+        build(spec)
+        return spec
     except SpecError as error:
         notices.append(f"base '{label}' is not legal at the sizes of the search: {error.diagnostics[0].message}")
         return None

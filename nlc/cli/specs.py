@@ -14,6 +14,7 @@ import typer
 from nlc.cli import completion
 from nlc.cli.common import (
     JsonOption,
+    MemoryOption,
     SetOption,
     SpecArgument,
     Status,
@@ -64,9 +65,11 @@ def check(
 
     Example: nlc check hope --set sizes.width=96
     """
+    from nlc import passes
     from nlc.diagnostics import SpecError
     from nlc.graph.choices import rule_of
     from nlc.inherit import inherited
+    from nlc.spec import load
 
     chosen, results = settings(set_), []
     for spec in specs:
@@ -92,9 +95,13 @@ def check(
                     axes, learned = counted(len(search.axes), "axis", "axes"), counted(len(search.tasks), "task")
                     say(f"{spec}: ok (a search over {axes}, {learned})")
                 continue
-            result |= summary(made := built(spec, chosen)) | inherited(made).as_dict()
+            loaded = load(spec, chosen)
+            result |= summary(made := passes.build(loaded)) | inherited(made).as_dict()
+            result |= {"rules": hiding} if (hiding := loaded.rules.hiding()) else {}
             if not json_:
                 say(f"{called(spec)}: ok ({sentence(result)})")
+                for line in hidden(hiding):
+                    note(line)
         except SpecError as error:
             result |= {"ok": False, "diagnostics": [d.as_dict() for d in error.diagnostics]}
             if not json_:
@@ -168,6 +175,7 @@ def explain(
     ],
     after: AfterOption = None,
     target: TargetOption = Target.CPU,
+    memory: MemoryOption = None,
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -191,13 +199,22 @@ def explain(
         known = explain_rule(rule)
         say_json(asdict(known)) if json_ else say(report_rule(known))
         return
-    made = built(what, settings(set_), target=target)
-    found, begins = facts(made), inherited(made)
+    from nlc import passes
+    from nlc.spec import load
+
+    loaded = load(what, settings(set_, memory=memory))
+    made = passes.build(loaded, target=target)
+    found, begins, hiding = facts(made), inherited(made), loaded.rules.hiding()
     if json_:
-        say_json(asdict(found) | begins.as_dict())
+        say_json(asdict(found) | begins.as_dict() | ({"rules": hiding} if hiding else {}))
         return
     starts = "".join(f"\n  {line}" for line in begins.lines())
-    say(report(found).removesuffix("\n") + (f"\n\nStarts\n{starts}" if starts else ""))
+    own = "".join(f"\n  {line}" for line in hidden(hiding))
+    say(
+        report(found).removesuffix("\n")
+        + (f"\n\nStarts\n{starts}" if starts else "")
+        + (f"\n\nRules\n{own}" if own else "")
+    )
 
 
 def explain_code(code: str, json_: bool) -> None:
@@ -254,6 +271,11 @@ def task_in(argument: str, chosen: dict[str, str | object]) -> TaskSpec | None:
     return task
 
 
+def hidden(rules: dict[str, str]) -> list[str]:
+    """Rules of a spec's own that go by the name of a shipped one."""
+    return [f"rule '{name}' is that of {place}, in place of the shipped one" for name, place in rules.items()]
+
+
 def search_in(argument: str, chosen: dict[str, str | object]) -> Search | None:
     """The search that an argument is: a search file, or a shipped search's name; None where it is a spec."""
     from nlc.spec import shipped
@@ -272,14 +294,14 @@ def counted(n: int, what: str, several: str = "") -> str:
 # ---- steps the commands share -------------------------------------------------------------------------------------
 
 
-def built(spec: str, chosen: dict[str, str | object], after: str | None = None, target: Target = Target.CPU) -> Graph:
+def built(spec: str, chosen: dict[str, str | object], after: str | None = None) -> Graph:
     """The graph of a spec after all passes, or after one of them."""
     from nlc import passes
     from nlc.spec import load
 
     if after is not None:
         choose(after, [name for name, *_ in passes.PASSES], "pass")
-    return passes.build(load(spec, chosen), after=after or "", target=target)
+    return passes.build(load(spec, chosen), after=after or "")
 
 
 def drawn(graph: Graph, format_: Format) -> str:

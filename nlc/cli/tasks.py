@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nlc.cli import completion
-from nlc.cli.common import JsonOption, calm_threads, say, say_json
+from nlc.cli.common import JsonOption, Stop, calm_threads, say, say_json
 
 if TYPE_CHECKING:
     from nlc.spec import TaskSpec
@@ -70,12 +70,17 @@ def examples(spec: TaskSpec, count: int) -> list[dict[str, Any]]:
     """Training items: tokens, and targets where something is asked; of bytes as text."""
     if not count:
         return []
-    from runtime import data
+    from runtime import exercise
+    from runtime.errors import RunError
 
     task = runnable(spec)
-    hay = data.load().train if task.hides else None
-    found = task.make("train", range(count), text=hay)
-    return [example(found, i, task.hides) for i in range(count)]
+    try:
+        of = exercise.load(task)
+    except RunError as error:
+        raise Stop(error.status, str(error)) from None
+    course = of.course(1)
+    found = of.items("train", range(count) if course is None else course.numbers[:count])
+    return [example(found, i, task.kind().vocab == 256 and task.kind().choices == range(256)) for i in range(count)]
 
 
 def example(items: Items, i: int, text: bool) -> dict[str, Any]:
@@ -88,7 +93,9 @@ def example(items: Items, i: int, text: bool) -> dict[str, Any]:
     return {"text": bytes(tokens).decode("utf-8", errors="replace"), "answers": answers}
 
 
-def percent(share: float) -> str:
+def percent(share: float | None) -> str:
+    if share is None:
+        return "-"
     return f"{100 * share:.3g} %" if share >= 1e-4 or not share else "< 0.01 %"
 
 

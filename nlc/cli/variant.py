@@ -66,6 +66,8 @@ def learned(request: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
     device = str(choose(request["device"]))
     spec = loads(request["text"], "the variant", request["set"])
+    if length := course(request, spec.model.run.batch):
+        spec = loads(request["text"], "the variant", {**request["set"], **length})
     directory = RunDirectory(folder)
     write(spec, directory, Target.of(device))
     options = ["--out", str(folder), "--quiet", "--json", "--device", device, "--checkpoint-every", "0"]
@@ -92,6 +94,18 @@ def learned(request: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         return {**told, **judged(name, asked(request, folder, device))}
     except RunError as error:
         return {**told, "status": "crashed", "error": str(error)}
+
+
+def course(request: Mapping[str, Any], batch: int) -> dict[str, object]:
+    """What tasks that are learned one after another say of a run: how long it is, and that no task has a lower rate."""
+    from runtime import exercise
+    from runtime.evaluate.tasks import Task
+
+    if request["facts"] is None:
+        return {}
+    task = Task.read(request["facts"])
+    found = exercise.load(task, request["data"]).course(batch) if task.ordered else None
+    return {} if found is None else {"run.steps": found.steps, "run.schedule": "constant"}
 
 
 def asked(request: Mapping[str, Any], folder: Path, device: str) -> list[Exam]:

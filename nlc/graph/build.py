@@ -25,7 +25,7 @@ from nlc.graph.scope import Scope
 from nlc.graph.static import above_0, size
 from nlc.source import Place
 from nlc.spec import Spec
-from nlc.spec.fields import parse_stack
+from nlc.spec.fields import parse_bytes, parse_stack
 
 ONE = "block"  # the kind of a program with one block
 
@@ -81,6 +81,7 @@ def _run(spec: Spec) -> Run:
         clip=run.clip,
         precision=run.precision,
         seed=run.seed,
+        memory=parse_bytes(run.memory, spec.place("run.memory")),
     )
 
 

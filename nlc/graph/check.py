@@ -27,6 +27,7 @@ ORDER = (
     "chunks",
     "share",
     "cost",
+    "keep",
 )
 
 

@@ -163,9 +163,12 @@ def _free(expr: Expr, lower: Lowering, place: MakePlace, report: Reporter) -> tu
     found: dict[str, Param] = {}
     for part in walk(expr):
         if isinstance(part, Call) and (
-            part.func not in CALLABLE or OPERATORS[part.func].suffixes({}) or OPERATORS[part.func].register
+            part.func not in CALLABLE
+            or part.func in ("dropout", "split")
+            or OPERATORS[part.func].suffixes({})
+            or OPERATORS[part.func].register
         ):
-            hint = "an objective applies operators without weights and without memory of earlier tokens"
+            hint = "an objective applies operators with one result, no weights, no chance, no memory of earlier tokens"
             report.error("NLC0404", part.at, f"'{part.func}' in an objective", hint)
             raise Refused
         if isinstance(part, Name) and part.id not in ("M", "k", "v") and part.id not in found:

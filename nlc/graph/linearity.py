@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nlc import equations as eq
-from nlc.graph.nodes import Rule
+from nlc.graph.nodes import Memory, Rule
 
 Polynomial = dict[tuple[str, ...], float]  # sorted names of a product -> its factor; () is the constant
 Combination = dict[str, Polynomial]  # basis vector -> coefficient; "1" is a scalar
@@ -61,6 +61,13 @@ def linear(rule: Rule) -> Linear | None:
     if len(names) == 1 and factor == 1.0:
         return Linear(erase=False, momentum=names[0], state=m)
     return Linear(erase=False, state=m, factor=factor) if not names else None
+
+
+def relative(memory: Memory) -> bool:
+    """Whether a period's gradients are weighed by each token's rate relative to their mean, which is the rule's lr.
+
+    Of a linear rule, in which lr is a factor of the gradient, the sum weighed by the rates themselves says the same."""
+    return memory.rate_varies and memory.period.count > 1 and linear(memory.rule) is None
 
 
 class _NotLinear(Exception):

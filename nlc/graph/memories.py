@@ -16,7 +16,7 @@ from typing import Any
 
 from nlc.constants import constant
 from nlc.diagnostics import Reporter
-from nlc.equations import Call, Expr, Number, parse_call, parse_expression, walk
+from nlc.equations import Call, Expr, Number, names, parse_call, parse_expression, to_text, walk
 from nlc.graph import choices
 from nlc.graph.asked import gradient_alone, of_one_pair
 from nlc.graph.choices import guarded
@@ -397,10 +397,17 @@ def outer_level(blocks: Blocks, level: DeclaredLevel) -> tuple[Rule | None, floa
     if rate is None:
         learned = written is not None and any(isinstance(e, Call) and e.func == "learned" for e in walk(written))
         hint = "no slower level gets a gradient to it; " if learned else ""
-        what = "learned" if learned else "a value of the block"
-        message = f"level '{level.name}': the rate of a level that counts steps cannot be {what}"
+        read = [] if written is None else names(written)
+        values = [name for lowered in blocks.lowered.values() for name in read if lowered.is_value(name)]
+        message = f"level '{level.name}': the rate of a level that counts steps cannot be "
+        message += "learned" if learned else "a value of the block" if values else f"'{_plain(written)}'"
         report.error("NLC0411", at, message, f"{hint}give a number")
     return rule, None if rate is None else float(rate), objective
+
+
+def _plain(written: Expr | None) -> str:
+    """An expression in a message; a text without its own quotes."""
+    return "" if written is None else to_text(written).strip("'")
 
 
 def _objective_word(level: DeclaredLevel, fields: dict[str, Said]) -> str:

@@ -345,6 +345,7 @@ class Recurrence(Node):
     block_length: int = 0  # tokens per closed-form block, the compiler's choice; 0 where there is none
     reason: str = ""
     facts: tuple[tuple[str, Any], ...] = ()  # what the lowering proved, for codegen
+    kept: bool = False  # what the backward pass needs of its states is kept, not made again
     kernel: str = ""  # the kernel that computes it on the target; "": PyTorch
     placed: str = ""  # why; "" on a target without kernels
 
@@ -368,7 +369,7 @@ AnyNode = Input | Number | Op | Read | Weight | Memory | Level | Recurrence | Ou
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """How to train: everything but `batch` leaves the graph unchanged."""
+    """How to train: everything but `batch` leaves what the graph means unchanged."""
 
     batch: int = 16
     steps: int = 2000
@@ -377,6 +378,7 @@ class Run:
     clip: float = 1.0
     precision: str = "float32"
     seed: int = 0
+    memory: int = 4_000_000_000  # bytes that a step may take
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nlc.graph.linearity import relative
 from nlc.graph.nodes import Memory, Meta
 from nlc.interpret import forms
 from nlc.interpret.operators import DTYPE, aligned, outer
@@ -41,6 +42,8 @@ class Register:
     sum: Parts  # of the running period: gradients,
     gram: Parts  # ... x x^T of the layers' inputs,
     kept: Tensor | None  # ... and the product of the retentions
+    rates: Tensor | None = None  # ... and the rates, where each weighs its token's gradient relative to their mean,
+    rated: int = 0  # ... of so many tokens
     window: tuple[Pair, ...] = ()  # the last pairs, oldest first, where a gradient is over several
     blank: Parts = field(default_factory=dict)  # of such a window: zeros for each parameter of the objective that moves
     origin: int = 0  # tokens of its clock at which chunks and periods were last begun afresh
@@ -81,6 +84,7 @@ def fresh(memory: Memory, start: Parts, retain_shape: tuple[int, ...] | None, bl
         sum=zeros,
         gram=no_gram(memory) if periodic else {},
         kept=torch.ones(retain_shape, dtype=DTYPE) if periodic and retain_shape is not None else None,
+        rates=torch.zeros(memory.heads, dtype=DTYPE) if relative(memory) else None,
         blank=blank,
     )
 
@@ -113,16 +117,16 @@ def kept(memory: Memory, parts: Parts, start: Parts, retain: Tensor | None) -> P
 
 def surprise(memory: Memory, at: Parts, key: Tensor, value: Tensor, flows: Flows) -> Surprise:
     """The gradient of the objective of one pair at the state `at`; the value is a target, not differentiated here."""
-    target = forms.with_heads(value, memory.heads)
+    query, target = (forms.with_heads(x, memory.heads) for x in (key, value))
 
     def loss(W: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        prediction, inputs = forms.apply(memory, W, key, flows.form)
-        return loss_of(memory.objective, prediction, key, target, flows.objective), inputs
+        prediction, inputs = forms.apply(memory, W, query, flows.form)
+        return loss_of(memory.objective, prediction, query, target, flows.objective), inputs
 
     W = detached(at) if memory.meta is Meta.NONE else dict(at)
     grad, inputs = torch.func.grad(loss, has_aux=True)(W)
     taught = grad if memory.meta is Meta.FULL else detached(grad)
-    return Surprise(taught, grams(memory, inputs), (forms.with_heads(key, memory.heads), target), inputs)
+    return Surprise(taught, grams(memory, inputs), (query, target), inputs)
 
 
 def detached(parts: Parts) -> dict[str, Tensor]:
@@ -203,6 +207,8 @@ def write_each_period(
         sum=total([register.sum, total([t.grad for t in terms], weight)]),
         gram=total([register.gram, total([t.gram for t in terms], weight)]),
         kept=None if flows.retain is None or register.kept is None else register.kept * flows.retain,
+        rates=None if register.rates is None else register.rates + flows.rate,
+        rated=register.rated + 1,
     )
     if (ticks - register.origin) % memory.period.count:
         return register, False
@@ -210,10 +216,18 @@ def write_each_period(
 
 
 def write_sum(memory: Memory, register: Register, flows: Flows) -> Register:
-    """Write what the period gathered and begin the next."""
+    """Write what the period gathered and begin the next.
+
+    Rates that vary weigh the gradients.  Their mean is lr and each weighs as rate_t / lr, so that a rule whose step is
+    as long as lr, whatever the gradient, steps as far as it does at a fixed rate; rates of 0 teach nothing.
+    """
     lr = torch.ones((), dtype=DTYPE) if memory.rate_varies else flows.rate
-    register = apply_rule(memory, register, flows, Surprise(register.sum, register.gram), lr, register.kept)
-    return emptied(register)
+    learned = Surprise(register.sum, register.gram)
+    if register.rates is not None:
+        lr = register.rates / max(register.rated, 1)
+        share = 1 / torch.where(lr == 0, 1.0, lr)
+        learned = Surprise(total([register.sum], share), total([register.gram], share))
+    return emptied(apply_rule(memory, register, flows, learned, lr, register.kept))
 
 
 def emptied(register: Register) -> Register:
@@ -223,6 +237,8 @@ def emptied(register: Register) -> Register:
         sum={name: torch.zeros_like(part) for name, part in register.sum.items()},
         gram={name: torch.zeros_like(part) for name, part in register.gram.items()},
         kept=None if register.kept is None else torch.ones_like(register.kept),
+        rates=None if register.rates is None else torch.zeros_like(register.rates),
+        rated=0,
     )
 
 

@@ -4,7 +4,7 @@
 
 A memory's entry: its parts by name, `held.<part>` where chunks are longer than a token, `rule.<state>.<part>` and
 `rule.count` where its rule has them, `sum.<part>`, `gram.<part>` and `kept` (a logarithm) where it is written once in
-several tokens,
+several tokens, `rate.sum` and `rate.count` where their rates weigh relative to the mean,
 `window.k`, `window.v`, `window.weigh`, `window.param0` ... and `window.count` where a gradient is over several pairs,
 `origin` where its tail is not carried.  A convolution and prev: `past`.  Attention: `k` and `v`, the newest pair last;
 shorter histories have zeros in front.
@@ -50,6 +50,7 @@ class Sequence:
             sum=detached(old.sum),
             gram=detached(old.gram),
             kept=None if old.kept is None else old.kept.detach(),
+            rates=None if old.rates is None else old.rates.detach(),
             window=tuple(map(detached_pair, old.window)),
         )
 
@@ -72,6 +73,8 @@ def pack_register(memory: Memory, register: Register) -> dict[str, Tensor]:
     flat |= {f"gram.{name}": part for name, part in register.gram.items()}
     if register.kept is not None:
         flat["kept"] = register.kept.clamp_min(torch.finfo(DTYPE).tiny).log()  # that of 0 would have no gradient
+    if register.rates is not None:
+        flat |= {"rate.sum": register.rates, "rate.count": torch.tensor(register.rated)}
     if memory.window > 1:
         flat |= pack_window(memory, register)
     if memory.tail is not Tail.CARRY:
@@ -125,6 +128,8 @@ def unpack_register(memory: Memory, fresh: Register, flat: Mapping[str, Tensor])
         sum=parts("sum.", fresh.sum),
         gram=parts("gram.", fresh.gram),
         kept=flat["kept"].to(DTYPE).exp() if "kept" in flat else fresh.kept,
+        rates=flat["rate.sum"].to(DTYPE) if "rate.sum" in flat else fresh.rates,
+        rated=int(flat.get("rate.count", 0)),
         blank=fresh.blank,
         window=unpack_window(memory, fresh, flat) if "window.count" in flat else (),
         origin=int(flat.get("origin", 0)),

@@ -19,6 +19,7 @@ from nlc.passes.clocks import clocks
 from nlc.passes.cost import cost
 from nlc.passes.gradients import gradients
 from nlc.passes.heads import heads
+from nlc.passes.keep import keep
 from nlc.passes.levels import levels
 from nlc.passes.names import names
 from nlc.passes.owners import owners
@@ -41,6 +42,7 @@ PASSES: tuple[tuple[str, Callable[[Graph], Graph], tuple[str, ...]], ...] = (  #
     ("chunks", chunks, ("heads",)),  # the parallel form of each recurrence, with its reason
     ("share", share, ("chunks",)),  # common work once
     ("cost", cost, ("share",)),  # parameters, state, operations, activations
+    ("keep", keep, ("cost",)),  # what the backward pass makes again
 )
 
 

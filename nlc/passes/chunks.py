@@ -344,6 +344,10 @@ def shared_product_refusals(graph: Graph, members: tuple[str, ...], inside: tupl
             found.append(f"{graph[node.memory].name!r} is read {node.when.value} a write that feeds its own")
         if isinstance(node, Op) and node.op in ("prev", "conv"):
             found.append(f"{node.op} inside the loop needs the token before")
+        if isinstance(node, Op) and node.op == "rope":
+            found.append("rope inside the loop turns by where the token stands")
+        if isinstance(node, Op) and node.op == "dropout":
+            found.append("dropout inside the loop is drawn once, and a product is made again in the backward pass")
     for read in reads_of(graph, first.block, members):
         if read.id not in inside and read.when is not When.CHUNK:
             found.append(f"{graph[read.memory].name!r} is read {read.when.value} its write")

@@ -13,6 +13,7 @@ from nlc.graph.nodes import AnyNode, Carry, Form, Init, Memory, Shape
 from nlc.graph.static import Refused, above_0, size
 from nlc.operators import show
 from nlc.passes.objectives import objective_shape
+from nlc.rule_shapes import Misfit, fits_channels
 from nlc.source import Position
 
 
@@ -180,6 +181,8 @@ def _fields(memory: Memory, known: Mapping[str, Shape], report: Reporter) -> Non
         report.error(
             "NLC0601", said.get(field, memory.at), f"'{memory.id}': {field} is {show(shape)}", f"{expected} expected"
         )
+    if memory.retain and memory.form.kind in ("matrix", "vector") and known.get(memory.retain) == channels:
+        _by_channel(memory, said.get("retain", memory.at), report)
     for param in (p for p in memory.rule.params if p.value and p.number == "k"):
         shape, at = known.get(param.value or ""), said.get("rule", memory.at)
         if shape is not None and shape != channels:
@@ -202,3 +205,16 @@ def _fields(memory: Memory, known: Mapping[str, Shape], report: Reporter) -> Non
             said.get("retain_to", memory.at),
             f"'{memory.id}' is carried by the model: it has no start to decay to",
         )
+
+
+def _by_channel(memory: Memory, at: Position, report: Reporter) -> None:
+    """A rule's program may have no use for one share a key channel."""
+    try:
+        fits_channels(memory.rule, memory.form.kind == "vector")
+    except Misfit as error:
+        there = f"in rule '{memory.rule.name}' {error.message}"
+        message, hint = (
+            f"'{memory.id}': retain is one number per key channel, and {there}",
+            f"{error.hint} ({error.at})",
+        )
+        report.error("NLC0601", at, message, f"{hint}; or one number per head")

@@ -24,7 +24,7 @@ def _as_text(value: Any) -> Any:
 _TEXT_OR_NUMBER = WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "number"}]})
 
 Expression = Annotated[str, BeforeValidator(_as_text), _TEXT_OR_NUMBER]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Shape = list[Annotated[str, BeforeValidator(_as_text), _TEXT_OR_NUMBER]]
 
 
@@ -49,7 +49,7 @@ class Section(BaseModel):
 
 
 class Run(Section):
-    """How to train.  Only `batch` can change the graph."""
+    """How to train.  Only `batch` can change the graph; `memory` changes how it is computed."""
 
     batch: Count = 16
     """Sequences in one step; each has its own memory state."""
@@ -65,6 +65,9 @@ class Run(Section):
     """Of the computation; states, accumulators and optimiser states are at least float32."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Of initial values and of the order of the data."""
+    memory: Annotated[str, BeforeValidator(_as_text), _TEXT_OR_NUMBER] = "4 GB"
+    """What a step may take: `8 GB`, `512 MiB`.  States of slower memories that fit into it are kept for the backward
+    pass, others are made again; the results are the same."""
 
 
 class Fields(Section):

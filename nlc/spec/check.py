@@ -16,7 +16,18 @@ from nlc.equations import Call, Compare, Expr, Name, names, parse_block, parse_c
 from nlc.operators import CALLABLE
 from nlc.source import Position, Scalar
 from nlc.spec.architecture import Fields, Level
-from nlc.spec.fields import CARRIES, FORMS, OBJECTIVES, STARTS, bind, parse_period, parse_select, parse_stack
+from nlc.spec.fields import (
+    CARRIES,
+    FORMS,
+    LAYERS,
+    OBJECTIVES,
+    STARTS,
+    bind,
+    parse_bytes,
+    parse_period,
+    parse_select,
+    parse_stack,
+)
 from nlc.spec.sources import source_of
 from nlc.spec.unused import unused
 from nlc.spec.view import Spec
@@ -24,6 +35,7 @@ from nlc.trees import children
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _REQUIRED = ("width", "layers", "vocab", "context")
+LONGEST = 100  # bytes of a spec's name
 TAKEN = frozenset(("self", "state", "learn", "final"))  # what a bare program's layer is called with beside its inputs
 _NOWHERE = Position("", 0, 0)
 _EXPRESSIONS = ("rate", "retain", "window", "weigh", "out")
@@ -98,11 +110,21 @@ def _names(spec: Spec, report: Reporter) -> None:
 
 
 def _run(spec: Spec, report: Reporter) -> None:
-    """A name that can be a folder's."""
+    """A name that can be a folder's, and sizes that are ones."""
     name = spec.model.name
-    if not name.isprintable() or name.strip() != name or set(name) & set("/\\:") or name.startswith("."):
+    if len(name.encode()) > LONGEST:
+        message = f"a name of {len(name)} letters, {len(name.encode())} bytes; at most {LONGEST} bytes"
+        report.error("NLC0212", spec.at("name"), message, "a folder is called so")
+    elif (
+        not all(c.isascii() or c.isalnum() for c in name)
+        or not name.isprintable()
+        or name.strip() != name
+        or set(name) & set("/\\:")
+        or name.startswith(".")
+    ):
         hint = "letters, digits, spaces, _ and -: a folder is called so"
         report.error("NLC0212", spec.at("name"), f"'{name}' cannot be the name of a spec", hint)
+    _try(report, lambda: parse_bytes(spec.model.run.memory, spec.place("run.memory")), "run.memory")
 
 
 def _programs(spec: Spec, report: Reporter) -> None:
@@ -133,7 +155,9 @@ def _programs(spec: Spec, report: Reporter) -> None:
                 hint=f"for example: stack: [{', '.join(kinds)}]",
             )
         places = [spec.at(f"stack.{i}") for i in range(len(model.stack))]
-        stack = _try(report, lambda: parse_stack(model.stack, places, kinds, model.sizes.get("layers")))
+        layers = model.sizes.get("layers")
+        layers = None if layers is None or layers > LAYERS else layers
+        stack = _try(report, lambda: parse_stack(model.stack, places, kinds, layers))
         for kind in kinds if stack and model.blocks else ():
             if kind not in stack:
                 at = spec.at(f"blocks.{kind}", key=True)
@@ -157,6 +181,9 @@ def _frame(spec: Spec, report: Reporter) -> None:
     """Sizes and streams that the frame needs."""
     model = spec.model
     _streams(spec, report)
+    if model.sizes.get("layers", 1) > LAYERS:
+        message = f"'layers' is {model.sizes['layers']}; at most {LAYERS} is expected"
+        report.error("NLC0205", spec.at("sizes.layers"), message)
     if model.inputs:
         if not spec.said("outputs"):
             report.error(
@@ -333,7 +360,10 @@ def _rule(spec: Spec, fields: Fields, path: str, subject: str, report: Reporter,
     except SpecError as error:  # of the rule's own file
         report.take(error)
         return
-    bound = _try(report, lambda: bind(call, tuple(rule.params), "rule"), subject)
+    where = (
+        f" of {rule.at}" if call.func in spec.rules.hiding() else ""
+    )  # not the shipped rule that one may have in mind
+    bound = _try(report, lambda: bind(call, tuple(rule.params), f"rule{where}"), subject)
     if bound and "lr" in bound and fields.rate is not None:
         report.error(
             "NLC0408", bound["lr"].at, f"{subject}: lr beside rate", hint="rate is the rule's lr; give one of them"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from nlc.diagnostics import Reporter, suggest
 from nlc.source import Entry, Mapping, Position, Scalar, Sequence, Tree
-from nlc.spec.rule import SHIPPED
-from nlc.spec.text import LARGEST, decode, parse, read, standard_input
+from nlc.spec.rule import SHIPPED, rules
+from nlc.spec.text import LARGEST, decode, parse, place_of, read, standard_input
 
 NOT_INHERITED = ("extends",)
 
@@ -42,7 +42,7 @@ def find(argument: str | Path, report: Reporter) -> Found | None:
     path = Path(argument)
     known = text in shipped() and not path.is_file()  # a folder of that name does not hide the spec
     if (path.exists() and not known) or isinstance(argument, Path) or "/" in text or path.suffix in (".yaml", ".yml"):
-        return Found(path, text, path.resolve().parent)
+        return Found(path, text, place_of(path).parent)
     if known:
         return _shipped(text)
     report.error(
@@ -82,13 +82,13 @@ def _whole(found: Found, report: Reporter, above: tuple[tuple[Path, str], ...]) 
     if not isinstance(extends, Scalar) or not isinstance(extends.value, str):
         report.error("NLC0202", extends.at, "extends: is the name of a shipped spec or a file")
         return None
-    here = (found.path.resolve(), found.shown) if found.path else (Path("-"), found.shown)
+    here = (place_of(found.path), found.shown) if found.path else (Path("-"), found.shown)
     target = _target(extends, found, report)
     if target is None:
         return None
     chain = (*above, here)
     assert target.path is not None
-    if target.path.resolve() in [path for path, _ in chain]:
+    if place_of(target.path) in [path for path, _ in chain]:
         names = [shown for path, shown in chain] + [target.shown]
         report.error(
             "NLC0206", extends.at, f"a loop of extends: {' -> '.join(names[-4:])}", hint="one of these must stand alone"
@@ -107,18 +107,21 @@ def _target(extends: Scalar, found: Found, report: Reporter) -> Found | None:
     if "/" not in text and "\\" not in text and not text.endswith((".yaml", ".yml")):
         if text in shipped():
             return _shipped(text)
-        report.error(
-            "NLC0208", extends.at, f"no shipped spec '{text}' to extend", hint=suggest(text, shipped(), "shipped specs")
-        )
+        rule = f"'{text}' is an update rule, which a level names" if text in rules() else ""
+        hint = rule or suggest(text, shipped(), "shipped specs")
+        report.error("NLC0208", extends.at, f"no shipped spec '{text}' to extend", hint=hint)
         return None
-    folder = found.path.resolve().parent if found.path else found.root
-    path = (folder / text).resolve()
+    folder = place_of(found.path).parent if found.path else found.root
+    path = place_of(folder / text)
     if not path.is_relative_to(found.root):
         hint = "a file in the folder of this spec or below it, or a shipped spec's name"
         report.error("NLC0207", extends.at, f"'{text}' is outside the spec's folder", hint=hint)
         return None
+    if path.is_dir():
+        report.error("NLC0208", extends.at, f"'{text}' is a folder", hint="a file, or a shipped spec's name")
+        return None
     if not path.is_file():
-        near = [str(p.relative_to(folder)) for p in sorted(folder.glob("*.yaml"))[:50]]
+        near = [str(p.relative_to(folder)) for p in sorted(folder.glob("*.yaml"))[:50] if p.is_file()]
         report.error("NLC0208", extends.at, f"no file '{text}' to extend", hint=suggest(text, near))
         return None
     shown = Path(found.shown).parent if found.path else Path()

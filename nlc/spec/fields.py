@@ -1,6 +1,7 @@
 """The small grammars of single fields.  Each takes the text and the Position (or Place) of its first character.
 
     parse_period("64 tokens", at)                       -> Period(64, Unit.TOKEN)
+    parse_bytes("8 GB", at)                             -> 8000000000
     parse_select("select(blocks.*, rank=2)", at)        -> Select(("blocks.*",), 2, ())
     parse_stack(["first", "11 * other"], [at, at])      -> ("first", "other", "other", ...)
     parse_call                                          (nlc.equations) mlp(hidden=4x), adamw(lr=1e-3), learned(0.05)
@@ -32,11 +33,14 @@ OBJECTIVES: dict[str, tuple[str, ...]] = {"dot": (), "l2": (), "lp": ("p",), "hu
 STARTS: dict[str, tuple[str, ...]] = {
     "learned": ("init",), "zeros": (), "identity": (), "random": (), "from": (),
 }  # fmt: skip
+LAYERS = 10_000  # in a stack
 CARRIES = ("sequence", "stream", "model")
 
 _PERIOD = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kM]?)\s+([A-Za-z]+)\s*")
 _SCALES = {"": 1, "k": 1_000, "M": 1_000_000}
 _UNITS = {name: unit for unit in Unit if unit is not Unit.NEVER for name in (unit.value, unit.value + "s")}
+_BYTES = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kKMGT]i?)?B\s*")
+_PREFIXES = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 _SELECT = re.compile(r"\s*select\s*\((.*)\)\s*", re.DOTALL)
 _PART = re.compile(r"(?:\s*(\w+)\s*=)?\s*(\[[^\]]*\]|[^,\[\]]*)\s*(?:,|$)")
 _PATTERN = re.compile(r"[A-Za-z0-9_.*?]+")
@@ -89,6 +93,16 @@ class Select:
         if self.rank not in (None, rank) or any(fnmatchcase(name, p) for p in self.exclude):
             return False
         return any(fnmatchcase(name, p) for p in self.patterns)
+
+
+def parse_bytes(text: str, at: Position | Place) -> int:
+    """A size with its unit: `8 GB`, `1.5GB`, `512 MiB`, `0 B`; GB is 10^9 bytes, GiB 2^30."""
+    match = _BYTES.fullmatch(text)
+    if match is None:
+        whole = _place(text, at)(0, max(1, len(text)))
+        raise _error("NLC0417", whole, f"'{text}' is not a size", "a number and a unit: 8 GB, 512 MiB")
+    number, prefix = match.group(1), (match.group(2) or "").upper()
+    return int(float(number) * (1024 if prefix.endswith("I") else 1000) ** _PREFIXES[prefix[:1]])
 
 
 def parse_select(text: str, at: Position | Place) -> Select:
@@ -146,9 +160,12 @@ def parse_stack(
             report.error(
                 "NLC0409", at, f"the stack names an unknown block '{name}'", hint=suggest(name, blocks, "blocks")
             )
-        if count is not None and not 0 < int(count[:6]) <= 10_000:
-            report.error("NLC0409", at, f"'{text}': the count is not between 1 and 10000")
+        if count is not None and not 0 < int(count[:6]) <= LAYERS:
+            report.error("NLC0409", at, f"'{text}': the count is not between 1 and {LAYERS}")
             continue
+        if len(stack) + int(count or 1) > LAYERS:
+            report.error("NLC0409", at, f"'{text}': the stack has more than {LAYERS} blocks with it")
+            break
         stack += [name] * int(count or 1)
     report.check()
     if layers is None or not stack:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, field
 from functools import lru_cache
-from math import inf
+from math import inf, isfinite
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -302,6 +302,10 @@ def _params(tree: Tree | None, report: Reporter) -> dict[str, Parameter]:
     for name, entry in tree.entries.items():
         if name in {*GIVEN, "delta"} - {"lr"}:
             report.error("NLC0410", entry.at, f"a parameter called '{name}', which every rule has already", "rename it")
+        if endless := [item for item in _items(entry.value) if not isfinite(_number(item) or 0)]:
+            message = f"params.{name} is {endless[0].text}; a finite number is expected"
+            report.error("NLC0205", endless[0].at, message)
+            continue
         match entry.value:
             case Scalar(value=(int() | float()) as number):
                 found[name] = number
@@ -337,6 +341,11 @@ def _ranges(tree: Tree | None, params: MappingOf[str, Parameter], report: Report
         elif not all(interval.holds(n) for n in (default if isinstance(default, tuple) else (default,))):
             report.error("NLC0205", entry.value.at, f"params.{name} is {default}, which is not {interval}")
     return found
+
+
+def _items(tree: Tree) -> list[Scalar]:
+    """The words of a value: itself, or those of a list."""
+    return [item for item in (tree.items if isinstance(tree, Sequence) else (tree,)) if isinstance(item, Scalar)]
 
 
 def _number(tree: Tree) -> int | float | None:

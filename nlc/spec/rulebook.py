@@ -20,7 +20,7 @@ from pathlib import Path
 from nlc.diagnostics import Reporter, SpecError, suggest
 from nlc.source import Mapping, Position, Scalar, Tree
 from nlc.spec.rule import RuleSpec, load_rule, rule_from, rules
-from nlc.spec.text import parse, read
+from nlc.spec.text import parse, place_of, read
 
 
 @dataclass
@@ -42,6 +42,10 @@ class RuleBook:
     def mine(self) -> dict[str, RuleSpec]:
         """Those of this spec that have been asked for, and are not shipped."""
         return {name: rule for name, rule in self.found.items() if rule is not None}
+
+    def hiding(self) -> dict[str, str]:
+        """Those of this spec that stand in place of a shipped rule, and where each is written."""
+        return {name: str(rule.at) for name, rule in self.mine().items() if name in rules()}
 
     def none(self, name: str) -> bool:
         """Whether there is no such rule."""
@@ -83,8 +87,8 @@ class RuleBook:
         if self.folder is None or not isinstance(value.value, str):
             hint = "a mapping of params: and levels:, or a file in the spec's folder"
             raise refused("NLC0202", value.at, f"rules.{name} is '{value.text}'", hint)
-        root = self.folder.resolve()
-        path = (root / value.text).resolve()
+        root = place_of(self.folder)
+        path = place_of(root / value.text)
         if not path.is_relative_to(root):
             hint = "a file in the folder of this spec or below it"
             raise refused("NLC0207", value.at, f"'{value.text}' is outside the spec's folder", hint)
@@ -122,4 +126,7 @@ def find_rule(argument: str) -> RuleSpec | None:
     report = Reporter()
     text = read(path, argument, report)
     tree = parse(text, argument, report) if text is not None else None
-    return rule_from(tree) if isinstance(tree, Mapping) and "rule" in tree.entries else None
+    if not isinstance(tree, Mapping) or "rule" not in tree.entries:
+        return None
+    report.check()
+    return rule_from(tree)

@@ -33,6 +33,8 @@ class Source:
 
 def source_of(text: str, place: Place) -> Source | None:
     """Raises SpecError with NLC0406."""
+    if text.lstrip().startswith("from") and "(" in text and ")" not in text:
+        raise _refused(place(0, max(1, len(text))), "'from(' is never closed", HINT)
     call = parse_call(text, place)
     if call.func != "from":
         return None
@@ -46,7 +48,12 @@ def source_of(text: str, place: Place) -> Source | None:
     if inside.at.file != SET and (PurePath(path).is_absolute() or ".." in PurePath(path).parts):
         hint = "a path in the folder of this spec or below it"
         raise _refused(inside.at, f"'{path}' is outside the spec's folder", hint)
-    return Source(path, tuple(_renamed(other, inside.at) for other in others), replace(inside.at, length=len(first)))
+    renamed = tuple(_renamed(other, inside.at) for other in others)
+    parts = [here for here, _ in renamed]
+    for here in parts:
+        if parts.count(here) > 1:
+            raise _refused(inside.at, f"'{here}' is given twice", "each begins as one weight")
+    return Source(path, renamed, replace(inside.at, length=len(first)))
 
 
 def _renamed(text: str, at: Position) -> tuple[str, str]:

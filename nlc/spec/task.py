@@ -43,6 +43,7 @@ from nlc.spec.text import parse, read
 from nlc.spec.types import typed
 from nlc.trees import Number as Literally
 
+COURSE = ("tasks that are learned in order have no 'examples'", "shots or sequences say how many there are")
 OPTION = "--task"  # the file that positions in a task's call are in
 Changes = MappingOf[str, tuple[Number, Position]]
 
@@ -80,8 +81,8 @@ class TaskFields(Section):
     """Degrees of difficulty by the knobs that they change, each trained and tested for itself."""
     examples: Annotated[int, Field(ge=0)] = 0
     """Different items of training; 0 is as many as there are steps for."""
-    solved: Annotated[float, Field(ge=0, le=1)]
-    """The accuracy that a model reaches which is known to solve it."""
+    solved: Annotated[float, Field(ge=0, le=1)] | None = None
+    """The accuracy that a model reaches which is known to solve it; nothing where none is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class TaskSpec:
     tests: MappingOf[str, MappingOf[str, Number]]
     sweep: tuple[MappingOf[str, Number], ...]
     examples: int
-    solved: float
+    solved: float | None
     changes: MappingOf[str, MappingOf[str, Number]]  # of the tests, as they are written
 
     def as_dict(self) -> dict[str, Any]:
@@ -179,6 +180,8 @@ def task_from(tree: Mapping) -> TaskSpec:
     at = tree.entries["knobs"].at
     base = _written(tree.get("knobs"))
     _check(said.items, base, at, report)
+    if KINDS[said.items].ordered and said.examples:
+        report.error("NLC1104", tree.entries["examples"].at, *COURSE)
     under = {} if report.found else base  # what is wrong with training is said once
     written, degrees = tree.get("test"), tree.get("sweep")
     for entry in written.entries.values() if isinstance(written, Mapping) else ():
@@ -206,6 +209,8 @@ def _changed(task: TaskSpec, changes: Changes, called: str, at: Position) -> Tas
     examples, place = changes.get("examples", (task.examples, at))
     if not isinstance(examples, int) or examples < 0:
         report.error("NLC0205", place, f"'examples' is {examples}; 0 or more, a whole number")
+    elif examples and KINDS[task.items].ordered:
+        report.error("NLC1104", place, *COURSE)
     report.check()
     base = dict(task.knobs) | knobs
     return replace(
@@ -215,6 +220,17 @@ def _changed(task: TaskSpec, changes: Changes, called: str, at: Position) -> Tas
         tests={n: base | dict(t) for n, t in task.changes.items()},
         examples=int(examples),
     )
+
+
+def changed(task: TaskSpec, knobs: MappingOf[str, Number]) -> TaskSpec:
+    """The task with other knobs, called as on the command line.  Raises SpecError where they cannot be."""
+    if not knobs:
+        return task
+    given = ", ".join(f"{name}={value}" for name, value in knobs.items())
+    called = f"{task.name[:-1]}, {given})" if task.name.endswith(")") else f"{task.name}({given})"
+    remember(OPTION, called)
+    at = Position(OPTION, 1, 1, len(called))
+    return _changed(task, {name: (value, at) for name, value in knobs.items()}, called, at)
 
 
 def _written(tree: Tree | None) -> dict[str, tuple[Number, Position]]:

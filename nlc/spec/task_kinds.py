@@ -6,7 +6,7 @@ The runtime makes the items (runtime.evaluate.tasks); a test holds its knobs and
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 Number = int | float
 Knobs = Mapping[str, Number]
@@ -28,6 +28,11 @@ class ItemKind:
     doc: str
     knobs: Mapping[str, Knob]
     needs: Callable[[Knobs], str]
+
+    @property
+    def ordered(self) -> bool:
+        """Several tasks, learned one after another: what is trained on is a course, as long as it is."""
+        return "order" in self.knobs
 
 
 CONTEXT = Knob("tokens of an item", "[2, 1000000]")
@@ -88,6 +93,26 @@ def passkey(k: Knobs) -> str:
     return needle(k) if one else "a pass key has no name: keys, values and queries are 1"
 
 
+def topics(k: Knobs) -> str:
+    labels, words = k["tasks"] * k["classes"], 70 * 70  # that can be spelt
+    if labels * (1 + k["words"]) + 32 > words // 2:
+        return (
+            f"{labels} labels with {k['words']} words each, their names and 32 more are over half of all {words} words"
+        )
+    if not k["shots"]:
+        return "texts are made, so shots says how many"
+    need = 5 * k["length"] + 5
+    return "" if need <= k["context"] else f"{k['length']} words, a tab and a label take {need} bytes of {k['context']}"
+
+
+def published(labels: int) -> Callable[[Knobs], str]:
+    def needs(k: Knobs) -> str:
+        asked = k["tasks"] * k["classes"]
+        return "" if asked <= labels else f"{k['tasks']} tasks of {k['classes']} labels are {asked}; there are {labels}"
+
+    return needs
+
+
 WORDS = {
     "context": CONTEXT,
     "shortest": Knob("letters of the shortest word", "[1, inf)"),
@@ -101,6 +126,24 @@ HIDDEN = {
     "queries": Knob("keys that are asked for", "[1, 64]"),
     "depths": Knob("places that a needle may be at, evenly spread; 0 is any", "[0, 1024]"),
 }
+IN_ORDER = {  # of several tasks that are learned one after another
+    "passes": Knob("over a task while it is learned", "[1, 1000]"),
+    "replay": Knob("{} that are kept and read again in later tasks; 0 is none", "[0, inf)"),
+    "mixed": Knob("1: all tasks at once, in any order (joint training)", "[0, 1]"),
+    "order": Knob("seed of the order", "[0, inf)"),
+}
+CLASSES = {
+    "context": Knob("bytes of a text, a tab and a label", "[8, 1000000]"),
+    "tasks": Knob("that are learned one after another", "[1, 1000]"),
+    "classes": Knob("labels of a task", "[1, 1000]"),
+    "shots": Knob("training texts of a label; 0 is all there are", "[0, inf)"),
+    "passes": IN_ORDER["passes"],
+    "replay": replace(IN_ORDER["replay"], doc=IN_ORDER["replay"].doc.format("texts of a label")),
+    "mixed": IN_ORDER["mixed"],
+    "whole": Knob("0: the loss is that of the label alone; 1: of the text too", "[0, 1]"),
+    "order": IN_ORDER["order"],
+}
+CLINC150 = CLASSES | {"by_domain": Knob("1: the labels of a task are those of one domain", "[0, 1]")}
 KINDS: dict[str, ItemKind] = {
     "associative": ItemKind(
         "pairs of keys and values, then every key once, at some distance",
@@ -168,4 +211,28 @@ KINDS: dict[str, ItemKind] = {
     "passkey": ItemKind("one number hidden in a text", HIDDEN, passkey),
     "number": ItemKind("numbers that have names, hidden in a text", HIDDEN, needle),
     "word": ItemKind("words that have names, hidden in a text", HIDDEN, needle),
+    "text": ItemKind("pieces of a text, every next byte asked for", {"context": CONTEXT}, lambda k: ""),
+    "topics": ItemKind(
+        "texts of made-up words and their labels, task after task",
+        {
+            **CLASSES,
+            "words": Knob("words that belong to a label", "[1, 16]"),
+            "length": Knob("words of a text, two of them its label's", "[3, 64]"),
+        },
+        topics,
+    ),
+    "clinc150": ItemKind("CLINC150's texts and their intents, task after task", CLINC150, published(150)),
+    "banking77": ItemKind("Banking77's texts and their intents, task after task", CLASSES, published(77)),
+    "dbpedia70": ItemKind("first sentences of articles and their classes, task after task", CLASSES, published(70)),
+    "domains": ItemKind(
+        "texts of several domains, one after another",
+        {
+            "context": CONTEXT,
+            "domains": Knob("that are learned one after another", "[1, 1000]"),
+            "sequences": Knob("of each domain that are learned", "[1, inf)"),
+            **IN_ORDER,
+            "replay": replace(IN_ORDER["replay"], doc=IN_ORDER["replay"].doc.format("sequences of a domain")),
+        },
+        lambda k: "",
+    ),
 }

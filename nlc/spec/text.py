@@ -9,6 +9,7 @@ YAML is taken as data only: one document, no tags, no merge keys, aliases within
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -34,7 +35,8 @@ def read(path: Path, shown: str, report: Reporter) -> str | None:
     whole = Position(shown, 0, 0)
     try:
         if not path.is_file():
-            report.error("NLC0101", whole, "not a file" if path.exists() else "no such file")
+            leads = "a link that leads to no file" if path.is_symlink() else "no such file"
+            report.error("NLC0101", whole, "not a file" if path.exists() else leads)
             return None
         with path.open("rb") as file:
             data = file.read(LARGEST + 1)
@@ -46,6 +48,14 @@ def read(path: Path, shown: str, report: Reporter) -> str | None:
         report.error("NLC0102", whole, f"{size / 1e6:.1f} MB; a spec is text of at most {LARGEST // 1024} kB")
         return None
     return decode(data, shown, report)
+
+
+def place_of(path: Path) -> Path:
+    """The place that a path means, links followed; one whose links go round in a circle means itself."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # the latter before Python 3.13
+        return Path(os.path.abspath(path))
 
 
 def standard_input(limit: int = -1) -> bytes:

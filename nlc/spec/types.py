@@ -101,7 +101,8 @@ def _report(fault: Any, tree: Mapping, report: Reporter, file: type[BaseModel]) 
             )
     elif kind == "extra_forbidden":
         fields = (_model(loc[:-1]) if file is Architecture else _section(file, loc[:-1])).model_fields
-        report.error("NLC0201", key_at or node.at, f"{subject}unknown key '{last}'", hint=suggest(last, fields, "keys"))
+        word = "" if last in ("true", "false", "null") else last  # no slip of the pen
+        report.error("NLC0201", key_at or node.at, f"{subject}unknown key '{last}'", hint=suggest(word, fields, "keys"))
     elif kind == "literal_error":
         _literal(fault, node, subject, last, report)
     elif kind in ("less_than", "less_than_equal", "finite_number") and isinstance(node, Scalar):
@@ -119,11 +120,12 @@ def _report(fault: Any, tree: Mapping, report: Reporter, file: type[BaseModel]) 
         expected = _EXPECTED.get(kind, str(fault["msg"]))
         if isinstance(node, Scalar) and node.value is None:
             return
+        last_part = loc[len(loc) - rest - 1]
         name = next((str(p) for p in reversed(loc[: len(loc) - rest]) if isinstance(p, str)), "")
         report.error(
             "NLC0202",
             node.at,
-            f"{subject}'{name}' is {_found(node)}; {expected} is expected",
+            f"{subject}{'an item of ' * isinstance(last_part, int)}'{name}' is {_found(node)}; {expected} is expected",
             hint=_help(node, expected),
         )
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Discriminator, Field, Tag
 
 from nlc.spec.architecture import Count, Section
 
+Amount = Annotated[int, Field(ge=1)]  # of numbers, bytes, operations, tokens: as many as there may be
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Natural = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Names = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
@@ -42,13 +43,13 @@ class AxisFields(Section):
 class BudgetFields(Section):
     """What every variant may cost, and how much of them there is."""
 
-    params: Count | None = None
+    params: Amount | None = None
     """Most parameters; sizes are changed until no larger one would keep every limit."""
-    state_bytes: Count | None = None
+    state_bytes: Amount | None = None
     """Most bytes of state of a sequence, as `nlc explain` counts them."""
-    flops: Count | None = None
+    flops: Amount | None = None
     """Most FLOPs of a token forward, as `nlc explain` counts them."""
-    tokens: Count | None = None
+    tokens: Amount | None = None
     """Tokens that each run learns from, where a rung says nothing else; whole steps."""
     steps: Count | None = None
     """Steps of each run, where a rung says nothing else; run.steps of the spec otherwise."""
@@ -74,7 +75,7 @@ class RungFields(Section):
     """Of the search's tasks; all otherwise."""
     steps: Count | None = None
     """Steps of each run."""
-    tokens: Count | None = None
+    tokens: Amount | None = None
     """Tokens of each run, in place of steps."""
     seeds: Count | None = None
     """Runs of each variant on each task."""

@@ -7,6 +7,7 @@ installed on the nodes, at the same version; a cluster that is begun here, on th
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from contextlib import redirect_stdout
 from dataclasses import replace
@@ -21,7 +22,8 @@ import nlc
 from nlc.variants.local import alone
 from nlc.variants.runs import CRASHED, Outcome, Request
 
-RETRIES = 1
+RETRIES = 1  # of a run
+TRIES = 3  # to begin a cluster here again: ray gives a node half a minute, which a busy machine may need
 WAIT = 0.2  # seconds
 
 
@@ -31,20 +33,44 @@ def work(request: Request) -> Outcome:
         return alone(request, Path(folder) / request.name)
 
 
+class NoCluster(Exception):
+    """There is none at the address, or none could be begun here."""
+
+
 class OnRay:
-    """So many runs at a time, each with the cores that it has threads for."""
+    """So many runs at a time, each with the cores that it has threads for.  Raises NoCluster.
+
+    address: of a cluster that is there; one of this machine is begun otherwise, for as long as the search takes.
+    """
 
     def __init__(self, jobs: int, address: str | None) -> None:
         self.jobs = jobs
+        self.going: dict[Any, tuple[Request, int]] = {}
         self.words = redirect_stdout(sys.stderr)  # ray says on stdout which worker it lost; results stand there
         self.words.__enter__()
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
-        self.going: dict[Any, tuple[Request, int]] = {}
+        heard = signal.getsignal(signal.SIGTERM)
+        try:
+            for left in range(TRIES, -1, -1):
+                try:
+                    self._join(address)
+                    break
+                except Exception as error:  # a node that is slow to begin is a plain Exception, too
+                    ray.shutdown()
+                    if not left or address is not None:
+                        raise NoCluster(" ".join(str(error).split())) from None
+        except BaseException:
+            self.words.__exit__(None, None, None)
+            raise
+        finally:
+            signal.signal(signal.SIGTERM, heard)  # ray has one of its own, which ends the process with another status
+
+    def _join(self, address: str | None) -> None:
         home = str(Path(nlc.__file__).resolve().parent.parent)
         environment = {} if address else {"env_vars": {"PYTHONPATH": home}}
         ray.init(
             address=address, ignore_reinit_error=True, include_dashboard=False, log_to_driver=False,
-            num_cpus=None if address else jobs, runtime_env=environment, logging_level="error",
+            num_cpus=None if address else self.jobs, runtime_env=environment, logging_level="error",
         )  # fmt: skip
 
     @property

@@ -262,16 +262,22 @@ def compare(case: str, way: str, seen: Seen, expected: Result | Expected, tolera
     worst, where = 0.0, ""
     for kind, rows in kinds.items():
         rows = [(name, a.detach().double().cpu(), b.detach().double()) for name, a, b in rows]
-        largest = max((float(b.norm()) for _, _, b in rows), default=0.0)
+        largest = max((length(b) for _, _, b in rows), default=0.0)
         for name, a, b in rows:
             if a.numel() != b.numel():
                 shapes = f"shape {tuple(a.shape)}, not {tuple(b.shape)}"
                 return Outcome(case, way, float("inf"), f"{kind} {name}: {shapes}", tolerance)
-            scale = max(float(b.norm()), FLOOR * largest, 1e-300)
-            error = float((a.reshape(b.shape) - b).norm()) / scale
+            scale = max(length(b), FLOOR * largest, 1e-300)
+            error = length(a.reshape(b.shape) - b) / scale
             if not error <= worst:
                 worst, where = error if error == error else float("inf"), f"{kind} {name}"
     return Outcome(case, way, worst, where, tolerance)
+
+
+def length(x: Tensor) -> float:
+    """|x|, where squares of its numbers overflow, too."""
+    largest = float(x.abs().max()) if x.numel() else 0.0
+    return largest * float((x / largest).norm()) if largest else 0.0
 
 
 def _states(mine: State, right: State) -> Iterable[tuple[str, Tensor, Tensor]]:
@@ -287,7 +293,7 @@ def _states(mine: State, right: State) -> Iterable[tuple[str, Tensor, Tensor]]:
         a = register.get(part)
         if a is None and part.startswith("held."):
             a = register.get(part.removeprefix("held."))
-        if a is None and (part == "kept" or part.startswith(("sum.", "gram."))):
+        if a is None and (part == "kept" or part.startswith(("sum.", "gram.", "rate."))):
             a = torch.zeros_like(b)
         if a is None:
             yield f"{place} {part} (missing)", torch.full_like(b, float("nan")), b

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,26 @@ from runtime import exercise
 from runtime.device import choose
 from runtime.errors import USAGE, RunError
 from runtime.evaluate.tasks import Score, Task
-from runtime.exercise import examine
+from runtime.evaluate.tasks.continual.lessons import How
+from runtime.evaluate.tasks.continual.matrix import Lasting, Place, lasting, places
+from runtime.exercise import Exercise, examine
+from runtime.model import LanguageModel
 from runtime.numerics import subnormals_flushed
-from runtime.trained import of_run
+from runtime.trained import Trained, of_run
 
 
 @dataclass(frozen=True, slots=True)
 class Exam:
-    """A test set of a task.  on, off: with the levels inside a sequence writing, and not; one where there are none."""
+    """A test set of a task, or all tasks that were learned in order.
+
+    on, off: with the levels inside a sequence writing, and not; one where there are none.  data: what was learned.
+    """
 
     task: Task
     test: str
-    on: Score
-    off: Score
+    on: Score | Lasting
+    off: Score | Lasting
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def chance(self) -> float:
@@ -33,7 +40,7 @@ class Exam:
         t = self.task
         told = {"task": t.name, "test": self.test, "source": t.source, "knobs": dict(t.tests[self.test])}
         scores = {"on": self.on.as_dict(), "off": self.off.as_dict()}
-        return {**told, "chance": self.chance, "solved": t.solved, **scores}
+        return {**told, "chance": self.chance, "solved": t.solved, **self.data, **scores}
 
 
 def task_of(facts: Mapping[str, Any]) -> Task | None:
@@ -76,9 +83,14 @@ def examine_run(
                 raise RunError(f"{said}: train it with --task", USAGE)
         if own is None or own.items != task.items:
             warn(f"{path} learned {own.name if own else trained.facts.get('data', {}).get('source')}, not {task.name}")
-        if task.hides and trained.codec.unit != "bytes":
+        if (task.hides or task.ordered) and trained.codec.unit != "bytes":
             raise RunError(f"task {task.name} is of bytes, and {path} reads the tokens of {trained.codec.path}", USAGE)
-        of = exercise.load(task, *(text_of(trained.facts, text, field) if task.hides else ()), note=warn)
+        same = task.hides or (own is not None and own.items == task.items)  # so it may read what the run did
+        of = exercise.load(task, *(text_of(trained.facts, text, field) if same else (text,)), note=warn)
+        if of.lessons is not None:
+            found.append(examine_in_order(trained, of, own, model, items, warn))
+            done(found[-1])
+            continue
         for test in task.tests:
             how: dict[str, Any] = {"items": items, "tokens": settings.tokens, "precision": settings.precision}
             with subnormals_flushed():
@@ -87,3 +99,30 @@ def examine_run(
             found.append(Exam(task, test, on, off))
             done(found[-1])
     return found
+
+
+def examine_in_order(
+    trained: Trained, of: Exercise, own: Task | None, model: LanguageModel, items: int, warn: Callable[[str], None]
+) -> Exam:
+    """Tasks that are learned one after another: the matrix of a run that did so; else what its last weights know.
+
+    items: of each of them.
+    """
+    task, lessons, settings = of.task, of.lessons, trained.settings
+    assert lessons is not None
+    if own is not None and own.digest == task.digest:
+        course = lessons.course(settings.batch)
+        there = trained.weights.parent.parent
+        known = of.facts()["sha256"]
+        if (then := trained.facts["data"].get("sha256")) != known:
+            warn(f"{lessons.source} is another than when the run began: digest {str(then)[:16]} -> {known[:16]}")
+        found = places(there, course.ends, lessons.tasks, warn)
+    else:
+        warn(f"this run did not learn {task.name} in order: only what it knows at its end is told")
+        found = [Place(trained.weights.parent, lessons.tasks - 1)]
+    how = How(items, settings.tokens, precision=settings.precision)
+    with subnormals_flushed():
+        on, off = lasting(
+            model, lessons, found, how, lambda after: warn(f"{task.name}: after task {after + 1} of {lessons.tasks}")
+        )
+    return Exam(task, next(iter(task.tests)), on, off, lessons.facts())

@@ -9,7 +9,6 @@ remember, and mark it with `past`.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -75,6 +74,11 @@ class L2norm(torch.autograd.Function):
 def l2norm(x: Tensor) -> Tensor:
     """x / max(|x|, 1e-6) over the last axis."""
     return (L2norm.apply(x) if torch.is_grad_enabled() else L2norm.value(x))[0]
+
+
+def exact_l2norm(x: Tensor) -> Tensor:
+    """`l2norm` in functions of torch alone, for objectives, whose slope torch.func takes: it refuses `L2norm`."""
+    return x * x.square().sum(-1, keepdim=True).clamp_min(L2norm.eps**2).rsqrt()
 
 
 def linear(x: Tensor, W: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -262,12 +266,12 @@ def softplus(z: Tensor) -> Tensor:
     return F.softplus(z, threshold=40.0)
 
 
-def gelu_slope(z: Tensor) -> Tensor:
-    """Derivative of the exact GELU: Phi(z) + z phi(z)."""
-    return 0.5 * (1 + torch.erf(z * math.sqrt(0.5))) + z * torch.exp(-0.5 * z * z) * (1 / math.sqrt(2 * math.pi))
+def gelu_pull(z: Tensor, d: Tensor) -> Tensor:
+    """Error at z from the error d at the exact GELU of it: d (Phi(z) + z phi(z)), in one pass."""
+    return torch.ops.aten.gelu_backward(d, z)
 
 
-def silu_slope(z: Tensor) -> Tensor:
-    """Derivative of z sigmoid(z)."""
+def silu_pull(z: Tensor, d: Tensor) -> Tensor:
+    """Error at z from the error d at z sigmoid(z).  torch's own in one pass has no derivative."""
     s = torch.sigmoid(z)
-    return s * (1 + z * (1 - s))
+    return d * (s * (1 + z * (1 - s)))

@@ -33,7 +33,7 @@ Parts = Mapping[str, Tensor]
 Rate = Tensor | float
 Step = Callable[[Register], Register]
 Write = Callable[[Register, Parts, Rate], Register]
-GATHERED = ("sum.", "gram.", "kept", "param.")  # what a period gathers; all else is state
+GATHERED = ("sum.", "gram.", "kept", "rate.", "param.")  # what a period gathers; all else is state
 FEW = 64  # numbers: rates and the like
 
 

@@ -94,9 +94,7 @@ class Equations(Form):
 
     def layer(self, W: Weights, part: Layer, a: Tensor) -> Tensor:
         w = W[part.weight]
-        z = product(w.unsqueeze(-1) if part.vector else w, a)
-        # A vector made of nothing that wants a gradient: the error at it is asked for all the same.
-        return z if z.requires_grad or not torch.is_grad_enabled() else z.requires_grad_()
+        return product(w.unsqueeze(-1) if part.vector else w, a)
 
     def sums(
         self,
@@ -105,9 +103,12 @@ class Equations(Form):
         weights: Tensor | None = None,
         gram: bool = False,
         first_order: bool = False,
+        upon: Weights | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """As for every form; a vector's gradient is a vector, and it has no gram."""
-        grads, grams = super().sums(taps, errors, weights, gram, first_order)
+        upon = dict(upon or {})
+        upon |= {n: x.unsqueeze(-1) for n, x in upon.items() if n.startswith("sum.") and n[4:] in self.vectors}
+        grads, grams = super().sums(taps, errors, weights, gram, first_order, upon)
         grads = {name: g.squeeze(-1) if name in self.vectors else g for name, g in grads.items()}
         return grads, {name: g for name, g in grams.items() if name not in self.vectors}
 

@@ -20,12 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from runtime.ops.basic import gelu_slope, l2norm, layernorm, rmsnorm, silu_slope, softplus
+from runtime.ops.basic import gelu_pull, l2norm, layernorm, rmsnorm, silu_pull, softplus
 from runtime.ops.history import Past, past
 from runtime.ops.inputs import seen
 from runtime.ops.one import affine, alone
 from runtime.ops.watch import squared
-from runtime.precision import same, wide
+from runtime.precision import mixed, same, wide
 
 Weights = Mapping[str, Tensor]
 Tap = tuple[Tensor, Tensor]  # a layer's input, a layer's output
@@ -44,14 +44,15 @@ class Layer:
 
 Product = Callable[[Layer, Tensor], Tensor]
 
-ACTS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {  # the function, its derivative
-    "gelu": (F.gelu, gelu_slope),
-    "silu": (F.silu, silu_slope),
-    "relu": (F.relu, lambda z: (z > 0).to(z.dtype)),
-    "tanh": (torch.tanh, lambda z: 1 - torch.tanh(z) ** 2),
-    "sigmoid": (torch.sigmoid, lambda z: torch.sigmoid(z) * (1 - torch.sigmoid(z))),
-    "softplus": (softplus, torch.sigmoid),
-    "identity": (lambda z: z, torch.ones_like),
+Act = tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]
+ACTS: dict[str, Act] = {  # act, and error at z from the error d at act(z)
+    "gelu": (F.gelu, gelu_pull),
+    "silu": (F.silu, silu_pull),
+    "relu": (F.relu, lambda z, d: d * (z > 0).to(z.dtype)),
+    "tanh": (torch.tanh, lambda z, d: d * (1 - torch.tanh(z) ** 2)),
+    "sigmoid": (torch.sigmoid, lambda z, d: d * torch.sigmoid(z) * (1 - torch.sigmoid(z))),
+    "softplus": (softplus, lambda z, d: d * torch.sigmoid(z)),
+    "identity": (lambda z: z, lambda z, d: d),
 }
 NORMS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "layernorm": layernorm, "rmsnorm": rmsnorm}
 
@@ -81,9 +82,12 @@ def bias_of(b: Tensor, z: Tensor) -> Tensor:
     return b.unsqueeze(1) if b.dim() == z.dim() - 1 else b
 
 
-def across(e: Tensor, a: Tensor) -> Tensor:
-    """sum_t e_t a_t^T: (B, T, H, O), (B, T, H, I) -> (B, H, O, I); likewise without heads."""
-    return wide(e.mT @ a if e.dim() == 3 else e.transpose(1, 2).mT @ a.transpose(1, 2))
+def across(e: Tensor, a: Tensor, upon: Tensor | None = None) -> Tensor:
+    """sum_t e_t a_t^T [+ upon]: (B, T, H, O), (B, T, H, I) -> (B, H, O, I); likewise without heads."""
+    if upon is not None and e.dim() == 3 and upon.dtype == e.dtype and not mixed(e):
+        return torch.baddbmm(upon, e.mT, a)
+    found = wide(e.mT @ a if e.dim() == 3 else e.transpose(1, 2).mT @ a.transpose(1, 2))
+    return found if upon is None else upon + found
 
 
 class Form:
@@ -146,25 +150,29 @@ class Form:
         weights: Tensor | None = None,
         gram: bool = False,
         first_order: bool = False,
+        upon: Weights | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Gradient of every part, summed over the tokens, and (`gram`) the sum of input input^T of every layer.
 
         grad W = sum_t w_t error_t input_t^T,  grad b = sum_t w_t error_t,  gram W = sum_t w_t input_t input_t^T.
         weights (B, T, H), 1 if not given.  `first_order`: the gradients are constants; weights and gram are not.
+        upon: {"sum.<part>", "gram.<part>": ...}, to which these are added.
         Returns ({part: (B, H, O, I) or (B, H, O)}, {weight part: (B, H, I, I)}); a bias has no gram.
         """
         grads: dict[str, Tensor] = {}
         grams: dict[str, Tensor] = {}
+        upon = upon or {}
         for part, (a, _), e in zip(self.layers, taps, errors, strict=True):
             w = 1 if weights is None else weights.unsqueeze(-1)
             if gram:
-                grams[part.weight] = across(w * a, a)
+                grams[part.weight] = across(w * a, a, upon.get(f"gram.{part.weight}"))
             if first_order:
                 a, e = a.detach(), e.detach()
             e = e if weights is None else w * e
-            grads[part.weight] = across(e, a)
+            grads[part.weight] = across(e, a, upon.get(f"sum.{part.weight}"))
             if part.bias:
-                grads[part.bias] = e.sum(1)
+                found = e.sum(1)
+                grads[part.bias] = upon[f"sum.{part.bias}"] + found if f"sum.{part.bias}" in upon else found
         return grads, grams
 
     def surprise(self, inputs: Sequence[Tensor], errors: Sequence[Tensor]) -> Tensor:
@@ -224,13 +232,13 @@ class Mlp(Form):
         return (x + a if self.residual else a), tuple(taps)
 
     def pull(self, back: Product, taps: Sequence[Tap], u: Tensor) -> tuple[Tensor, ...]:
-        act, slope = ACTS[self.act]
+        act, pull = ACTS[self.act]
         errors = [u]
         for part, (_, z) in zip(reversed(self.layers[1:]), reversed(taps[:-1]), strict=True):
             d = back(part, errors[-1])
             if self.normalise_hidden:
                 d = l2norm_pull(act(z), d)
-            errors.append(d * slope(z))
+            errors.append(pull(z, d))
         return tuple(reversed(errors))
 
 
@@ -262,7 +270,7 @@ class Swiglu(Form):
         d = back(self.layers[2], u)
         if self.normalise_hidden:
             d = l2norm_pull(F.silu(z_gate) * z_up, d)
-        return d * z_up * silu_slope(z_gate), d * F.silu(z_gate), u
+        return silu_pull(z_gate, d * z_up), d * F.silu(z_gate), u
 
 
 @dataclass(frozen=True)
@@ -293,11 +301,13 @@ class Vector(Form):
         weights: Tensor | None = None,
         gram: bool = False,
         first_order: bool = False,
+        upon: Weights | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """grad m = sum_t w_t error_t * input_t; there is no gram."""
         ((a, _),), (e,) = taps, errors
         terms = (e * a).detach() if first_order else e * a
-        return {"m": (terms if weights is None else weights.unsqueeze(-1) * terms).sum(1)}, {}
+        found = (terms if weights is None else weights.unsqueeze(-1) * terms).sum(1)
+        return {"m": upon["sum.m"] + found if upon and "sum.m" in upon else found}, {}
 
     def surprise(self, inputs: Sequence[Tensor], errors: Sequence[Tensor]) -> Tensor:
         """|error * input|^2, entry by entry."""

@@ -40,6 +40,8 @@ class Write:
     to_start: retention leads back to the start, where one is given; else it is there for the rule alone.
     name: of the memory, for who watches.
     kernel: on a GPU the kernels of a linear memory may take it.
+    keep: of one written once in a period, as runtime.ops.segment has it.
+    relative: a period's rates weigh relative to their mean, which is the rule's lr.
     """
 
     form: Form = field(default_factory=Matrix)
@@ -56,6 +58,8 @@ class Write:
     to_start: bool = True
     name: str = ""
     kernel: bool = False
+    keep: bool = False
+    relative: bool = False
 
     def given(self, **weights: Tensor) -> Write:
         """The same with the weights that the form's equations use (runtime.ops.equations)."""

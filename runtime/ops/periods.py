@@ -45,8 +45,9 @@ def periodic(
 ) -> tuple[tuple[Tensor, ...], Register]:
     """Read and write a memory over T tokens.
 
-    k, v, rate, keep, start, queries, params as in `runtime.ops.memories.memory`; rate weighs each gradient, None where
-    it is the same for all and given as lr.  rule_params: (B, T, H) each; the token that writes says them.
+    k, v, rate, keep, start, queries, params as in `runtime.ops.memories.memory`; rate weighs each gradient (relative to
+    the period's mean, the rule's lr then, if `write.relative`), None where it is the same for all and given as lr.
+    rule_params: (B, T, H) each; the token that writes says them.
     clock: tokens counted before these.  chunk: tokens that read one state, 1 or a multiple of `period`.
 
     Returns the reads and the register, in which a period still running keeps its sums.
@@ -54,6 +55,8 @@ def periodic(
     learner = learner_of(write, state, start, gram, chunk > period)
     flat = is_headless(state, write.form)
     back = start if write.to_start else None
+    held_reads = write.meta != "none" and not (write.kept and keep is not None)  # a gradient reads as a query does
+    shared = [held_reads and when == "chunk" and q is k for q, when in queries]
     if not flat:
         k, v = (share_heads(x, state[write.form.parts[0]].shape[1]) for x in (k, v))
     pairs = list(zip(k.unbind(2), v.unbind(2), strict=True)) if k.dim() == (4 if flat else 5) else [(k, v)]
@@ -75,9 +78,9 @@ def periodic(
             ]
             moving = {name: x[:, a:b] for name, x in (rule_params or {}).items()}
             call = Call(
-                learner, tuple(taps for taps, _ in taught), None if rate is None else rate[:, a:b], share, moving
+                learner, tuple(taps for _, taps, _ in taught), None if rate is None else rate[:, a:b], share, moving
             )
-            state = learner.gather(state, call, [e for _, errors in taught for e in errors])
+            state = learner.gather(state, call, [e for *_, errors in taught for e in errors])
             if (clock + b) % period == 0:
                 state = learner.write(state, start or {}, lr=lr)
                 again = [*again, *sources(state)]
@@ -85,7 +88,10 @@ def periodic(
         if learner.hold and (clock + b) % chunk == 0:
             state = learner.released(state)
         with Saving(again):
-            for reads, (q, when) in zip(found, queries, strict=True):
+            for reads, (q, when), known in zip(found, queries, shared, strict=True):
+                if known and learn:
+                    reads.append(taught[0][0])
+                    continue
                 seen = {"chunk": frozen, "before": running, "after": written}[when]
                 seen = constant(seen) if write.meta == "none" else seen
                 reads.append(
@@ -115,7 +121,7 @@ def learner_of(write: Write, state: Register, start: Parts | None, gram: bool, h
     return Learner(
         "", write.form, write.rule, gram, first_order=write.meta != "full",
         to_start=start is not None and write.to_start, hold=hold,
-        counts="rule.count" in state, name=write.name,
+        counts="rule.count" in state, keep=write.keep, name=write.name, relative=write.relative,
     )  # fmt: skip
 
 
@@ -128,8 +134,11 @@ def gradient(
     start: Parts | None,
     params: Sequence[Tensor | float],
     again: Found,
-) -> tuple[Sequence[Tap], tuple[Tensor, ...]]:
-    """What pairs teach at the frozen state: taps and errors of every layer.  again: how its tensors are found."""
+) -> tuple[Tensor, Sequence[Tap], tuple[Tensor, ...]]:
+    """What pairs teach at the frozen state: what it says of their keys, and taps and errors of every layer.
+
+    again: how its tensors are found.
+    """
     form = write.form
     with Saving(again):
         target = form.read(W, v)[0] if write.self_values else v
@@ -138,7 +147,7 @@ def gradient(
             p, taps = form.read(W, k)
         u = slope(write, p, k, target, params)
         with Saving(again):
-            return taps, form.errors(W, taps, u)
+            return p, taps, form.errors(W, taps, u)
     a = keep.exp()
     channels = isinstance(form, Matrix) and a.dim() == k.dim()
     a = a if a.dim() == k.dim() else a.unsqueeze(-1)
@@ -161,7 +170,7 @@ def gradient(
         p, taps = form.run(layer, k)
     u = slope(write, p, k, target, params)
     with Saving(again):
-        return taps, form.pull(lambda part, e: mixed(lambda M, e: product(M[part.weight].mT, e), e), taps, u)
+        return p, taps, form.pull(lambda part, e: mixed(lambda M, e: product(M[part.weight].mT, e), e), taps, u)
 
 
 def slope(write: Write, p: Tensor, k: Tensor, v: Tensor, params: Sequence[Tensor | float]) -> Tensor:

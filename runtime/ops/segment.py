@@ -9,6 +9,7 @@ the backward pass needs of earlier registers it makes again (`runtime.ops.bounda
                sum.<part>        while a period runs: sum over its tokens of rate-weighted gradients
                gram.<part>       of input input^T, likewise
                kept              log of the product of its retentions
+               rate.sum          of its rates, where they weigh relative to their mean;  rate.count: of so many tokens
                param.<p>         the last token's value of a rule's parameter
 """
 
@@ -16,12 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from runtime.ops.boundaries import Step, followed, sources, written
+from runtime.ops.boundaries import Step, Write, followed, sources, written
 from runtime.ops.forms import Form, Tap
 from runtime.ops.rules import Rule, stepped
 from runtime.ops.taps import leanly, without_graph
@@ -41,7 +43,9 @@ class Learner:
     gram: the rule looks at the layer inputs' second moment (dgd).  first_order: the gradients it gets are constants.
     constant: no gradient reaches the writes through a read (meta: none).  to_start: retention leads back to the start.
     hold: reads see the state of the last chunk border, older than the last write.
-    counts: the rule asks for its updates.  name: of the memory, for who watches.
+    counts: the rule asks for its updates.  keep: what the backward pass needs of its registers is kept, not made again.
+    name: of the memory, for who watches.
+    relative: rates weigh relative to their mean, which is the rule's lr.
     """
 
     level: str
@@ -53,7 +57,9 @@ class Learner:
     to_start: bool = False
     hold: bool = False
     counts: bool = False
+    keep: bool = False
     name: str = ""
+    relative: bool = False
 
     def given(self, **weights: Tensor) -> Learner:
         """The same with the weights that the form's equations use (runtime.ops.equations)."""
@@ -87,18 +93,19 @@ class Learner:
                 Watched.by.add(self.name, "surprise", squares.sum(), squares.shape[1])
             Watched.by.speed(self.name, call.rate, call.keep)
         out = self._gathered(register, call, errors, taught)
-        return followed(register, lambda: self._once_more(call, errors, taught), out)
+        return out if self.keep else followed(register, lambda: self._once_more(call, errors, taught), out)
 
     def _gathered(self, register: Register, call: Call, errors: Sequence[Tensor], taught: Tensor | None) -> Register:
         out, rate = dict(register), call.rate
         if self.gram and taught is not None:
             rate = _weighted(taught, call)
         for taps, own in call.taught(errors):
-            grads, grams = self.form.sums(taps, own, rate, self.gram, self.first_order)
-            for kind, found in (("sum", grads), ("gram", grams)):
-                for part, g in found.items():
-                    name = f"{kind}.{part}"
-                    out[name] = out[name] + g if name in out else g
+            grads, grams = self.form.sums(taps, own, rate, self.gram, self.first_order, out)
+            out |= {f"sum.{part}": g for part, g in grads.items()} | {f"gram.{part}": g for part, g in grams.items()}
+        if self.relative and call.rate is not None:
+            found, tokens = call.rate.sum(1), call.rate.new_full(call.rate.shape[:1], call.rate.shape[1])
+            out["rate.sum"] = out["rate.sum"] + found if "rate.sum" in out else found
+            out["rate.count"] = out["rate.count"].to(tokens.dtype) + tokens if "rate.count" in out else tokens
         out |= {f"param.{name}": x[:, -1] for name, x in call.params.items()}
         if call.keep is not None:
             kept = call.keep.sum(1)
@@ -123,7 +130,7 @@ class Learner:
         lr       the rule's learning rate; 1 where the rates are in the sums.  A token's own, where each is written
                  alone, is in the register
         """
-        out = written(self._written, register, start, lr)
+        out = self._after(self._written, register, start, lr)
         if Watched.by:
             before = {**start, **register}
             changes = [(out[part] - before[part])[:1] for part in self.form.parts]
@@ -135,6 +142,7 @@ class Learner:
     @full
     def _written(self, register: Register, start: Parts, lr: Tensor | float) -> Register:
         out: Register = {}
+        register = at_mean_rate(register)
         lr = register.get("param.lr", lr)
         if self.counts:
             rows = register[f"sum.{self.form.parts[0]}"]
@@ -163,7 +171,10 @@ class Learner:
 
     def released(self, register: Register) -> Register:
         """A chunk ends: reads see what has been written."""
-        return written(self._released, register, {}, 1.0)
+        return self._after(self._released, register, {}, 1.0)
+
+    def _after(self, write: Write, register: Register, start: Parts, lr: Tensor | float) -> Register:
+        return (write if self.keep else partial(written, write))(register, start, lr)
 
     def _released(self, register: Register, *_: Any) -> Register:
         return register | {f"held.{part}": register[part] for part in self.form.parts if part in register}
@@ -204,6 +215,20 @@ class Learner:
             },
         )
         return base + delta, after
+
+
+def at_mean_rate(register: Register) -> Register:
+    """With sums weighed by each token's rate relative to the mean of the period's, which is the rule's lr.
+
+    sum / lr for lr = sum_t rate_t / tokens; where every rate is 0, as the sums are."""
+    if "rate.sum" not in register:
+        return register
+    rates, tokens = register["rate.sum"], register["rate.count"].clamp(min=1)
+    lr = rates / tokens[(..., *(None,) * (rates.dim() - 1))]
+    by = torch.where(lr == 0, 1, lr)
+    sums = {name: x for name, x in register.items() if name.startswith(("sum.", "gram."))}
+    sums = {name: x / by[(..., *(None,) * (x.dim() - by.dim()))] for name, x in sums.items()}
+    return {**register, **sums, "param.lr": lr}
 
 
 @dataclass(frozen=True)

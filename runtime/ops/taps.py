@@ -68,6 +68,8 @@ def leanly(form: Form, W: Weights, x: Tensor, again: Found) -> tuple[Tensor, tup
             if all(place(a) != place(z) for z in given):
                 saving.follows(a, partial(left.input, part))
             z = form.layer(W, part, a)
+            if not z.requires_grad:  # made of nothing that wants a gradient: the error at it is asked for all the same
+                z.requires_grad_()
             given.append(z)
             left.outputs[part] = z.detach()
             return z

@@ -104,11 +104,12 @@ class Position:
     def _may_wait(self) -> bool:
         """Whether no border lies between the first token that is not learned from and the next one."""
         model = self.trained.model
-        if not self.learn or self._learned is None or model.shown is None or model.tails or len(self._waiting) >= MOST:
+        if not self.learn or self._learned is None or model.shown is None or model.ending or len(self._waiting) >= MOST:
             return False
         first = model.clock(self._learned)
         last = len(self._unlearned())
-        return all(first[clock] // n == (first[clock] + last) // n for clock, n in model.shown.values())
+        borders = [border for level in model.shown.values() for border in level.items()]
+        return all(first[clock] // n == (first[clock] + last) // n for clock, n in borders)
 
     def _unlearned(self) -> list[Tensor]:
         """Tokens (1, 1) that are not learned from: the one that the state keeps, and those that wait."""

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from codegen.places import place_of
 from nlc.compile import compile
-from nlc.graph.nodes import Memory, Meta
+from nlc.graph.nodes import Carry, Memory, Meta
 from nlc.interpret import interpret
 from nlc.spec import load, loads
 from nlc.verify.judge import cut_matters, perturbed
@@ -90,6 +91,35 @@ def test_fed_tokens_are_observed(name: str) -> None:
         right = result.state
         assert result.logits is not None
         torch.testing.assert_close(logits, result.logits, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["clocks_apart", "kinds_apart", "loss_constant_query"])
+def test_a_level_has_fired_at_each_tick_of_any_of_its_memories(name: str) -> None:
+    """Over calls, of which the third begins a document: a lane's clock goes on, a flushed memory's begins anew."""
+    program, model = compiled(path(name))
+    case, fires, at = case_of(program, 16, batch=1), dict.fromkeys(model.writing, 0), 0
+    mine = right = None
+    for n, begins in ((4, False), (3, False), (5, True), (4, False)):
+        fed = case.tokens[:, at : at + n], case.targets[:, at : at + n]
+        starts = torch.zeros(1, n, dtype=torch.bool)
+        starts[0, 0] = begins
+        before = {c: int(x[0]) for c, x in right["clock"].items()} if right else {"sequence": 0, "stream": 0}
+        before["sequence"] *= not begins
+        result = interpret(program.graph, model.state_dict(), *fed, state=right, starts=starts, gradients=False)
+        _, mine = model.nats(*fed, state=mine, starts=starts)
+        right, at = result.state, at + n
+        for level in program.graph.levels:
+            ticks = {
+                tick - before["stream" if program.graph[m].carry is Carry.STREAM else "sequence"]
+                for m in level.memories
+                for place, (row,) in result.fires.items()
+                if place_of(program.graph, program.graph[m]) == place.split(".", 2)[2]
+                and program.graph.stack[int(place.split(".")[1])] == program.graph[m].block
+                for tick in row
+            }
+            if level.name in fires:
+                fires[level.name] += len(ticks)
+        assert model.fires == fires
 
 
 def test_a_first_error_of_zero_has_finite_gradients() -> None:

@@ -23,6 +23,7 @@ SMALLER = {  # what the tests append, so that an example takes seconds
     "verify": ["--set", "sizes.width=16", "--set", "sizes.layers=1"],
     "train": ["--data", "text.txt", *SETS],
     "demo": ["--data", "text.txt", *SETS],
+    "continual": ["--task", "class_incremental(tasks=2, classes=2, shots=4)", "--items", "2", *OF_A_TASK],
     "tokenizer": ["--data", "text.txt"],
     "search": ["--dry-run"],
     "bench": ["--rows", "step-muon", "--divide", "32"],

@@ -28,9 +28,9 @@ def command(*more: str, **settings: str) -> list[str]:
     return ["train", *more, *(word for key, value in settings.items() for word in ("--set", f"{key}={value}"))]
 
 
-def kept(run: Path) -> tuple[dict[str, bytes], dict[str, Any], list[dict[str, Any]]]:
+def kept(run: Path, step: int = 6) -> tuple[dict[str, bytes], dict[str, Any], list[dict[str, Any]]]:
     """Every tensor, scalar and row of metrics, but for what a clock says."""
-    place = run / "checkpoints/step-000006"
+    place = run / f"checkpoints/step-{step:06d}"
     scalars = json.loads((place / "training.json").read_text())
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     tensors = {path.name: path.read_bytes() for path in place.glob("*.safetensors")}

@@ -28,6 +28,7 @@ ELSEWHERE = {
 BEGINS = {"rule": "nlc: 1\nrule: shown\nparams: {lr: 1.0}\n"}
 NEEDS_A_RUN = "name: grown"  # test_from_a_transformer trains one
 
+IN_ORDER, FEW = "class_incremental", "tasks=2, classes=2, shots=4"
 SMALL = ["sizes.width=16", "sizes.heads=2", "sizes.layers=1", "sizes.context=32", "run.batch=2", "run.warmup=1"]
 SETS = [word for setting in SMALL for word in ("--set", setting)]
 
@@ -76,12 +77,15 @@ def small(words: list[str]) -> list[str]:
     }
     words = [given.get(before, word) for before, word in zip(["", *words], words, strict=False)]
     words = [word.replace("sizes.vocab=4096", "sizes.vocab=300") for word in words]
+    sizes = [word for s in SMALL if "context" not in s for word in ("--set", s)]
     match words[0]:
         case "train" if "--resume" not in words:
-            few = [] if "--steps" in words else ["--steps", "2"]
+            few = [] if "--steps" in words or IN_ORDER in words else ["--steps", "2"]
             if "--task" in words:
-                return [*words, *few, *(word for s in SMALL if "context" not in s for word in ("--set", s))]
+                return [*(f"{word}({FEW})" if word == IN_ORDER else word for word in words), *few, *sizes]
             return [*words, *few, *([] if "--data" in words else ["--data", "text.txt"]), *SETS]
+        case "continual":
+            return [*words, "--task", f"{IN_ORDER}({FEW})", "--items", "2", *sizes]
         case "verify":
             return [*words, "--chunk", "16", "--set", "sizes.width=16", "--set", "sizes.layers=1"]
     return words

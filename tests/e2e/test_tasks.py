@@ -24,7 +24,7 @@ def train(nlc: Run, *more: str, spec: str = "deltanet") -> Any:
 
 def test_tasks_are_listed_and_shown(nlc: Run) -> None:
     listed = nlc("tasks").out.splitlines()
-    assert len(listed) == 21 and any(line.startswith("mqar") and "3.23 %" in line for line in listed)
+    assert len(listed) == 27 and any(line.startswith("mqar") and "3.23 %" in line for line in listed)
     shown = nlc("tasks", MQAR).out
     assert "arXiv 2312.04927" in shown and "pairs 3" in shown
     found = json.loads(nlc("tasks", MQAR, "--items", "2", "--json").out)

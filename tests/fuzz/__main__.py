@@ -1,7 +1,8 @@
 """The long run: thousands of legal and illegal programs, each in a process with a limit on time and memory.
 
-    python -m tests.fuzz                        5,000 of each, 1,000 bare ones; goes on where its journal ends, and
-                                                checks again what failed
+    python -m tests.fuzz                        5,000 of each, 1,000 bare ones and of objectives; goes on where its
+                                                journal ends, and checks again what failed
+    python -m tests.fuzz --mutations            2,000 mutants of hope in their place, to bench/results/mutations
     python -m tests.fuzz --again legal 17       one program again, as text and verdict
     python -m tests.fuzz --report               the counts so far, to bench/results/fuzz
 
@@ -23,8 +24,9 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from tests.fuzz.mutation_report import mutation_report
 from tests.fuzz.report import report
-from tests.fuzz.worker import KINDS, judged, made
+from tests.fuzz.worker import DRAWN, judged, made
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,14 +36,20 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--legal", type=int, default=5000, help="programs of tokens")
     parser.add_argument("--layer", type=int, default=1000, help="bare programs")
     parser.add_argument("--illegal", type=int, default=5000, help="legal programs with one thing broken")
-    parser.add_argument("--journal", type=Path, default=ROOT / "build" / "fuzz", help="a folder")
+    parser.add_argument("--objective", type=int, default=1000, help="programs about the objectives of memories")
+    parser.add_argument(
+        "--mutations", type=int, nargs="?", const=2000, default=0, help="mutants of hope, and none of the others"
+    )
+    parser.add_argument("--journal", type=Path, help="a folder (build/fuzz, build/mutations)")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=300, help="for one program")
     parser.add_argument("--megabytes", type=int, default=6000, help="of address space for one process")
     parser.add_argument("--minutes", type=float, default=1e9, help="for all; the next run goes on")
     parser.add_argument("--report", action="store_true", help="write bench/results/fuzz from the journal and end")
     parser.add_argument("--again", nargs=2, metavar=("KIND", "SEED"), help="one program")
-    return parser.parse_args()
+    asked = parser.parse_args()
+    asked.journal = asked.journal or ROOT / "build" / ("mutations" if asked.mutations else "fuzz")
+    return asked
 
 
 def main() -> int:
@@ -54,7 +62,10 @@ def main() -> int:
         return 0 if line["ok"] else 3
     if not asked.report:
         run(asked)
-    return report(read(asked.journal), ROOT / "bench" / "results" / "fuzz")
+    results = ROOT / "bench" / "results"
+    if asked.mutations:
+        return mutation_report(read(asked.journal), results / "mutations")
+    return report(read(asked.journal), results / "fuzz")
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -73,7 +84,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
 def waiting(asked: argparse.Namespace) -> Iterator[tuple[str, int]]:
     """What is still to be checked, and what failed, the kinds in turn."""
     done = {(line["kind"], line["seed"]) for line in read(asked.journal) if line["ok"]}
-    counts = {kind: getattr(asked, kind) for kind in KINDS}
+    counts = {"mutation": asked.mutations} if asked.mutations else {kind: getattr(asked, kind) for kind in DRAWN}
     total = max(counts.values(), default=0)
     for i in range(total):
         for kind, count in counts.items():

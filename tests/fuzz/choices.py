@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 T = TypeVar("T")
+LITERALS = 100_000  # seeds from here on draw plain numbers as values; the programs of those below are on record
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,11 @@ class Choose:
     """One source of choices for a whole program."""
 
     below: Callable[[int], int]
+    literals: bool = True  # plain numbers stand for values, too
 
     @classmethod
     def seeded(cls, seed: int) -> Choose:
-        return cls(random.Random(seed).randrange)
+        return cls(random.Random(seed).randrange, seed >= LITERALS)
 
     def among(self, options: Sequence[T]) -> T:
         """One of them; the first is the simplest."""
@@ -49,6 +51,13 @@ class Choose:
     def chance(self, percent: int) -> bool:
         """True so many times in a hundred; False is the simpler."""
         return self.below(100) >= 100 - percent
+
+    def plain(self, low: float, high: float) -> str:
+        """A number, as one may be written, in place of a value; "" where a value is to stand."""
+        if not self.literals or not self.chance(25):
+            return ""
+        x = self.number(low, high)
+        return self.among([f"{x}", f"min({x}, 2)", f"{x} * 1", f"where({x} > 5, 0, {x})"])
 
     def number(self, low: float, high: float) -> float:
         """A number of two digits."""

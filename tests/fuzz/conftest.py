@@ -1,5 +1,6 @@
 """The time-boxed part of the fuzzing in continuous integration: NLC_FUZZ_SECONDS (90, at most 500) for programs of
-tokens, a third of it for bare ones and a third for broken ones: three minutes with what hypothesis draws."""
+tokens, a third of it for bare ones and a third for broken ones: three minutes with what hypothesis draws; twice it for
+mutants."""
 
 from __future__ import annotations
 

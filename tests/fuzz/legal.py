@@ -295,7 +295,8 @@ def _given(choose: Choose, block: Equations, plan: Plan, reads: list[str] | None
             block.assign(block.bounded(plan.value_shape), plan.value_shape, name)
     for name, shape in plan.needs.items():
         if name not in block.values:
-            block.assign(f"tanh({block.fit(shape)})", shape, name)
+            value = "" if shape else choose.plain(-0.9, 0.9)
+            block.assign(value or f"tanh({block.fit(shape)})", shape, name)
 
 
 def _read(choose: Choose, block: Equations, plan: Plan, when: str) -> str:

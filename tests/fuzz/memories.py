@@ -148,7 +148,7 @@ class Drawing:
             return f"{most} * sigmoid(linear({self.gate((*self.heads, self.inner))}, out=1))"
         if kind != "number":
             return f"{most} * sigmoid({self.gate(self.per_head())})"
-        return str(most)
+        return choose.plain(0.3 * slow, slow) or str(most)
 
     def retention(self) -> Fields:
         """The share kept, where the rest goes, and at which of both states the gradient is taken."""
@@ -167,7 +167,7 @@ class Drawing:
         elif kind == "gate":
             retain = f"sigmoid({self.gate(self.per_head())} + {choose.among([1, 3])})"
         else:
-            retain = choose.among([0.9, 1, 0.5, 0.99, 0])
+            retain = choose.plain(0.4, 1) or choose.among([0.9, 1, 0.5, 0.99, 0])
         fields: Fields = {"retain": retain}
         if choose.chance(40):
             fields["retain_to"] = choose.among(choices("retain_to"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 from tests.fuzz.written import Path, written
 
@@ -24,6 +24,16 @@ class Feeding:
     padding: tuple[tuple[int, int], ...] = ()
     learn: bool | tuple[int, ...] = True
     seed: int = 0
+
+
+class Fed(Protocol):
+    """What can be checked: a spec's text, and how its program is fed."""
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def feeding(self) -> Feeding: ...
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from tests.fuzz.coverage import counted
-from tests.fuzz.worker import KINDS
+from tests.fuzz.worker import DRAWN
 
 Line = dict[str, Any]
-WORDS = {"legal": "programs of tokens", "layer": "bare programs", "illegal": "programs with one thing broken"}
+WORDS = {
+    "legal": "programs of tokens", "layer": "bare programs", "illegal": "programs with one thing broken",
+    "objective": "programs about objectives",
+}  # fmt: skip
 
 
 def report(lines: list[Line], folder: Path) -> int:
     """Write both; the exit status: 3 where something failed."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = {kind: _kind([line for line in lines if line["kind"] == kind], kind) for kind in KINDS}
+    found = {kind: _kind([line for line in lines if line["kind"] == kind], kind) for kind in DRAWN}
     (folder / "fuzz.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     (folder / "fuzz.md").write_text(_page(found), encoding="utf-8")
     for kind, one in found.items():

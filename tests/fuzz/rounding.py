@@ -1,7 +1,8 @@
 """Monte Carlo arithmetic: what an answer owes to the rounding of the operations it is made of, not to what they mean.
 
 with Rounded(seed): ...      every sum, product and function of floating-point numbers, forward and backward, comes out
-                             off by 1e-15 of itself, at random
+                             off by 1e-15 of itself, at random, and so do the factors of a matrix product and every
+                             gradient that meets another at a value
 
 Two right programs may add up in different orders.  A difference between them that random rounding brings about in one
 of them as well says nothing.  Source: Parker, Monte Carlo Arithmetic, 1997.
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+PRODUCTS = ("mm", "bmm", "mv", "dot", "addmm", "baddbmm")
 UNIT = 1e-15  # a few units in the last place of float64
 EXACT = frozenset(
     "abs neg clone copy detach cat stack where masked_fill zeros zeros_like ones ones_like full full_like new_zeros "
@@ -35,13 +37,30 @@ class Rounded(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Sequence[Any], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        name = func.overloadpacket.__name__
+        if name in ("add", "add_") and torch._C._current_graph_task_id() >= 0:  # inside a backward pass
+            mine = args[0].mul_(self.factor(args[0])) if name == "add_" else self.off(args[0])
+            args = [mine, *(self.off(x) for x in args[1:])]
+        elif name in PRODUCTS:  # one operation that sums many products, each of which rounds
+            args = [self.off(x) for x in args]
         found = func(*args, **(kwargs or {}))
-        if func.is_view or func.overloadpacket.__name__.rstrip("_") in EXACT:
+        if func.is_view or name.rstrip("_") in EXACT:
             return found
         for x in found if isinstance(found, tuple | list) else (found,):
-            if isinstance(x, Tensor) and x.is_floating_point() and has_memory(x):
-                x.mul_(1 + UNIT * (x != x.round()) * torch.randn(x.shape, generator=self.draw, dtype=x.dtype))
+            if rounds(x):
+                x.mul_(self.factor(x))
         return found
+
+    def off(self, x: Any) -> Any:
+        return x * self.factor(x) if rounds(x) else x
+
+    def factor(self, x: Tensor) -> Tensor:
+        """What rounding makes of 1; of a whole number it makes nothing else."""
+        return 1 + UNIT * (x != x.round()) * torch.randn(x.shape, generator=self.draw, dtype=x.dtype)
+
+
+def rounds(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.is_floating_point() and has_memory(x)
 
 
 def has_memory(x: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""An architecture at a size that the interpreter walks quickly: the same structure, every width, period and window small.
+"""An architecture at a size that the interpreter walks quickly: its structure, with small widths, periods and windows.
 
 shrunk(document) -> document     sizes as wide as the model in proportion, periods and chunks in their order
 """
@@ -71,7 +71,7 @@ def _periods(small: Spec) -> None:
 
 
 def _count(fields: Spec, document: Spec) -> int:
-    """The period of what says a chunk, in tokens; of a level whose memories have periods of their own, all of theirs."""
+    """The period of what says a chunk, in tokens; of a level, the longest of its memories."""
     for level in document["levels"]:
         memories = level["memories"] if isinstance(level["memories"], dict) else {}
         mine = [own for own in memories.values() if own]

@@ -20,6 +20,7 @@ from tests.fuzz.definition2 import misplaced
 from tests.fuzz.illegal import BREAKS, broken
 from tests.fuzz.language import PARAMETERS, choices
 from tests.fuzz.legal import layer, program
+from tests.fuzz.objectives import ALLOWED, objectives
 from tests.fuzz.reduced import smaller
 from tests.fuzz.written import written
 
@@ -80,6 +81,12 @@ def test_every_operator_is_drawn() -> None:
     named = {name: f"{name}(" for name, op in OPERATORS.items() if not op.symbol}
     signs = {name: f" {op.symbol} " for name, op in OPERATORS.items() if op.symbol and op.operands == (2, 2)}
     assert [name for name, sign in (named | signs).items() if sign not in text] == []
+
+
+def test_every_operator_of_an_objective_is_drawn() -> None:
+    text = "\n".join(objectives(Choose.seeded(seed)).text for seed in range(MANY))
+    signs = {name: f" {OPERATORS[name].symbol} " if OPERATORS[name].symbol else f"{name}(" for name in ALLOWED}
+    assert [name for name, sign in (signs | {"neg": "(-"}).items() if sign not in text] == []
 
 
 def test_every_break_is_made() -> None:

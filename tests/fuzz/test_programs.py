@@ -1,7 +1,8 @@
 """Programs nobody wrote: any legal one compiles and means one thing however it is run; any broken one is refused once.
 
 The first are always the same seeds, so that a run says the same as the one before; how many of them are reached depends
-on the machine alone: three minutes of them, with what follows.  The rest is hypothesis, which shrinks what it finds.
+on the machine alone: three minutes of them, and as many of mutants of HOPE.  The rest is hypothesis, which shrinks what
+it finds.
 `make fuzz` is the long run.
 """
 
@@ -20,6 +21,7 @@ from tests.fuzz.choices import drawn
 from tests.fuzz.definition2 import misplaced
 from tests.fuzz.illegal import Broken, broken, refused
 from tests.fuzz.legal import program
+from tests.fuzz.mutations import Mutation, known
 from tests.fuzz.program import Drawn
 from tests.fuzz.worker import Twin, made
 
@@ -52,7 +54,7 @@ def named(kind: str, seed: int) -> Iterator[None]:
 
 @pytest.mark.fuzz
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("kind", "share"), [("legal", 1), ("layer", 1 / 3)])
+@pytest.mark.parametrize(("kind", "share"), [("legal", 1), ("layer", 1 / 3), ("objective", 1 / 6)])
 def test_any_legal_program_means_one_thing(kind: str, share: float, seconds: float, twin: Twin) -> None:
     torch.set_num_threads(1)
     overflows = []
@@ -60,6 +62,22 @@ def test_any_legal_program_means_one_thing(kind: str, share: float, seconds: flo
         with named(kind, seed):
             overflows.append(check(made(kind, seed), twin.digest).overflows)
     assert sum(overflows) <= max(2, 0.05 * len(overflows)), "the drawing is not tame: too many programs say nothing"
+
+
+@pytest.mark.fuzz
+@pytest.mark.timeout(900)
+def test_any_mutant_of_hope_means_one_thing_or_is_refused_where_it_is_wrong(seconds: float, twin: Twin) -> None:
+    torch.set_num_threads(1)
+    legal = []
+    for seed in seeds(2 * seconds, LEAST):
+        with named("mutation", seed):
+            one: Mutation = made("mutation", seed)
+            legal.append(one.error is None)
+            if one.error is None:
+                check(one, twin.digest)
+            else:
+                known(one)
+    assert sum(legal) > 0.6 * len(legal), "edits that know what they change are mostly legal"
 
 
 @pytest.mark.fuzz

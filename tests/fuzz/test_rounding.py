@@ -68,6 +68,21 @@ def test_rounding_leaves_whole_numbers_and_views() -> None:
         assert float(x[1] - x[1]) == 0
 
 
+def test_gradients_that_cancel_are_off_whatever_order_they_meet_in() -> None:
+    """(g + a g) - a g and g + (a g - a g) are one gradient; in the second order no rounding of sums would show."""
+    x, a = torch.full((3,), 0.3, dtype=torch.float64, requires_grad=True), 1234567.89
+    with Rounded():
+        (0.7 * (a * x - a * x)).sum().backward()
+    assert x.grad is not None and 1e-10 < float(x.grad.abs().max()) < 1e-8
+
+
+def test_a_product_that_cancels_is_off() -> None:
+    """0.3 x 1.1 - 0.3 x 1.1, as a matrix product: 0 in one order of operations, a rounding error in another."""
+    a, b = torch.full((1, 2), 0.3, dtype=torch.float64), torch.tensor([[1.1], [-1.1]], dtype=torch.float64)
+    with Rounded():
+        assert 0 < abs(float(a @ b)) < 1e-14
+
+
 def test_rounding_leaves_zeros_without_memory() -> None:
     with Rounded():
         assert not (torch._efficientzerotensor((2, 3)) * 2).any()

@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.fuzz.choices import Choose
 
-KINDS = ("legal", "layer", "illegal", "mutation")
+DRAWN = ("legal", "layer", "illegal", "objective")  # and "mutation"
 
 
 def made(kind: str, seed: int) -> Any:
@@ -25,8 +25,10 @@ def made(kind: str, seed: int) -> Any:
     from tests.fuzz.illegal import broken
     from tests.fuzz.legal import layer, program
     from tests.fuzz.mutations import mutation
+    from tests.fuzz.objectives import objectives
 
-    return {"legal": program, "layer": layer, "illegal": broken, "mutation": mutation}[kind](Choose.seeded(seed))
+    makers = {"legal": program, "layer": layer, "illegal": broken, "objective": objectives, "mutation": mutation}
+    return makers[kind](Choose.seeded(seed))
 
 
 def judged(kind: str, seed: int, twin: Twin | None) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def test_hope_at_never_keeps_at_most_a_third_more_than_a_transformer() -> None:
 def test_of_the_states_of_a_continuum_the_square_root_of_their_number_is_kept(rule: str, meta: str) -> None:
     """And no sum of a period, nothing that a write computes: half the period, hardly more bytes."""
     B, T, D = 2, 128, 24
-    sizes = {"sizes.layers": 1, "sizes.context": T, "sizes.width": D, "sizes.heads": 1}
+    sizes = {"sizes.layers": 1, "sizes.context": T, "sizes.width": D, "sizes.heads": 1, "run.memory": "0 B"}
     cms = {"levels.cms.rule": rule, "levels.cms.meta": meta, "levels.cms.memories.mid.every": "never"}
     states = 1 + 2 * (rule == "adamw")  # as large as the weights: the weights, two moments
     for every in (32, 16, 8, 4):

@@ -19,6 +19,7 @@ from runtime.precision import autocast
 SMALL = {
     "sizes.width": 8, "sizes.heads": 2, "sizes.layers": 2, "sizes.context": 48, "sizes.vocab": 20,
     "levels.cms.memories.fast.every": "4 tokens", "levels.cms.memories.mid.every": "8 tokens",
+    "run.memory": "0 B",
 }  # fmt: skip
 CASES: Mapping[str, Mapping[str, str]] = {
     "gd": {},
@@ -75,6 +76,12 @@ def test_gradients_are_those_of_states_that_were_kept(settings: Mapping[str, str
     with all_kept():
         right = gradients(model)
     assert worst(mine, right) < 1e-12
+
+
+@pytest.mark.parametrize("settings", CASES.values(), ids=CASES)
+def test_a_budget_of_memory_changes_no_gradient(settings: Mapping[str, str]) -> None:
+    again, kept = (model_of({**settings, "run.memory": memory}) for memory in ("0 B", "1 GB"))
+    assert all(torch.equal(a, b) for a, b in zip(gradients(again), gradients(kept), strict=True))
 
 
 def test_in_bfloat16_too() -> None:

@@ -115,6 +115,25 @@ def test_what_does_not_fit_is_refused_where_it_is_said(tmp_path: Path, memory: s
     assert refused(spec(tmp_path, memory)).startswith(expected)
 
 
+def test_a_name_that_nothing_here_has_is_refused_though_its_weight_is_there(tmp_path: Path) -> None:
+    weights(tmp_path, embedding=(7, 4), linear=(7, 4))
+    said = refused(spec(tmp_path, outer="from(checkpoint:old.safetensors, embeding=embedding)"))
+    assert said.startswith("NLC0416 14: nothing that begins here is called 'embeding' (did you mean 'embedding'?")
+
+
+def test_weights_are_floats(tmp_path: Path) -> None:
+    save_file({"embedding": torch.ones(7, 4, dtype=torch.int64)}, tmp_path / "old.safetensors")
+    said = refused(spec(tmp_path, outer="from(checkpoint:old.safetensors)"))
+    assert said.startswith("NLC0416 14: embedding of 'old.safetensors' holds whole numbers or truth values, I64")
+
+
+def test_weights_are_finite(tmp_path: Path) -> None:
+    save_file({"embedding": torch.full((7, 4), torch.nan), "linear": torch.ones(7, 4)}, tmp_path / "old.safetensors")
+    program = compile(spec(tmp_path, outer="from(checkpoint:old.safetensors)"))
+    with pytest.raises(SpecError, match=r"embedding of 'old\.safetensors' holds numbers that are not finite"):
+        program.write(tmp_path / "out")
+
+
 def test_an_outer_level_says_no_other_start(tmp_path: Path) -> None:
     assert refused(spec(tmp_path, outer="zeros")).startswith("NLC0411 14: level 'train' owns ordinary weights")
 

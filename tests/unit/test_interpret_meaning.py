@@ -213,3 +213,28 @@ def test_interpreter_imports_neither_codegen_nor_runtime():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("rule", ["gd", "dgd", "delta_momentum", "adam", "muon", "m3"])
+def test_rates_that_are_the_same_at_each_token_of_a_period_are_one_rate(rule: str) -> None:
+    """Also of rules whose step is as long as the rate, however long the gradient; two such rates make twice one."""
+    text = """
+nlc: 1
+name: rates
+sizes: {heads: 2, head: 3}
+inputs: {k: [heads, head], v: [heads, head], e: [heads]}
+levels:
+  - {name: m, every: 3 tokens, rule: RULE, rate: RATE, memories: {memory: {form: matrix, keys: k, values: v}}}
+block: y = memory(k) + sum(e)
+outputs: [y]
+"""
+    draw = torch.Generator().manual_seed(0)
+    given = {name: torch.randn(1, 9, 2, 3, generator=draw, dtype=torch.float64) for name in ("k", "v")}
+    states = []
+    for rate, e in (("0.06", 0.0), ("e", 0.06), ("2 * e", 0.03)):
+        graph = nlc.build(loads(text.replace("RULE", rule).replace("RATE", rate)))
+        start = {"blocks.0.m.memory.start": torch.eye(3, dtype=torch.float64).repeat(2, 1, 1)}
+        inputs = {**given, "e": torch.full((1, 9, 2), e, dtype=torch.float64)}
+        states.append(nlc.interpret(graph, start, inputs=inputs).state["blocks.0.m.memory"]["M"])
+    for state in states[1:]:
+        torch.testing.assert_close(state, states[0], rtol=1e-12, atol=1e-13)

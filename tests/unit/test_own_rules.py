@@ -216,7 +216,7 @@ def test_a_name_that_generated_code_has_too_is_free_for_parameters_states_and_va
 SLOWER = {  # what a level of every update does, and one of every third
     "sets the weight": ("m = 0.9 * m + grad", "weight = retain * weight - lr * m"),
     "sets what a faster one moved": ("delta = -lr * grad", "weight = (weight + delta + start) / 2"),
-    "sets the weight again": ("weight = retain * weight - lr * grad", "weight = (weight + start) / 2"),
+    "sets the weight again": ("weight = retain * weight - grad", "weight = (weight + start) / 2"),
 }
 
 
@@ -296,3 +296,39 @@ def test_a_state_that_was_something_else_does_not_change_with_it(
     assert tree is not None
     monkeypatch.setattr("nlc.verify.rules.SHAPES", {"alone": (4, 3)})  # with others it would be a copy of them all
     assert [each for each in outside(rule_of(rule_from(tree)), 0, "cpu") if not each.passed] == []
+
+
+CHANNELS = """\
+nlc: 1
+name: channels
+sizes: {heads: 2, head: 3, wide: 4}
+inputs: {k: [heads, head], v: [heads, WIDE], a: [heads, head]}
+levels:
+  - {name: m, every: 2 tokens, rule: mine, retain: sigmoid(a), memories: {memory: {form: FORM, keys: k, values: v}}}
+block: y = memory(k)
+outputs: [y]
+rules: {mine: {levels: [{every: 1 update, do: "DO"}]}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("do", "matrix", "vector"),
+    [
+        ("weight = transpose(retain * transpose(weight)) - grad", "a row [1, cols] meets [cols, rows]",
+         "shapes do not meet: [rows] and [cols, rows]"),
+        ("weight = weight @ (retain * gram) - grad", "", "shapes do not meet: [rows] and [cols, cols]"),
+        ("weight = (retain * (weight @ transpose(weight))) @ weight - grad", "a row [1, cols] meets [rows, rows]", ""),
+        ("delta = outer(v, retain * k) - grad", "a row [1, cols] meets [cols]", None),
+        ("weight = min(retain, 0.5) * l2norm(sqrt(1 - retain) * weight) - grad", "", ""),
+    ],
+    ids=["turned", "inputs", "outputs", "key", "entries"],
+)  # fmt: skip
+def test_retention_by_key_channel_scales_columns_or_is_refused(do: str, matrix: str, vector: str | None) -> None:
+    for form, wide, said in (("matrix", "wide", matrix), ("vector", "head", vector)):
+        text = CHANNELS.replace("DO", do).replace("FORM", form).replace("WIDE", wide)
+        text = text.replace("every: 2 tokens", "every: 1 token") if "outer" in do else text
+        if said:
+            message = f"'m.memory': retain is one number per key channel, and in rule 'mine' {said}"
+            assert refusals(text) == [f"NLC0601 6: {message}"]
+        elif said is not None:
+            build(loads(text, "s.yaml"))

@@ -14,12 +14,14 @@ from nlc.variants.edits.draft import Draft, Fields, Slot, rename_fields
 from nlc.variants.edits.forms import DRAWN
 from nlc.variants.edits.kind import Kind, among
 from nlc.variants.edits.program import NOWHERE, Statement, renamed
+from nlc.variants.edits.rules import asks_for_pairs
 
 CONTINUUM = {"objective": "loss", "rule": "gd", "rate": "learned(0.05)", "meta": "first_order"}
 CONTINUUM_FORM = "mlp(hidden=2x, norm=layernorm, bias=true)"
 PAIRED = (
     {"objective": "l2", "rule": "gd"}, {"objective": "l2", "rule": "dgd"}, {"objective": "dot", "rule": "dgd"},
-    {"objective": "dot", "rule": "gd", "retain": True}, {"objective": "l2", "rule": "momentum(beta=0.5)", "retain": True},
+    {"objective": "dot", "rule": "gd", "retain": True},
+    {"objective": "l2", "rule": "momentum(beta=0.5)", "retain": True},
 )  # fmt: skip
 
 
@@ -28,14 +30,7 @@ PAIRED = (
 
 def _readable(draft: Draft) -> list[tuple[Slot, str]]:
     """Memories that a block of tokens reads, and the kinds of block that do."""
-    if draft.graph.bare:
-        return []
-    return [
-        (slot, kind)
-        for slot in draft.slots()
-        for kind in draft.kinds([slot])
-        if any(True for _ in draft.programs[kind].calls_of(slot.name))
-    ]
+    return [] if draft.graph.bare else [(slot, kind) for slot in draft.slots() for kind in draft.read(slot)]
 
 
 def _read(draft: Draft, site: tuple[Slot, str], rng: Random) -> str:
@@ -74,11 +69,7 @@ def flat(draft: Draft, value: str, shape: Shape) -> str:
 
 def _beside(draft: Draft) -> list[Slot]:
     """Memories with a form of their own, that the block reads."""
-    return [
-        s
-        for s in draft.slots()
-        if not draft.nested(s) and any(True for k in draft.kinds([s]) for _ in draft.programs[k].calls_of(s.name))
-    ]
+    return [slot for slot in draft.slots() if draft.read(slot) and not draft.nested(slot)]
 
 
 def _memory(draft: Draft, slot: Slot, rng: Random) -> str:
@@ -103,12 +94,11 @@ def _memory(draft: Draft, slot: Slot, rng: Random) -> str:
 
     for kind in draft.kinds([slot]):
         draft.programs[kind].change(sum_of_both)
-    return f"level '{slot.level['name']}' has one more memory, '{name}', a {own.get('form', slot.get('form'))} beside '{slot.id}'"
+    what = own.get("form", slot.get("form"))
+    return f"level '{slot.level['name']}' has one more memory, '{name}', a {what} beside '{slot.id}'"
 
 
 def _free_form(draft: Draft, slot: Slot) -> bool:
-    from nlc.variants.edits.rules import asks_for_pairs
-
     fact = draft.fact(slot)
     channel = bool(fact.retain) and draft.graph[fact.retain].shape == (*fact.heads, fact.inner)
     zero = str(slot.get("start", "learned")) in ("zeros", "learned(zeros)")
@@ -132,7 +122,7 @@ def _level(draft: Draft, kind: str, rng: Random) -> str:
 def _continuum(draft: Draft, kind: str, rng: Random) -> str:
     """A memory that learns from the network's own error, at the end of the block."""
     name, memory = draft.free("continuum"), draft.free("late")
-    if rng.randrange(3):
+    if rng.randrange(3) and not draft.chained():
         context = draft.graph.sizes.get("context", 64)
         counts = [n for n in (8, 16, 32, 64, 128, 256) if n <= context]
         every = str(Period(among(rng, counts or [1]), Unit.TOKEN))
@@ -172,4 +162,3 @@ def _insert(draft: Draft, level: Fields) -> None:
 READ = Kind("read", "a memory is read once more", _readable, _read)
 MEMORY = Kind("memory", "a level has one more memory", _beside, _memory)
 LEVEL = Kind("level", "there is one more level", _kinds, _level)
-

@@ -1,4 +1,4 @@
-"""What an architecture can take from another parent: sublayers, layers, fields of a level, rules, the outer optimiser."""
+"""What an architecture can take from another parent: sublayers, layers, how a memory is written, the optimiser."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from nlc.equations import names
+from nlc.equations import Call, names, walk
 from nlc.variants.edits.draft import Draft, Fields, Slot, expressions
 from nlc.variants.edits.graft import closed, grafted, mixes, parts
 from nlc.variants.edits.kind import Unchanged
 from nlc.variants.edits.mixers import exchange, replaceable
 from nlc.variants.edits.rules import asks_for_pairs, own_rules
 
-TAKEN = ("every", "chunk", "objective", "rule", "rate", "retain", "retain_to", "grad_at", "meta", "tail", "normalise_hidden")
+TAKEN = (
+    "every", "chunk", "objective", "rule", "rate", "retain", "retain_to", "grad_at", "meta", "tail", "normalise_hidden",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,10 @@ def _sublayer(host: Draft, other: Draft, site: tuple[Any, Any], rng: Random) -> 
 
 
 def _whole(host: Draft, other: Draft) -> list[tuple[()]]:
-    """Both have one kind of block, of tokens."""
-    alone = all(not d.graph.bare and list(d.programs) == ["block"] and not d.document.get("streams") for d in (host, other))  # fmt: skip
-    return [()] if alone and "block" in host.document and "block" in other.document else []
+    """Both have one kind of block, of tokens, and nothing but x flows between layers."""
+    both = (host, other)
+    alone = all("block" in d.document and not d.graph.bare and not d.document.get("streams") for d in both)
+    return [()] if alone else []
 
 
 def _layers(host: Draft, other: Draft, site: tuple[()], rng: Random) -> str:
@@ -63,7 +66,7 @@ def _layers(host: Draft, other: Draft, site: tuple[()], rng: Random) -> str:
     mine = host.programs.pop("block")
     host.programs[first], host.programs[second] = mine, type(mine)(new.statements)
     host.document["stack"] = [first, second]
-    layers = int(host.document["sizes"]["layers"])
+    layers = len(host.graph.stack)
     host.document["sizes"]["layers"] = layers + layers % 2
     at = next((i for i, one in enumerate(host.levels) if not isinstance(one["memories"], dict)), len(host.levels))
     host.levels[at:at] = new.levels
@@ -74,7 +77,9 @@ def _layers(host: Draft, other: Draft, site: tuple[()], rng: Random) -> str:
 
 
 def _role(slot: Slot) -> str:
-    return "attends" if slot.attends else "steps" if slot.steps else "loss" if slot.loss else "pairs" if slot.pairs else "never"  # fmt: skip
+    """How a memory is written: nothing else than one written alike can take its fields."""
+    roles = {"attends": slot.attends, "steps": slot.steps, "loss": slot.tokens and slot.loss, "pairs": slot.pairs}
+    return next((role for role, is_so in roles.items() if is_so), "never")
 
 
 def _alike(host: Draft, other: Draft) -> list[tuple[Slot, Slot]]:
@@ -107,20 +112,11 @@ def _fields(host: Draft, other: Draft, site: tuple[Slot, Slot], rng: Random) -> 
 
 
 def _free(other: Draft, fields: Fields) -> bool:
-    """Whether no expression names a value of the block."""
-    words = set(other.graph.sizes) | {"M", "k", "v", "true", "false"}
-    memories = {slot.name for slot in other.slots()}
-    return all(
-        set(names(tree)) <= words and not {n for n in _called(tree)} & memories for tree in expressions(fields)
-    )
-
-
-def _called(tree: Any) -> set[str]:
-    from nlc.equations import Call, walk
-
-    return {part.func for part in walk(tree) if isinstance(part, Call)} | (
-        {"linear"} if any(isinstance(p, Call) and p.func == "linear" for p in walk(tree)) else set()
-    )
+    """Whether the expressions name no value of the block and make no weight by its width."""
+    words = set(other.graph.sizes) | {"M", "k", "v"}
+    called = {part.func for tree in expressions(fields) for part in walk(tree) if isinstance(part, Call)}
+    values = {name for tree in expressions(fields) for name in names(tree)}
+    return values <= words and not called & {"linear", "param", *(slot.name for slot in other.slots())}
 
 
 def _bring_rules(host: Draft, other: Draft, fields: Fields) -> None:
@@ -166,4 +162,3 @@ CROSSES: tuple[Cross, ...] = (
     Cross("fields", "a memory is written as one of the other parent is: rule, objective, period, ...", _alike, _fields),
     Cross("optimiser", "the outer levels are those of the other parent", _outer, _optimisers),
 )
-

@@ -82,7 +82,7 @@ class Slot:
     @property
     def steps(self) -> bool:
         """Whether it is ordinary weights, which a level that counts steps updates."""
-        return self.get("carry") == "model"
+        return bool(self.get("carry") == "model")
 
     @property
     def tokens(self) -> bool:
@@ -122,8 +122,11 @@ class Draft:
     def of(cls, document: Fields) -> Draft:
         copied = deepcopy(document)
         graph = build(loads(yaml_text(copied), FILE), after="shapes")
+        copied.setdefault("levels", [])
         blocks = copied.get("blocks") or {"block": copied["block"]}
-        return cls(copied, graph, {kind: Program.read(text) for kind, text in blocks.items()})
+        draft = cls(copied, graph, {kind: Program.read(text) for kind, text in blocks.items()})
+        draft.done()
+        return draft
 
     def copy(self) -> Draft:
         """The same, to be changed apart."""
@@ -131,6 +134,7 @@ class Draft:
         return Draft(deepcopy(self.document), self.graph, programs)
 
     def done(self) -> Fields:
+        """The document, with its blocks as their statements are now."""
         for kind, program in self.programs.items():
             if self.document.get("blocks"):
                 self.document["blocks"][kind] = program.text()
@@ -166,21 +170,21 @@ class Draft:
             sharing = tuple(slot for slot in slots if name not in slot.own)
             if sharing and (name in level or len(slots) > 1):
                 found.append(Place(f"level '{level['name']}'", level, sharing, True))
-            found += [Place(f"memory '{s.id}'", s.own, (s,), False) for s in slots if s.own is not level]
+            found += [Place(f"memory '{s.id}'", s.own, (s,), False) for s in slots]
         return found
 
     def fact(self, slot: Slot) -> Memory:
         """The memory as the compiler has it, in the first kind of block that reads it."""
         return next(m for m in self.graph.of(Memory) if m.name == slot.name and not m.of)
 
-    def known(self, slot: Slot) -> bool:
-        """Whether the compiler has it: not so of one that this edit has just made."""
-        return any(m.name == slot.name for m in self.graph.of(Memory))
-
     def kinds(self, slots: Sequence[Slot]) -> list[str]:
         """The kinds of block that have any of these memories."""
         wanted = {slot.name for slot in slots}
         return [k for k in self.programs if any(m.name in wanted for m in self.graph.of(Memory, k))]
+
+    def read(self, slot: Slot) -> list[str]:
+        """The kinds of block whose equations read the memory; its level's fields may, too."""
+        return [kind for kind in self.kinds([slot]) if any(True for _ in self.programs[kind].calls_of(slot.name))]
 
     def nested(self, slot: Slot) -> bool:
         """Whether the state of a memory begins again with that of another, or another's with it."""
@@ -210,6 +214,11 @@ class Draft:
             elif isinstance(node, Op) and node.op != "prev":
                 ahead += node.inputs
         return False
+
+    def chained(self) -> bool:
+        """Whether a block reads a memory twice after its write, which a token's own error does not pass yet."""
+        after = [slot for slot in self.slots() if slot.pairs and slot.get("read") == "after"]
+        return any(len(list(p.calls_of(slot.name))) > 1 for slot in after for p in self.programs.values())
 
     def held(self) -> list[Slot]:
         """Memories written by tokens that learn from the network's own error."""
@@ -251,10 +260,9 @@ class Draft:
         """A number as a spec would write it: the name of a size, where one of the frame's is that."""
         named = {n: s for n, s in self.graph.sizes.items() if n in ("heads", "head", "width")}
         own = self.document.get("sizes", {})
-        for name, size in {**named, **own}.items():
-            if size == number and number > 1 and name not in ("layers", "vocab", "context"):
-                return name
-        return str(number)
+        sizes = {**named, **own}
+        fitting = [n for n, size in sizes.items() if size == number > 1 and n not in ("layers", "vocab", "context")]
+        return str(fitting[0]) if fitting else str(number)
 
     # ---- names -----------------------------------------------------------------------------------------------------
 
@@ -324,4 +332,3 @@ def document_of(spec: Spec) -> Fields:
     if own := {name: rule.written() for name, rule in spec.rules.mine().items()}:
         data["rules"] = own
     return data
-

@@ -4,65 +4,60 @@ from __future__ import annotations
 
 from random import Random
 
-from nlc.equations import Call, Expr, Name, parse_expression, to_text
+from nlc.equations import Call, Expr, Name, to_text
 from nlc.variants.edits.draft import Draft, Slot
-from nlc.variants.edits.kind import Kind, Unchanged, among
-from nlc.variants.edits.program import NOWHERE
+from nlc.variants.edits.kind import Kind, among
+from nlc.variants.edits.program import NOWHERE, Program, expression
 
 MAPS = (
     ("l2norm",), ("l2norm", "silu"), ("l2norm", "relu"), ("l2norm", "softplus"), ("softmax",), ("l2norm", "tanh"),
-    ("l2norm", "rope"), ("rope",), (),
+    ("l2norm", "rope"),
 )  # fmt: skip
-STRIPPED = frozenset(name for each in MAPS for name in each) | {"sigmoid", "exp"}
-BARE = (("rope",), ())  # of any length: for attention, which weighs by softmax
+ATTENDED = (*MAPS, ("rope",), ())  # attention weighs by softmax, so that vectors of any length do
+STRIPPED = frozenset(name for each in ATTENDED for name in each) | {"sigmoid", "exp"}
 
 
 def _sites(draft: Draft) -> list[Slot]:
     """Memories of one pair a token, whose queries the block makes."""
-    slots = [slot for slot in draft.slots() if slot.attends or slot.pairs]
-    return [s for s in slots if isinstance(s.get("keys"), str) and any(draft.programs[k].calls_of(s.name) for k in draft.kinds([s]))]  # fmt: skip
+    slots = [s for s in draft.slots() if (s.attends or s.pairs) and isinstance(s.get("keys"), str)]
+    return [slot for slot in slots if draft.read(slot)]
 
 
 def _features(draft: Draft, slot: Slot, rng: Random) -> str:
-    old = None
-    fact = draft.fact(slot)
-    maps = [m for m in MAPS if (slot.attends or m not in BARE) and ("rope" not in m or fact.inner % 2 == 0)]
-    keys = parse_expression(str(slot.get("keys")), NOWHERE)
-    where = draft.kinds([slot])
-    tree = keys
-    if isinstance(keys, Name) and (at := draft.programs[where[0]].definition(keys.id)) is not None:
-        tree = draft.programs[where[0]].statements[at].value
-    old, _ = _split(tree)
-    new = among(rng, [m for m in maps if m != old])
-    done = set[tuple[str, int]]()
-    for kind in where:
-        program = draft.programs[kind]
-        names = [keys.id] if isinstance(keys, Name) else []
-        queries = [call.args[0] for _, call in program.calls_of(slot.name)]
-        names += [query.id for query in queries if isinstance(query, Name)]
-        for name in names:
-            at = program.definition(name)
-            if at is not None and (kind, at) not in done:
-                done.add((kind, at))
-                program.statements[at] = program.statements[at].valued(_through(program.statements[at].value, new))
-        settled = {name for name in names if program.definition(name) is not None}
-
-        def asked(part: Expr, settled: set[str] = settled) -> Expr | None:
-            if not isinstance(part, Call) or part.func != slot.name:
-                return None
-            query = part.args[0]
-            if isinstance(query, Name) and query.id in settled:
-                return None
-            return Call(part.func, (_through(query, new), *part.args[1:]), part.kwargs, part.at)
-
-        program.change(asked)
-    if not done:
-        if not queries:
-            raise Unchanged
-    if not (isinstance(keys, Name) and any(draft.programs[k].definition(keys.id) is not None for k in where)):
+    keys = expression(slot.get("keys"))
+    programs = [draft.programs[kind] for kind in draft.kinds([slot])]
+    places = [_assigned(program, keys) for program in programs]
+    old = _split(programs[0].statements[places[0]].value if places[0] is not None else keys)[0]
+    turns = draft.fact(slot).inner % 2 == 0  # rope turns pairs
+    new = among(rng, [m for m in (ATTENDED if slot.attends else MAPS) if m != old and ("rope" not in m or turns)])
+    for program in programs:
+        _change(program, slot.name, keys, new)
+    if None in places:
         slot.say(keys=to_text(_through(keys, new)))
-    said = " of ".join(new) or "nothing"
-    return f"memory '{slot.id}': keys and queries pass through {said} in place of {' of '.join(old) or 'nothing'}"
+    said = [" of ".join(maps) or "nothing" for maps in (new, old)]
+    return f"memory '{slot.id}': keys and queries pass through {said[0]} in place of {said[1]}"
+
+
+def _change(program: Program, name: str, keys: Expr, maps: tuple[str, ...]) -> None:
+    """Where the block assigns keys and queries by a map of their own, else in the read."""
+    queries = [call.args[0] for _, call in program.calls_of(name)]
+    for at in dict.fromkeys(_assigned(program, value) for value in (keys, *queries)):
+        if at is not None:
+            program.statements[at] = program.statements[at].valued(_through(program.statements[at].value, maps))
+
+    def asked(part: Expr) -> Expr | None:
+        if not isinstance(part, Call) or part.func != name or _assigned(program, part.args[0]) is not None:
+            return None
+        return Call(part.func, (_through(part.args[0], maps), *part.args[1:]), part.kwargs, part.at)
+
+    if not all(_assigned(program, query) is not None for query in queries):
+        program.change(asked)
+
+
+def _assigned(program: Program, tree: Expr) -> int | None:
+    """The one statement that assigns a name by a map."""
+    at = program.definition(tree.id) if isinstance(tree, Name) else None
+    return at if at is not None and _split(program.statements[at].value)[0] else None
 
 
 def _split(tree: Expr) -> tuple[tuple[str, ...], Expr]:
@@ -82,4 +77,3 @@ def _through(tree: Expr, maps: tuple[str, ...]) -> Expr:
 
 
 FEATURES = Kind("features", "keys and queries pass through another map", _sites, _features)
-

@@ -42,10 +42,10 @@ def _form(draft: Draft, place: Place, rng: Random) -> str:
     facts = [draft.fact(slot) for slot in place.slots]
     single = all(len(fact.heads) < 2 for fact in facts)
     options = [*DRAWN, *(draft.document.get("forms") or {})] if single else list(DRAWN)
-    if any(fact.inner != fact.outer for fact in facts):
-        options = [form for form in options if form != "vector" and form in DRAWN]
     if any(_by_channel(draft, slot) or slot.get("meta") == "none" for slot in place.slots):
         options = ["matrix", "vector"]
+    if not _square(draft, place):
+        options = [form for form in options if form != "vector" and form in DRAWN]
     new = other(rng, [form for form in options if form != old], parse_call(old, NOWHERE).func)
     place.fields["form"] = new
     for slot in place.slots:
@@ -62,9 +62,8 @@ def _by_channel(draft: Draft, slot: Slot) -> bool:
 
 
 def _argument_places(draft: Draft) -> list[Place]:
-    return [
-        p for p in draft.places("form") if FORMS.get(parse_call(str(p.said("form", "matrix")), NOWHERE).func)
-    ]  # of a form of one's own there is none
+    """Forms that take any: not a matrix, nor a form of one's own."""
+    return [p for p in draft.places("form") if FORMS.get(parse_call(str(p.said("form", "matrix")), NOWHERE).func)]
 
 
 def _argument(draft: Draft, place: Place, rng: Random) -> str:
@@ -91,5 +90,6 @@ def _square(draft: Draft, place: Place) -> bool:
 
 
 FORM = Kind("form", "a memory is another map", _form_places, _form)
-ARGUMENT = Kind("argument", "one argument of a form: depth, hidden, act, norm, window, ...", _argument_places, _argument)
-
+ARGUMENT = Kind(
+    "argument", "one argument of a form: depth, hidden, act, norm, window, ...", _argument_places, _argument
+)

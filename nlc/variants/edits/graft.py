@@ -4,8 +4,8 @@
     parts(donor) -> its sublayers            the statements up to each new x, as they stand
     grafted(host, donor, part) -> Grafted    the same under names that are free there; the host has the rest already
 
-Names of the frame (width, heads, head, vocab, context) mean the host's own; other sizes come along, those as wide as the
-donor's model in proportion.
+Names of the frame (width, heads, head, vocab, context) mean the host's own; other sizes come along, those as wide as
+the donor's model in proportion.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
+from nlc.equations import Expr
 from nlc.operators import CALLABLE
 from nlc.variants.edits.draft import Draft, Fields, expressions, mentioned, rename_fields
 from nlc.variants.edits.kind import Unchanged
@@ -131,7 +132,7 @@ def grafted(host: Draft, donor: Draft, statements: Sequence[Statement], levels: 
     return Grafted([statement.under(other) for statement in statements], made)
 
 
-def all_expressions(level: Fields) -> list[object]:
+def all_expressions(level: Fields) -> list[Expr]:
     return [tree for fields in (level, *level["memories"].values()) for tree in expressions(fields)]
 
 
@@ -159,5 +160,3 @@ def _sizes(host: Draft, donor: Draft, used: set[str], other: dict[str, str]) -> 
         if there.get(name, wanted) != wanted or (name not in there and name in host.taken()):
             other[name] = host.free(name, list(other.values()))
         there[other.get(name, name)] = wanted
-
-

@@ -8,8 +8,9 @@ from random import Random
 
 from nlc.equations import Call, Expr, parse_expression, to_text
 from nlc.graph.nodes import Shape, Unit
+from nlc.spec.resolve import DEFAULTS
 from nlc.trees import Binary
-from nlc.variants.edits.draft import Draft, EXPRESSIONS, Fields, Slot, rename_fields
+from nlc.variants.edits.draft import EXPRESSIONS, Draft, Fields, Slot, rename_fields
 from nlc.variants.edits.kind import Kind
 from nlc.variants.edits.periods import whole_chunks
 from nlc.variants.edits.program import NOWHERE, mapped, renamed
@@ -139,8 +140,10 @@ def _alike(draft: Draft, a: Slot, b: Slot) -> bool:
 
 
 def _shares(draft: Draft, level: Fields, slots: Sequence[Slot]) -> bool:
-    """Whether the rate and retention of a level fit other memories: in shape, in the block, and in what its rule sees."""
+    """Whether the rate and retention of a level fit other memories: in shape, in the block, in what its rule sees."""
     given = draft.slots(level)
+    if any(slot.get("meta", "full") != "full" for slot in given) and any(slot.pairs for slot in slots):
+        return False  # what their pairs are made with would learn nothing
     if any("every" in s.own for s in given) and "every" not in level and len({str(s.get("every")) for s in given}) > 1:
         return False
     facts = [draft.fact(s) for s in given]
@@ -161,11 +164,13 @@ def _merge(draft: Draft, site: tuple[Fields, Fields] | tuple[Slot, Slot], rng: R
         return _one(draft, first, second)
     assert isinstance(first, dict) and isinstance(second, dict)
     every = str(draft.slots(first)[0].get("every", "1 token"))
-    draft.push(first, "keys", "values", "objective", "form")
+    draft.push(first, "keys", "values", "objective", "form", "out")
     draft.push(second, *MOVED)
     for slot in draft.slots(second):
         own = {name: slot.own[name] for name in MOVED if name in slot.own}
-        own.setdefault("objective", "l2")
+        for name in MOVED:  # what the first level says for its own, and this memory has by default
+            if name not in own and name in first and name in DEFAULTS:
+                own[name] = DEFAULTS[name]
         first["memories"][slot.name] = own
     first.setdefault("every", every)
     draft.levels[:] = [level for level in draft.levels if level is not second]
@@ -193,7 +198,7 @@ def _orders(draft: Draft) -> list[tuple[str, Slot, Slot]]:
     free = [(a, b) for a, b in pairs if not any(draft.nested(s) for s in (a, b))]
     clocks = [("periods", a, b) for a, b in free if _both(a, b) and not any(_alone(draft, s) for s in (a, b))]
     places = [("places", a, b) for a, b in pairs if draft.kinds([a]) == draft.kinds([b]) and _alike(draft, a, b)]
-    return clocks + [p for p in places if all(_called(draft, s) for s in p[1:])]
+    return clocks + [p for p in places if all(draft.read(s) for s in p[1:])]
 
 
 def _both(a: Slot, b: Slot) -> bool:
@@ -204,10 +209,6 @@ def _both(a: Slot, b: Slot) -> bool:
 
 def _alone(draft: Draft, slot: Slot) -> bool:
     return slot.tokens and (asks_for_pairs(draft, slot) or str(slot.get("window", 1)) != "1")
-
-
-def _called(draft: Draft, slot: Slot) -> bool:
-    return any(True for kind in draft.kinds([slot]) for _ in draft.programs[kind].calls_of(slot.name))
 
 
 def _reorder(draft: Draft, site: tuple[str, Slot, Slot], rng: Random) -> str:
@@ -230,4 +231,3 @@ REMOVE = Kind("remove", "a level or a memory goes", _removable, _remove)
 DUPLICATE = Kind("duplicate", "a level or a memory is there twice", _copied, _duplicate)
 MERGE = Kind("merge", "two levels, or two memories, are one", _merging, _merge)
 REORDER = Kind("reorder", "two memories exchange their periods, or their places in the flow", _orders, _reorder)
-

@@ -1,9 +1,9 @@
 """The equations of one block as statements that can be changed one by one.
 
-    program = Program.read(text)       every statement with its text; comments stay with the statement they stand on
-    program.text()                     the text again; what was not changed stands as it was written
-    renamed(tree, {"q": "q_2"})        a tree with names, and what is called, under other names
-    mapped(tree, change)               a tree rebuilt from the inside out
+program = Program.read(text)       every statement with its text; comments stay with the statement they stand on
+program.text()                     the text again; what was not changed stands as it was written
+renamed(tree, {"q": "q_2"})        a tree with names, and what is called, under other names
+mapped(tree, change)               a tree rebuilt from the inside out
 """
 
 from __future__ import annotations

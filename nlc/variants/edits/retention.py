@@ -26,11 +26,12 @@ def _retention(draft: Draft, place: Place, rng: Random) -> str:
     said = place.said("retain")
     if said is not None and str(said) not in ("1", "1.0") and rng.randrange(3) == 0:
         name, words = among(rng, [("retain_to", ("zero", "start")), ("grad_at", ("old", "kept"))])
-        old = str(place.said(name, words[0]))
-        place.fields[name] = other(rng, words, old)
-        return becomes(place, name, old, place.fields[name])
+        word = str(place.said(name, words[0]))
+        place.fields[name] = other(rng, words, word)
+        return becomes(place, name, word, place.fields[name])
     old = None if said is None else str(said)
-    new: Any = other(rng, [*([1] if "retain" in place.fields or not place.whole and old else []), *NUMBERS, *_learned(draft, place, rng)], said)
+    keeps_all = [1] if "retain" in place.fields or (old and not place.whole) else []
+    new: Any = other(rng, [*keeps_all, *NUMBERS, *_learned(draft, place, rng)], said)
     if new == 1:
         if place.whole:
             del place.fields["retain"]
@@ -93,4 +94,3 @@ def _state(draft: Draft, site: tuple[str, Place], rng: Random) -> str:
 
 RETENTION = Kind("retention", "another share of the state is kept, or the rest goes elsewhere", _places, _retention)
 STATES = Kind("state", "which state is read, how long it lives, begins and is learned through", _state_places, _state)
-

@@ -18,7 +18,8 @@ from nlc.variants.edits.program import NOWHERE, Statement, mapped
 PAIR = frozenset(("k", "v", "x", "error"))  # what a rule sees only where each pair is written alone
 SHARES = (0.5, 0.8, 0.9, 0.95, 0.99)
 OBJECTIVES = (
-    "l2", "dot", "lp(3)", "lp(1.5)", "huber(1.0)", "huber(0.1)", "sum(tanh(M - v) ** 2)", "sum(softplus(M - v)) - sum(M) / 2",
+    "l2", "dot", "lp(3)", "lp(1.5)", "huber(1.0)", "huber(0.1)", "sum(tanh(M - v) ** 2)",
+    "sum(softplus(M - v)) - sum(M) / 2",
 )  # fmt: skip
 
 
@@ -125,7 +126,9 @@ def _objective(draft: Draft, place: Place, rng: Random) -> str:
         for slot in place.slots:
             _with_pairs(draft, slot)
     else:
-        may = all(_leads_out(draft, slot) and not asks_for_pairs(draft, slot) for slot in place.slots)
+        may = not draft.chained() and all(
+            _leads_out(draft, slot) and not asks_for_pairs(draft, slot) for slot in place.slots
+        )
         new = other(rng, [*OBJECTIVES, *(["loss"] * 2 if may else [])], old)
         for slot in place.slots if new == "loss" else ():
             _without_pairs(draft, slot)
@@ -143,7 +146,7 @@ def _leads_out(draft: Draft, slot: Slot) -> bool:
 def _without_pairs(draft: Draft, slot: Slot) -> None:
     """Keys and values go; a width that followed from them is said; nobody reads what a token is only then writing."""
     fact = draft.fact(slot)
-    draft.push(slot.level, "keys", "values")
+    draft.push(slot.level, "keys", "values", "window", "weigh")
     for name in ("keys", "values", "window", "weigh"):
         slot.drop(name)
     if fact.outer != fact.inner:
@@ -186,5 +189,6 @@ def _with_pairs(draft: Draft, slot: Slot) -> None:
 
 
 RULE = Kind("rule", "a level or a memory is written by another update rule", _rule_places, _rule)
-OBJECTIVE = Kind("objective", "a write descends another inner loss, or the network's own", _objective_places, _objective)
-
+OBJECTIVE = Kind(
+    "objective", "a write descends another inner loss, or the network's own", _objective_places, _objective
+)

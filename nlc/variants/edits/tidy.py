@@ -20,15 +20,16 @@ LEARNS = ("keys", "values", "rate", "retain", "weigh", "objective", "rule", "for
 def tidied(draft: Draft) -> list[str]:
     needed = _needed(draft)
     gone = []
-    for program in draft.programs.values():
-        dead = [s for s in program.statements if not needed & set(s.targets)]
+    for kind, program in draft.programs.items():
+        dead = [s for s in program.statements if not needed[kind] & set(s.targets)]
         gone += [target for s in dead for target in s.targets]
-        program.statements = [s for s in program.statements if needed & set(s.targets)]
+        program.statements = [s for s in program.statements if needed[kind] & set(s.targets)]
+    everywhere = set().union(*needed.values())
     for slot in draft.slots():
-        if slot.name not in needed:
+        if slot.name not in everywhere:
             gone.append(slot.id)
             take_away(draft, slot)
-    _sections(draft, needed)
+    _sections(draft, everywhere)
     names = {slot.name for slot in draft.slots()}
     for slot in draft.slots():
         _fields(slot, names)
@@ -40,23 +41,26 @@ def tidied(draft: Draft) -> list[str]:
     return gone
 
 
-def _needed(draft: Draft) -> set[str]:
-    """The names that what leaves a block depends on, through values and through the writes of memories."""
-    needs: dict[str, set[str]] = {}
-    for program in draft.programs.values():
+def _needed(draft: Draft) -> dict[str, set[str]]:
+    """By kind of block: the names that what leaves it depends on, through values and through the writes of memories."""
+    memories = {}
+    for slot in draft.slots():
+        said = {name: value for name in LEARNS if (value := slot.get(name)) is not None}
+        memories[slot.name] = {name for tree in expressions(said) for name in mentioned(tree)} | {
+            str(slot.get("carry"))
+        }
+    leaving = {"x", *(draft.document.get("streams") or {}), *(draft.document.get("outputs") or ())}
+    found = {}
+    for kind, program in draft.programs.items():
+        needs = {name: set(others) for name, others in memories.items()}
         for statement in program.statements:
             for target in statement.targets:
                 needs.setdefault(target, set()).update(statement.reads, statement.calls)
-    for slot in draft.slots():
-        said = {name: value for name in LEARNS if (value := slot.get(name)) is not None}
-        mine = needs.setdefault(slot.name, set())
-        mine.update(name for tree in expressions(said) for name in mentioned(tree))
-        mine.add(str(slot.get("carry")))
-    found = set[str]()
-    ahead = {"x", *(draft.document.get("streams") or {}), *(draft.document.get("outputs") or ())}
-    while ahead:
-        found |= ahead
-        ahead = {name for one in ahead for name in needs.get(one, ())} - found
+        mine, ahead = set[str](), set(leaving)
+        while ahead:
+            mine |= ahead
+            ahead = {name for one in ahead for name in needs.get(one, ())} - mine
+        found[kind] = mine
     return found
 
 
@@ -97,6 +101,8 @@ def _fields(slot: Slot, names: set[str]) -> None:
         idle += ["keys", "values"]
     if "retain" not in slot.level and "retain" not in slot.own:
         idle += ["retain_to", "grad_at"]
+    if str(slot.get("window", 1)) == "1":
+        idle.append("weigh")
     for name in idle:
         slot.own.pop(name, None)
     if form_of(slot).func in ("matrix", "vector") and slot.own.get("normalise_hidden"):
@@ -122,6 +128,7 @@ def _shared(draft: Draft, level: Fields) -> None:
         "grad_at": kept,
         "normalise_hidden": any(form_of(slot).func not in ("matrix", "vector") for slot in slots),
         "meta": any(not slot.steps for slot in slots),
+        "weigh": any(str(slot.get("window", 1)) != "1" for slot in slots),
         "keys": any(not slot.loss for slot in slots),
         "values": any(not slot.loss for slot in slots),
     }

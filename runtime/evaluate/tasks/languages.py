@@ -51,7 +51,21 @@ class Words:
 
     @property
     def chance(self) -> float:
-        return sum(self.states ** -(1 + self.unit * n) for n in self.lengths) / len(self.lengths)
+        """The mean over the words that are asked about: of those that are cut off at the end most are long.
+
+        A word begins at t with probability u_t = sum_n u_{t - 1 - n} / lengths, u_0 = 1; one of n letters that does is
+        whole where t + 1 + n <= context.
+        """
+        u, first, beyond = self.unit, self.unit * self.lengths.start, self.unit * self.lengths.stop
+        stride: list[float] = []  # u_t + u_{t - unit} + u_{t - 2 unit} + ...
+        begun = [0.0]  # u_0 + ... + u_{t - 1}
+        for t in range(self.context):
+            near, far = (stride[t - 1 - n] if t > n else 0.0 for n in (first, beyond))
+            begins = (near - far) / len(self.lengths) if t else 1.0
+            stride.append(begins + (stride[t - u] if t >= u else 0.0))
+            begun.append(begun[-1] + begins)
+        whole = {u * n: begun[max(0, self.context - u * n)] for n in self.lengths}
+        return sum(times * self.states ** -(1 + n) for n, times in whole.items()) / sum(whole.values())
 
     def items(self, draw: Draw, text: Text | None = None) -> Items:
         T, first = self.context, self.lengths[0]

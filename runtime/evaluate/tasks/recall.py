@@ -140,6 +140,7 @@ class Fuzzy:
 
     @property
     def chance(self) -> float:
+        """Of values as they lie in the book; those that the end cuts off, longer ones more often, count as the rest."""
         lengths = range(1, self.value_length + 1)
         return sum(self.letters**-n for n in lengths) / len(lengths)
 

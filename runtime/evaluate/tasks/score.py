@@ -63,34 +63,70 @@ class Score:
     whole: Share
     loss: float
     by: Mapping[str, Sequence[tuple[float, Share]]] = field(default_factory=dict)  # mark -> (its value, share)
+    places: Sequence[Place] = ()  # of a text: how the loss falls with the context
+
+    @property
+    def bits(self) -> float:
+        """Of a target."""
+        return self.loss / math.log(2)
 
     def as_dict(self) -> dict[str, Any]:
         by = {mark: [{mark: value, **asdict(share)} for value, share in told] for mark, told in self.by.items()}
+        places = [{**asdict(place), "perplexity": place.perplexity} for place in self.places]
         return {
             **asdict(self.share),
             "loss": self.loss,
             "whole_items": asdict(self.whole),
             **({"by": by} if by else {}),
+            **({"bits_per_byte": self.bits, "by_position": places} if places else {}),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Nats of a target after `first` to `last` tokens of context, the token that it follows included."""
+
+    first: int
+    last: int
+    loss: float
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(self.loss)
+
+
+def placed(nats_T: Tensor, items: int) -> list[Place]:
+    """From the sums over so many items at every place: means over 1, 2 to 3, 4 to 7, ... tokens of context."""
+    found, first = [], 1
+    while first <= len(nats_T):
+        last = min(2 * first - 1, len(nats_T))
+        found.append(Place(first, last, float(nats_T[first - 1 : last].sum()) / (items * (last - first + 1))))
+        first *= 2
+    return found
 
 
 @torch.no_grad()
 def score(
-    answer: Callable[[Tensor], Tensor], items: Items, choices: range, batch: int, between: Callable[[], None]
+    answer: Callable[[Tensor, Tensor], Tensor],
+    items: Items,
+    choices: range,
+    batch: int,
+    between: Callable[[], None],
+    places: bool = False,
 ) -> Score:
-    """`answer`: tokens (B, T) -> logits (B, T, vocab).  An answer's tokens are each the likeliest of the choices.
+    """`answer`: tokens, targets (B, T) -> logits (B, T, vocab).  An answer's tokens are each the likeliest choice.
 
-    `between` is called before every batch.
+    `between` is called before every batch.  places: tell the loss apart by place, too.
     """
-    right, asked, nats = [], [], 0.0
+    right, asked, nats_T = [], [], torch.zeros(items.tokens.shape[1], dtype=torch.float64)
     for i in range(0, len(items), batch):
         between()
         part = items.rows(torch.arange(i, min(i + batch, len(items))))
-        logits_BTV = answer(part.tokens)
+        logits_BTV = answer(part.tokens, part.targets)
         targets_BT = part.targets.to(logits_BTV.device)
         likeliest_BT = logits_BTV[..., choices.start : choices.stop].argmax(-1) + choices.start
         exact = logits_BTV.to(torch.promote_types(logits_BTV.dtype, torch.float32))
-        nats += float(F.cross_entropy(exact.mT, targets_BT, reduction="sum", ignore_index=IGNORED))
+        nats_T += F.cross_entropy(exact.mT, targets_BT, reduction="none", ignore_index=IGNORED).double().sum(0).cpu()
         right_B, asked_B = graded((likeliest_BT == targets_BT).cpu(), part.answers)
         right.append(right_B)
         asked.append(asked_B)
@@ -102,7 +138,11 @@ def score(
     targets = int((items.targets != IGNORED).sum())
     some_B = asked_B > 0
     return Score(
-        Share.of(right_B, asked_B), Share.of((right_B == asked_B) & some_B, some_B.long()), nats / max(1, targets), by
+        Share.of(right_B, asked_B),
+        Share.of((right_B == asked_B) & some_B, some_B.long()),
+        float(nats_T.sum()) / max(1, targets),
+        by,
+        placed(nats_T, len(items)) if places else (),
     )
 
 

@@ -22,22 +22,22 @@ from runtime.data import Text
 from runtime.errors import USAGE, DataError
 from runtime.evaluate.tasks.draw import Draw, digest, key_of, mixed
 from runtime.evaluate.tasks.items import Items, Kind
-from runtime.evaluate.tasks.kinds import HAYSTACKS, KINDS
+from runtime.evaluate.tasks.kinds import HAYSTACKS, KINDS, ORDERED, TOLD
 from runtime.shape import misfit
 
 Split = Literal["train", "test"]
 
 SHARE = 4  # one of so many items is for tests
 TRIES = 200  # with fewer than one in 10^24 no item of the split is found where they are mixed as they should be
-SHAPE = {"name": str, "items": str, "knobs": dict, "tests": dict, "examples": int, "source": str, "solved": float}
+SHAPE = {"name": str, "items": str, "knobs": dict, "tests": dict, "examples": int, "source": str}
 
 
 @dataclass(frozen=True)
 class Task:
     """knobs: of training; tests: the knobs of every test set by name, the first of them as hard as training.
 
-    examples: different items of training, 0 is as many as there are steps for; solved: the accuracy of a model that is
-    known to solve it; source: the paper.
+    examples: different items of training, 0 is as many as there are steps for; source: the paper; solved: the accuracy
+    of a model that is known to solve it, None where none is.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Task:
     tests: Mapping[str, Mapping[str, float]]
     examples: int
     source: str
-    solved: float
+    solved: float | None = None
 
     @classmethod
     def read(cls, facts: Mapping[str, Any], where: str = "a task") -> Task:
@@ -59,13 +59,13 @@ class Task:
             wrong = "tests is empty"
         if wrong:
             raise DataError(f"{where} does not describe a task: {wrong}", USAGE)
-        task = cls(**{name: facts[name] for name in SHAPE})
+        task = cls(**{name: facts[name] for name in SHAPE}, solved=facts.get("solved"))
         for knobs in (task.knobs, *task.tests.values()):
             made(task.items, knobs, where)
         return task
 
     def as_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in SHAPE}
+        return {name: getattr(self, name) for name in (*SHAPE, "solved")}
 
     @property
     def digest(self) -> str:
@@ -75,8 +75,18 @@ class Task:
 
     @property
     def hides(self) -> bool:
-        """Whether its items are made from a text."""
+        """Whether its items are made from a text: something is hidden in it, or it is itself to be read."""
         return self.items in HAYSTACKS
+
+    @property
+    def told(self) -> bool:
+        """Whether a memory that learns from the loss may learn from its answers."""
+        return self.items in TOLD
+
+    @property
+    def ordered(self) -> bool:
+        """Whether it is several tasks, learned one after another: its kind has `lessons` in place of items."""
+        return self.items in ORDERED
 
     def kind(self, test: str | None = None) -> Kind:
         """Of training, or of a test set."""

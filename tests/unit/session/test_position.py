@@ -91,7 +91,7 @@ def test_token_by_token_is_a_few_at_a_time(name: str, tmp_path: Path) -> None:
     program = compile(load(name, {**PLAIN, **VARIANTS[name]}), tmp_path / name)
     made, words = (tmp_path / name, weights_of(program, tmp_path / "weights.safetensors")), text(90)
     one, other = Session(trained(made)), Session(trained(made))
-    flushed = bool(one.model.tails)  # then calls are part of what is meant
+    flushed = bool(one.model.ending)  # then calls are part of what is meant
     words = words[:20] if flushed else words
     for part in words.split(1 if flushed else 7):
         other.feed(part)

@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 import nlc
+from nlc.spec import load_task
 from runtime import data, exercise
 from runtime.data import Data
 from runtime.errors import DataError
+from runtime.evaluate.tasks import Task
 from runtime.evaluate.tasks.items import IGNORED
 from runtime.exercise import Drill, Exercise, examine
 from tests.unit.tasks.examples import SMALL
@@ -123,3 +125,18 @@ def test_what_does_not_go_together_is_refused(hay: Data, tmp_path: Path) -> None
             exercise.read(tmp_path / "task.json")
     with pytest.raises(DataError, match="No such file"):
         exercise.read(tmp_path / "none.json")
+
+
+def test_a_text_is_known_once_it_has_been_asked_for(hope: Any, hay: Data) -> None:
+    """A memory that learns from the loss may learn from the bytes so far: the same loss as reading the text gives."""
+    of = Exercise(Task.read(load_task("text(context=32)").as_dict()), hay)
+    items = of.items("test", range(4), test="as trained")
+    assert torch.equal(items.tokens[:, 1:], items.targets[:, :-1])
+    found = examine(hope, of, "as trained", items=4, tokens=1000)
+    with torch.no_grad():
+        told = hope.loss(items.tokens, items.targets, final=True)[0]
+        still = hope.loss(items.tokens, items.targets, final=True, learn=False)[0]
+    assert found.loss == pytest.approx(float(told), rel=1e-5) and abs(float(told - still)) > 1e-6
+    assert examine(hope, of, "as trained", items=4, tokens=1000, learn=False).loss == pytest.approx(
+        float(still), rel=1e-5
+    )

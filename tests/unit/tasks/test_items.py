@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from runtime.evaluate.tasks import Items, Share
+from nlc.spec import load_task, tasks
+from runtime.evaluate.tasks import Items, Share, Task
 from runtime.evaluate.tasks.draw import Draw, mixed
 from runtime.evaluate.tasks.items import IGNORED
 from runtime.evaluate.tasks.kinds import KINDS
@@ -126,3 +127,27 @@ def test_queries_come_sooner_with_a_smaller_power() -> None:
 
 def test_share_of_nothing_says_that_nothing_is_known() -> None:
     assert Share.of(torch.zeros(3), torch.zeros(3)) == Share(0.0, 0.0, 1.0, 0, 0)
+
+
+@pytest.mark.parametrize("name", [name for name in tasks() if name != "fuzzy_recall"])
+def test_stated_chance_is_that_of_every_token_guessed(name: str) -> None:
+    """The mean over all answers of 1 / choices^tokens.  Needles are guessed among values alone."""
+    task = Task.read(load_task(name).as_dict())
+    if task.hides or task.ordered:
+        pytest.skip("made from a text, or learned in order")
+    kind = task.kind()
+    answers_BT = task.make("test", range(400), test=next(iter(task.tests))).answers
+    count_BN = torch.zeros(len(answers_BT), int(answers_BT.max()) + 1)
+    count_BN.scatter_add_(1, answers_BT.clamp_min(0), (answers_BT >= 0).float())
+    tokens = count_BN[count_BN > 0].double()
+    guessed = (len(kind.choices) ** -tokens).mean()
+    assert kind.chance == pytest.approx(float(guessed), rel=0.15)  # of words the lengths are drawn
+
+
+def test_every_fact_can_be_learned() -> None:
+    """At every degree of difficulty each key of `memorisation` stands in some training item."""
+    told = load_task("memorisation")
+    for degree in ({}, *told.sweep):
+        knobs = {**told.knobs, "examples": told.examples, **degree}
+        asked = knobs["examples"] * knobs["context"] // 2
+        assert asked >= 32 * (knobs["vocab"] - 1) // 2
