@@ -207,7 +207,21 @@ def begin(search: Search, taught: Mapping[str, Lesson], journal: Journal) -> Non
         versions = {name: where["versions"][name] for name in ("nlc", "torch", "python")}
         told = {"version": 1, **versions, "machine": where["machine"], "digest": digest}
         write_whole(search.text, journal.folder / "search.yaml")
+        keep_bases(search, journal.folder)
         journal.add("search", {**told, **said})
+
+
+def keep_bases(search: Search, folder: Path) -> None:
+    """The bases that are files, as the search sets them: a report compares variants with them."""
+    from nlc.diagnostics import SpecError
+    from nlc.show import yaml_text
+    from nlc.spec import load
+    from nlc.variants.journal import base_file
+
+    for label, base in search.bases.items():
+        if isinstance(base, Path):
+            with suppress(SpecError):  # what is legal only with the values of an axis is compared with nothing
+                write_whole(yaml_text(load(base, search.shared).resolved()), folder / base_file(label))
 
 
 def asked(search: Search, taught: Mapping[str, Lesson]) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def facts(folder: Path) -> SearchFacts:
         file = bare.trials[row.trial]["file"]
         specs[row.trial] = variant(folder / file, sizes, notices)
         if row.base not in bases:
-            bases[row.base] = base(row.base, bare.head, sizes, notices)
+            bases[row.base] = base(folder, row.base, bare.head, sizes, notices)
     kept = {name: spec for name, spec in specs.items() if spec is not None}
     return SearchFacts(
         bare.name, bare.path, records, notices, kept, {name: spec for name, spec in bases.items() if spec is not None}
@@ -88,30 +88,34 @@ def journal(folder: Path) -> tuple[list[Mapping[str, Any]], list[str]]:
 
 
 def variant(path: Path, sizes: Mapping[str, int], notices: list[str]) -> Spec | None:
+    """A spec of the folder; None, and why in `notices`, where it is none."""
     from nlc.diagnostics import SpecError
     from nlc.passes import build
     from nlc.spec import loads
 
+    name = f"{path.parent.name}/{path.name}"
     try:
         spec = loads(path.read_text(encoding="utf-8"), str(path), dict(sizes))
         build(spec)
         return spec
     except (OSError, UnicodeDecodeError) as error:
-        notices.append(f"variants/{path.name} cannot be read: {getattr(error, 'strerror', None) or error}")
+        notices.append(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}")
     except SpecError as error:
-        notices.append(f"variants/{path.name} is not a legal spec: {error.diagnostics[0].message}")
+        notices.append(f"{name} is not a legal spec: {error.diagnostics[0].message}")
     return None
 
 
-def base(label: str, head: Mapping[str, Any], sizes: Mapping[str, int], notices: list[str]) -> Spec | None:
-    """The spec that variants begin from, as the search sets it: a shipped one that is still the same."""
+def base(
+    folder: Path, label: str, head: Mapping[str, Any], sizes: Mapping[str, int], notices: list[str]
+) -> Spec | None:
+    """What variants begin from, as the search sets it: a file that the folder keeps, or a shipped spec."""
     from nlc.diagnostics import SpecError
     from nlc.passes import build
     from nlc.spec import load, shipped
+    from nlc.variants.journal import base_file
 
     if label not in shipped():
-        notices.append(f"base '{label}' is no shipped spec: its variants are shown without a diff")
-        return None
+        return variant(folder / base_file(label), sizes, notices)
     digest = sha256(json.dumps(load(label).resolved(), sort_keys=True).encode()).hexdigest()
     if head["specs"].get(label, digest) != digest:
         notices.append(f"base '{label}' is another one now than the search began with: the diffs are against today's")

@@ -25,6 +25,11 @@ Record = Mapping[str, Any]
 JOURNAL, LOCK = "journal.jsonl", ".lock"
 
 
+def base_file(label: str) -> str:
+    """Where the folder of a search keeps a base that was a file."""
+    return f"bases/{label.replace('/', '-')}"
+
+
 class JournalError(Exception):
     """The folder cannot be worked in; the message says why."""
 

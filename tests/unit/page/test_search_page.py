@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from nlc.cli.search import keep_bases
 from nlc.cli.searched import facts
 from nlc.page.search import SearchFacts, as_data, markdown, page
 from nlc.page.search.effects import effects
 from nlc.page.search.front import points
+from nlc.variants.search import load_search
 
 from . import journals
 from .journals import CHUNK, DIAGNOSTIC, RULE, Line, failed, folder, head, run, trial, whole
@@ -274,7 +276,24 @@ def test_a_base_that_has_changed_since_is_named(tmp_path: Path) -> None:
     lines[0]["base"] = ["mine.yaml"]
     for line in lines:
         line.update({"base": "mine.yaml"} if line["record"] == "trial" else {})
-    assert "'mine.yaml' is no shipped spec" in facts(folder(tmp_path / "other", lines)).notices[0]
+    place = folder(tmp_path / "other", lines)
+    assert facts(place).notices == ["bases/mine.yaml cannot be read: No such file or directory"]
+
+
+def test_a_base_that_is_a_file_is_kept_and_compared(tmp_path: Path) -> None:
+    source = tmp_path / "mine.yaml"
+    source.write_text("nlc: 1\nname: mine\nextends: hope\nlevels: [{name: titans, chunk: 32}]\n")
+    text = f"base: mine.yaml\nset: {{sizes.width: 32, sizes.layers: 1}}\naxes: {{{RULE}: [dgd, gd]}}\n"
+    (tmp_path / "s.yaml").write_text(f"nlc: 1\nsearch: s\n{text}tasks: [mqar]\nbudget: {{steps: 2}}\n")
+    lines = whole()
+    for line in lines:
+        line.update({"base": "mine.yaml"} if line["record"] == "trial" else {})
+    place = folder(tmp_path / "folder", lines)
+    keep_bases(load_search(str(tmp_path / "s.yaml")), place)
+    source.unlink()
+    told = facts(place)
+    diff = {x["trial"]: x["diff"] for x in as_data(told)["finalists"]}
+    assert list(told.notices) == [] and {"path": CHUNK, "before": 32, "after": 16} in diff["t009"]["keys"]
 
 
 def test_the_journals_here_are_like_those_of_searches() -> None:
