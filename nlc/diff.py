@@ -34,8 +34,21 @@ class Change:
     before: Any
     after: Any
 
+    @property
+    def program(self) -> bool:
+        """Whether one side has several lines."""
+        return any(isinstance(x, str) and "\n" in x.strip() for x in (self.before, self.after))
+
+    def sides(self) -> tuple[str, str]:
+        """Both values as text; of a program the lines that differ."""
+        if not self.program:
+            return _text(self.before), _text(self.after)
+        lines = list(self._lines())
+        gone, come = ("\n".join(line[2:] for line in lines if line.startswith(mark)) for mark in "-+")
+        return gone, come
+
     def __str__(self) -> str:
-        if any(isinstance(x, str) and "\n" in x.strip() for x in (self.before, self.after)):
+        if self.program:
             return f"{self.path}:\n" + "\n".join(f"    {line}" for line in self._lines())
         return f"{self.path}: {_text(self.before)} -> {_text(self.after)}"
 

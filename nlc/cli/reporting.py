@@ -1,4 +1,4 @@
-"""`nlc report`: a run, or several, as one HTML page.  Torch is imported for the samples."""
+"""`nlc report`: a run, several, or a search as one HTML page.  Torch is imported for the samples."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nlc.cli.common import JsonOption, Stop, calm_threads, note, say, say_or_write, write_whole
+from nlc.cli.common import JsonOption, Status, Stop, calm_threads, note, say, say_or_write, write_whole
+from nlc.cli.searched import JOURNAL, is_search, only_one, report_search
 
 if TYPE_CHECKING:
     from nlc.page import Facts, Sample
@@ -24,19 +25,32 @@ def register(app: typer.Typer) -> None:
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories; several are compared.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR...", help="Run directories, several are compared; or the folder of a search."),
+    ],
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="FILE", help="Where to write; RUN/report.html otherwise.")
+        Path | None, typer.Option("-o", "--out", metavar="FILE", help="Where to write; DIR/report.html otherwise.")
     ] = None,
     samples: Annotated[
         bool, typer.Option("--samples/--no-samples", help="Whether each run's checkpoint writes some text.")
     ] = True,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Of a search: print it as Markdown.")] = False,
     json_: JsonOption = False,
 ) -> None:
-    """One page of a run, or of several side by side: curves, levels, gradients, samples, spec, cost, versions.
+    """One page of a run, of several side by side, or of a search.
+
+    Of a run: curves, levels, gradients, samples, spec, cost, versions. Of a search: leaderboard, front, axes, curves,
+    heat maps, lineage, finalists beside their base, and what was refused, failed or a duplicate.
 
     Example: nlc report runs/first
     """
+    only_one(runs)
+    if is_search(runs[0]):
+        report_search(runs[0], out, markdown, json_)
+        return
+    if markdown:
+        raise Stop(Status.USAGE, f"--markdown is for the folder of a search: '{runs[0]}' has no {JOURNAL}")
     calm_threads()
     from nlc.page import page
     from nlc.page.page import data_text
@@ -74,7 +88,8 @@ def facts(path: Path, samples: bool) -> Facts:
             raise no_run(path)
         lock = directory.read_lock()
     except RunError as error:
-        raise Stop(error.status, str(error)) from None
+        nor = "" if (path / "lock.json").exists() or not path.is_dir() else f", and no search's: it has no {JOURNAL}"
+        raise Stop(error.status, f"{error}{nor}") from None
     found = list[metrics.Line]()
     try:
         found = metrics.lines(directory.metrics)

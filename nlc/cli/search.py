@@ -139,6 +139,7 @@ def run(
             with suppress(OSError):  # those of runs that are kept
                 (folder / "runs").rmdir()
         end(course, board)
+        write_page(folder, quiet)
         return told(board, taught, folder, json_)
 
 
@@ -206,7 +207,21 @@ def begin(search: Search, taught: Mapping[str, Lesson], journal: Journal) -> Non
         versions = {name: where["versions"][name] for name in ("nlc", "torch", "python")}
         told = {"version": 1, **versions, "machine": where["machine"], "digest": digest}
         write_whole(search.text, journal.folder / "search.yaml")
+        keep_bases(search, journal.folder)
         journal.add("search", {**told, **said})
+
+
+def keep_bases(search: Search, folder: Path) -> None:
+    """The bases that are files, as the search sets them: a report compares variants with them."""
+    from nlc.diagnostics import SpecError
+    from nlc.show import yaml_text
+    from nlc.spec import load
+    from nlc.variants.journal import base_file
+
+    for label, base in search.bases.items():
+        if isinstance(base, Path):
+            with suppress(SpecError):  # what is legal only with the values of an axis is compared with nothing
+                write_whole(yaml_text(load(base, search.shared).resolved()), folder / base_file(label))
 
 
 def asked(search: Search, taught: Mapping[str, Lesson]) -> dict[str, Any]:
@@ -252,6 +267,19 @@ def end(course: Course, board: Standings) -> None:
 
     write_whole(json.dumps(board.as_dict(), indent=1), journal.folder / "leaderboard.json")
     write_whole(markdown(rows(board, columns(board, course.lessons))), journal.folder / "leaderboard.md")
+
+
+def write_page(folder: Path, quiet: bool) -> None:
+    """The page of a search that is done; without it the search is done, too."""
+    from nlc.cli.searched import write_search_page
+
+    try:
+        place = write_search_page(folder)
+    except (Stop, OSError) as error:
+        note(f"no report.html: {error}")
+    else:
+        if not quiet:
+            note(f"{place}: open it in a browser")
 
 
 def columns(board: Standings, taught: Mapping[str, Lesson]) -> list[str]:

@@ -59,7 +59,7 @@ def svg(panel: Panel, width: float, height: float, about: int = 4) -> str:
         names = width_of(last_value(panel.series[0]), BOLD)
     right = min(width * 0.42, names + 12) if ends or alone else 14.0
     x, y = scales(panel, (48.0, width - right), (height - 26, 10.0))
-    parts = [*_axes(x, y, width, right, about)]
+    parts = [*axes(x, y, width, about)]
     clip = f"clip{crc32(repr((panel.title, width, x, y)).encode()):x}"
     area = f'x="{_n(x.start)}" y="4" width="{_n(x.stop - x.start + 6)}" height="{_n(y.start - 4)}"'
     parts.append(f'<clipPath id="{clip}"><rect {area}/></clipPath><g clip-path="url(#{clip})">')
@@ -95,14 +95,15 @@ def _shown(points: Points, settle: bool) -> list[float]:
     return values[len(values) // 10 :] if settle and len(values) > 4 else values
 
 
-def _axes(x: Scale, y: Scale, width: float, right: float, about: int) -> Iterator[str]:
+def axes(x: Scale, y: Scale, width: float, about: int, across: str = "tokens") -> Iterator[str]:
+    """Lines and numbers of both axes; `across` is the unit of x."""
     for value in y.ticks(about):
         at = y(value)
         yield f'<path class="grid" d="M{_n(x.start)} {_n(at)}H{_n(x.stop)}"/>'
         yield f'<text class="tick" x="{_n(x.start - 6)}" y="{_n(at + 4)}" text-anchor="end">{said(value)}</text>'
     yield f'<path class="axis" d="M{_n(x.start)} {_n(y.start)}H{_n(x.stop)}"/>'
     ticks = x.ticks(max(2, min(6, int((x.stop - x.start) / 110))))
-    end = f"{said(ticks[-1])} tokens"  # the unit stands after the last number, within the picture
+    end = f"{said(ticks[-1])} {across}"  # the unit stands after the last number, within the picture
     last = min(x(ticks[-1]) - width_of(said(ticks[-1]), SIZE) / 2, width - 2 - width_of(end, SIZE))
     places = [(x(value), said(value), "middle") for value in ticks[:-1]]
     places = [p for p in places if p[0] + width_of(p[1], SIZE) / 2 + 10 < last]

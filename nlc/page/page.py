@@ -103,7 +103,7 @@ class PageView:
 def page(runs: Sequence[Facts]) -> str:
     """The page of one run, or of several side by side."""
     view = _view(runs)
-    return _environment().get_template("report.html.j2").render({f.name: getattr(view, f.name) for f in fields(view)})
+    return environment().get_template("report.html.j2").render({f.name: getattr(view, f.name) for f in fields(view)})
 
 
 def as_data(runs: Sequence[Facts]) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def _view(runs: Sequence[Facts]) -> PageView:
     loss, firing = curves.loss(runs), curves.firing(runs)
     return PageView(
         version=__version__,
-        style=Markup(files("nlc.page").joinpath("templates/report.css").read_text(encoding="utf-8")),
+        style=style(),
         title=" and ".join(run.name for run in runs) if len(runs) < 3 else f"{len(runs)} runs",
         figures=tuple(_figures(runs[0])) if len(runs) == 1 else (),
         runs=tuple(_run(run) for run in runs),
@@ -228,8 +228,12 @@ def _timeline(draw: Any, run: Facts) -> Drawn:
     return Drawn(Markup(draw(run.graph, 520.0)), Markup(draw(run.graph, NARROW[0])))
 
 
+def style() -> Markup:
+    return Markup(files("nlc.page").joinpath("templates/report.css").read_text(encoding="utf-8"))
+
+
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
     return Environment(
         loader=PackageLoader("nlc.page"),
         undefined=StrictUndefined,

@@ -67,8 +67,11 @@ def speed(run: Facts) -> float | None:
 
 def duration(run: Facts) -> str:
     seconds = max((row["seconds"] for row in run.rows if isinstance(row.get("seconds"), int | float)), default=None)
-    if seconds is None:
-        return ABSENT
+    return ABSENT if seconds is None else clock(seconds)
+
+
+def clock(seconds: float) -> str:
+    """2 h 05 min | 3 min 20 s | 12 s"""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

@@ -4,7 +4,8 @@ with Journal.open(folder) as journal:      held: no other command works in the f
     journal.records                        what is there already
     journal.add("run", {...})
 
-read(folder) -> list of records            for reports; raises JournalError where a line is damaged
+read(folder) -> list of records            raises JournalError where a line is damaged
+salvaged(folder) -> Salvaged               for reports: what can be read, and which lines cannot
 """
 
 from __future__ import annotations
@@ -15,12 +16,18 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 Record = Mapping[str, Any]
 
 JOURNAL, LOCK = "journal.jsonl", ".lock"
+
+
+def base_file(label: str) -> str:
+    """Where the folder of a search keeps a base that was a file."""
+    return f"bases/{label.replace('/', '-')}"
 
 
 class JournalError(Exception):
@@ -82,20 +89,40 @@ def read(folder: Path) -> list[Record]:
     return _read(folder / JOURNAL)[0]
 
 
+@dataclass(frozen=True, slots=True)
+class Salvaged:
+    """lines: (number, record), None where it is damaged; cut: the last line has no end."""
+
+    lines: tuple[tuple[int, Record | None], ...]
+    cut: bool
+
+
+def salvaged(folder: Path) -> Salvaged:
+    """Every line for what it is, whatever the others are like.  Raises OSError where there is no journal to read."""
+    *whole, rest = (folder / JOURNAL).read_bytes().split(b"\n")
+    return Salvaged(tuple((number, _record(line)) for number, line in enumerate(whole, 1)), bool(rest))
+
+
+def _record(line: bytes) -> Record | None:
+    """None of a line that is damaged."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("record"), str) else None
+
+
 def _read(path: Path) -> tuple[list[Record], int]:
     """The records, and how many bytes they take; a last line that is not whole does not count."""
     found: list[Record] = []
     whole = 0
     lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
     for number, line in enumerate(lines[:-1], 1):
-        try:
-            record = json.loads(line)
-            if not isinstance(record, dict) or not isinstance(record.get("record"), str):
-                raise ValueError
-        except ValueError:
+        record = _record(line)
+        if record is None:
             if number == len(lines) - 1:
                 break
-            raise JournalError(f"'{path}', line {number}, is damaged: give it back, or another --out") from None
+            raise JournalError(f"'{path}', line {number}, is damaged: give it back, or another --out")
         found.append(record)
         whole += len(line) + 1
     return found, whole

@@ -26,7 +26,8 @@ def variant(row: Standing, several: bool) -> str:
     """Its base where there are several, its choices, its last edit."""
     said = [row.base] if several else []
     said += [f"{name.rsplit('.', 1)[-1]}={label}" for name, label in row.settings.items()]
-    said += [f"{len(row.edits)} edits, last: {row.edits[-1]['edit']}"] if row.edits else []
+    many = f"{len(row.edits)} edits, last: " if len(row.edits) > 1 else ""
+    said += [f"{many}{row.edits[-1]['edit']}"] if row.edits else []
     text = ", ".join(said) or row.base
     return text if len(text) <= 90 else text[:87] + "..."
 

@@ -80,6 +80,11 @@ class Shown:
         self.page, self.said = page, said
         self.texts: list[dict[str, Any]] = page.evaluate(TEXTS)
 
+    def open_all(self) -> None:
+        """What a reader can unfold."""
+        self.page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+        self.texts = self.page.evaluate(TEXTS)
+
     def darken(self) -> None:
         """The same for a reader who prefers dark pages."""
         self.page.emulate_media(color_scheme="dark")

@@ -1,0 +1,140 @@
+"""What a line of a journal must hold for a report to count on it.
+
+checked(record) -> the record, what it may lack filled in; raises ValueError, in words, where it lacks something else
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
+
+from nlc.variants.journal import Record
+
+Number = FiniteFloat | None
+Costs = dict[str, int]
+
+
+class Line(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    at: float = 0.0
+
+
+class RungAsked(Line):
+    tasks: list[str]
+    steps: int | None = None
+    tokens: int | None = None
+    seeds: int = 1
+    keep: float | None = None
+    rank_by: str
+
+
+class Asked(Line):
+    record: Literal["search"]
+    name: str = "search"
+    doc: str = ""
+    base: list[str] = []
+    axes: dict[str, list[str]] = {}
+    tasks: dict[str, dict[str, Any]]
+    sizes: dict[str, dict[str, int]] = {}
+    rank_by: str
+    better: Literal["higher", "lower"] = "higher"
+    rungs: Annotated[list[RungAsked], Field(min_length=1)]
+    set: dict[str, Any] = {}
+    specs: dict[str, str] = {}
+
+
+class Edit(BaseModel):
+    edit: str
+    kind: str = ""
+
+
+class Trial(Line):
+    record: Literal["trial"]
+    trial: str
+    generation: int = 0
+    base: str
+    settings: dict[str, str] = {}
+    edits: list[Edit] = []
+    parents: list[str] = []
+    hash: str | None = None
+    status: str
+    of: str | None = None
+    diagnostics: list[dict[str, Any]] = []
+    error: str = ""
+    rescaled: list[str] = []
+    cost: dict[str, Costs] = {}
+    file: str = ""
+
+
+class Cell(BaseModel):
+    at: Any
+    accuracy: FiniteFloat
+    low: Number = None
+    high: Number = None
+    answers: int = 1
+
+
+class Map(BaseModel):
+    test: str
+    context: int = 0
+    learn: str = "on"
+    by: str
+    cells: list[Cell]
+
+
+class RunCost(Line):
+    seconds: FiniteFloat = 0.0
+    tokens: int = 0
+    peak_memory: int = 0
+
+
+class Run(Line):
+    record: Literal["run"]
+    run: str
+    trial: str
+    task: str
+    steps: int
+    seed: int
+    rung: int
+    purpose: Literal["rates", "score"]
+    lr: Number = None
+    weight_decay: Number = None
+    status: str
+    error: str = ""
+    scores: dict[str, FiniteFloat] = {}
+    intervals: dict[str, tuple[FiniteFloat, FiniteFloat]] = {}
+    curve: dict[str, list[float | None]] = {}
+    maps: list[Map] = []
+    cost: RunCost = RunCost()
+    retries: int = 0
+
+
+class Rung(Line):
+    record: Literal["rung"]
+    rung: int
+    rank_by: str
+    scores: dict[str, FiniteFloat]
+    kept: list[str]
+
+
+class End(Line):
+    record: Literal["end"]
+    trials: int = 0
+    runs: int = 0
+    seconds: FiniteFloat = 0.0
+    winner: str | None = None
+
+
+LINE = TypeAdapter[Line](Annotated[Asked | Trial | Run | Rung | End, Field(discriminator="record")])
+
+
+def checked(record: Record) -> Record:
+    try:
+        return LINE.validate_python(record).model_dump()
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(
+            f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}" if where else "no known record"
+        ) from None
