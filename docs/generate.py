@@ -243,7 +243,7 @@ def systems() -> str:
         "states and the gradient of every weight, in float64 to 1e-9 and in float32 to 1e-3, in chunks of 1, 16 and 64",
         "tokens, whole and in pieces, with document borders and padding. The equations, written again in NumPy",
         "float64, judge both to 1e-10, gradients included: the last column says where.",
-        "`python bench/architectures.py` trains each for 200 steps.",
+        "`python bench/architectures.py` trains each for 200 steps ([the table](../bench/results/architectures.md)).",
         "",
         "| system | is | equations | updated every | equations tested in |",
         "|---|---|---|---|---|",
