@@ -19,11 +19,18 @@ TINY = ["sizes.width=16", "sizes.heads=2", "sizes.layers=1", "sizes.context=32",
         "run.warmup=1"]  # fmt: skip
 SETS = [word for setting in TINY for word in ("--set", setting)]
 OF_A_TASK = [word for setting in TINY if "context" not in setting for word in ("--set", setting)]
+IN_ORDER = [word for word in TINY if not word.startswith(("sizes.context", "run.steps", "run.warmup"))]  # it says them
 SMALLER = {  # what the tests append, so that an example takes seconds
     "verify": ["--set", "sizes.width=16", "--set", "sizes.layers=1"],
     "train": ["--data", "text.txt", *SETS],
     "demo": ["--data", "text.txt", *SETS],
-    "continual": ["--task", "class_incremental(tasks=2, classes=2, shots=4)", "--items", "2", *OF_A_TASK],
+    "continual": [
+        "--task",
+        "class_incremental(tasks=2, classes=2, shots=4)",
+        "--items",
+        "2",
+        *(word for setting in IN_ORDER for word in ("--set", setting)),
+    ],
     "tokenizer": ["--data", "text.txt"],
     "search": ["--dry-run"],
     "bench": ["--rows", "step-muon", "--divide", "32"],
