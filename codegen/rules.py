@@ -338,7 +338,10 @@ class Writer:
         match func:
             case "norm":
                 p = (*(a.text for a in args[1:]), *(option.removeprefix("p=") for option in options), "2")[0]
-                return Text(f"torch.linalg.vector_norm({first.text}, {p}, dim={axis}, keepdim=True)", shape=shape)
+                if p == "2":
+                    return Text(f"torch.linalg.vector_norm({first.text}, {p}, dim={axis}, keepdim=True)", shape=shape)
+                self.ops.add("norm")
+                return Text(f"norm({first.text}, {p}, dim={axis}, keepdim=True)", shape=shape)
             case "softmax":
                 return Text(f"torch.softmax({first.text}, {axis})", shape=shape)
             case "transpose":

@@ -222,9 +222,16 @@ def trace(x: Tensor) -> Tensor:
     return x.diagonal(dim1=-2, dim2=-1).sum(-1)
 
 
-def norm(x: Tensor, p: float = 2.0) -> Tensor:
-    """(sum |x|^p)^(1/p) over the last axis, which is dropped."""
-    return torch.linalg.vector_norm(x, p, dim=-1)
+def norm(x: Tensor, p: float = 2.0, dim: int = -1, keepdim: bool = False) -> Tensor:
+    """(sum |x|^p)^(1/p) over an axis, which is dropped.
+
+    In units of the largest |x|: torch's gradient divides by norm^(p-1), which is 0 long before the norm is.
+    """
+    if p == 2:
+        return torch.linalg.vector_norm(x, dim=dim, keepdim=keepdim)
+    unit = x.detach().abs().amax(dim, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+    found = torch.linalg.vector_norm(x / unit, p, dim=dim, keepdim=True) * unit
+    return found if keepdim else found.squeeze(dim)
 
 
 @full

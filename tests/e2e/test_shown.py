@@ -14,6 +14,7 @@ import pytest
 
 from nlc.spec import shipped
 from tests.e2e.command import ROOT, Run
+from tests.unit.page.journals import folder, whole
 
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"))}
 BLOCK = re.compile(r"(?:<!-- e2e: (.*?) -->\n)?```yaml.*?\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -92,12 +93,15 @@ def small(words: list[str]) -> list[str]:
 
 
 def made_before(nlc: Run, page: str) -> None:
-    """The files and the runs that a page takes for granted; one that it replays has diverged, at its second step."""
+    """The files, runs and searches that a page takes for granted; a run that it replays has diverged, at its second
+    step."""
     stories = PAGES["language.md"].split("\n\n")
     Path("stories.jsonl").write_text("".join(json.dumps({"text": story}) + "\n" for story in stories))
     for name in ("text.txt", "notes.txt", "more.txt"):
         Path(name).write_text("\n".join(stories)[:4000])
     shown = " ".join(COMMAND.findall(PAGES[page]))
+    for search in set(re.findall(r"report (searches/\w+)", shown)):
+        folder(Path(search), whole())
     for run in sorted(set(re.findall(r"runs/(\w+)", shown)) - set(re.findall(r"--name (\w+)", shown))):
         diverges = f"replay runs/{run}" in shown
         more = ["--checkpoint-every", "1", "--set", "levels.train.rule=adamw(lr=1e30)"] if diverges else []

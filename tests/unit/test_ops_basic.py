@@ -14,11 +14,24 @@ from runtime.ops import basic
 from runtime.ops.forms import Form, Matrix, Mlp, Swiglu, Vector, read
 from runtime.ops.history import own_errors, past
 
-torch.manual_seed(0)
+
+@pytest.fixture(autouse=True)
+def drawn_alike() -> None:
+    """Whichever tests ran before."""
+    torch.manual_seed(0)
 
 
 def normal(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+
+def test_the_gradient_of_a_norm_of_tiny_numbers_is_finite() -> None:
+    """norm^(p-1) is 0 in float32 from 1e-23 on for p = 3."""
+    for x in (torch.full((2, 3), 1e-25), torch.full((2, 3), 1e-312, dtype=torch.float64), torch.zeros(2, 3)):
+        x.requires_grad_()
+        (got,) = torch.autograd.grad(basic.norm(x, 3.0).sum(), x)
+        want = float(x.any()) * 3 ** (-2 / 3)  # (x / norm)^2
+        assert torch.allclose(got, torch.full_like(got, want), rtol=1e-3)
 
 
 @pytest.mark.parametrize("f", [basic.rmsnorm, basic.layernorm, basic.l2norm], ids=lambda f: f.__name__)
