@@ -37,10 +37,13 @@ from runtime.evaluate.tasks.continual.sources import ENVIRONMENT
 
 SYSTEMS = ("transformer", "hope")  # hope with its slow levels off is a part of hope's
 SIZES = {"sizes.width": 64, "sizes.heads": 2, "sizes.layers": 2, "run.batch": 16, "run.warmup": 40}
-HOPE = {  # periods that fit into a sequence of 32 to 96 bytes
-    "levels.titans.chunk": 16,
-    "levels.cms.memories.fast.every": "16 tokens",
-    "levels.cms.memories.mid.every": "32 tokens",
+MEASURE = "hope"  # the system whose number of parameters the others are given
+OWN = {  # what a system says beside; of hope periods that fit into a sequence of 32 to 96 bytes
+    "hope": {
+        "levels.titans.chunk": 16,
+        "levels.cms.memories.fast.every": "16 tokens",
+        "levels.cms.memories.mid.every": "32 tokens",
+    },
 }
 TASKS = ("class_incremental", "clinc150(shots=40, passes=2, context=64)")
 MEASURES = ("final", "average", "learning", "forgetting", "backward_transfer", "forward_transfer")
@@ -54,16 +57,16 @@ def parameters(spec: str, chosen: Mapping[str, object]) -> int:
 
 
 def sizes_of(system: str) -> dict[str, object]:
-    """Hope's own, or the width and the layers that give a system the nearest number of parameters."""
-    if system == "hope":
-        return SIZES | HOPE
-    goal, found = parameters("hope", SIZES | HOPE), {}
+    """The width and the layers that give a system the nearest number of parameters; MEASURE has its own."""
+    if system == MEASURE:
+        return SIZES | OWN[MEASURE]
+    goal, found = parameters(MEASURE, SIZES | OWN[MEASURE]), {}
     for width in WIDTHS:
-        way = SIZES | {"sizes.width": width}
+        way = SIZES | OWN.get(system, {}) | {"sizes.width": width}
         one, two = (parameters(system, way | {"sizes.layers": layers}) for layers in (1, 2))
         found |= {(width, layers): one + (layers - 1) * (two - one) for layers in LAYERS}  # a layer more costs the same
     width, layers = min(found, key=lambda way: abs(found[way] - goal))
-    return SIZES | {"sizes.width": width, "sizes.layers": layers}
+    return SIZES | OWN.get(system, {}) | {"sizes.width": width, "sizes.layers": layers}
 
 
 def learned(system: str, task: str, given: argparse.Namespace) -> dict[str, Any]:
@@ -104,7 +107,7 @@ def rendered(records: Sequence[Mapping[str, Any]], place: Mapping[str, Any], giv
             gaps.append([record["task"]["name"], system, number(gap, unit), number(by_replay, unit)])
     meanings = "\n".join(f"- {name.replace('_', ' ')}: {meaning}" for name, meaning in DEFINITIONS.items())
     heads = ("task", "system", "gap: joint - naive", "of it made up for by replay")
-    sizes = ", ".join(f"`{name}` {value}" for name, value in (SIZES | HOPE).items())
+    sizes = ", ".join(f"`{name}` {value}" for name, value in sizes_of(MEASURE).items())
     said = f"{given.seeds} seeds, mean ± standard deviation; {given.items} test items a task; {given.replay} texts "
     said += f"of each label are kept for replay. Hope: {sizes}; other systems as many parameters. Rates as specs say."
     parts = [
@@ -137,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             records += [learned(system, task, given) for system in given.systems.split(",")]
     place = facts.place(texts.load(None))
     markdown = rendered(records, place, given)
-    facts.write(given.out / "continual", {"sizes": SIZES | HOPE, **place, "records": records}, markdown)
+    facts.write(given.out / "continual", {"sizes": sizes_of(MEASURE), **place, "records": records}, markdown)
     print(markdown)
     return 0
 

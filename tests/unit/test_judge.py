@@ -11,7 +11,7 @@ from nlc.period import Unit
 from nlc.spec import load, shipped
 from nlc.verify import verify
 from nlc.verify.cases import shares, vectors
-from nlc.verify.judge import FLOAT64, compare
+from nlc.verify.judge import FLOAT64, compare, length
 from nlc.verify.small import CHUNKS, chunk_settings, small_settings
 from tests.differential.machine import SPECS, Run, case_of, compiled, generated, reference
 from tests.unit.programs import cell
@@ -70,3 +70,9 @@ def test_only_what_is_a_share_itself_is_kept_between_0_and_1() -> None:
     drawn = vectors(graph, 2, 50, torch.Generator().manual_seed(0))
     assert all(bool(((x > 0) & (x < 1)).all()) for name, x in drawn.items() if name in shares(graph))
     assert float(drawn["g"].min()) < 0
+
+
+def test_the_length_of_numbers_whose_squares_overflow() -> None:
+    assert length(torch.tensor([3e200, 4e200], dtype=torch.float64)) == pytest.approx(5e200)
+    assert length(torch.tensor([3e-200, 4e-200], dtype=torch.float64)) == pytest.approx(5e-200)
+    assert length(torch.zeros(2)) == length(torch.zeros(0)) == 0
