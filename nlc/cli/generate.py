@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nlc.cli.common import DeviceOption, JsonOption, Status, Stop, calm_threads, note, say_json
-from nlc.spec.text import standard_input
 
 if TYPE_CHECKING:
     from runtime.session import Sampling, Session
@@ -110,6 +109,7 @@ def told() -> Iterator[None]:
 
 def prompt_text(prompt: str | None, file: Path | None) -> tuple[bytes, str]:
     """The bytes to go on with, and what to call them."""
+    from nlc.spec.text import standard_input
     from runtime.session import text_of
 
     if prompt == "-" or (file is not None and str(file) == "-"):
