@@ -253,10 +253,10 @@ def is_attention(memory: Memory) -> bool:
 def _memory(graph: Graph, memory: Memory) -> MemoryFacts:
     whens = {read.when.value for read in graph.of(Read) if read.memory == memory.id}
     reads = ", ".join(w.value for w in When if w.value in whens)
-    if memory.chunk > 1:
-        reads = reads.replace("chunk", f"chunk of {memory.chunk}")
-    elif memory.period.unit is Unit.NEVER:
+    if memory.period.unit is Unit.NEVER:
         reads = "never written"
+    elif memory.chunk > 1:
+        reads = reads.replace("chunk", f"chunk of {memory.chunk}")
     elif memory.carry is Carry.MODEL or memory.period.count > 1:
         reads = "as last written"
     if is_attention(memory):
@@ -341,7 +341,7 @@ def _invisible(graph: Graph, memories: Sequence[Memory]) -> Iterator[str]:
     at_chunks = {read.memory for read in graph.of(Read) if read.when is When.CHUNK}
     hidden: dict[int, list[str]] = {}
     for memory in memories:
-        if memory.chunk > 1 and memory.id in at_chunks:
+        if memory.chunk > 1 and memory.period.unit is not Unit.NEVER and memory.id in at_chunks:
             hidden.setdefault(memory.chunk, []).append(memory_name(memory))
     for chunk, unseen in sorted(hidden.items()):
         these = "this memory" if len(unseen) == 1 else "these memories"

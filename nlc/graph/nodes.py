@@ -292,6 +292,7 @@ class Memory(Node):
     weights: tuple[str, ...] = ()  # ids of its Weights: the start, or the weights themselves for carry model
     parts: tuple[tuple[str, Shape], ...] = ()  # of its state, heads included: M; W_in, b_in, W_out, b_out; m
     form_weights: tuple[str, ...] = ()  # ids of the Weights that its form's own equations use beside the state
+    still: str = ""  # why no write would change it, where pass still has proved that: its period is then never
     said: tuple[tuple[str, Position], ...] = field(default=(), compare=False)  # where each field is said
 
 
