@@ -83,7 +83,8 @@ class CostFacts:
     state_bytes: int  # per sequence, float32
     flops: int  # per token, forward
     activation_bytes: int  # saved for backward, per token
-    activation_bytes_per_step: int
+    activation_bytes_per_step: int  # in memory at a time
+    span: int  # tokens of a sequence whose activations are in memory at a time; 0: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,10 +397,9 @@ def _cost(graph: Graph) -> CostFacts | None:
     cost = graph.cost
     if cost is None:
         return None
-    tokens = graph.sizes.get("context", 0) * graph.run.batch
-    return CostFacts(
-        cost.parameters, cost.state_bytes, cost.flops, cost.activation_bytes, cost.activation_bytes * tokens
-    )
+    tokens = (cost.span or graph.sizes.get("context", 0)) * graph.run.batch
+    saved = cost.activation_bytes
+    return CostFacts(cost.parameters, cost.state_bytes, cost.flops, saved, saved * tokens, cost.span)
 
 
 def plural(count: int, noun: str) -> str:

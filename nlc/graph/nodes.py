@@ -391,6 +391,7 @@ class Cost:
     flops: int  # per token, forward
     activation_bytes: int  # saved for backward, per token
     by_node: tuple[tuple[str, int, int, int, int], ...] = ()  # (id, parameters, state bytes, flops, activations)
+    span: int = 0  # tokens whose activations are in memory at a time (pass keep); 0: those of the whole context
 
 
 def per_step(period: Period, tokens_per_step: int) -> Fraction:
