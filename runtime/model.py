@@ -110,7 +110,7 @@ class LanguageModel(Sequenced):
     def spanned(
         self, tokens: Tensor, targets: Tensor, state: State, clock: Clock, final: bool, learn: frozenset[str]
     ) -> tuple[Tensor, Tensor, State]:
-        """`run`; to be differentiated it goes span by span: all but the last are run again for their gradient."""
+        """`run`; to be differentiated it goes span by span, each of which is run again for its gradient."""
         T = tokens.shape[1]
         if self.span is None or not torch.is_grad_enabled():
             return self.run(tokens, targets, state, clock, final, learn)
@@ -119,7 +119,7 @@ class LanguageModel(Sequenced):
         for a, b in borders(T, clock["sequence"], self.span):
             at = {name: ticks + a for name, ticks in clock.items()}
             part = Part(self, tokens[:, a:b], targets[:, a:b], at, final and b == T, learn)
-            logits, nats, state = passed(part, state, weights) if b < T else part(state)
+            logits, nats, state = passed(part, state, weights)
             found.append((logits, nats))
         return torch.cat([logits for logits, _ in found], 1), torch.cat([nats for _, nats in found], 1), state
 

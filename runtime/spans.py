@@ -3,8 +3,8 @@
     logits, nats, state = passed(run, state, weights)      run(state) without its activations
 
 Between two spans nothing is kept but the state of every memory.  In the backward pass a span is run again from the
-state before it, then its gradient is taken: one forward pass more for all spans but the last, the same gradient
-(arXiv 1604.06174, with the states of the memories as the only borders).
+state before it, then its gradient is taken: one forward pass more, the same gradient (arXiv 1604.06174, with the states
+of the memories as the only borders).  The last span too: what it saved would be there until the whole step is done.
 """
 
 from __future__ import annotations
