@@ -52,7 +52,7 @@ def keep(graph: Graph) -> Graph:
 def _span(graph: Graph, left: int) -> int:
     """0 where the activations of the whole context fit; else as many tokens as do, or those that need least."""
     context = graph.sizes["context"]
-    if graph.bare or _needed(graph, context) <= left:
+    if _needed(graph, context) <= left:
         return 0
     spans = [_least_span(graph)]
     while 2 * spans[-1] < context:
