@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from codegen.rules import rule_view
+from nlc.compile import compile
 from nlc.diagnostics import Reporter, SpecError
 from nlc.explain_rule import explain_rule, report_rule
 from nlc.graph.choices import rule_of
@@ -18,6 +19,7 @@ from nlc.spec import load, load_rule, loads, rules
 from nlc.spec.resolve import to_yaml
 from nlc.spec.rule import rule_from
 from nlc.spec.text import parse
+from nlc.verify.judge import Report, judge
 from nlc.verify.rules import CELLS, outside, verify_rule
 
 LION = """\
@@ -332,3 +334,67 @@ def test_retention_by_key_channel_scales_columns_or_is_refused(do: str, matrix: 
             assert refusals(text) == [f"NLC0601 6: {message}"]
         elif said is not None:
             build(loads(text, "s.yaml"))
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(
+            """
+  - every: 2 updates
+    state: {b: zeros}
+    memories:
+      m: {form: matrix, keys: grad, values: -grad, read: before, rule: gd(lr=1e-2)}
+    do: b = 0.9 * b + m(grad)
+  - {every: 1 update, do: delta = -lr * b}
+""",
+            id="a-memory-of-a-slower-level",
+        ),
+        pytest.param(
+            """
+  - every: 2 updates
+    state: {b: zeros}
+    do: |
+      b = 0.9 * b + grad
+      b_new = tanh(grad)
+      delta = -lr * b_new - 0.1 * b
+""",
+            id="a-value-called-as-the-new-state-would-be",
+        ),
+        pytest.param(
+            """
+  - every: 1 update
+    memories:
+      m: {form: matrix, keys: grad, values: -grad, read: before, rule: gd(lr=1e-2)}
+    do: |
+      m_before = tanh(grad)
+      delta = lr * m(grad) - lr * m_before
+""",
+            id="a-value-called-as-the-memory-before-would-be",
+        ),
+        pytest.param("\n  - {every: 1 update, do: 'delta = -lr * max(0.1, -1, 0.2 * grad)'}\n", id="numbers-first"),
+    ],
+)
+def test_names_of_a_rule_and_of_its_generated_function_do_not_meet(program: str) -> None:
+    tree = parse(f"nlc: 1\nrule: mine\nparams: {{lr: 0.1}}\nlevels:{program}", "mine.yaml", Reporter())
+    assert tree is not None
+    report = verify_rule(rule_from(tree), cells=CELLS[2:3], full=False)
+    assert report.passed, "\n".join(report.lines())
+
+
+def test_a_number_that_a_gradient_meets_exactly_lets_half_of_it_through() -> None:
+    """As the interpreter has it: at the first token the weight is its start."""
+    program = compile(loads(own("delta = max(weight - stop(start), 0) - lr * grad")))
+    judge(program, "relu", report := Report("tie"), seed=0, full=False, device="cpu")
+    assert report.passed, "\n".join(report.lines())
+
+
+def test_no_state_is_called_as_what_a_rule_keeps_besides() -> None:
+    """Interpreter and generated code would both take the one for the other."""
+    found = refusals(own("level2_grad = level2_grad + grad\ndelta = level2_grad", "      state: {level2_grad: zeros}\n"))
+    assert len(found) == 1 and "'level2_grad' is a state that the rule has of its own" in found[0]
+
+
+def test_a_memory_of_a_rule_is_no_value_too() -> None:
+    memory = "      memories:\n        m: {form: matrix, keys: grad, values: grad}\n"
+    assert "a memory called 'm', which is something else here" in refusals(own("m = grad\ndelta = m(grad)", memory))[0]
