@@ -113,7 +113,9 @@ class Writer:
         self.memories = [memory for level in rule.levels for memory in level.memories]
         self.maps = {f"{m.name}()": tuple(a * ROWS + b * COLS for a, b in (m.outer, m.inner)) for m in self.memories}
         self.reading = {m.name: safe(m.name) for m in self.memories}  # the variable of what the program reads
-        self.given = {*self.names, *self.reading} | {t for level in rule.levels for line in level.do for t in line.targets}
+        self.given = {*self.names, *self.reading} | {
+            t for level in rule.levels for line in level.do for t in line.targets
+        }
         self.function = ""
         self.touched: set[str] = set()
         for index, level in enumerate(rule.levels):

@@ -391,7 +391,9 @@ def test_a_number_that_a_gradient_meets_exactly_lets_half_of_it_through() -> Non
 
 def test_no_state_is_called_as_what_a_rule_keeps_besides() -> None:
     """Interpreter and generated code would both take the one for the other."""
-    found = refusals(own("level2_grad = level2_grad + grad\ndelta = level2_grad", "      state: {level2_grad: zeros}\n"))
+    found = refusals(
+        own("level2_grad = level2_grad + grad\ndelta = level2_grad", "      state: {level2_grad: zeros}\n")
+    )
     assert len(found) == 1 and "'level2_grad' is a state that the rule has of its own" in found[0]
 
 
