@@ -67,7 +67,10 @@ def verify_rule(
 def cell(spec: RuleSpec, form: str, every: str, chunk: int, rate: str) -> str:
     """A bare program of one memory, two heads, its retention, and its rate where that varies, given for each token."""
     same = form == "vector"
-    numbers = "ea" if rate == VARYING else "a"
+    rule = rule_of(spec)
+    sets = any("weight" in line.targets for level in rule.levels if level.period == 1 for line in level.do)
+    kept = "retain" in reads(rule) or not sets
+    numbers = "e" * (rate == VARYING) + "a" * kept
     data: dict[str, Any] = {
         "nlc": 1,
         "name": spec.name,
@@ -82,8 +85,10 @@ def cell(spec: RuleSpec, form: str, every: str, chunk: int, rate: str) -> str:
         "block": "y = memory(q)\n",
         "outputs": ["y"],
     }  # fmt: skip
-    if rate == FIXED and "lr" not in reads(rule_of(spec)):  # of which a number would say nothing
+    if rate == FIXED and "lr" not in reads(rule):  # of which a number would say nothing
         del data["levels"][0]["rate"]
+    if not kept:
+        del data["levels"][0]["retain"], data["levels"][0]["retain_to"]
     return to_yaml(data)
 
 

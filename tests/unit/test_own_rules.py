@@ -400,3 +400,41 @@ def test_no_state_is_called_as_what_a_rule_keeps_besides() -> None:
 def test_a_memory_of_a_rule_is_no_value_too() -> None:
     memory = "      memories:\n        m: {form: matrix, keys: grad, values: grad}\n"
     assert "a memory called 'm', which is something else here" in refusals(own("m = grad\ndelta = m(grad)", memory))[0]
+
+
+@pytest.mark.parametrize(
+    ("program", "field", "said"),
+    [
+        ("delta = lr * outer(v, k)", "objective: dot", "reads neither grad nor error, so 'objective' says nothing"),
+        ("delta = lr * outer(v, k)", "retain: 0.9, grad_at: kept", "neither grad nor error, so 'grad_at' says nothing"),
+        ("weight = l2norm(weight - lr * grad)", "retain: 0.9", "never reads retain, so 'retain' says nothing"),
+    ],
+    ids=["objective", "grad_at", "retain"],
+)
+def test_a_field_that_the_rule_takes_nothing_from_is_refused(program: str, field: str, said: str) -> None:
+    text = own(program)
+    assert build(loads(text))
+    (found,) = refusals(text.replace("read: before", f"read: before, {field}"))
+    assert found.startswith("NLC0411 6") and found.endswith(said)
+
+
+def test_a_rule_that_sets_the_weight_and_keeps_no_share_is_verified() -> None:
+    tree = parse(WEIGHTS_ALONE, "alone.yaml", Reporter())
+    assert tree is not None
+    report = verify_rule(rule_from(tree), cells=CELLS[2:3], full=False)
+    assert report.passed, "\n".join(report.lines())
+
+
+WEIGHTS_ALONE = """
+nlc: 1
+rule: alone
+params: {lr: 0.1}
+levels:
+  - {every: 1 update, do: weight = l2norm(weight - lr * grad)}
+"""
+
+
+def test_a_parameter_that_is_learned_begins_in_its_range() -> None:
+    (found,) = refusals(spec("momentum(beta=learned(1.5))"))
+    assert found == "NLC0405 6: level 'm': 'beta' of 'momentum' is learned(1.5)"
+    assert build(loads(spec("momentum(beta=learned(0.5))")))
