@@ -438,3 +438,7 @@ def test_a_parameter_that_is_learned_begins_in_its_range() -> None:
     (found,) = refusals(spec("momentum(beta=learned(1.5))"))
     assert found == "NLC0405 6: level 'm': 'beta' of 'momentum' is learned(1.5)"
     assert build(loads(spec("momentum(beta=learned(0.5))")))
+
+
+def test_a_choice_is_not_learned() -> None:
+    assert refusals(spec("momentum(nesterov=learned(0.5))"))[0].startswith("NLC0405 6: 'nesterov' of 'momentum'")
