@@ -362,6 +362,10 @@ def _fields(graph: Graph) -> tuple[str, ...]:
     memories = graph.of(Memory)
     streams = [place_of(graph, m) for m in memories if m.carry is Carry.STREAM]
     lines = [] if graph.bare else [f"vocab = {graph.sizes['vocab']}"]
+    if graph.cost and graph.cost.span:
+        lines.append(
+            f"span = {graph.cost.span}  # activations of so many tokens at a time: all do not fit into run.memory"
+        )
     if graph.bare:
         (kind,) = graph.blocks
         axes = ", ".join(f'"{argument(n.name)}": {tuple_([str(d) for d in n.shape])}' for n in graph.of(Input, kind))

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import keyword
 import re
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from codegen.equations import LOOSEST, TIGHTEST, power
 from codegen.forms import plain_form
+from codegen.into import ENTRY, STRENGTH, entry, fresh, product, written_into
 from codegen.layout import fit, wrapped
 from codegen.names import class_constant
 from codegen.written import NEGATED, Text, listed, literal
@@ -30,7 +32,6 @@ from nlc.operator_shapes import Shape
 from nlc.rule_shapes import COLS, ROWS, SEEN, entrywise, shape_of
 
 ARGUMENTS = ("grad", "weight", "kept", "start", "lr", "retain", "gram", "k", "v", "x", "error", "count", "state")
-ENTRY = ("exp", "log", "sqrt", "tanh", "abs", "sign", "sigmoid", "relu")  # torch.<name>, entry by entry
 FUNCTIONAL = ("silu", "gelu")  # torch.nn.functional
 EXACT = ("softplus",)  # runtime.ops
 PLAIN = ("exp", "log", "sqrt", "tanh")  # math.<name> of a plain number
@@ -38,7 +39,6 @@ REDUCED = {"sum": "sum", "mean": "mean", "min": "amin", "max": "amax"}
 TAKEN = frozenset(  # what the text of a rule uses, and what Level.update takes beside the rule's parameters
     "kept state torch math F root due _ float min max abs l2norm poly newton_schulz self rule clip".split()
 )
-STRENGTH = {"+": 1, "-": 1, "*": 2, "/": 2, "@": 2, "**": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +113,23 @@ class Writer:
         self.memories = [memory for level in rule.levels for memory in level.memories]
         self.maps = {f"{m.name}()": tuple(a * ROWS + b * COLS for a, b in (m.outer, m.inner)) for m in self.memories}
         self.reading = {m.name: safe(m.name) for m in self.memories}  # the variable of what the program reads
-        self.given = {*self.names, *self.reading} | {
-            t for level in rule.levels for line in level.do for t in line.targets
+        self.given = {
+            *self.names,
+            *self.reading,
+            *(t for level in rule.levels for line in level.do for t in line.targets),
         }
+        self.reads = Counter(tree.id for whole in self.trees() for tree in eq.walk(whole) if isinstance(tree, eq.Name))
         self.function = ""
         self.touched: set[str] = set()
         for index, level in enumerate(rule.levels):
             if level.sums:
                 self.names[gathered(index)] = Text(gathered(index), shape=SEEN["grad"])
+
+    def trees(self) -> Iterator[eq.Expr]:
+        """Every expression of the rule."""
+        for memory in self.memories:
+            yield from (memory.keys, memory.values, memory.lr)
+        yield from (line.value for level in self.rule.levels for line in level.do)
 
     def view(self, name: str) -> RuleView:
         kept, self.function = states(self.rule), name
@@ -188,7 +197,7 @@ class Writer:
         grad = self.names["grad"]
         total = self.names[gathered(index)] if level.sums else grad
         if level.sums:
-            yield f"{total.text} = {total.text} + grad"
+            yield f"{total.text} = {total.text} + grad" if self.inside else f"{total.text}.add_(grad)"
         if self.inside:
             yield f"due = count % {level.period} == 0"
             yield "if due.any():"
@@ -251,22 +260,25 @@ class Writer:
         target = (renamed or {}).get(name) or safe(name)
         if lasting and (value.shape is None or len(value.shape) < 2):
             value = Text(f"{value.within(TIGHTEST)} * torch.ones_like(grad)", 2, SEEN["grad"])
-        self.names[name] = Text(target, shape=value.shape)
+        alone = value.fresh and not lasting and self.reads[name] == 1
+        self.names[name] = Text(target, shape=value.shape, fresh=alone)
         return f"{target} = {value.text}"
 
     def moved(self, line: Any) -> str | None:
         """Outside, `m = beta * m + (1 - beta) * grad` of a state moves it where it is: no gradient passes."""
         (name,) = line.targets
-        match line.value:
-            case eq.Binary(
-                op="+", left=eq.Binary(op="*", right=eq.Name(id=same)) as old, right=eq.Binary(op="*") as new
-            ):
-                share = self.text(old.left)
-                if self.inside or same != name or not self.kept(name) or share.shape is not None:
-                    return None
-                if averaged(old, new):
-                    return f"{self.names[name].text}.lerp_({self.text(new.right).text}, 1 - {share.within(2)})"
-        return None
+        reads = sum(isinstance(tree, eq.Name) and tree.id == name for tree in eq.walk(line.value))
+        if self.inside or reads != 1 or not self.kept(name):
+            return None
+        mine = self.names[name]
+        if (share := averaged(line.value, name)) and self.shape(share) is None:
+            new = self.text(line.value.right.right)
+            if product(new) is None:
+                return f"{mine.text}.lerp_({new.text}, 1 - {self.text(share).within(2)})"
+        self.names[name] = fresh(mine)
+        value = self.text(line.value)
+        self.names[name] = mine
+        return value.text if value.into == mine.text else None
 
     def kept(self, name: str) -> bool:
         """A state that the program has neither assigned nor read yet: the level's own tensor, and nobody else's."""
@@ -284,7 +296,7 @@ class Writer:
                 return Text(repr(value))
             case eq.Unary(value=value):
                 inner = self.text(value)
-                return Text(f"-{inner.within(NEGATED)}", NEGATED, inner.shape)
+                return Text(f"-{inner.within(NEGATED)}", NEGATED, inner.shape, inner.shape is not None)
             case eq.Binary(op=op, left=left, right=right):
                 return self.binary(tree, op, self.text(left), self.text(right))
             case eq.Compare(op=op, left=left, right=right):
@@ -309,9 +321,12 @@ class Writer:
 
     def binary(self, tree: eq.Expr, op: str, a: Text, b: Text) -> Text:
         strength, shape = STRENGTH[op], self.shape(tree)
-        if op == "**":  # the right side binds more loosely than the left: 2 ** -x
-            return Text(power(a.within(TIGHTEST), b.within(NEGATED)), strength, shape)
-        return Text(f"{a.within(strength)} {op} {b.within(strength + 1)}", strength, shape)
+        found = None if self.inside else written_into(op, a, b, shape)
+        if found is None and op == "**":  # the right side binds more loosely than the left: 2 ** -x
+            found = Text(power(a.within(TIGHTEST), b.within(NEGATED)), strength, shape)
+        elif found is None:
+            found = Text(f"{a.within(strength)} {op} {b.within(strength + 1)}", strength, shape)
+        return found if self.inside else replace(fresh(found), made=(op, a, b))
 
     def slice(self, tree: eq.Slice) -> Text:
         value = self.text(tree.value)
@@ -341,8 +356,10 @@ class Writer:
         if func == "sqrt" and self.inside:  # whose slope at 0 is taken as 0
             self.ops.add("root")
             return Text(f"root({first.text})", shape=shape)
+        if not self.inside and (written := entry(func, first)):
+            return written
         if func in ENTRY + FUNCTIONAL + EXACT:
-            return Text(f"{self.torch_name(func)}({first.text})", shape=shape)
+            return Text(f"{self.torch_name(func)}({first.text})", shape=shape, fresh=not self.inside)
         if func in REDUCED:
             return Text(f"{inner}.{REDUCED[func]}({axis}, keepdim=True)", shape=shape)
         like = "dtype=grad.dtype, device=grad.device"
@@ -415,12 +432,16 @@ class Writer:
         return found
 
 
-def averaged(old: eq.Binary, new: eq.Binary) -> bool:
-    """beta * old + (1 - beta) * new: a moving average, which is one operation of torch."""
-    match new.left:
-        case eq.Binary(op="-", left=eq.Number(value=1), right=share):
-            return bool(share == old.left)
-    return False
+def averaged(value: eq.Expr, name: str) -> eq.Expr | None:
+    """beta of beta * m + (1 - beta) * x: a moving average, which is one operation of torch."""
+    match value:
+        case eq.Binary(
+            op="+",
+            left=eq.Binary(op="*", left=beta, right=eq.Name(id=old)),
+            right=eq.Binary(op="*", left=eq.Binary(op="-", left=eq.Number(value=1), right=same)),
+        ) if old == name and same == beta:
+            return beta
+    return None
 
 
 def form_class(memory: RuleMemory) -> str:

@@ -18,6 +18,7 @@ from nlc.spec.view import Spec
 
 EVERYTHING = frozenset(("lr", "retain", "grad"))  # of a rule that cannot be read
 
+
 def unused(spec: Spec, report: Reporter) -> None:
     if report.found:
         return
