@@ -20,14 +20,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from codegen.equations import LOOSEST, TIGHTEST, power
-from codegen.forms import plain_form
-from codegen.into import ENTRY, STRENGTH, entry, fresh, product, written_into
+from codegen.into import ENTRY, STRENGTH, averaged, entry, fresh, product, written_into
 from codegen.layout import fit, wrapped
-from codegen.names import class_constant
+from codegen.remembered import constant, form_class, remembered
 from codegen.written import NEGATED, Text, listed, literal
 from nlc import equations as eq
 from nlc.graph.nodes import Rule, RuleLevel, RuleMemory
-from nlc.graph.remembered import memory_of, state_names
+from nlc.graph.remembered import state_names
 from nlc.operator_shapes import Shape
 from nlc.rule_shapes import COLS, ROWS, SEEN, entrywise, shape_of
 
@@ -75,22 +74,6 @@ def states(rule: Rule) -> tuple[str, ...]:
     sums = [gathered(i) for i, level in enumerate(rule.levels) if level.sums]
     own = [name for level in rule.levels for memory in level.memories for name in state_names(memory)]
     return (*(name for level in rule.levels for name in level.state), *own, *sums)
-
-
-def constant(function: str, memory: RuleMemory) -> str:
-    """DEEP_MOMENTUM_M"""
-    return class_constant(f"{function}_{memory.name}")
-
-
-def remembered(function: str, memory: RuleMemory) -> list[str]:
-    """DEEP_MOMENTUM_M = Remembered("m", Mlp(act="tanh", residual=False), inner=(1, 0), outer=(1, 0))"""
-    form, node = memory.form, memory_of(memory, 1, 1)
-    options = [f"inner={memory.inner}", f"outer={memory.outer}"]
-    options += [f"hidden={form.hidden or form.times!r}"] * (form.kind != "matrix")
-    options += [f'objective="{memory.objective}"'] * (memory.objective != "l2")
-    options += ["identity=False"] * (memory.start != "identity")
-    text = ", ".join([f'"{memory.name}"', plain_form(node.form), *options])
-    return fit(f"{constant(function, memory)} = Remembered({text})")
 
 
 class Writer:
@@ -430,22 +413,6 @@ class Writer:
                 second = other.text if other.shape is not None else f"grad.new_full((), {other.text})"
                 found = Text(f"torch.{func}imum({found.text}, {second})", shape=shape)
         return found
-
-
-def averaged(value: eq.Expr, name: str) -> eq.Expr | None:
-    """beta of beta * m + (1 - beta) * x: a moving average, which is one operation of torch."""
-    match value:
-        case eq.Binary(
-            op="+",
-            left=eq.Binary(op="*", left=beta, right=eq.Name(id=old)),
-            right=eq.Binary(op="*", left=eq.Binary(op="-", left=eq.Number(value=1), right=same)),
-        ) if old == name and same == beta:
-            return beta
-    return None
-
-
-def form_class(memory: RuleMemory) -> str:
-    return memory.form.kind.capitalize()
 
 
 def calls(tree: eq.Expr, *funcs: str) -> bool:

@@ -262,7 +262,7 @@ def test_a_rule_that_nothing_names_is_a_choice_that_is_left() -> None:
 CHOICES = {  # a choice of a rule, and how it is written at a level that counts steps
     "m = where(count == 1, grad, m)": "m = grad if count == 1 else m",
     "m = where(count == 1, m, m) + grad": "m = m + grad",
-    "m = where(true, m + grad, grad)": "m = m + grad",
+    "m = where(true, m + grad, grad)": "m.add_(grad)",
     "m = 2 * where(1 < count, m, grad)": "m = 2 * (m if 1 < count else grad)",
 }
 
