@@ -16,7 +16,7 @@ from nlc.spec.architecture import Level
 from nlc.spec.expressions import expressions
 from nlc.spec.view import Spec
 
-EVERYTHING = frozenset(("lr", "retain", "grad"))  # of a rule that cannot be read
+EVERYTHING = frozenset(("lr", "grad"))  # of a rule that cannot be read
 
 
 def unused(spec: Spec, report: Reporter) -> None:
@@ -51,7 +51,7 @@ class Served:
     """What a rule must read for a field to say anything."""
 
     field: str
-    met: Callable[[frozenset[str], bool], bool]  # of the names that a rule reads, and whether it sets the weight itself
+    met: Callable[[frozenset[str]], bool]  # of the names that a rule reads
     why: str
     hint: str
     said: Callable[[str], bool] = bool  # of the field's text
@@ -60,21 +60,15 @@ class Served:
 SERVED = (  # a rate that varies weighs a period's gradients, too
     Served(
         "rate",
-        lambda reads, _: "lr" in reads,
+        lambda reads: "lr" in reads,
         "rate is the rule's lr, and {} never reads lr",
         "take it away, or use lr in the rule",
         said=lambda text: _number(text),
     ),
-    Served(
-        "retain",
-        lambda reads, sets: "retain" in reads or not sets,
-        "{} sets the weight itself and never reads retain, so 'retain' says nothing",
-        "take it away, or use retain in the rule",
-    ),
     *(
         Served(
             field,
-            lambda reads, _: bool(reads & {"grad", "error"}),
+            lambda reads: bool(reads & {"grad", "error"}),
             f"{{}} reads neither grad nor error, so '{field}' says nothing",
             "take it away, or use one of them in the rule",
             said=lambda text: text.strip() != "loss",  # which has no keys and values
@@ -96,7 +90,7 @@ def _serving(spec: Spec, level: Level, report: Reporter) -> None:
             text = getattr(fields, served.field)
             if text is None or not served.said(text) or not rules or None in rules:
                 continue
-            if not any(served.met(*_read(spec, rule)) for rule in rules if rule):
+            if not any(served.met(_read(spec, rule)) for rule in rules if rule):
                 place = spec.place(f"{path}.rule")
                 named = ", ".join(sorted(f"'{parse_call(rule, place).func}'" for rule in rules if rule))
                 report.error("NLC0411", spec.at(f"{where}.{served.field}"), served.why.format(named), served.hint)
@@ -110,13 +104,12 @@ def _number(text: str) -> bool:
     return True
 
 
-def _read(spec: Spec, rule: str) -> tuple[frozenset[str], bool]:
-    """The names that a rule reads, and whether it sets the weight itself at every update."""
+def _read(spec: Spec, rule: str) -> frozenset[str]:
+    """The names that a rule reads."""
     try:
         found = spec.rules.load(parse_call(rule, spec.place("")).func)
     except SpecError:  # reported where it is written
-        return EVERYTHING, False
+        return EVERYTHING
     trees = [line.value for program in found.levels for line in program.do]
     trees += [tree for p in found.levels for m in p.memories for tree in (m.keys, m.values, m.lr)]
-    sets = any("weight" in line.targets for program in found.levels if program.every == 1 for line in program.do)
-    return frozenset(name for tree in trees for name in names(tree)), sets
+    return frozenset(name for tree in trees for name in names(tree))

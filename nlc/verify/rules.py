@@ -20,7 +20,7 @@ from codegen.rules import RuleView, rule_view, safe
 from nlc.compile import compile
 from nlc.graph.choices import rule_of
 from nlc.graph.nodes import Rule
-from nlc.graph.specialise import reads
+from nlc.graph.specialise import keeps_no_share, reads
 from nlc.interpret.rules import Carried, mentions, run_rule
 from nlc.spec import RuleSpec, loads
 from nlc.spec.resolve import to_yaml
@@ -68,8 +68,7 @@ def cell(spec: RuleSpec, form: str, every: str, chunk: int, rate: str) -> str:
     """A bare program of one memory, two heads, its retention, and its rate where that varies, given for each token."""
     same = form == "vector"
     rule = rule_of(spec)
-    sets = any("weight" in line.targets for level in rule.levels if level.period == 1 for line in level.do)
-    kept = "retain" in reads(rule) or not sets
+    kept = not keeps_no_share(rule)
     numbers = "e" * (rate == VARYING) + "a" * kept
     data: dict[str, Any] = {
         "nlc": 1,
