@@ -398,17 +398,22 @@ def _bare(graph: Graph, axes: Axes, final: bool) -> list[str]:
     clock, writing, out, registers = (
         f"{word}_" if word in words else word for word in ("clock", "writing", "out", "registers")
     )
-    arguments = ", ".join([given, "layer_of(state, 0)", clock, writing] + ["final"] * final)
+    told = ", ".join([clock, writing] + ["final"] * final)
+    if graph.cost and graph.cost.span:
+        call, after = f"{out}, state = self.spanned(({given},), state, {told})", "state"
+    else:
+        call = f"{out}, {registers} = self.blocks[0]({given}, layer_of(state, 0), {told})"
+        after = f"with_layer(state, 0, {registers})"
     return [
         f"    def forward(self, *, {given}, state=None, learn=True, final=False):",
         *docstring(f"{', '.join(outputs)} and the state after them, not to be used where `final`.", f"{shapes}."),
         f"        state, {clock} = self.begun(state, {', '.join(f'{word}={word}' for word in words)})",
         f"        {writing} = self.learning(learn)",
-        f"        {out}, {registers} = self.blocks[0]({arguments})",
+        f"        {call}",
         *count_lines(graph, f"{first}.shape[1]", clock, writing),
         "        if final:",
         f"            return {out}, None",
-        f"        state = self.advanced(with_layer(state, 0, {registers}), {first}.shape[1])",
+        f"        state = self.advanced({after}, {first}.shape[1])",
         f"        return {out}, self.closed(state, {writing})",
         "",
         "    def start(self, B, like):",

@@ -79,12 +79,12 @@ class Part:
     learn: frozenset[str]
     again: bool = False
 
-    def __call__(self, state: State) -> tuple[Tensor, Tensor, State]:
+    def __call__(self, _: list[Tensor], state: State) -> tuple[list[Tensor], State]:
         counted = dict(self.model.fires)
-        found = self.model.run(self.tokens, self.targets, state, self.clock, self.final, self.learn)
+        logits, nats, state = self.model.run(self.tokens, self.targets, state, self.clock, self.final, self.learn)
         self.model.fires = counted if self.again else self.model.fires
         self.again = True
-        return found
+        return [logits, nats], state
 
 
 class LanguageModel(Sequenced):
@@ -110,18 +110,19 @@ class LanguageModel(Sequenced):
     def spanned(
         self, tokens: Tensor, targets: Tensor, state: State, clock: Clock, final: bool, learn: frozenset[str]
     ) -> tuple[Tensor, Tensor, State]:
-        """`run`; to be differentiated it goes span by span: all but the last are run again for their gradient."""
+        """`run`; to be differentiated it goes span by span, each of which is run again for its gradient."""
         T = tokens.shape[1]
         if self.span is None or not torch.is_grad_enabled():
             return self.run(tokens, targets, state, clock, final, learn)
         weights = [weight for weight in self.parameters() if weight.requires_grad]
-        found: list[tuple[Tensor, Tensor]] = []
+        found: list[list[Tensor]] = []
         for a, b in borders(T, clock["sequence"], self.span):
             at = {name: ticks + a for name, ticks in clock.items()}
             part = Part(self, tokens[:, a:b], targets[:, a:b], at, final and b == T, learn)
-            logits, nats, state = passed(part, state, weights) if b < T else part(state)
-            found.append((logits, nats))
-        return torch.cat([logits for logits, _ in found], 1), torch.cat([nats for _, nats in found], 1), state
+            outputs, state = passed(part, [], state, weights)
+            found.append(outputs)
+        logits, nats = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
+        return logits, nats, state
 
     def peek(self, tokens: Tensor, state: State, clock: Clock, learn: frozenset[str]) -> Tensor:
         """Only what the token's own reads see is written: the state is dropped."""

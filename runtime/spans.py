@@ -1,10 +1,10 @@
 """A long sequence, of whose activations only those of some tokens at a time are in memory.
 
-    logits, nats, state = passed(run, state, weights)      run(state) without its activations
+    outputs, state = passed(run, inputs, state, weights)      run(inputs, state) without its activations
 
 Between two spans nothing is kept but the state of every memory.  In the backward pass a span is run again from the
-state before it, then its gradient is taken: one forward pass more for all spans but the last, the same gradient
-(arXiv 1604.06174, with the states of the memories as the only borders).
+state before it, then its gradient is taken: one forward pass more, the same gradient (arXiv 1604.06174, with the states
+of the memories as the only borders).  The last span too: what it saved would be there until the whole step is done.
 """
 
 from __future__ import annotations
@@ -32,9 +32,12 @@ def made_again(function: Callable[[Leaves], Leaves], given: Sequence[Tensor], we
 
 
 def passed(
-    run: Callable[[State], tuple[Tensor, Tensor, State]], state: State, weights: Sequence[Tensor]
-) -> tuple[Tensor, Tensor, State]:
-    """run(state), whose activations are made again in the backward pass.
+    run: Callable[[Leaves, State], tuple[Leaves, State]],
+    inputs: Leaves,
+    state: State,
+    weights: Sequence[Tensor],
+) -> tuple[Leaves, State]:
+    """run(inputs, state), whose activations are made again in the backward pass: its outputs, and the state after it.
 
     A part of the state that is a view of a weight, as every memory is at its start, stays one.
     """
@@ -49,13 +52,14 @@ def passed(
 
     def function(given: Leaves) -> Leaves:
         before = {place: dict(register) for place, register in state.items()}
-        for (place, part), x in zip(moved, given, strict=True):
+        for (place, part), x in zip(moved, given[len(inputs) :], strict=True):
             before[place][part] = x
-        logits, nats, after = run(before)
-        return [logits, nats, *made.new(before, after)]
+        outputs, after = run(given[: len(inputs)], before)
+        made.outputs = len(outputs)
+        return [*outputs, *made.new(before, after)]
 
-    logits, nats, *new = made_again(function, [state[place][part] for place, part in moved], weights)
-    return logits, nats, made.state(state, new)
+    found = made_again(function, [*inputs, *(state[place][part] for place, part in moved)], weights)
+    return found[: made.outputs], made.state(state, found[made.outputs :])
 
 
 class Parts:
@@ -63,6 +67,7 @@ class Parts:
 
     def __init__(self) -> None:
         self.found: dict[str, dict[str, bool]] = {}  # place -> part -> whether it is new
+        self.outputs = 0  # of the run, beside the state
 
     def new(self, before: State, after: State) -> Leaves:
         """Those that are new, in an order that stays the same."""

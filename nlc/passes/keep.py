@@ -7,7 +7,7 @@ Refuses      nothing: where not even the least fits into the budget, the least i
 
 The budget is `run.memory`, less weights, their gradients and optimiser states.  Where the activations of all tokens do
 not fit, those of as many tokens are kept as do: a sequence is run in spans, between which there is only the state of
-every memory, and all but the last are run again in the backward pass.  A span ends where every period and chunk ends.
+every memory, and each is run again in the backward pass.  A span ends where every period and chunk ends.
 
 A memory written once in n tokens leaves, for every period of every sequence, its new state, the sum of its gradients
 and what its rule remembers.  To make these again a period is gathered and written once more, for which the work of a
@@ -25,6 +25,7 @@ from nlc.graph.nodes import Level, Memory, Meta, Recurrence, Unit
 from nlc.passes.cost import BYTES, memory_size
 
 LOWERINGS = ("segment", "periodic")
+BACKWARD = 1.5  # of what is saved: with it the gradients that a backward pass has at a time (hope at width 256: 1.55)
 
 
 def keep(graph: Graph) -> Graph:
@@ -51,7 +52,7 @@ def keep(graph: Graph) -> Graph:
 def _span(graph: Graph, left: int) -> int:
     """0 where the activations of the whole context fit; else as many tokens as do, or those that need least."""
     context = graph.sizes["context"]
-    if graph.bare or _needed(graph, context) <= left:
+    if _needed(graph, context) <= left:
         return 0
     spans = [_least_span(graph)]
     while 2 * spans[-1] < context:
@@ -69,10 +70,11 @@ def _least_span(graph: Graph) -> int:
 
 
 def _needed(graph: Graph, span: int) -> int:
-    """Activations of the tokens of a span, and a state, with its gradient, at every border."""
+    """Activations of the tokens of a span, their gradients, and a state at every border."""
     assert graph.cost is not None
     borders = ceil(graph.sizes["context"] / span)
-    return graph.run.batch * (span * graph.cost.activation_bytes + (borders + 1) * graph.cost.state_bytes)
+    saved = int(BACKWARD * span * graph.cost.activation_bytes)
+    return graph.run.batch * (saved + (borders + 1) * graph.cost.state_bytes)
 
 
 def written_every(graph: Graph, recurrence: Recurrence) -> int:
