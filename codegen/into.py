@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from codegen.equations import TIGHTEST
 from codegen.written import NEGATED, Text, literal
+from nlc import equations as eq
 from nlc.operator_shapes import Shape
 
 STRENGTH = {"+": 1, "-": 1, "*": 2, "/": 2, "@": 2, "**": 4}
@@ -108,3 +109,15 @@ def quotient(x: Text) -> tuple[Text | None, str, str] | None:
 def fresh(x: Text) -> Text:
     """Nobody else holds it: the result of an operation, or a name that is read but once."""
     return replace(x, fresh=x.shape is not None)
+
+
+def averaged(value: eq.Expr, name: str) -> eq.Expr | None:
+    """beta of beta * m + (1 - beta) * x: a moving average, which is one operation of torch."""
+    match value:
+        case eq.Binary(
+            op="+",
+            left=eq.Binary(op="*", left=beta, right=eq.Name(id=old)),
+            right=eq.Binary(op="*", left=eq.Binary(op="-", left=eq.Number(value=1), right=same)),
+        ) if old == name and same == beta:
+            return beta
+    return None

@@ -19,7 +19,8 @@ from codegen.memories import begins, counts, earlier_pairs, log_retention, movin
 from codegen.names import block_classes, class_constant, class_name, function_name, local
 from codegen.objectives import slope_name, slopes
 from codegen.places import place_of
-from codegen.rules import RuleView, constant, rule_view, states
+from codegen.remembered import constant
+from codegen.rules import RuleView, rule_view, states
 from codegen.segments import learner, quoted, run_lines, write_methods
 from codegen.views import BlockView, ModelView
 from codegen.written_forms import functions

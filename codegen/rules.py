@@ -20,14 +20,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from codegen.equations import LOOSEST, TIGHTEST, power
-from codegen.forms import plain_form
-from codegen.into import ENTRY, STRENGTH, entry, fresh, product, written_into
+from codegen.into import ENTRY, STRENGTH, averaged, entry, fresh, product, written_into
 from codegen.layout import fit, wrapped
-from codegen.names import class_constant
+from codegen.remembered import constant, form_class, remembered
 from codegen.written import NEGATED, Text, listed, literal
 from nlc import equations as eq
 from nlc.graph.nodes import Rule, RuleLevel, RuleMemory
-from nlc.graph.remembered import memory_of, state_names
+from nlc.graph.remembered import state_names
 from nlc.operator_shapes import Shape
 from nlc.rule_shapes import COLS, ROWS, SEEN, entrywise, shape_of
 
@@ -77,22 +76,6 @@ def states(rule: Rule) -> tuple[str, ...]:
     return (*(name for level in rule.levels for name in level.state), *own, *sums)
 
 
-def constant(function: str, memory: RuleMemory) -> str:
-    """DEEP_MOMENTUM_M"""
-    return class_constant(f"{function}_{memory.name}")
-
-
-def remembered(function: str, memory: RuleMemory) -> list[str]:
-    """DEEP_MOMENTUM_M = Remembered("m", Mlp(act="tanh", residual=False), inner=(1, 0), outer=(1, 0))"""
-    form, node = memory.form, memory_of(memory, 1, 1)
-    options = [f"inner={memory.inner}", f"outer={memory.outer}"]
-    options += [f"hidden={form.hidden or form.times!r}"] * (form.kind != "matrix")
-    options += [f'objective="{memory.objective}"'] * (memory.objective != "l2")
-    options += ["identity=False"] * (memory.start != "identity")
-    text = ", ".join([f'"{memory.name}"', plain_form(node.form), *options])
-    return fit(f"{constant(function, memory)} = Remembered({text})")
-
-
 class Writer:
     """Writes one rule; remembers the shape of each name, and what must be imported."""
 
@@ -113,6 +96,11 @@ class Writer:
         self.memories = [memory for level in rule.levels for memory in level.memories]
         self.maps = {f"{m.name}()": tuple(a * ROWS + b * COLS for a, b in (m.outer, m.inner)) for m in self.memories}
         self.reading = {m.name: safe(m.name) for m in self.memories}  # the variable of what the program reads
+        self.given = {
+            *self.names,
+            *self.reading,
+            *(t for level in rule.levels for line in level.do for t in line.targets),
+        }
         self.reads = Counter(tree.id for whole in self.trees() for tree in eq.walk(whole) if isinstance(tree, eq.Name))
         self.function = ""
         self.touched: set[str] = set()
@@ -201,9 +189,9 @@ class Writer:
         before = dict(self.names)
         self.names["grad"] = total
         lasting = [*level.state, *(name for name in ("delta", "weight") if sets(level, name))]
-        renamed = {name: f"{self.names[name].text}_new" for name in lasting} if self.inside else {}
+        renamed = {name: self.fresh(self.names[name].text, "new") for name in lasting} if self.inside else {}
         for memory in level.memories:
-            new = f"{safe(memory.name)}_new" if self.inside else safe(memory.name)
+            new = self.fresh(safe(memory.name), "new") if self.inside else safe(memory.name)
             yield from (f"    {line}" for line in self.write(memory, new))
         for line in level.do:
             yield "    " + self.statement(line, renamed)
@@ -212,7 +200,7 @@ class Writer:
             yield f"    delta = {f'torch.where(due, {change}, delta)' if self.inside else change}"
         for memory in level.memories if self.inside else ():
             m = safe(memory.name)
-            yield f"    {m} = {{name: torch.where(due, {m}_new[name], x) for name, x in {m}.items()}}"
+            yield f"    {m} = {constant(self.function, memory)}.where(due, {self.fresh(m, 'new')}, {m})"
             self.reading[memory.name] = m
         for name in lasting if self.inside else ():
             old = before[name].text
@@ -226,11 +214,19 @@ class Writer:
     def write(self, memory: RuleMemory, new: str) -> Iterator[str]:
         """One step of a memory of the rule; `new` is the variable of its state after it."""
         m = safe(memory.name)
+        earlier = self.fresh(m, "before") if new == m else m
         if memory.before and new == m:
-            yield f"{m}_before = {m}"
+            yield f"{earlier} = {m}"
         pairs = f"{self.text(memory.keys).text}, {self.text(memory.values).text}, {self.text(memory.lr).text}"
         yield f"{new} = {constant(self.function, memory)}.write({m}, {pairs})"
-        self.reading[memory.name] = (f"{m}_before" if new == m else m) if memory.before else new
+        self.reading[memory.name] = earlier if memory.before else new
+
+    def fresh(self, variable: str, word: str) -> str:
+        """b_new, or b_new_ where the program has a value of that name."""
+        name = f"{variable}_{word}"
+        while name in self.given:
+            name += "_"
+        return name
 
     def statement(self, line: Any, renamed: dict[str, str] | None = None) -> str:
         """One assignment.  A value of a smaller shape fills the state, delta or weight it is given to."""
@@ -407,31 +403,16 @@ class Writer:
         return Text(f"{yes.within(1)} if {asked} else {no.within(1)}", LOOSEST, shape)
 
     def extremum(self, func: str, args: list[Text], shape: Shape) -> Text:
-        found = args[0]
-        for other in args[1:]:
-            if found.shape is not None and other.shape is not None:
-                found = Text(f"torch.{func}imum({found.text}, {other.text})", shape=shape)
+        """A number is a value too: inside a sequence, where it is met exactly, half the gradient passes."""
+        found, *rest = sorted(args, key=lambda text: text.shape is None)
+        bound = "max" if func == "min" else "min"
+        for other in rest:
+            if other.shape is None and not self.inside:
+                found = Text(f"{found.within(TIGHTEST)}.clamp({bound}={other.text})", shape=shape)
             else:
-                tensor, plain = (found, other) if other.shape is None else (other, found)
-                bound = "max" if func == "min" else "min"
-                found = Text(f"{tensor.within(TIGHTEST)}.clamp({bound}={plain.text})", shape=shape)
+                second = other.text if other.shape is not None else f"grad.new_full((), {other.text})"
+                found = Text(f"torch.{func}imum({found.text}, {second})", shape=shape)
         return found
-
-
-def averaged(value: eq.Expr, name: str) -> eq.Expr | None:
-    """beta of beta * m + (1 - beta) * x: a moving average, which is one operation of torch."""
-    match value:
-        case eq.Binary(
-            op="+",
-            left=eq.Binary(op="*", left=beta, right=eq.Name(id=old)),
-            right=eq.Binary(op="*", left=eq.Binary(op="-", left=eq.Number(value=1), right=same)),
-        ) if old == name and same == beta:
-            return beta
-    return None
-
-
-def form_class(memory: RuleMemory) -> str:
-    return memory.form.kind.capitalize()
 
 
 def calls(tree: eq.Expr, *funcs: str) -> bool:

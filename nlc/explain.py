@@ -29,6 +29,7 @@ from nlc.graph.nodes import (
     When,
     per_step,
 )
+from nlc.graph.specialise import keeps_no_share
 from nlc.passes.keep import written_every
 
 
@@ -336,6 +337,8 @@ def _notes(graph: Graph) -> Iterator[str]:
                 "activations are not normalised; it diverges where rate x |h|^2 is large: bound the rate, or say "
                 "normalise_hidden: true"
             )
+        if memory.retain and keeps_no_share(memory.rule):
+            yield f"{memory_name(memory)}: rule {memory.rule.name} sets the state itself, so retain says nothing"
 
 
 def _invisible(graph: Graph, memories: Sequence[Memory]) -> Iterator[str]:
