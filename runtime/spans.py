@@ -91,7 +91,8 @@ class _MadeAgain(torch.autograd.Function):
     def forward(ctx: Any, function: Callable[[Leaves], Leaves], count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.function, ctx.count, ctx.around = function, count, Around(tensors[-1].device.type)
         ctx.save_for_backward(*tensors)
-        return tuple(function([x.detach() for x in tensors[:count]]))
+        outputs = function([x.detach() for x in tensors[:count]])
+        return tuple(y.detach() for y in outputs)  # of this function, even where it is a view of a weight
 
     @staticmethod
     @torch.autograd.function.once_differentiable
