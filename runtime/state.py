@@ -61,7 +61,7 @@ def settled(state: State) -> State:
 def layer_of(state: State, layer: int) -> State:
     """The registers of one layer, by their place in the block."""
     prefix = f"blocks.{layer}."
-    return {place.removeprefix(prefix): register for place, register in state.items() if place.startswith(prefix)}
+    return {place[len(prefix) :]: register for place, register in state.items() if place.startswith(prefix)}
 
 
 def with_layer(state: State, layer: int, registers: State) -> State:

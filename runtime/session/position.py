@@ -14,12 +14,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from runtime.model import State
+from runtime.model import Clock, State
+from runtime.ops.one import laid, reading_one
 from runtime.precision import autocast
 from runtime.state import settled
 from runtime.trained import Trained
 
 MOST = 64  # tokens that wait
+HISTORIES = frozenset(("past", "k", "v"))  # parts of registers: a row for each of some earlier tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +43,13 @@ class Position:
         state: State | None = None,
         waiting: tuple[Tensor, ...] = (),
         seen: State | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.trained, self.learn = trained, learn
         self._learned = state
         self._waiting = waiting  # (1, 1) each, read since then
         self._seen = seen  # what the next token's reads see; None: what `_learned` shows them
+        self._clock = clock  # of `_learned`, once somebody has looked
         self._whole: State | None = None  # what `state` has computed
 
     @property
@@ -66,13 +70,8 @@ class Position:
 
     @classmethod
     def resumed(cls, trained: Trained, learn: frozenset[str], waiting: Waiting) -> Position:
-        return cls(
-            trained,
-            learn,
-            waiting.learned,
-            tuple(waiting.tokens[:, i : i + 1] for i in range(waiting.tokens.shape[1])),
-            waiting.seen,
-        )
+        tokens = tuple(waiting.tokens[:, i : i + 1] for i in range(waiting.tokens.shape[1]))
+        return cls(trained, learn, waiting.learned, tokens, readable(waiting.seen))
 
     def learning(self, learn: frozenset[str]) -> Position:
         """The same place, from where other levels learn."""
@@ -106,10 +105,15 @@ class Position:
         model = self.trained.model
         if not self.learn or self._learned is None or model.shown is None or model.ending or len(self._waiting) >= MOST:
             return False
-        first = model.clock(self._learned)
-        last = len(self._unlearned())
+        first, last = self._first(), len(self._unlearned())
         borders = [border for level in model.shown.values() for border in level.items()]
         return all(first[clock] // n == (first[clock] + last) // n for clock, n in borders)
+
+    def _first(self) -> Clock:
+        """The clocks at the first token that is not learned from."""
+        assert self._learned is not None
+        self._clock = self._clock or self.trained.model.clock(self._learned)
+        return self._clock
 
     def _unlearned(self) -> list[Tensor]:
         """Tokens (1, 1) that are not learned from: the one that the state keeps, and those that wait."""
@@ -120,15 +124,29 @@ class Position:
     def _glanced(self, token_BT: Tensor) -> tuple[Tensor, Position]:
         """Read a token, whose lesson waits."""
         assert self._learned is not None
-        model, before = self.trained.model, self._unlearned()
-        clock = model.clock(self._learned)
+        model, before, clock = self.trained.model, self._unlearned(), self._first()
         if self._seen is None:
-            seen, tokens_BT = self._learned, torch.cat((*before, token_BT), 1)
+            seen, tokens_BT = readable(self._learned), torch.cat((*before, token_BT), 1)
         else:
             seen, tokens_BT = self._seen, token_BT
             clock = {name: at + len(before) for name, at in clock.items()}
         at_once = self.learn.difference(model.shown or ())
-        with autocast(self.trained.settings.precision, token_BT.device):
-            logits_BTV, seen = model.glance(tokens_BT, seen, clock, at_once)
-        then = Position(self.trained, self.learn, self._learned, (*self._waiting, token_BT), settled(seen))
+        precision, one = self.trained.settings.precision, tokens_BT.shape[1] == 1
+        one = one and precision != "bfloat16" and token_BT.is_cpu
+        with reading_one() if one else autocast(precision, token_BT.device):
+            logits_BTV, after = model.glance(tokens_BT, seen, clock, at_once)
+        waiting, after = (*self._waiting, token_BT), readable(after, seen)
+        then = Position(self.trained, self.learn, self._learned, waiting, after, self._first())
         return logits_BTV[:, -1:], then
+
+
+def readable(state: State, before: State | None = None) -> State:
+    """The same state as single tokens read it, which is how one lies in memory that comes from a disk, too.
+
+    before: a state that lies so, of which this one may have registers."""
+    return {
+        place: register
+        if before is not None and register is before.get(place)
+        else {part: x.contiguous() if part in HISTORIES else laid(x) for part, x in register.items()}
+        for place, register in state.items()
+    }
