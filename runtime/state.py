@@ -51,11 +51,13 @@ def detached(state: State) -> State:
     return over(lambda x: x.detach() if x.requires_grad else x, state)
 
 
-def settled(state: State) -> State:
+def settled(state: State, before: State | None = None) -> State:
     """The same state as one that is read from a disk lies in memory: sums go in the order of strides.
 
-    It also lets go of a larger tensor that a register was a part of."""
-    return over(lambda x: x.contiguous(), state)
+    It also lets go of a larger tensor that a register was a part of.  before: a state that lies so already, of which
+    this one may still have registers."""
+    moved = {place: r for place, r in state.items() if before is None or r is not before.get(place)}
+    return state | over(lambda x: x.contiguous(), moved)
 
 
 def layer_of(state: State, layer: int) -> State:

@@ -10,18 +10,21 @@ that goes on from the same tensors as if nobody had: the numbers are the same to
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from runtime.model import Clock, State
-from runtime.ops.one import laid, reading_one
+from runtime.ops.one import reading_one
+from runtime.ops.watch import Watched
 from runtime.precision import autocast
+from runtime.session import near
+from runtime.session.tape import Tape, record
 from runtime.state import settled
 from runtime.trained import Trained
 
 MOST = 64  # tokens that wait
-HISTORIES = frozenset(("past", "k", "v"))  # parts of registers: a row for each of some earlier tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +47,14 @@ class Position:
         waiting: tuple[Tensor, ...] = (),
         seen: State | None = None,
         clock: Clock | None = None,
+        tape: Tape | None = None,
     ) -> None:
         self.trained, self.learn = trained, learn
         self._learned = state
         self._waiting = waiting  # (1, 1) each, read since then
         self._seen = seen  # what the next token's reads see; None: what `_learned` shows them
         self._clock = clock  # of `_learned`, once somebody has looked
+        self._tape = tape  # of reading a token from `_seen`, once one was read
         self._whole: State | None = None  # what `state` has computed
 
     @property
@@ -71,7 +76,7 @@ class Position:
     @classmethod
     def resumed(cls, trained: Trained, learn: frozenset[str], waiting: Waiting) -> Position:
         tokens = tuple(waiting.tokens[:, i : i + 1] for i in range(waiting.tokens.shape[1]))
-        return cls(trained, learn, waiting.learned, tokens, readable(waiting.seen))
+        return cls(trained, learn, waiting.learned, tokens, near.registers(waiting.seen))
 
     def learning(self, learn: frozenset[str]) -> Position:
         """The same place, from where other levels learn."""
@@ -124,29 +129,28 @@ class Position:
     def _glanced(self, token_BT: Tensor) -> tuple[Tensor, Position]:
         """Read a token, whose lesson waits."""
         assert self._learned is not None
-        model, before, clock = self.trained.model, self._unlearned(), self._first()
+        before, clock = self._unlearned(), self._first()
         if self._seen is None:
-            seen, tokens_BT = readable(self._learned), torch.cat((*before, token_BT), 1)
+            seen, tokens_BT = near.registers(self._learned), torch.cat((*before, token_BT), 1)
         else:
             seen, tokens_BT = self._seen, token_BT
             clock = {name: at + len(before) for name, at in clock.items()}
-        at_once = self.learn.difference(model.shown or ())
-        precision, one = self.trained.settings.precision, tokens_BT.shape[1] == 1
-        one = one and precision != "bfloat16" and token_BT.is_cpu
-        with reading_one() if one else autocast(precision, token_BT.device):
-            logits_BTV, after = model.glance(tokens_BT, seen, clock, at_once)
-        waiting, after = (*self._waiting, token_BT), readable(after, seen)
-        then = Position(self.trained, self.learn, self._learned, waiting, after, self._first())
+        logits_BTV, after, tape = self._looked(tokens_BT, seen, clock)
+        waiting = (*self._waiting, token_BT)
+        then = Position(self.trained, self.learn, self._learned, waiting, settled(after, seen), self._first(), tape)
         return logits_BTV[:, -1:], then
 
-
-def readable(state: State, before: State | None = None) -> State:
-    """The same state as single tokens read it, which is how one lies in memory that comes from a disk, too.
-
-    before: a state that lies so, of which this one may have registers."""
-    return {
-        place: register
-        if before is not None and register is before.get(place)
-        else {part: x.contiguous() if part in HISTORIES else laid(x) for part, x in register.items()}
-        for place, register in state.items()
-    }
+    def _looked(self, tokens_BT: Tensor, seen: State, clock: Clock) -> tuple[Tensor, State, Tape | None]:
+        """Logits, what the next token's reads see, and how they are found again for the next token."""
+        model, precision = self.trained.model, self.trained.settings.precision
+        at_once = self.learn.difference(model.shown or ())
+        if tokens_BT.shape[1] > 1 or precision == "bfloat16" or not tokens_BT.is_cpu:
+            with autocast(precision, tokens_BT.device):
+                return *model.glance(tokens_BT, seen, clock, at_once), None
+        with reading_one():
+            if self._tape is not None:
+                return *self._tape.read(tokens_BT, seen), self._tape
+            if not model.steady or at_once or Watched.by is not None:
+                return *model.glance(tokens_BT, seen, clock, at_once), None
+            look = partial(model.glance, clock=clock, learn=at_once)
+            return record(look, tokens_BT, seen, model.parameters())

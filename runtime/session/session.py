@@ -25,8 +25,7 @@ from runtime.data.tokens import Tokenizer
 from runtime.device import moved
 from runtime.errors import USAGE, DataError, RunError
 from runtime.model import State
-from runtime.ops.one import laid
-from runtime.session import saved
+from runtime.session import near, saved
 from runtime.session.levels import named
 from runtime.session.memories import Moved, described
 from runtime.session.position import Position, Waiting
@@ -80,8 +79,7 @@ class Session:
     def __init__(self, trained: Trained, *, learn: Learn = True, seed: int = 0) -> None:
         self.trained, self.model = trained, trained.model
         self.model.eval().requires_grad_(False)
-        for weight in self.model.parameters():
-            weight.data = laid(weight.data)
+        near.lay(self.model)
         self.learn = learn
         self.generator = torch.Generator().manual_seed(seed)
         self.drawable = trained.codec.vocab if isinstance(trained.codec, Tokenizer) else 256  # others have no text

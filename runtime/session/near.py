@@ -1,0 +1,37 @@
+"""Where weights and registers lie while tokens are read one by one: together, in few pages."""
+
+from __future__ import annotations
+
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+
+from runtime.allocator import in_huge_pages
+from runtime.ops.one import NEAR
+from runtime.state import State, over
+
+DONE: WeakSet[nn.Module] = WeakSet()  # models that `lay` has seen
+
+
+@torch.no_grad()
+def lay(model: nn.Module) -> None:
+    """Put a model's weights together, once."""
+    if model in DONE:
+        return
+    DONE.add(model)
+    large = [weight for weight in model.parameters() if _large(weight)]
+    for weight, copy in zip(large, in_huge_pages([w.data for w in large]), strict=True):
+        weight.data = copy
+
+
+@torch.no_grad()
+def registers(state: State) -> State:
+    """The same state, what is large of it copied to one place; the given state is as it was."""
+    large = [x for register in state.values() for x in register.values() if _large(x)]
+    copies = dict(zip(map(id, large), in_huge_pages(large), strict=True))
+    return over(lambda x: copies.get(id(x), x), state)
+
+
+def _large(x: Tensor) -> bool:
+    return x.is_cpu and x.nbytes >= NEAR[0]
