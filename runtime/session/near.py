@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from runtime.allocator import in_huge_pages
+from runtime.ops.boundaries import unread
 from runtime.ops.one import NEAR
 from runtime.state import State, over
 
@@ -27,9 +28,10 @@ def lay(model: nn.Module) -> None:
 
 @torch.no_grad()
 def registers(state: State) -> State:
-    """The same state, what is large of it copied to one place; the given state is as it was."""
-    large = [x for register in state.values() for x in register.values() if _large(x)]
-    copies = dict(zip(map(id, large), in_huge_pages(large), strict=True))
+    """The same state, what is large of it and read copied to one place; the given state is as it was."""
+    read = (x for register in state.values() for name, x in register.items() if not unread(name))
+    large = {id(x): x for x in read if _large(x)}
+    copies = dict(zip(large, in_huge_pages(list(large.values())), strict=True))
     return over(lambda x: copies.get(id(x), x), state)
 
 

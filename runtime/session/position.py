@@ -20,7 +20,7 @@ from runtime.ops.one import reading_one
 from runtime.ops.watch import Watched
 from runtime.precision import autocast
 from runtime.session import near
-from runtime.session.tape import Tape, record
+from runtime.session.tape import Bound, Tape, record
 from runtime.state import settled
 from runtime.trained import Trained
 
@@ -47,14 +47,14 @@ class Position:
         waiting: tuple[Tensor, ...] = (),
         seen: State | None = None,
         clock: Clock | None = None,
-        tape: Tape | None = None,
+        tape: Tape | Bound | None = None,
     ) -> None:
         self.trained, self.learn = trained, learn
         self._learned = state
         self._waiting = waiting  # (1, 1) each, read since then
         self._seen = seen  # what the next token's reads see; None: what `_learned` shows them
         self._clock = clock  # of `_learned`, once somebody has looked
-        self._tape = tape  # of reading a token from `_seen`, once one was read
+        self._tape = tape  # of reading a token, and once one was read from `_seen`, with what it sees
         self._whole: State | None = None  # what `state` has computed
 
     @property
@@ -93,7 +93,8 @@ class Position:
             return self._glanced(tokens_BT)
         else:
             logits_BTV, state = self._read(torch.cat((*self._waiting, tokens_BT), 1))
-        return logits_BTV[:, -tokens_BT.shape[1] :], Position(self.trained, self.learn, state)
+        tape = self._tape.tape if isinstance(self._tape, Bound) else self._tape
+        return logits_BTV[:, -tokens_BT.shape[1] :], Position(self.trained, self.learn, state, tape=tape)
 
     def _read(self, tokens_BT: Tensor, starts_BT: Tensor | None = None) -> tuple[Tensor, State]:
         """Learn from tokens after `_learned`."""
@@ -140,16 +141,17 @@ class Position:
         then = Position(self.trained, self.learn, self._learned, waiting, settled(after, seen), self._first(), tape)
         return logits_BTV[:, -1:], then
 
-    def _looked(self, tokens_BT: Tensor, seen: State, clock: Clock) -> tuple[Tensor, State, Tape | None]:
+    def _looked(self, tokens_BT: Tensor, seen: State, clock: Clock) -> tuple[Tensor, State, Tape | Bound | None]:
         """Logits, what the next token's reads see, and how they are found again for the next token."""
         model, precision = self.trained.model, self.trained.settings.precision
         at_once = self.learn.difference(model.shown or ())
         if tokens_BT.shape[1] > 1 or precision == "bfloat16" or not tokens_BT.is_cpu:
             with autocast(precision, tokens_BT.device):
-                return *model.glance(tokens_BT, seen, clock, at_once), None
+                return *model.glance(tokens_BT, seen, clock, at_once), self._tape
         with reading_one():
-            if self._tape is not None:
-                return *self._tape.read(tokens_BT, seen), self._tape
+            tape = self._tape.of(seen) if isinstance(self._tape, Tape) else self._tape
+            if tape is not None:
+                return *tape.read(tokens_BT, seen), tape
             if not model.steady or at_once or Watched.by is not None:
                 return *model.glance(tokens_BT, seen, clock, at_once), None
             look = partial(model.glance, clock=clock, learn=at_once)

@@ -3,8 +3,9 @@
 Between two borders every token is read by the same operations on the same weights and states; only the token and the
 few registers that move with it (the last inputs of a convolution) differ.  A recording keeps the operations as they
 reach torch, and a tape is a Python function of them alone: what leads to them, most of the time of a small product, is
-gone.  It gives the same numbers to the bit.  A model whose operations depend on where a token is (`steady` is False)
-has no tape, nor has one with an operation that this module cannot answer for.
+gone.  It gives the same numbers to the bit, and serves after the next border too, for the registers as they are then.
+A model whose operations depend on where a token is (`steady` is False) has no tape, nor has one with an operation that
+this module cannot answer for.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from runtime.ops.boundaries import unread
 from runtime.state import State
 
 Read = Callable[[Tensor, State], tuple[Tensor, State]]
@@ -27,7 +29,7 @@ SHAPES = frozenset(
 )  # functions whose answer is the same for all tokens, though it is no tensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Step:
     """One call, and what came of it: a tensor, or several."""
 
@@ -66,93 +68,127 @@ class Recording(TorchFunctionMode):
 
 
 @dataclass(frozen=True, slots=True)
-class Tape:
-    """repeat(token, *registers that move) -> (logits, *the same registers after it)."""
+class Bound:
+    """A tape with the registers that stay.  repeat(token, *registers that move) -> (logits, *the same after it)."""
 
+    tape: Tape
     repeat: Callable[..., tuple[Tensor, ...]]
-    moving: tuple[Place, ...]
 
     def read(self, token: Tensor, seen: State) -> tuple[Tensor, State]:
         """Logits of a token, and what the next one sees."""
-        logits, *moved = self.repeat(token, *(seen[place][part] for place, part in self.moving))
+        logits, *moved = self.repeat(token, *(seen[place][part] for place, part in self.tape.moving))
         after = dict(seen)
-        for (place, part), x in zip(self.moving, moved, strict=True):
+        for (place, part), x in zip(self.tape.moving, moved, strict=True):
             after[place] = {**after[place], part: x.contiguous()}
         return logits, after
 
 
-def record(read: Read, token: Tensor, seen: State, weights: Iterable[Tensor]) -> tuple[Tensor, State, Tape | None]:
+@dataclass(frozen=True, slots=True)
+class Tape:
+    """bind(*registers that stay) -> repeat, for states of one shape."""
+
+    bind: Callable[..., Callable[..., tuple[Tensor, ...]]]
+    staying: tuple[Place, ...]
+    moving: tuple[Place, ...]
+    shape: tuple[Any, ...]
+
+    def of(self, seen: State) -> Bound | None:
+        """The tape for what is seen from a border on; None where it does not look as what the tape was made of."""
+        if shape_of(seen) != self.shape:
+            return None
+        return Bound(self, self.bind(*(seen[place][part] for place, part in self.staying)))
+
+
+def shape_of(state: State) -> tuple[Any, ...]:
+    """The registers that reads look at: what each is, and which are one tensor."""
+    parts = [(place, n, x) for place, register in state.items() for n, x in register.items() if not unread(n)]
+    first: dict[int, int] = {}
+    return tuple((p, n, x.shape, x.stride(), x.dtype, first.setdefault(id(x), i)) for i, (p, n, x) in enumerate(parts))
+
+
+def record(read: Read, token: Tensor, seen: State, weights: Iterable[Tensor]) -> tuple[Tensor, State, Bound | None]:
     """What `read` says of a token, and the tape of it; None where another token's could be something else."""
     with Recording() as recording:
         logits, after = read(token, seen)
     if not recording.whole or {p: r.keys() for p, r in after.items()} != {p: r.keys() for p, r in seen.items()}:
         return logits, after, None
-    moving = [(place, n) for place, r in after.items() for n, x in r.items() if x is not seen[place][n]]
-    inputs = [token, *(seen[place][part] for place, part in moving)]
-    outputs = [logits, *(after[place][part] for place, part in moving)]
-    still = [x for place, r in seen.items() for n, x in r.items() if (place, n) not in set(moving)]
-    writer = Writer(inputs, outputs, [*weights, *still])
-    return (
-        logits,
-        after,
-        Tape(writer.function(recording.steps), tuple(moving)) if writer.knows(recording.steps) else None,
+    places = [(place, n) for place, register in seen.items() for n in register if not unread(n)]
+    moving = tuple((place, n) for place, n in places if after[place][n] is not seen[place][n])
+    staying = tuple(one for one in places if one not in set(moving))
+    writer = Writer(
+        inputs=[token, *(seen[place][n] for place, n in moving)],
+        outputs=[logits, *(after[place][n] for place, n in moving)],
+        staying=[seen[place][n] for place, n in staying],
+        weights=list(weights),
     )
+    if not writer.knows(recording.steps):
+        return logits, after, None
+    tape = Tape(writer.function(recording.steps), staying, moving, shape_of(seen))
+    return logits, after, tape.of(seen)
 
 
 class Writer:
-    """Steps -> a function of the inputs alone.  Views of constants are constants."""
+    """Steps -> the text of `bind`, in which views of what stays are taken once, and of `repeat` inside."""
 
-    def __init__(self, inputs: list[Tensor], outputs: list[Tensor], constants: list[Tensor]) -> None:
-        self.inputs, self.outputs = inputs, outputs
-        self.constants = {id(x) for x in constants}
-        self.names = {id(x): f"x{i}" for i, x in enumerate(inputs)}
+    def __init__(
+        self, inputs: list[Tensor], outputs: list[Tensor], staying: list[Tensor], weights: list[Tensor]
+    ) -> None:
+        self.outputs = outputs
+        self.still = {id(x) for x in (*staying, *weights)}  # the same for every token
+        self.arguments = [f"x{i}" for i in range(len(inputs))]
+        self.given = [f"s{i}" for i in range(len(staying))]
+        self.names = dict(zip(map(id, (*inputs, *staying)), (*self.arguments, *self.given), strict=True))
+        self.apart = not self.still & {id(x) for x in inputs} and len({id(x) for x in inputs}) == len(inputs)
         self.globals: dict[str, Any] = {}
         self.free: list[str] = []  # names of tensors that no later step reads
         self.count = 0
 
     def knows(self, steps: list[Step]) -> bool:
-        """Whether every tensor is an input, a constant or came of a step, and none of them is two of these."""
-        known = self.constants | self.names.keys()
-        if len(self.names) < len(self.inputs) or self.constants & self.names.keys():
-            return False
+        """Whether every tensor is an input, stays, or came of a step, and no input is two of these."""
+        known = self.still | self.names.keys()
         for step in steps:
             if any(id(x) not in known for x in step.tensors):
                 return False
             known |= set(map(id, step.found))
-        return all(id(x) in known - self.constants for x in self.outputs)
+        return self.apart and all(id(x) in known - self.still for x in self.outputs)
 
-    def function(self, steps: list[Step]) -> Callable[..., tuple[Tensor, ...]]:
-        steps = list(self._moving(steps))
-        last = {id(x): i for i, step in enumerate(steps) for x in step.tensors}
+    def function(self, steps: list[Step]) -> Callable[..., Callable[..., tuple[Tensor, ...]]]:
+        views = list(self._views(steps))
+        lines = [f"def bind({', '.join(self.given)}):", *(f"    {self._line(step)}" for step in views)]
+        lines.append(f"    def repeat({', '.join(self.arguments)}):")
+        steps = [step for step in steps if step not in views]
+        last = {id(x): i for i, step in enumerate(steps) for x in step.tensors if id(x) not in self.still}
         last |= dict.fromkeys(map(id, self.outputs), len(steps))
-        lines = [f"def repeat({', '.join(self.names.values())}):"]
         for i, step in enumerate(steps):
-            named = [f"{name}={self._text(x)}" for name, x in step.named.items()]
-            call = f"{self._constant(step.function)}({', '.join([*map(self._text, step.given), *named])})"
-            self.free += [self.names[n] for n in {id(x) for x in step.tensors} if last[n] == i and n in self.names]
-            lines.append(f"    {self._targets(step, last)}{call}")
-        lines.append(f"    return {', '.join(map(self._text, self.outputs))},")
+            ended = {id(x) for x in step.tensors if last.get(id(x)) == i}
+            lines.append(f"        {self._line(step, ended, last)}")
+        lines += [f"        return {', '.join(map(self._text, self.outputs))},", "    return repeat"]
         exec(compile("\n".join(lines), "<tape>", "exec"), self.globals)
-        return self.globals["repeat"]  # type: ignore[no-any-return]
+        return self.globals["bind"]  # type: ignore[no-any-return]
 
-    def _moving(self, steps: list[Step]) -> Iterator[Step]:
-        """All but the views of constants that are used."""
+    def _views(self, steps: list[Step]) -> Iterator[Step]:
+        """The views of what stays that somebody uses."""
         used = {id(x) for step in steps for x in step.tensors}
         for step in steps:
-            if step.is_view and self.constants.issuperset(map(id, step.tensors)) and used & set(map(id, step.found)):
-                self.constants |= set(map(id, step.found))
-            else:
+            if step.is_view and self.still.issuperset(map(id, step.tensors)) and used & set(map(id, step.found)):
+                self.still |= set(map(id, step.found))
                 yield step
 
-    def _targets(self, step: Step, last: Mapping[int, int]) -> str:
-        """Names for what comes of a step; none where it is what was given, changed, or nobody reads it."""
-        if all(id(x) in self.names or id(x) not in last for x in step.found):
-            return ""
+    def _line(self, step: Step, ended: Iterable[int] = (), last: Mapping[int, int] | None = None) -> str:
+        """One call.  ended: tensors that no later step reads; last: those that some step does, or all."""
+        named = [f"{name}={self._text(x)}" for name, x in step.named.items()]
+        call = f"{self._constant(step.function)}({', '.join([*map(self._text, step.given), *named])})"
+        self.free += [self.names[n] for n in ended]
+        if all(id(x) in self.names or (last is not None and id(x) not in last) for x in step.found):
+            return call  # changes what it was given, or is called for its effect
         for x in step.found:
             if id(x) not in self.names:
                 self.count += not self.free
                 self.names[id(x)] = self.free.pop() if self.free else f"v{self.count}"
-        return "".join(f"{self.names[id(x)]}, " for x in step.found).removesuffix(", " * (len(step.found) == 1)) + " = "
+        return (
+            "".join(f"{self.names[id(x)]}, " for x in step.found).removesuffix(", " * (len(step.found) == 1))
+            + f" = {call}"
+        )
 
     def _text(self, x: Any) -> str:
         if isinstance(x, Tensor) and id(x) in self.names:

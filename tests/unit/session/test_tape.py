@@ -12,7 +12,7 @@ from torch import Tensor
 from nlc.compile import compile
 from nlc.spec import load
 from runtime.session import Session
-from runtime.session.tape import record
+from runtime.session.tape import Bound, record
 from runtime.state import State
 from tests.differential.sessions import TINY, package, text, trained, weights_of
 
@@ -38,7 +38,7 @@ def test_with_and_without_tapes_a_stream_is_the_same_to_the_bit(
         logits = [session.feed(words[:14])]
         for word in words[14:]:
             logits.append(session.feed(word[None]))
-            tapes += session.stream.position._tape is not None
+            tapes += isinstance(session.stream.position._tape, Bound)
         found.append(torch.cat(logits))
         assert session.stream.state is not None
         found += [x for register in session.stream.state.values() for x in register.values()]
@@ -83,16 +83,16 @@ Reading = Callable[[Tensor, State], tuple[Tensor, State]]
 
 def ordinary(token: Tensor, seen: State) -> tuple[Tensor, State]:
     """Views of a constant, a change in place, several results, a register that moves, and a call for its effect."""
-    past = torch.cat((seen["conv"]["past"], token), 0)[1:]
-    W[0].sum()
-    a, b = (past @ W[0].mT).split([1, 3], 1)
+    past, M = torch.cat((seen["conv"]["past"], token), 0)[1:], seen["memory"]["M"]
+    M[0].sum()
+    a, b = (past @ M[0].mT).split([1, 3], 1)
     return (a * b).clamp_min_(0.5), seen | {"conv": {"past": past}}
 
 
 def test_a_tape_is_the_operations_that_its_token_needs() -> None:
     seen = {"conv": {"past": torch.zeros(2, 3)}, "memory": {"M": W}}
     _, seen, tape = record(ordinary, torch.ones(1, 3), seen, [])
-    assert tape is not None and tape.moving == (("conv", "past"),)
+    assert tape is not None and tape.tape.moving == (("conv", "past"),)
     for i in range(4):
         token, before = torch.full((1, 3), float(i)), seen
         past = before["conv"]["past"].clone()
@@ -100,6 +100,20 @@ def test_a_tape_is_the_operations_that_its_token_needs() -> None:
         found, seen = tape.read(token, before)
         assert torch.equal(found, logits) and torch.equal(seen["conv"]["past"], after["conv"]["past"])
         assert torch.equal(before["conv"]["past"], past) and seen["memory"] is before["memory"]
+
+
+def test_a_tape_serves_other_registers_of_the_same_shape_alone() -> None:
+    seen, other = ({"conv": {"past": torch.zeros(2, 3)}, "memory": {"M": M, "sum.M": M}} for M in (W, W + 1))
+    _, _, bound = record(ordinary, torch.ones(1, 3), seen, [])
+    assert bound is not None
+    again = bound.tape.of({**other, "memory": {"M": W + 1}})  # what a period gathers is not read
+    assert again is not None
+    assert torch.equal(again.read(torch.ones(1, 3), other)[0], ordinary(torch.ones(1, 3), other)[0])
+    for changed in ({"M": W.double()}, {"M": W[:, :2]}, {"M": W, "held.M": W + 1}):
+        assert bound.tape.of({**seen, "memory": changed}) is None
+    two = {"conv": {"past": torch.zeros(2, 3)}, "memory": {"M": W, "held.M": W}}
+    _, _, bound = record(ordinary, torch.ones(1, 3), two, [])
+    assert bound is not None and bound.tape.of({**two, "memory": {"M": W, "held.M": W + 1}}) is None
 
 
 REFUSED: dict[str, Reading] = {
