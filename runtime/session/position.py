@@ -111,7 +111,7 @@ class Position:
         model = self.trained.model
         if not self.learn or self._learned is None or model.shown is None or model.ending or len(self._waiting) >= MOST:
             return False
-        first, last = self._first(), len(self._unlearned())
+        first, last = self._first(), self._late()
         borders = [border for level in model.shown.values() for border in level.items()]
         return all(first[clock] // n == (first[clock] + last) // n for clock, n in borders)
 
@@ -121,24 +121,28 @@ class Position:
         self._clock = self._clock or self.trained.model.clock(self._learned)
         return self._clock
 
-    def _unlearned(self) -> list[Tensor]:
-        """Tokens (1, 1) that are not learned from: the one that the state keeps, and those that wait."""
+    def _held(self) -> Tensor | None:
+        """The token (1,) that the state keeps, which is not learned from; those that wait come after it."""
         assert self._learned is not None
-        held = self._learned.get("unlearned", {}).get("token")
-        return [*([] if held is None else [held[:, None]]), *self._waiting]
+        return self._learned.get("unlearned", {}).get("token")
+
+    def _late(self) -> int:
+        """How many tokens are not learned from."""
+        return (self._held() is not None) + len(self._waiting)
 
     def _glanced(self, token_BT: Tensor) -> tuple[Tensor, Position]:
         """Read a token, whose lesson waits."""
         assert self._learned is not None
-        before, clock = self._unlearned(), self._first()
-        if self._seen is None:
-            seen, tokens_BT = near.registers(self._learned), torch.cat((*before, token_BT), 1)
+        clock, seen, tokens_BT = self._first(), self._seen, token_BT
+        if seen is None:
+            held = self._held()
+            seen = near.registers(self._learned)
+            tokens_BT = torch.cat((*(() if held is None else (held[:, None],)), *self._waiting, token_BT), 1)
         else:
-            seen, tokens_BT = self._seen, token_BT
-            clock = {name: at + len(before) for name, at in clock.items()}
+            clock = {name: at + self._late() for name, at in clock.items()}
         logits_BTV, after, tape = self._looked(tokens_BT, seen, clock)
         waiting = (*self._waiting, token_BT)
-        then = Position(self.trained, self.learn, self._learned, waiting, settled(after, seen), self._first(), tape)
+        then = Position(self.trained, self.learn, self._learned, waiting, after, self._first(), tape)
         return logits_BTV[:, -1:], then
 
     def _looked(self, tokens_BT: Tensor, seen: State, clock: Clock) -> tuple[Tensor, State, Tape | Bound | None]:
@@ -147,12 +151,15 @@ class Position:
         at_once = self.learn.difference(model.shown or ())
         if tokens_BT.shape[1] > 1 or precision == "bfloat16" or not tokens_BT.is_cpu:
             with autocast(precision, tokens_BT.device):
-                return *model.glance(tokens_BT, seen, clock, at_once), self._tape
+                logits_BTV, after = model.glance(tokens_BT, seen, clock, at_once)
+            return logits_BTV, settled(after, seen), self._tape
         with reading_one():
             tape = self._tape.of(seen) if isinstance(self._tape, Tape) else self._tape
             if tape is not None:
                 return *tape.read(tokens_BT, seen), tape
-            if not model.steady or at_once or Watched.by is not None:
-                return *model.glance(tokens_BT, seen, clock, at_once), None
             look = partial(model.glance, clock=clock, learn=at_once)
-            return record(look, tokens_BT, seen, model.parameters())
+            if model.steady and not at_once and Watched.by is None:
+                logits_BTV, after, tape = record(look, tokens_BT, seen, model.parameters())
+            else:
+                logits_BTV, after = look(tokens_BT, seen)
+        return logits_BTV, settled(after, seen), tape

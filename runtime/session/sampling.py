@@ -50,7 +50,7 @@ class Sampling:
 
     def draw(self, logits_V: Tensor, generator: torch.Generator) -> int:
         """One token.  Raises RunError where the logits are not finite."""
-        if not all(map(math.isfinite, torch.stack(logits_V.aminmax()).tolist())):  # one that is no number is both
+        if not all(map(math.isfinite, torch.stack(logits_V.aminmax()).tolist())):  # nan is both
             raise RunError("the logits of the next token are not finite", RUN_FAILED)
         if self.temperature == 0:
             return int(logits_V.argmax())

@@ -98,7 +98,7 @@ class Session:
     @property
     def device(self) -> torch.device:
         """Where the model is, and so the state."""
-        return next(self.model.parameters()).device
+        return self.model["embedding"].device
 
     @property
     def tokens(self) -> int:
@@ -137,9 +137,9 @@ class Session:
 
     def _surprise(self, ids_T: Tensor, logits_TV: Tensor) -> Surprise:
         """Of the tokens that had one before them in their document."""
-        known, told = logits_TV[:-1], ids_T[1:]
-        if self.stream.logits is not None and not self.stream.border:
-            known, told = torch.cat((self.stream.logits[None], known)), ids_T
+        known, told, before = logits_TV[:-1], ids_T[1:], self.stream.logits
+        if before is not None and not self.stream.border:
+            known, told = before[None] if len(ids_T) == 1 else torch.cat((before[None], known)), ids_T
         if not len(told):
             return Surprise()
         nats = F.cross_entropy(known.double(), told.to(known.device), reduction="sum")

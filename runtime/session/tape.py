@@ -156,7 +156,8 @@ class Writer:
         views = list(self._views(steps))
         lines = [f"def bind({', '.join(self.given)}):", *(f"    {self._line(step)}" for step in views)]
         lines.append(f"    def repeat({', '.join(self.arguments)}):")
-        steps = [step for step in steps if step not in views]
+        used = {id(x) for step in steps for x in step.tensors} | set(map(id, self.outputs))
+        steps = [step for step in steps if step not in views and (used & set(map(id, step.found)) or not step.is_view)]
         last = {id(x): i for i, step in enumerate(steps) for x in step.tensors if id(x) not in self.still}
         last |= dict.fromkeys(map(id, self.outputs), len(steps))
         for i, step in enumerate(steps):
