@@ -109,7 +109,7 @@ class Position:
     def _may_wait(self) -> bool:
         """Whether no border lies between the first token that is not learned from and the next one."""
         model = self.trained.model
-        if not self.learn or self._learned is None or model.shown is None or model.ending or len(self._waiting) >= MOST:
+        if self._learned is None or model.shown is None or model.ending or len(self._waiting) >= MOST:
             return False
         first, last = self._first(), self._late()
         borders = [border for level in model.shown.values() for border in level.items()]

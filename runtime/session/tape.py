@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from runtime.ops.boundaries import unread
+from runtime.ops.saving import place
 from runtime.state import State
 
 Read = Callable[[Tensor, State], tuple[Tensor, State]]
@@ -37,6 +38,7 @@ class Step:
     given: tuple[Any, ...]
     named: Mapping[str, Any]
     found: tuple[Tensor, ...]
+    several: bool  # in a tuple or a list, of one perhaps
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -45,8 +47,7 @@ class Step:
     @property
     def is_view(self) -> bool:
         """Whether what came of it lies where something given does."""
-        places = {x.untyped_storage().data_ptr() for x in self.tensors}
-        return all(x.untyped_storage().data_ptr() in places for x in self.found)
+        return set(map(place, self.found)) <= set(map(place, self.tensors))
 
 
 class Recording(TorchFunctionMode):
@@ -61,7 +62,7 @@ class Recording(TorchFunctionMode):
         found = function(*given, **(named or {}))
         several = (found,) if isinstance(found, Tensor) else found
         if isinstance(several, tuple | list) and several and all(isinstance(x, Tensor) for x in several):
-            self.steps.append(Step(function, tuple(given), named or {}, tuple(several)))
+            self.steps.append(Step(function, tuple(given), named or {}, tuple(several), several is found))
         elif function not in SHAPES:
             self.whole = False
         return found
@@ -76,10 +77,10 @@ class Bound:
 
     def read(self, token: Tensor, seen: State) -> tuple[Tensor, State]:
         """Logits of a token, and what the next one sees."""
-        logits, *moved = self.repeat(token, *(seen[place][part] for place, part in self.tape.moving))
+        logits, *moved = self.repeat(token, *(seen[at][part] for at, part in self.tape.moving))
         after = dict(seen)
-        for (place, part), x in zip(self.tape.moving, moved, strict=True):
-            after[place] = {**after[place], part: x.contiguous()}
+        for (at, part), x in zip(self.tape.moving, moved, strict=True):
+            after[at] = {**after[at], part: x.contiguous()}
         return logits, after
 
 
@@ -96,14 +97,19 @@ class Tape:
         """The tape for what is seen from a border on; None where it does not look as what the tape was made of."""
         if shape_of(seen) != self.shape:
             return None
-        return Bound(self, self.bind(*(seen[place][part] for place, part in self.staying)))
+        return Bound(self, self.bind(*(seen[at][part] for at, part in self.staying)))
 
 
 def shape_of(state: State) -> tuple[Any, ...]:
     """The registers that reads look at: what each is, and which are one tensor."""
-    parts = [(place, n, x) for place, register in state.items() for n, x in register.items() if not unread(n)]
+    parts = [(at, n, x) for at, register in state.items() for n, x in register.items() if not unread(n)]
     first: dict[int, int] = {}
     return tuple((p, n, x.shape, x.stride(), x.dtype, first.setdefault(id(x), i)) for i, (p, n, x) in enumerate(parts))
+
+
+def lies(x: Tensor) -> tuple[Any, ...]:
+    """Where a tensor is in memory, and how."""
+    return place(x), x.storage_offset(), x.shape, x.stride(), x.dtype
 
 
 def record(read: Read, token: Tensor, seen: State, weights: Iterable[Tensor]) -> tuple[Tensor, State, Bound | None]:
@@ -112,13 +118,13 @@ def record(read: Read, token: Tensor, seen: State, weights: Iterable[Tensor]) ->
         logits, after = read(token, seen)
     if not recording.whole or {p: r.keys() for p, r in after.items()} != {p: r.keys() for p, r in seen.items()}:
         return logits, after, None
-    places = [(place, n) for place, register in seen.items() for n in register if not unread(n)]
-    moving = tuple((place, n) for place, n in places if after[place][n] is not seen[place][n])
+    places = [(at, n) for at, register in seen.items() for n in register if not unread(n)]
+    moving = tuple((at, n) for at, n in places if lies(after[at][n]) != lies(seen[at][n]))
     staying = tuple(one for one in places if one not in set(moving))
     writer = Writer(
-        inputs=[token, *(seen[place][n] for place, n in moving)],
-        outputs=[logits, *(after[place][n] for place, n in moving)],
-        staying=[seen[place][n] for place, n in staying],
+        inputs=[token, *(seen[at][n] for at, n in moving)],
+        outputs=[logits, *(after[at][n] for at, n in moving)],
+        staying=[seen[at][n] for at, n in staying],
         weights=list(weights),
     )
     if not writer.knows(recording.steps):
@@ -135,6 +141,7 @@ class Writer:
     ) -> None:
         self.outputs = outputs
         self.still = {id(x) for x in (*staying, *weights)}  # the same for every token
+        self.places = {place(x) for x in (*staying, *weights)}
         self.arguments = [f"x{i}" for i in range(len(inputs))]
         self.given = [f"s{i}" for i in range(len(staying))]
         self.names = dict(zip(map(id, (*inputs, *staying)), (*self.arguments, *self.given), strict=True))
@@ -144,13 +151,14 @@ class Writer:
         self.count = 0
 
     def knows(self, steps: list[Step]) -> bool:
-        """Whether every tensor is an input, stays, or came of a step, and no input is two of these."""
+        """Whether every tensor is an input, stays, or came of a step, no input is two of these, and none of what comes
+        out is what stays: a register that takes the value of another does so once, where a chunk ends."""
         known = self.still | self.names.keys()
         for step in steps:
             if any(id(x) not in known for x in step.tensors):
                 return False
             known |= set(map(id, step.found))
-        return self.apart and all(id(x) in known - self.still for x in self.outputs)
+        return self.apart and all(id(x) in known and place(x) not in self.places for x in self.outputs)
 
     def function(self, steps: list[Step]) -> Callable[..., Callable[..., tuple[Tensor, ...]]]:
         views = list(self._views(steps))
@@ -186,10 +194,8 @@ class Writer:
             if id(x) not in self.names:
                 self.count += not self.free
                 self.names[id(x)] = self.free.pop() if self.free else f"v{self.count}"
-        return (
-            "".join(f"{self.names[id(x)]}, " for x in step.found).removesuffix(", " * (len(step.found) == 1))
-            + f" = {call}"
-        )
+        names = [self.names[id(x)] for x in step.found]
+        return f"[{', '.join(names)}] = {call}" if step.several else f"{names[0]} = {call}"
 
     def _text(self, x: Any) -> str:
         if isinstance(x, Tensor) and id(x) in self.names:
