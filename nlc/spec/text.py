@@ -343,6 +343,8 @@ class _Builder:
             return
         problem = " ".join(str(error.problem).split()).replace("but found", "found")
         hint = "a value with ': ' in it needs quotes" if "mapping values are not allowed" in problem else ""
+        if problem.endswith(("got '['", "got '{'")):
+            hint = "put quotes around an expression with a bracket in it"
         context = f" {error.context}" if error.context else ""
         self.report.error(
             "NLC0106", at, f"not YAML:{context}: {problem}" if context else f"not YAML: {problem}", hint=hint

@@ -6,7 +6,8 @@ check(drawn) -> Verdict     raises Disagreement, which says which claim failed a
 2. the graph, printed as text and as JSON, reads back equal;
 3. the order of levels is that of Definition 2, found by brute force;
 4. compiling it again, there in a process of another hash seed, gives the same bytes;
-5. interpreter, generated PyTorch, whole and in pieces, agree: outputs, states, every gradient, 1e-9 in float64.
+5. interpreter, generated PyTorch, whole, in spans that are run again for their gradient, and in pieces, agree: outputs,
+   states, every gradient, 1e-9 in float64.
 """
 
 from __future__ import annotations
@@ -96,18 +97,19 @@ def reads_back(graph: Graph) -> None:
 
 
 def agrees(program: Program, feeding: Feeding, covers: dict[str, list[str]]) -> Verdict:
-    """Interpreter and generated program, whole and in pieces."""
+    """Interpreter and generated program: whole, in spans and in pieces."""
     model = perturbed(program.model(seed=feeding.seed, dtype=torch.float64), feeding.seed)
     if any(isinstance(n, Op) and n.op == "dropout" for n in program.graph.nodes.values()):
         model.eval()
     case, whole = case_of(program, feeding), (feeding.length,)
     learn = learning(model, feeding)
     right, worst = reference(program, model, case, whole, learn), 0.0
-    for way, pieces in (("whole", whole), ("pieces", feeding.pieces)):
+    for way, pieces in (("whole", whole), *[("spans", whole)] * (not program.graph.bare), ("pieces", feeding.pieces)):
         if way == "pieces" and pieces and (cut_matters(program) or learn is not True):
             right = reference(program, model, case, pieces, learn)
         if not pieces:
             break
+        model.span = -(-feeding.length // 3) if way == "spans" else None
         mine = generated(program, model, case, pieces, learn)
         if not finite(right):
             if finite(mine) and largest(mine) < SQUARED:

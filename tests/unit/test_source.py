@@ -118,3 +118,9 @@ def test_an_expression_cut_by_braces_is_put_together_again() -> None:
     tree = parse("a: {k: f(x, y, g(z), 1), m: 2}", "t.yaml", report)
     assert tree is not None and [s.value for s in scalars(tree)] == ["f(x, y, g(z), 1)", 2]
     assert len(report.found) == 1
+
+
+def test_an_expression_with_a_bracket_in_braces_says_what_to_do() -> None:
+    report = Reporter()
+    parse("a: {k: f(x=[1, 2])}", "t.yaml", report)
+    assert [d.hint for d in report.found] == ["put quotes around an expression with a bracket in it"]
