@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 
 from codegen.layout import fit
@@ -46,6 +47,15 @@ def shown_lines(graph: Graph) -> list[str]:
             said = ", ".join(f'"{clock}": {n}' for clock, n in every.items())
             lines.append(f'"{level.name}": {{{said}}}')
     return lines
+
+
+def steady_lines(graph: Graph, forward: Iterable[str]) -> list[str]:
+    """That a token between two borders is read by the same operations wherever it is: no register grows, and nothing in
+    the blocks' text asks for a clock but for the phase of a chunk, which is other than 0 everywhere but at a border."""
+    code = [re.sub(r"#.*|phase=[^,]*", "", line) for line in forward if not line.strip().startswith("t = ")]
+    grows = any(r.lowering == "attention" for r in graph.of(Recurrence))
+    asks = any(re.search(r"(?<![\w.])t\b|clock\[", line) for line in code)
+    return [] if graph.bare or grows or asks else ["steady = True"]
 
 
 def tail_lines(graph: Graph, kind: str) -> list[str]:

@@ -11,7 +11,7 @@ from codegen.axes import Axes
 from codegen.block import Emitter
 from codegen.equations import number, spec_text
 from codegen.expressions import attribute
-from codegen.fires import apart, count_lines, in_sequence, loss_driven, shown_lines, tail_lines
+from codegen.fires import apart, count_lines, in_sequence, loss_driven, shown_lines, steady_lines, tail_lines
 from codegen.forms import form_text
 from codegen.layout import comment, docstring_text, fit, wrapped
 from codegen.lowerings import compute
@@ -76,7 +76,7 @@ def model_view(graph: Graph, header: tuple[str, ...]) -> ModelView:
         name=class_name(graph.name),
         bare=graph.bare,
         stack=_stack(graph, names),
-        fields=_fields(graph),
+        fields=(*_fields(graph), *steady_lines(graph, [line for b in blocks for line in b.forward])),
         frame=frame,
         body=body,
     )

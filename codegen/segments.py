@@ -181,6 +181,11 @@ def _segmented(graph: Graph, flow: Flow, head: str, final: bool) -> list[str]:
         "",
         *_read(flow, head, final),
         "",
+        "    def glance(self, tokens_BT, state, clock, learn):",
+        '        """Logits and the state, of tokens between two ticks that only the levels of `learn` write for."""',
+        f"        logits_BTV, state, _ = self.read(tokens_BT, state, clock, learn{', False' * final})",
+        "        return logits_BTV, state",
+        "",
         *_learn(memories),
     ]
     return lines

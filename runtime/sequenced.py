@@ -21,6 +21,7 @@ class Sequenced(Weights):
     # level -> clocks, and how many ticks of each lie between the borders at which reads see what the level has written;
     # one that is left out shows a write at once, or at the next token; None: any may
     shown: Mapping[str, Mapping[str, int]] | None = None
+    steady = False  # whether a token between two such borders is read by the same operations wherever it is
     streams: tuple[str, ...] = ()  # places (without the layer) whose state survives a document border
     apart: Mapping[str, tuple[str, ...]] = MappingProxyType({})  # levels whose memories tick by several clocks: these
 

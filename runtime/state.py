@@ -51,17 +51,19 @@ def detached(state: State) -> State:
     return over(lambda x: x.detach() if x.requires_grad else x, state)
 
 
-def settled(state: State) -> State:
+def settled(state: State, before: State | None = None) -> State:
     """The same state as one that is read from a disk lies in memory: sums go in the order of strides.
 
-    It also lets go of a larger tensor that a register was a part of."""
-    return over(lambda x: x.contiguous(), state)
+    It also lets go of a larger tensor that a register was a part of.  before: a state that lies so already, of which
+    this one may still have registers."""
+    moved = {place: r for place, r in state.items() if before is None or r is not before.get(place)}
+    return state | over(lambda x: x.contiguous(), moved)
 
 
 def layer_of(state: State, layer: int) -> State:
     """The registers of one layer, by their place in the block."""
     prefix = f"blocks.{layer}."
-    return {place.removeprefix(prefix): register for place, register in state.items() if place.startswith(prefix)}
+    return {place[len(prefix) :]: register for place, register in state.items() if place.startswith(prefix)}
 
 
 def with_layer(state: State, layer: int, registers: State) -> State:

@@ -130,10 +130,12 @@ def opened(
     device: str = "auto",
 ) -> Session:
     """A session of a run on a device, from the beginning or from a saved state."""
+    from runtime.allocator import keep_freed_memory
     from runtime.device import choose
     from runtime.session import Session, find
     from runtime.session.levels import read
 
+    keep_freed_memory()
     chosen = None if learn is None else read(learn)
     place = choose(device)
     trained = find(run, weights=weights, tokenizer=tokenizer, warn=note)

@@ -86,9 +86,11 @@ def linear(x: Tensor, W: Tensor, bias: Tensor | None = None) -> Tensor:
 
     x (B, T, *leading, in); W (*leading, out, in); bias (*leading, out).  Returns (B, T, *leading, out).
     """
+    if W.dim() == 2 and x.dim() == 3 and alone(x):
+        return affine(x, W, bias)
     seen(W, x)
     if W.dim() == 2:
-        return wide(affine(x, W, bias) if x.dim() == 3 and alone(x) else F.linear(x, W, bias))
+        return wide(F.linear(x, W, bias))
     if W.shape[-2] == 1:
         y = (x * W[..., 0, :]).sum(-1, keepdim=True)
     else:

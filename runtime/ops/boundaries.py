@@ -224,6 +224,11 @@ def gathered(name: str) -> bool:
     return name.startswith(GATHERED)
 
 
+def unread(name: str) -> bool:
+    """Whether only a write looks at it."""
+    return gathered(name) or name.startswith("rule.")
+
+
 def plain(tensors: Parts) -> Register:
     """Their numbers, without the graph."""
     return {name: x.detach() for name, x in tensors.items()}

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -94,7 +95,7 @@ class Form:
     """What all forms share.  A form has `layers` and defines `run` and `pull`."""
 
     layers: tuple[Layer, ...]
-    lean = True  # whether a call goes by `Lean`, which keeps less for the backward pass
+    lean = True  # its layers are products and biases, no more: a call goes by `Lean`, one token by `affine`
 
     def run(self, layer: Product, x: Tensor) -> tuple[Tensor, tuple[Tap, ...]]:
         """The form's value at `x`, and every layer's (input, output), where layer(l, a) is the product of layer l."""
@@ -108,7 +109,7 @@ class Form:
         """The form with the weights that its equations use; only one written as equations has any."""
         raise TypeError(f"{type(self).__name__} takes no weights")
 
-    @property
+    @cached_property
     def parts(self) -> tuple[str, ...]:
         return tuple(name for layer in self.layers for name in (layer.weight, layer.bias) if name)
 
@@ -119,8 +120,6 @@ class Form:
 
     def layer(self, W: Weights, part: Layer, a: Tensor) -> Tensor:
         """A layer's output for its input `a`."""
-        if a.dim() == 3 and alone(a):
-            return wide(affine(a, *_of_one(part, W)))
         z = product(W[part.weight], a)
         return z + bias_of(W[part.bias], z) if part.bias else z
 
@@ -130,6 +129,8 @@ class Form:
 
     def read(self, W: Weights, x: Tensor) -> tuple[Tensor, tuple[Tap, ...]]:
         """M(x) with the weights W, and every layer's (input, output): (B, T, H, I) -> (B, T, H, O)."""
+        if self.lean and x.dim() == 3 and alone(x):
+            return self.run(lambda part, a: affine(a, *_of_one(part, W)), x)
         return self.run(lambda part, a: self.layer(W, part, a), x)
 
     def __call__(self, W: Weights, x: Tensor) -> Tensor:

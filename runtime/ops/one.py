@@ -1,6 +1,12 @@
-"""Products with one token, where nothing is differentiated: what a stream is read by, token by token."""
+"""Products with one token, where nothing is differentiated: what a stream is read by, token by token.
+
+Such a product reads every number of a weight once, so it takes as long as they take to come from memory.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -8,22 +14,39 @@ from torch import Tensor
 
 from runtime.precision import mixed
 
-SHORT = 2048  # bytes of a row of a weight: longer ones are read well from memory
 NEAR = 1 << 17, 1 << 23  # bytes of a weight: smaller ones stay near by themselves, larger ones do not at all
+
+
+class Reading:
+    token = False  # whether all that is computed now is of one token, as `alone` has it
+
+
+@contextmanager
+def reading_one() -> Iterator[None]:
+    """In here all values are of one token (1, 1, ...), of which no gradient is wanted, in the type of the weights.
+
+    Pointwise functions go by torch's own loops: oneDNN takes longer to begin than they to end."""
+    by_onednn, torch.backends.mkldnn.enabled = torch.backends.mkldnn.enabled, False
+    Reading.token = True
+    try:
+        yield
+    finally:
+        Reading.token, torch.backends.mkldnn.enabled = False, by_onednn
 
 
 def alone(x: Tensor) -> bool:
     """Whether `x` (B, T, ...) is one token, of which no gradient is wanted, in the type of the weights."""
-    return x.shape[0] == x.shape[1] == 1 and not torch.is_grad_enabled() and not mixed(x)
+    if Reading.token:
+        return True
+    return not torch.is_grad_enabled() and x.shape[0] == x.shape[1] == 1 and not mixed(x)
 
 
 def affine(x: Tensor, W: Tensor, bias: Tensor | None = None) -> Tensor:
     """W x (+ bias).  x (1, 1, I), W (O, I), bias (O,).
 
-    A product with one row goes through W some rows at a time.  Where these are short a processor does not foresee it,
-    and is up to six times as slow as when W has been read from end to end before; which is what its sum does.
+    A product with one row goes through W some rows at a time, which a processor does not foresee as well as a reading
+    from end to end.  After one, which is what the sum is, W is near, and both together take down to a third as long.
     """
-    size = W.element_size()
-    if W.shape[1] * size <= SHORT and NEAR[0] <= W.numel() * size <= NEAR[1] and W.device.type == "cpu":
+    if NEAR[0] <= W.nbytes <= NEAR[1] and W.is_cpu:
         W.sum()
     return F.linear(x, W, bias)

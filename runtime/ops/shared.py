@@ -38,6 +38,7 @@ from runtime.ops.watch import Watch, Watched, squared
 from runtime.precision import exact, mixed
 
 Queries = Sequence[tuple[Tensor, Sequence[str]]]
+MATRIX = Matrix()
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def shared_product(
     Everything is in the type of the states, float32 under autocast.  Gradients are of first order; a token's own error
     (`own_errors`) can be differentiated again.  Raises RuntimeError where any other second derivative is asked for.
     """
-    if headless.is_headless(next(iter(states.values())), Matrix()):
+    if headless.is_headless(next(iter(states.values())), MATRIX):
         more = {
             "chunk": chunk,
             "phase": phase,
@@ -123,12 +124,12 @@ def shared_product(
             "gates": gates,
         }
         return headless.call_shared(shared_product, flow, states, queries, extras, weights, start, **more)
+    phase, outputs = phase % chunk, outputs or Watched.by is not None
+    if not (learn or outputs or any(PRODUCT in register for register in states.values())):
+        return Still.of(states, queries[0][0].shape[1], chunk, phase)
     low = mixed(queries[0][0])
     with exact(queries[0][0]):
-        phase, kind = phase % chunk, Kind(erase, objective == "l2", kept, start is not None)
-        outputs = outputs or Watched.by is not None
-        if not (learn or outputs or any(PRODUCT in register for register in states.values())):
-            return Still.of(states, queries[0][0].shape[1], chunk, phase)
+        kind = Kind(erase, objective == "l2", kept, start is not None)
         boxes = Running.from_start(states, start, phase) or Running.from_states(states, start, phase)
         asked, readouts = [asked for _, asked in queries], readouts or {}
         layout = Layout(flow, kind, tuple(boxes.rows(names, readouts) for names in asked), len(extras))

@@ -31,6 +31,8 @@ class Still:
     @classmethod
     def of(cls, states: Mapping[str, Register], T: int, chunk: int, phase: int) -> Still:
         head = min(T, -phase % chunk)
+        if phase + T < chunk and all("held.M" in register for register in states.values()):
+            return cls(states, head, dict(states))
         held = "M" if phase + T >= chunk else "held.M"
         after = {box: {"M": s["M"]} | ({"held.M": s[held]} if chunk > 1 else {}) for box, s in states.items()}
         return cls(states, head, after)

@@ -56,9 +56,7 @@ class Left:
 
 
 def leanly(form: Form, W: Weights, x: Tensor, again: Found) -> tuple[Tensor, tuple[Tap, ...]]:
-    """`form.read(W, x)`, of which autograd keeps no layer's input and nothing that is found again."""
-    if not torch.is_grad_enabled():
-        return form.read(W, x)
+    """`form.read(W, x)`, of which autograd, which is on, keeps no layer's input and nothing that is found again."""
     left, given = Left(form, x), [x]
     with Saving(again) as saving:
         if mixed(x):  # here, to be known by their place: autocast would do it unseen

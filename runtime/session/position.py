@@ -10,12 +10,17 @@ that goes on from the same tensors as if nobody had: the numbers are the same to
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from runtime.model import State
+from runtime.model import Clock, State
+from runtime.ops.one import reading_one
+from runtime.ops.watch import Watched
 from runtime.precision import autocast
+from runtime.session import near
+from runtime.session.tape import Bound, Tape, record
 from runtime.state import settled
 from runtime.trained import Trained
 
@@ -41,11 +46,15 @@ class Position:
         state: State | None = None,
         waiting: tuple[Tensor, ...] = (),
         seen: State | None = None,
+        clock: Clock | None = None,
+        tape: Tape | Bound | None = None,
     ) -> None:
         self.trained, self.learn = trained, learn
         self._learned = state
         self._waiting = waiting  # (1, 1) each, read since then
         self._seen = seen  # what the next token's reads see; None: what `_learned` shows them
+        self._clock = clock  # of `_learned`, once somebody has looked
+        self._tape = tape  # of reading a token, and once one was read from `_seen`, with what it sees
         self._whole: State | None = None  # what `state` has computed
 
     @property
@@ -66,13 +75,8 @@ class Position:
 
     @classmethod
     def resumed(cls, trained: Trained, learn: frozenset[str], waiting: Waiting) -> Position:
-        return cls(
-            trained,
-            learn,
-            waiting.learned,
-            tuple(waiting.tokens[:, i : i + 1] for i in range(waiting.tokens.shape[1])),
-            waiting.seen,
-        )
+        tokens = tuple(waiting.tokens[:, i : i + 1] for i in range(waiting.tokens.shape[1]))
+        return cls(trained, learn, waiting.learned, tokens, near.registers(waiting.seen))
 
     def learning(self, learn: frozenset[str]) -> Position:
         """The same place, from where other levels learn."""
@@ -89,7 +93,8 @@ class Position:
             return self._glanced(tokens_BT)
         else:
             logits_BTV, state = self._read(torch.cat((*self._waiting, tokens_BT), 1))
-        return logits_BTV[:, -tokens_BT.shape[1] :], Position(self.trained, self.learn, state)
+        tape = self._tape.tape if isinstance(self._tape, Bound) else self._tape
+        return logits_BTV[:, -tokens_BT.shape[1] :], Position(self.trained, self.learn, state, tape=tape)
 
     def _read(self, tokens_BT: Tensor, starts_BT: Tensor | None = None) -> tuple[Tensor, State]:
         """Learn from tokens after `_learned`."""
@@ -104,31 +109,57 @@ class Position:
     def _may_wait(self) -> bool:
         """Whether no border lies between the first token that is not learned from and the next one."""
         model = self.trained.model
-        if not self.learn or self._learned is None or model.shown is None or model.ending or len(self._waiting) >= MOST:
+        if self._learned is None or model.shown is None or model.ending or len(self._waiting) >= MOST:
             return False
-        first = model.clock(self._learned)
-        last = len(self._unlearned())
+        first, last = self._first(), self._late()
         borders = [border for level in model.shown.values() for border in level.items()]
         return all(first[clock] // n == (first[clock] + last) // n for clock, n in borders)
 
-    def _unlearned(self) -> list[Tensor]:
-        """Tokens (1, 1) that are not learned from: the one that the state keeps, and those that wait."""
+    def _first(self) -> Clock:
+        """The clocks at the first token that is not learned from."""
         assert self._learned is not None
-        held = self._learned.get("unlearned", {}).get("token")
-        return [*([] if held is None else [held[:, None]]), *self._waiting]
+        self._clock = self._clock or self.trained.model.clock(self._learned)
+        return self._clock
+
+    def _held(self) -> Tensor | None:
+        """The token (1,) that the state keeps, which is not learned from; those that wait come after it."""
+        assert self._learned is not None
+        return self._learned.get("unlearned", {}).get("token")
+
+    def _late(self) -> int:
+        """How many tokens are not learned from."""
+        return (self._held() is not None) + len(self._waiting)
 
     def _glanced(self, token_BT: Tensor) -> tuple[Tensor, Position]:
         """Read a token, whose lesson waits."""
         assert self._learned is not None
-        model, before = self.trained.model, self._unlearned()
-        clock = model.clock(self._learned)
-        if self._seen is None:
-            seen, tokens_BT = self._learned, torch.cat((*before, token_BT), 1)
+        clock, seen, tokens_BT = self._first(), self._seen, token_BT
+        if seen is None:
+            held = self._held()
+            seen = near.registers(self._learned)
+            tokens_BT = torch.cat((*(() if held is None else (held[:, None],)), *self._waiting, token_BT), 1)
         else:
-            seen, tokens_BT = self._seen, token_BT
-            clock = {name: at + len(before) for name, at in clock.items()}
-        at_once = self.learn.difference(model.shown or ())
-        with autocast(self.trained.settings.precision, token_BT.device):
-            logits_BTV, seen = model.glance(tokens_BT, seen, clock, at_once)
-        then = Position(self.trained, self.learn, self._learned, (*self._waiting, token_BT), settled(seen))
+            clock = {name: at + self._late() for name, at in clock.items()}
+        logits_BTV, after, tape = self._looked(tokens_BT, seen, clock)
+        waiting = (*self._waiting, token_BT)
+        then = Position(self.trained, self.learn, self._learned, waiting, after, self._first(), tape)
         return logits_BTV[:, -1:], then
+
+    def _looked(self, tokens_BT: Tensor, seen: State, clock: Clock) -> tuple[Tensor, State, Tape | Bound | None]:
+        """Logits, what the next token's reads see, and how they are found again for the next token."""
+        model, precision = self.trained.model, self.trained.settings.precision
+        at_once = self.learn.difference(model.shown or ())
+        if tokens_BT.shape[1] > 1 or precision == "bfloat16" or not tokens_BT.is_cpu:
+            with autocast(precision, tokens_BT.device):
+                logits_BTV, after = model.glance(tokens_BT, seen, clock, at_once)
+            return logits_BTV, settled(after, seen), self._tape
+        with reading_one():
+            tape = self._tape.of(seen) if isinstance(self._tape, Tape) else self._tape
+            if tape is not None:
+                return *tape.read(tokens_BT, seen), tape
+            look = partial(model.glance, clock=clock, learn=at_once)
+            if model.steady and not at_once and Watched.by is None:
+                logits_BTV, after, tape = record(look, tokens_BT, seen, model.parameters())
+            else:
+                logits_BTV, after = look(tokens_BT, seen)
+        return logits_BTV, settled(after, seen), tape

@@ -36,6 +36,8 @@ class Sampling:
 
         Not the likeliest first: two of nearly one likelihood would change places, and what is drawn, by rounding.
         """
+        if not self.top_k and self.top_p == 1:
+            return torch.arange(len(logits_V)), torch.softmax(logits_V.double() / self.temperature, 0)
         order = torch.sort(logits_V.double(), descending=True, stable=True)
         share = torch.softmax(order.values / self.temperature, 0)
         count = len(share) if not self.top_k else min(self.top_k, len(share))
@@ -48,10 +50,11 @@ class Sampling:
 
     def draw(self, logits_V: Tensor, generator: torch.Generator) -> int:
         """One token.  Raises RunError where the logits are not finite."""
-        if not bool(logits_V.isfinite().all()):
+        if not all(map(math.isfinite, torch.stack(logits_V.aminmax()).tolist())):  # nan is both
             raise RunError("the logits of the next token are not finite", RUN_FAILED)
         if self.temperature == 0:
             return int(logits_V.argmax())
         tokens, share = self.shares(logits_V.cpu())
         point = torch.rand((), generator=generator, dtype=torch.float64)
-        return int(tokens[int(torch.searchsorted(share.cumsum(0), point, right=True).clamp(max=len(share) - 1))])
+        place = int(torch.searchsorted(share.cumsum(0), point, right=True))
+        return int(tokens[min(place, len(share) - 1)])

@@ -112,19 +112,24 @@ def read(place: Path) -> Saved:
         raise CheckpointError(f"'{place}' is no saved state: it {reason}")
     try:
         facts = json.loads((place / SESSION).read_text(encoding="utf-8"))
-        tensors = load_file(place / TENSORS)
+        tensors = aligned(place / TENSORS)
         state = checkpoint.nested(tensors)
         if facts["format"] != FORMAT:
             raise CheckpointError(f"'{place}' has format {facts['format']}; this release reads {FORMAT}", USAGE)
         logits = state.pop("next")["logits"]
         waits = facts.pop(WAITING, None)
-        waiting = waits and waiting_of(load_file(place / f"{WAITING}.safetensors"), waits, tensors)
+        waiting = waits and waiting_of(aligned(place / f"{WAITING}.safetensors"), waits, tensors)
         model = facts.pop("model") if not (lost := [n for n in NEEDED if n not in facts]) else {}
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"cannot read '{place}': {error}") from None
     if lost:
         raise CheckpointError(f"'{place}' is no saved state: {SESSION} does not say {lost[0]}")
     return Saved(model, state, logits, facts, waiting)
+
+
+def aligned(file: Path) -> dict[str, Tensor]:
+    """Tensors of a file, each where one that was computed could be: the order of a product's sums may depend on it."""
+    return {name: x.clone() for name, x in load_file(file).items()}
 
 
 def fork(place: Path, copy: Path) -> Path:

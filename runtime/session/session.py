@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from runtime.data.pieces import unreadable
@@ -24,7 +25,7 @@ from runtime.data.tokens import Tokenizer
 from runtime.device import moved
 from runtime.errors import USAGE, DataError, RunError
 from runtime.model import State
-from runtime.session import saved
+from runtime.session import near, saved
 from runtime.session.levels import named
 from runtime.session.memories import Moved, described
 from runtime.session.position import Position, Waiting
@@ -78,6 +79,7 @@ class Session:
     def __init__(self, trained: Trained, *, learn: Learn = True, seed: int = 0) -> None:
         self.trained, self.model = trained, trained.model
         self.model.eval().requires_grad_(False)
+        near.lay(self.model)
         self.learn = learn
         self.generator = torch.Generator().manual_seed(seed)
         self.drawable = trained.codec.vocab if isinstance(trained.codec, Tokenizer) else 256  # others have no text
@@ -96,7 +98,7 @@ class Session:
     @property
     def device(self) -> torch.device:
         """Where the model is, and so the state."""
-        return next(self.model.parameters()).device
+        return self.model["embedding"].device
 
     @property
     def tokens(self) -> int:
@@ -117,7 +119,6 @@ class Session:
             found = f"byte 0x{error.object[error.start]:02x} at offset {error.start:,} is not UTF-8"
             raise DataError(f"{name}: {found}, which a tokenizer needs") from None
 
-    @torch.no_grad()
     def feed(self, tokens: Tensor | Sequence[int]) -> Tensor:
         """Read tokens, all at once; their logits (T, vocab).  Raises RunError for one outside the vocabulary."""
         ids_T = torch.as_tensor(tokens, dtype=torch.long)
@@ -136,13 +137,13 @@ class Session:
 
     def _surprise(self, ids_T: Tensor, logits_TV: Tensor) -> Surprise:
         """Of the tokens that had one before them in their document."""
-        known, told = logits_TV[:-1], ids_T[1:]
-        if self.stream.logits is not None and not self.stream.border:
-            known, told = torch.cat((self.stream.logits[None], known)), ids_T
+        known, told, before = logits_TV[:-1], ids_T[1:], self.stream.logits
+        if before is not None and not self.stream.border:
+            known, told = before[None] if len(ids_T) == 1 else torch.cat((before[None], known)), ids_T
         if not len(told):
             return Surprise()
-        nats = -torch.log_softmax(known.double(), -1).gather(-1, told.to(known.device)[:, None])
-        return Surprise(float(nats.sum()), len(told))
+        nats = F.cross_entropy(known.double(), told.to(known.device), reduction="sum")
+        return Surprise(float(nats), len(told))
 
     def read(
         self, tokens: Tensor | Sequence[int], piece: int = PIECE, stop: Callable[[], bool] = lambda: False

@@ -9,7 +9,8 @@ import torch
 
 from nlc.compile import compile
 from nlc.spec import load
-from runtime.session import Session, find
+from runtime.ops import one as products
+from runtime.session import Session, find, near
 from tests.differential.sessions import apart, assert_same, package, text, trained, weights_of
 
 Made = tuple[Path, Path]
@@ -27,9 +28,10 @@ def session(made: Made) -> Session:
 
 
 def test_a_token_costs_one_pass_and_a_border_one_more(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    words, lengths, run = text(60), [], session.model.run
+    words, lengths, read = text(60), [], session.model.read
     session.feed(words[:25])
-    monkeypatch.setattr(session.model, "run", lambda *given: lengths.append(given[0].shape[1]) or run(*given))
+    session.model.steady = False  # or tokens are read by a tape
+    monkeypatch.setattr(session.model, "read", lambda *given: lengths.append(given[0].shape[1]) or read(*given))
     for word in words[25:52]:
         session.feed(word[None])
     # Token 25 goes with the one that the state kept; at 48 a period of 24 is learned from, and token 48 read.
@@ -126,3 +128,18 @@ def test_registers_lie_in_memory_as_they_do_after_a_load(session: Session) -> No
         waiting = session.stream.position.waiting
         for state in (session.stream.state, waiting and waiting.seen):
             assert all(x.is_contiguous() for register in (state or {}).values() for x in register.values())
+
+
+def test_where_large_weights_and_registers_lie_changes_no_result(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, words = Session(trained(made)), text(60)
+    logits = whole.feed(words)
+    for module in (products, near):
+        monkeypatch.setattr(module, "NEAR", (0, 1 << 23))  # all are large
+    session, found = Session(trained(made)), []
+    for word in words:
+        before = session.stream.state
+        kept = {place: {n: x.clone() for n, x in r.items()} for place, r in (before or {}).items()}
+        found.append(session.feed(word[None]))
+        assert all(torch.equal(x, kept[place][n]) for place, r in (before or {}).items() for n, x in r.items())
+    assert apart(torch.cat(found), logits) < 1e-12
+    assert_same(session, whole)

@@ -1,0 +1,219 @@
+"""What a model computes for one token, recorded once and repeated for the tokens after it.
+
+Between two borders every token is read by the same operations on the same weights and states; only the token and the
+few registers that move with it (the last inputs of a convolution) differ.  A recording keeps the operations as they
+reach torch, and a tape is a Python function of them alone: what leads to them, most of the time of a small product, is
+gone.  It gives the same numbers to the bit, and serves after the next border too, for the registers as they are then.
+A model whose operations depend on where a token is (`steady` is False) has no tape, nor has one with an operation that
+this module cannot answer for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from runtime.ops.boundaries import unread
+from runtime.ops.saving import place
+from runtime.state import State
+
+Read = Callable[[Tensor, State], tuple[Tensor, State]]
+Place = tuple[str, str]  # of a register, and its part
+
+SHAPES = frozenset(
+    [getattr(Tensor, name) for name in "dim size stride numel __len__ is_contiguous is_floating_point".split()]
+    + [getattr(Tensor, name).__get__ for name in "shape dtype device is_cpu nbytes itemsize requires_grad".split()]
+)  # functions whose answer is the same for all tokens, though it is no tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """One call, and what came of it: a tensor, or several."""
+
+    function: Callable[..., Any]
+    given: tuple[Any, ...]
+    named: Mapping[str, Any]
+    found: tuple[Tensor, ...]
+    several: bool  # in a tuple or a list, of one perhaps
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return list(tensors_in((self.given, list(self.named.values()))))
+
+    @property
+    def is_view(self) -> bool:
+        """Whether what came of it lies where something given does."""
+        return set(map(place, self.found)) <= set(map(place, self.tensors))
+
+
+class Recording(TorchFunctionMode):
+    """While it lasts, every call of torch is a step.  whole: no number was taken out of a tensor on the way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[Step] = []
+        self.whole = True
+
+    def __torch_function__(self, function: Any, types: Any, given: Any = (), named: Any = None) -> Any:
+        found = function(*given, **(named or {}))
+        several = (found,) if isinstance(found, Tensor) else found
+        if isinstance(several, tuple | list) and several and all(isinstance(x, Tensor) for x in several):
+            self.steps.append(Step(function, tuple(given), named or {}, tuple(several), several is found))
+        elif function not in SHAPES:
+            self.whole = False
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A tape with the registers that stay.  repeat(token, *registers that move) -> (logits, *the same after it)."""
+
+    tape: Tape
+    repeat: Callable[..., tuple[Tensor, ...]]
+
+    def read(self, token: Tensor, seen: State) -> tuple[Tensor, State]:
+        """Logits of a token, and what the next one sees."""
+        logits, *moved = self.repeat(token, *(seen[at][part] for at, part in self.tape.moving))
+        after = dict(seen)
+        for (at, part), x in zip(self.tape.moving, moved, strict=True):
+            after[at] = {**after[at], part: x.contiguous()}
+        return logits, after
+
+
+@dataclass(frozen=True, slots=True)
+class Tape:
+    """bind(*registers that stay) -> repeat, for states of one shape."""
+
+    bind: Callable[..., Callable[..., tuple[Tensor, ...]]]
+    staying: tuple[Place, ...]
+    moving: tuple[Place, ...]
+    shape: tuple[Any, ...]
+
+    def of(self, seen: State) -> Bound | None:
+        """The tape for what is seen from a border on; None where it does not look as what the tape was made of."""
+        if shape_of(seen) != self.shape:
+            return None
+        return Bound(self, self.bind(*(seen[at][part] for at, part in self.staying)))
+
+
+def shape_of(state: State) -> tuple[Any, ...]:
+    """The registers that reads look at: what each is, and which are one tensor."""
+    parts = [(at, n, x) for at, register in state.items() for n, x in register.items() if not unread(n)]
+    first: dict[int, int] = {}
+    return tuple((p, n, x.shape, x.stride(), x.dtype, first.setdefault(id(x), i)) for i, (p, n, x) in enumerate(parts))
+
+
+def lies(x: Tensor) -> tuple[Any, ...]:
+    """Where a tensor is in memory, and how."""
+    return place(x), x.storage_offset(), x.shape, x.stride(), x.dtype
+
+
+def record(read: Read, token: Tensor, seen: State, weights: Iterable[Tensor]) -> tuple[Tensor, State, Bound | None]:
+    """What `read` says of a token, and the tape of it; None where another token's could be something else."""
+    with Recording() as recording:
+        logits, after = read(token, seen)
+    if not recording.whole or {p: r.keys() for p, r in after.items()} != {p: r.keys() for p, r in seen.items()}:
+        return logits, after, None
+    places = [(at, n) for at, register in seen.items() for n in register if not unread(n)]
+    moving = tuple((at, n) for at, n in places if lies(after[at][n]) != lies(seen[at][n]))
+    staying = tuple(one for one in places if one not in set(moving))
+    writer = Writer(
+        inputs=[token, *(seen[at][n] for at, n in moving)],
+        outputs=[logits, *(after[at][n] for at, n in moving)],
+        staying=[seen[at][n] for at, n in staying],
+        weights=list(weights),
+    )
+    if not writer.knows(recording.steps):
+        return logits, after, None
+    tape = Tape(writer.function(recording.steps), staying, moving, shape_of(seen))
+    return logits, after, tape.of(seen)
+
+
+class Writer:
+    """Steps -> the text of `bind`, in which views of what stays are taken once, and of `repeat` inside."""
+
+    def __init__(
+        self, inputs: list[Tensor], outputs: list[Tensor], staying: list[Tensor], weights: list[Tensor]
+    ) -> None:
+        self.outputs = outputs
+        self.still = {id(x) for x in (*staying, *weights)}  # the same for every token
+        self.places = {place(x) for x in (*staying, *weights)}
+        self.arguments = [f"x{i}" for i in range(len(inputs))]
+        self.given = [f"s{i}" for i in range(len(staying))]
+        self.names = dict(zip(map(id, (*inputs, *staying)), (*self.arguments, *self.given), strict=True))
+        self.apart = not self.still & {id(x) for x in inputs} and len({id(x) for x in inputs}) == len(inputs)
+        self.globals: dict[str, Any] = {}
+        self.free: list[str] = []  # names of tensors that no later step reads
+        self.count = 0
+
+    def knows(self, steps: list[Step]) -> bool:
+        """Whether every tensor is an input, stays, or came of a step, no input is two of these, and none of what comes
+        out is what stays: a register that takes the value of another does so once, where a chunk ends."""
+        known = self.still | self.names.keys()
+        for step in steps:
+            if any(id(x) not in known for x in step.tensors):
+                return False
+            known |= set(map(id, step.found))
+        return self.apart and all(id(x) in known and place(x) not in self.places for x in self.outputs)
+
+    def function(self, steps: list[Step]) -> Callable[..., Callable[..., tuple[Tensor, ...]]]:
+        views = list(self._views(steps))
+        lines = [f"def bind({', '.join(self.given)}):", *(f"    {self._line(step)}" for step in views)]
+        lines.append(f"    def repeat({', '.join(self.arguments)}):")
+        used = {id(x) for step in steps for x in step.tensors} | set(map(id, self.outputs))
+        steps = [step for step in steps if step not in views and (used & set(map(id, step.found)) or not step.is_view)]
+        last = {id(x): i for i, step in enumerate(steps) for x in step.tensors if id(x) not in self.still}
+        last |= dict.fromkeys(map(id, self.outputs), len(steps))
+        for i, step in enumerate(steps):
+            ended = {id(x) for x in step.tensors if last.get(id(x)) == i}
+            lines.append(f"        {self._line(step, ended, last)}")
+        lines += [f"        return {', '.join(map(self._text, self.outputs))},", "    return repeat"]
+        exec(compile("\n".join(lines), "<tape>", "exec"), self.globals)
+        return self.globals["bind"]  # type: ignore[no-any-return]
+
+    def _views(self, steps: list[Step]) -> Iterator[Step]:
+        """The views of what stays that somebody uses."""
+        used = {id(x) for step in steps for x in step.tensors}
+        for step in steps:
+            if step.is_view and self.still.issuperset(map(id, step.tensors)) and used & set(map(id, step.found)):
+                self.still |= set(map(id, step.found))
+                yield step
+
+    def _line(self, step: Step, ended: Iterable[int] = (), last: Mapping[int, int] | None = None) -> str:
+        """One call.  ended: tensors that no later step reads; last: those that some step does, or all."""
+        named = [f"{name}={self._text(x)}" for name, x in step.named.items()]
+        call = f"{self._constant(step.function)}({', '.join([*map(self._text, step.given), *named])})"
+        self.free += [self.names[n] for n in ended]
+        if all(id(x) in self.names or (last is not None and id(x) not in last) for x in step.found):
+            return call  # changes what it was given, or is called for its effect
+        for x in step.found:
+            if id(x) not in self.names:
+                self.count += not self.free
+                self.names[id(x)] = self.free.pop() if self.free else f"v{self.count}"
+        names = [self.names[id(x)] for x in step.found]
+        return f"[{', '.join(names)}] = {call}" if step.several else f"{names[0]} = {call}"
+
+    def _text(self, x: Any) -> str:
+        if isinstance(x, Tensor) and id(x) in self.names:
+            return self.names[id(x)]
+        if isinstance(x, tuple | list) and any(True for _ in tensors_in(x)):
+            inside = "".join(f"{self._text(y)}, " for y in x)
+            return f"({inside})" if isinstance(x, tuple) else f"[{inside}]"
+        return self._constant(x)
+
+    def _constant(self, x: Any) -> str:
+        name = f"c{len(self.globals)}"
+        self.globals[name] = x
+        return name
+
+
+def tensors_in(x: Any) -> Iterator[Tensor]:
+    if isinstance(x, Tensor):
+        yield x
+    elif isinstance(x, tuple | list):
+        for y in x:
+            yield from tensors_in(y)
