@@ -136,7 +136,8 @@ def settled(
     if not learn:
         return naive.idle(call, state)
     if Watched.by:
-        Watched.by.speed(write.name, call.rate, call.keep)
+        for name in write.names:
+            Watched.by.speed(name, call.rate, call.keep)
     if write.window > 1:
         weigh = None if weigh is None else weigh.expand(B, T, H)
         pairs, remembered = window.seen(state, write.window, k, v, weigh, params)
@@ -354,7 +355,9 @@ def observe(by: Watch, write: Write, L: int, rows: dict[str, Rows], errors: dict
     found = [errors[part.weight][:1, ..., -L:, :] for part in write.form.layers]  # perhaps without the axis of blocks
     found = [e.reshape(*x.shape[:-1], -1) for e, x in zip(found, inputs, strict=True)]
     squares = write.form.surprise(inputs, found)
-    by.add(write.name, "surprise", squares.sum(), squares[:, 0].numel())
+    for n, name in enumerate(write.names):
+        own = squares[:, n :: len(write.names)]
+        by.add(name, "surprise", own.sum(), own[:, 0].numel())
 
 
 def open_registers(call: naive.Call, state: Weights) -> dict[str, State]:
