@@ -178,7 +178,7 @@ class Task:
 
 
 class Written(torch.autograd.Function):
-    """The parts after a block: apply(task, k, v, rate[, keep], *now[, *held][, *start]), parts as `naive.parts` says."""
+    """apply(task, k, v, rate[, keep], *now[, *held][, *start]) -> parts after the block, in the order of `naive.parts`."""
 
     @staticmethod
     def forward(ctx: Any, task: Task, *tensors: Tensor) -> tuple[Tensor, ...]:

@@ -52,7 +52,8 @@ def written(
     mark: Callable[[Tensor], Tensor],
     watcher: Watcher,
 ) -> dict[str, Done]:
-    """Write one block, whose chunk's first state the registers hold.  watcher: of layer inputs and errors (B, H, C, .)."""
+    """Write one block, whose chunk's first state the registers hold.  watcher: told every layer's inputs and errors,
+    (B, H, C, .)."""
     B, H = tokens.rate.shape[:2]
 
     def of_heads(x: Tensor) -> Tensor:
