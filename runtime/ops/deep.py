@@ -178,7 +178,7 @@ class Task:
 
 
 class Written(torch.autograd.Function):
-    """apply(task, k, v, rate[, keep], *now[, *held][, *start]) -> parts after the block, in the order of `naive.parts`."""
+    """apply(task, k, v, rate[, keep], *now[, *held][, *start]) -> the parts after the block, in the forms' order."""
 
     @staticmethod
     def forward(ctx: Any, task: Task, *tensors: Tensor) -> tuple[Tensor, ...]:
