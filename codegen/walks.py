@@ -163,12 +163,14 @@ class _Walker:
     def read_together(self, read: Read) -> None:
         """All reads that ask twins the same, at once."""
         group = self.together[read.memory]
-        alike = {graph_read.memory: graph_read for graph_read in self.asked(read.query)}
-        reads = [alike[m.id] for m in group.members if m.id in alike]
+        asked = self.asked(read.query)
+        first = {r.memory: r for r in reversed(asked)}
+        reads = [first[m.id] for m in group.members if m.id in first]
         outs = [self.outer.claim(self.base(r.id), r.id, self.again) for r in reads]
         text = group.read([self.graph[r.memory] for r in reads], pair(self.scope, read.query))
-        self.say(f"{', '.join(outs)}{',' if len(outs) == 1 else ''} = {text}")
-        self.scope.names |= {r.id: out for r, out in zip(reads, outs, strict=True)}
+        self.say(f"{', '.join(outs) if len(outs) > 1 else f'({outs[0]},)'} = {text}")
+        of = dict(zip([r.memory for r in reads], outs, strict=True))
+        self.scope.names |= {r.id: of[r.memory] for r in asked if r.memory in of}
 
     def asked(self, query: str) -> list[Read]:
         """The walk's reads with a query."""
