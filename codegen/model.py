@@ -19,7 +19,8 @@ from codegen.memories import begins, counts, earlier_pairs, log_retention, movin
 from codegen.names import block_classes, class_constant, class_name, function_name, local
 from codegen.objectives import slope_name, slopes
 from codegen.places import place_of
-from codegen.rules import RuleView, constant, rule_view, states
+from codegen.remembered import constant
+from codegen.rules import RuleView, rule_view, states
 from codegen.segments import learner, quoted, run_lines, write_methods
 from codegen.views import BlockView, ModelView
 from codegen.written_forms import functions
@@ -364,6 +365,10 @@ def _fields(graph: Graph) -> tuple[str, ...]:
     memories = graph.of(Memory)
     streams = [place_of(graph, m) for m in memories if m.carry is Carry.STREAM]
     lines = [] if graph.bare else [f"vocab = {graph.sizes['vocab']}"]
+    if graph.cost and graph.cost.span:
+        lines.append(
+            f"span = {graph.cost.span}  # activations of so many tokens at a time: all do not fit into run.memory"
+        )
     if graph.bare:
         (kind,) = graph.blocks
         axes = ", ".join(f'"{argument(n.name)}": {tuple_([str(d) for d in n.shape])}' for n in graph.of(Input, kind))
@@ -395,17 +400,22 @@ def _bare(graph: Graph, axes: Axes, final: bool) -> list[str]:
     clock, writing, out, registers = (
         f"{word}_" if word in words else word for word in ("clock", "writing", "out", "registers")
     )
-    arguments = ", ".join([given, "layer_of(state, 0)", clock, writing] + ["final"] * final)
+    told = ", ".join([clock, writing] + ["final"] * final)
+    if graph.cost and graph.cost.span:
+        call, after = f"{out}, state = self.spanned(({given},), state, {told})", "state"
+    else:
+        call = f"{out}, {registers} = self.blocks[0]({given}, layer_of(state, 0), {told})"
+        after = f"with_layer(state, 0, {registers})"
     return [
         f"    def forward(self, *, {given}, state=None, learn=True, final=False):",
         *docstring(f"{', '.join(outputs)} and the state after them, not to be used where `final`.", f"{shapes}."),
         f"        state, {clock} = self.begun(state, {', '.join(f'{word}={word}' for word in words)})",
         f"        {writing} = self.learning(learn)",
-        f"        {out}, {registers} = self.blocks[0]({arguments})",
+        f"        {call}",
         *count_lines(graph, f"{first}.shape[1]", clock, writing),
         "        if final:",
         f"            return {out}, None",
-        f"        state = self.advanced(with_layer(state, 0, {registers}), {first}.shape[1])",
+        f"        state = self.advanced({after}, {first}.shape[1])",
         f"        return {out}, self.closed(state, {writing})",
         "",
         "    def start(self, B, like):",

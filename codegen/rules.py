@@ -14,23 +14,23 @@ from __future__ import annotations
 
 import keyword
 import re
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from codegen.equations import LOOSEST, TIGHTEST, power
-from codegen.forms import plain_form
+from codegen.into import ENTRY, STRENGTH, averaged, entry, fresh, product, written_into
 from codegen.layout import fit, wrapped
-from codegen.names import class_constant
+from codegen.remembered import constant, form_class, remembered
 from codegen.written import NEGATED, Text, listed, literal
 from nlc import equations as eq
 from nlc.graph.nodes import Rule, RuleLevel, RuleMemory
-from nlc.graph.remembered import memory_of, state_names
+from nlc.graph.remembered import state_names
 from nlc.operator_shapes import Shape
 from nlc.rule_shapes import COLS, ROWS, SEEN, entrywise, shape_of
 
 ARGUMENTS = ("grad", "weight", "kept", "start", "lr", "retain", "gram", "k", "v", "x", "error", "count", "state")
-ENTRY = ("exp", "log", "sqrt", "tanh", "abs", "sign", "sigmoid", "relu")  # torch.<name>, entry by entry
 FUNCTIONAL = ("silu", "gelu")  # torch.nn.functional
 EXACT = ("softplus",)  # runtime.ops
 PLAIN = ("exp", "log", "sqrt", "tanh")  # math.<name> of a plain number
@@ -38,7 +38,6 @@ REDUCED = {"sum": "sum", "mean": "mean", "min": "amin", "max": "amax"}
 TAKEN = frozenset(  # what the text of a rule uses, and what Level.update takes beside the rule's parameters
     "kept state torch math F root due _ float min max abs l2norm poly newton_schulz self rule clip".split()
 )
-STRENGTH = {"+": 1, "-": 1, "*": 2, "/": 2, "@": 2, "**": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,22 +76,6 @@ def states(rule: Rule) -> tuple[str, ...]:
     return (*(name for level in rule.levels for name in level.state), *own, *sums)
 
 
-def constant(function: str, memory: RuleMemory) -> str:
-    """DEEP_MOMENTUM_M"""
-    return class_constant(f"{function}_{memory.name}")
-
-
-def remembered(function: str, memory: RuleMemory) -> list[str]:
-    """DEEP_MOMENTUM_M = Remembered("m", Mlp(act="tanh", residual=False), inner=(1, 0), outer=(1, 0))"""
-    form, node = memory.form, memory_of(memory, 1, 1)
-    options = [f"inner={memory.inner}", f"outer={memory.outer}"]
-    options += [f"hidden={form.hidden or form.times!r}"] * (form.kind != "matrix")
-    options += [f'objective="{memory.objective}"'] * (memory.objective != "l2")
-    options += ["identity=False"] * (memory.start != "identity")
-    text = ", ".join([f'"{memory.name}"', plain_form(node.form), *options])
-    return fit(f"{constant(function, memory)} = Remembered({text})")
-
-
 class Writer:
     """Writes one rule; remembers the shape of each name, and what must be imported."""
 
@@ -113,11 +96,23 @@ class Writer:
         self.memories = [memory for level in rule.levels for memory in level.memories]
         self.maps = {f"{m.name}()": tuple(a * ROWS + b * COLS for a, b in (m.outer, m.inner)) for m in self.memories}
         self.reading = {m.name: safe(m.name) for m in self.memories}  # the variable of what the program reads
+        self.given = {
+            *self.names,
+            *self.reading,
+            *(t for level in rule.levels for line in level.do for t in line.targets),
+        }
+        self.reads = Counter(tree.id for whole in self.trees() for tree in eq.walk(whole) if isinstance(tree, eq.Name))
         self.function = ""
         self.touched: set[str] = set()
         for index, level in enumerate(rule.levels):
             if level.sums:
                 self.names[gathered(index)] = Text(gathered(index), shape=SEEN["grad"])
+
+    def trees(self) -> Iterator[eq.Expr]:
+        """Every expression of the rule."""
+        for memory in self.memories:
+            yield from (memory.keys, memory.values, memory.lr)
+        yield from (line.value for level in self.rule.levels for line in level.do)
 
     def view(self, name: str) -> RuleView:
         kept, self.function = states(self.rule), name
@@ -185,7 +180,7 @@ class Writer:
         grad = self.names["grad"]
         total = self.names[gathered(index)] if level.sums else grad
         if level.sums:
-            yield f"{total.text} = {total.text} + grad"
+            yield f"{total.text} = {total.text} + grad" if self.inside else f"{total.text}.add_(grad)"
         if self.inside:
             yield f"due = count % {level.period} == 0"
             yield "if due.any():"
@@ -194,9 +189,9 @@ class Writer:
         before = dict(self.names)
         self.names["grad"] = total
         lasting = [*level.state, *(name for name in ("delta", "weight") if sets(level, name))]
-        renamed = {name: f"{self.names[name].text}_new" for name in lasting} if self.inside else {}
+        renamed = {name: self.fresh(self.names[name].text, "new") for name in lasting} if self.inside else {}
         for memory in level.memories:
-            new = f"{safe(memory.name)}_new" if self.inside else safe(memory.name)
+            new = self.fresh(safe(memory.name), "new") if self.inside else safe(memory.name)
             yield from (f"    {line}" for line in self.write(memory, new))
         for line in level.do:
             yield "    " + self.statement(line, renamed)
@@ -205,7 +200,7 @@ class Writer:
             yield f"    delta = {f'torch.where(due, {change}, delta)' if self.inside else change}"
         for memory in level.memories if self.inside else ():
             m = safe(memory.name)
-            yield f"    {m} = {{name: torch.where(due, {m}_new[name], x) for name, x in {m}.items()}}"
+            yield f"    {m} = {constant(self.function, memory)}.where(due, {self.fresh(m, 'new')}, {m})"
             self.reading[memory.name] = m
         for name in lasting if self.inside else ():
             old = before[name].text
@@ -219,11 +214,19 @@ class Writer:
     def write(self, memory: RuleMemory, new: str) -> Iterator[str]:
         """One step of a memory of the rule; `new` is the variable of its state after it."""
         m = safe(memory.name)
+        earlier = self.fresh(m, "before") if new == m else m
         if memory.before and new == m:
-            yield f"{m}_before = {m}"
+            yield f"{earlier} = {m}"
         pairs = f"{self.text(memory.keys).text}, {self.text(memory.values).text}, {self.text(memory.lr).text}"
         yield f"{new} = {constant(self.function, memory)}.write({m}, {pairs})"
-        self.reading[memory.name] = (f"{m}_before" if new == m else m) if memory.before else new
+        self.reading[memory.name] = earlier if memory.before else new
+
+    def fresh(self, variable: str, word: str) -> str:
+        """b_new, or b_new_ where the program has a value of that name."""
+        name = f"{variable}_{word}"
+        while name in self.given:
+            name += "_"
+        return name
 
     def statement(self, line: Any, renamed: dict[str, str] | None = None) -> str:
         """One assignment.  A value of a smaller shape fills the state, delta or weight it is given to."""
@@ -240,22 +243,25 @@ class Writer:
         target = (renamed or {}).get(name) or safe(name)
         if lasting and (value.shape is None or len(value.shape) < 2):
             value = Text(f"{value.within(TIGHTEST)} * torch.ones_like(grad)", 2, SEEN["grad"])
-        self.names[name] = Text(target, shape=value.shape)
+        alone = value.fresh and not lasting and self.reads[name] == 1
+        self.names[name] = Text(target, shape=value.shape, fresh=alone)
         return f"{target} = {value.text}"
 
     def moved(self, line: Any) -> str | None:
         """Outside, `m = beta * m + (1 - beta) * grad` of a state moves it where it is: no gradient passes."""
         (name,) = line.targets
-        match line.value:
-            case eq.Binary(
-                op="+", left=eq.Binary(op="*", right=eq.Name(id=same)) as old, right=eq.Binary(op="*") as new
-            ):
-                share = self.text(old.left)
-                if self.inside or same != name or not self.kept(name) or share.shape is not None:
-                    return None
-                if averaged(old, new):
-                    return f"{self.names[name].text}.lerp_({self.text(new.right).text}, 1 - {share.within(2)})"
-        return None
+        reads = sum(isinstance(tree, eq.Name) and tree.id == name for tree in eq.walk(line.value))
+        if self.inside or reads != 1 or not self.kept(name):
+            return None
+        mine = self.names[name]
+        if (share := averaged(line.value, name)) and self.shape(share) is None:
+            new = self.text(line.value.right.right)
+            if product(new) is None:
+                return f"{mine.text}.lerp_({new.text}, 1 - {self.text(share).within(2)})"
+        self.names[name] = fresh(mine)
+        value = self.text(line.value)
+        self.names[name] = mine
+        return value.text if value.into == mine.text else None
 
     def kept(self, name: str) -> bool:
         """A state that the program has neither assigned nor read yet: the level's own tensor, and nobody else's."""
@@ -273,7 +279,7 @@ class Writer:
                 return Text(repr(value))
             case eq.Unary(value=value):
                 inner = self.text(value)
-                return Text(f"-{inner.within(NEGATED)}", NEGATED, inner.shape)
+                return Text(f"-{inner.within(NEGATED)}", NEGATED, inner.shape, inner.shape is not None)
             case eq.Binary(op=op, left=left, right=right):
                 return self.binary(tree, op, self.text(left), self.text(right))
             case eq.Compare(op=op, left=left, right=right):
@@ -298,9 +304,12 @@ class Writer:
 
     def binary(self, tree: eq.Expr, op: str, a: Text, b: Text) -> Text:
         strength, shape = STRENGTH[op], self.shape(tree)
-        if op == "**":  # the right side binds more loosely than the left: 2 ** -x
-            return Text(power(a.within(TIGHTEST), b.within(NEGATED)), strength, shape)
-        return Text(f"{a.within(strength)} {op} {b.within(strength + 1)}", strength, shape)
+        found = None if self.inside else written_into(op, a, b, shape)
+        if found is None and op == "**":  # the right side binds more loosely than the left: 2 ** -x
+            found = Text(power(a.within(TIGHTEST), b.within(NEGATED)), strength, shape)
+        elif found is None:
+            found = Text(f"{a.within(strength)} {op} {b.within(strength + 1)}", strength, shape)
+        return found if self.inside else replace(fresh(found), made=(op, a, b))
 
     def slice(self, tree: eq.Slice) -> Text:
         value = self.text(tree.value)
@@ -330,8 +339,10 @@ class Writer:
         if func == "sqrt" and self.inside:  # whose slope at 0 is taken as 0
             self.ops.add("root")
             return Text(f"root({first.text})", shape=shape)
+        if not self.inside and (written := entry(func, first)):
+            return written
         if func in ENTRY + FUNCTIONAL + EXACT:
-            return Text(f"{self.torch_name(func)}({first.text})", shape=shape)
+            return Text(f"{self.torch_name(func)}({first.text})", shape=shape, fresh=not self.inside)
         if func in REDUCED:
             return Text(f"{inner}.{REDUCED[func]}({axis}, keepdim=True)", shape=shape)
         like = "dtype=grad.dtype, device=grad.device"
@@ -392,27 +403,16 @@ class Writer:
         return Text(f"{yes.within(1)} if {asked} else {no.within(1)}", LOOSEST, shape)
 
     def extremum(self, func: str, args: list[Text], shape: Shape) -> Text:
-        found = args[0]
-        for other in args[1:]:
-            if found.shape is not None and other.shape is not None:
-                found = Text(f"torch.{func}imum({found.text}, {other.text})", shape=shape)
+        """A number is a value too: inside a sequence, where it is met exactly, half the gradient passes."""
+        found, *rest = sorted(args, key=lambda text: text.shape is None)
+        bound = "max" if func == "min" else "min"
+        for other in rest:
+            if other.shape is None and not self.inside:
+                found = Text(f"{found.within(TIGHTEST)}.clamp({bound}={other.text})", shape=shape)
             else:
-                tensor, plain = (found, other) if other.shape is None else (other, found)
-                bound = "max" if func == "min" else "min"
-                found = Text(f"{tensor.within(TIGHTEST)}.clamp({bound}={plain.text})", shape=shape)
+                second = other.text if other.shape is not None else f"grad.new_full((), {other.text})"
+                found = Text(f"torch.{func}imum({found.text}, {second})", shape=shape)
         return found
-
-
-def averaged(old: eq.Binary, new: eq.Binary) -> bool:
-    """beta * old + (1 - beta) * new: a moving average, which is one operation of torch."""
-    match new.left:
-        case eq.Binary(op="-", left=eq.Number(value=1), right=share):
-            return bool(share == old.left)
-    return False
-
-
-def form_class(memory: RuleMemory) -> str:
-    return memory.form.kind.capitalize()
 
 
 def calls(tree: eq.Expr, *funcs: str) -> bool:

@@ -17,11 +17,17 @@ NEGATED = 3  # how tightly a sign binds
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A written expression: how tightly it binds, and its shape; None is a plain number, of no tensor."""
+    """A written expression: how tightly it binds, and its shape; None is a plain number, of no tensor.
+
+    `fresh`: nobody else holds the tensor.  `into`: what it is written over.  `made`: the operation that makes it, if it
+    is one of two values."""
 
     text: str
     strength: int = TIGHTEST
     shape: Shape | None = None
+    fresh: bool = False
+    into: str = ""
+    made: tuple[str, Text, Text] | None = None
 
     def within(self, least: int) -> str:
         return parenthesised(self.text, self.strength, least)

@@ -29,6 +29,7 @@ from nlc.graph.nodes import (
     When,
     per_step,
 )
+from nlc.graph.specialise import keeps_no_share
 from nlc.passes.keep import written_every
 
 
@@ -83,7 +84,8 @@ class CostFacts:
     state_bytes: int  # per sequence, float32
     flops: int  # per token, forward
     activation_bytes: int  # saved for backward, per token
-    activation_bytes_per_step: int
+    activation_bytes_per_step: int  # in memory at a time
+    span: int  # tokens of a sequence whose activations are in memory at a time; 0: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,10 +255,10 @@ def is_attention(memory: Memory) -> bool:
 def _memory(graph: Graph, memory: Memory) -> MemoryFacts:
     whens = {read.when.value for read in graph.of(Read) if read.memory == memory.id}
     reads = ", ".join(w.value for w in When if w.value in whens)
-    if memory.chunk > 1:
-        reads = reads.replace("chunk", f"chunk of {memory.chunk}")
-    elif memory.period.unit is Unit.NEVER:
+    if memory.period.unit is Unit.NEVER:
         reads = "never written"
+    elif memory.chunk > 1:
+        reads = reads.replace("chunk", f"chunk of {memory.chunk}")
     elif memory.carry is Carry.MODEL or memory.period.count > 1:
         reads = "as last written"
     if is_attention(memory):
@@ -335,13 +337,15 @@ def _notes(graph: Graph) -> Iterator[str]:
                 "activations are not normalised; it diverges where rate x |h|^2 is large: bound the rate, or say "
                 "normalise_hidden: true"
             )
+        if memory.retain and keeps_no_share(memory.rule):
+            yield f"{memory_name(memory)}: rule {memory.rule.name} sets the state itself, so retain says nothing"
 
 
 def _invisible(graph: Graph, memories: Sequence[Memory]) -> Iterator[str]:
     at_chunks = {read.memory for read in graph.of(Read) if read.when is When.CHUNK}
     hidden: dict[int, list[str]] = {}
     for memory in memories:
-        if memory.chunk > 1 and memory.id in at_chunks:
+        if memory.chunk > 1 and memory.period.unit is not Unit.NEVER and memory.id in at_chunks:
             hidden.setdefault(memory.chunk, []).append(memory_name(memory))
     for chunk, unseen in sorted(hidden.items()):
         these = "this memory" if len(unseen) == 1 else "these memories"
@@ -396,10 +400,9 @@ def _cost(graph: Graph) -> CostFacts | None:
     cost = graph.cost
     if cost is None:
         return None
-    tokens = graph.sizes.get("context", 0) * graph.run.batch
-    return CostFacts(
-        cost.parameters, cost.state_bytes, cost.flops, cost.activation_bytes, cost.activation_bytes * tokens
-    )
+    tokens = (cost.span or graph.sizes.get("context", 0)) * graph.run.batch
+    saved = cost.activation_bytes
+    return CostFacts(cost.parameters, cost.state_bytes, cost.flops, saved, saved * tokens, cost.span)
 
 
 def plural(count: int, noun: str) -> str:

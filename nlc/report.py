@@ -109,6 +109,14 @@ def _cost(cost: CostFacts) -> str:
     ]
     if cost.activation_bytes_per_step:
         rows.append(["", binary(cost.activation_bytes_per_step), "saved for backward, per step"])
+    if cost.span:
+        rows.append(
+            [
+                "",
+                f"{cost.span:,} tokens",
+                "at a time: of the others they are made again, all do not fit into run.memory",
+            ]
+        )
     return "Cost\n\n" + table(rows, right={1})
 
 

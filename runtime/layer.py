@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from runtime.precision import in_float32
 from runtime.sequenced import Sequenced
-from runtime.state import Clock, State, count
+from runtime.spans import borders, passed
+from runtime.state import Clock, State, count, layer_of, with_layer
 
 
 class Layer(Sequenced):
     """A bare program: named streams of vectors in, named outputs and the state out.  A subclass gives forward."""
 
     inputs: Mapping[str, tuple[int, ...]]  # axes of each after batch and token
+    span: int | None = None  # tokens whose activations are in memory at a time; None: those of all
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,6 +46,32 @@ class Layer(Sequenced):
                 "state: its sequences have different lengths; a bare program takes them one group at a time"
             )
         return state, self.clock(state)
+
+    def spanned(
+        self, inputs: Sequence[Tensor], state: State, clock: Clock, *asked: Any
+    ) -> tuple[Tensor | tuple[Tensor, ...], State]:
+        """The block over all tokens; to be differentiated it goes span by span, each run again for its gradient.
+
+        `asked`: what the block is told beside: the levels that write, whether nobody reads the state."""
+        if self.span is None or not torch.is_grad_enabled():
+            out, registers = self.blocks[0](*inputs, layer_of(state, 0), clock, *asked)
+            return out, with_layer(state, 0, registers)
+        weights = [weight for weight in self.parameters() if weight.requires_grad]
+        found: list[list[Tensor]] = []
+        T = inputs[0].shape[1]
+        for a, b in borders(T, clock["sequence"], self.span):
+            at = {name: ticks + a for name, ticks in clock.items()}
+            told = (asked[0], *(final and b == T for final in asked[1:]))
+            outputs, state = passed(partial(self._part, at, told), [x[:, a:b] for x in inputs], state, weights)
+            found.append(outputs)
+        whole = tuple(torch.cat(parts, 1) for parts in zip(*found, strict=True))
+        return whole if len(whole) > 1 else whole[0], state
+
+    def _part(
+        self, clock: Clock, asked: Sequence[Any], inputs: list[Tensor], state: State
+    ) -> tuple[list[Tensor], State]:
+        out, registers = self.blocks[0](*inputs, layer_of(state, 0), clock, *asked)
+        return [out] if isinstance(out, Tensor) else [*out], with_layer(state, 0, registers)
 
     def _check(self, inputs: Mapping[str, Tensor]) -> None:
         first, like = next(iter(inputs.items()))

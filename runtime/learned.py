@@ -29,6 +29,19 @@ def load(options: Options, begun: Mapping[str, Any], vocab: int, note: Note) -> 
     return data.load(o.data, field=o.field, tokenizer=o.tokenizer, pack=o.pack, vocab=vocab, note=note)
 
 
+def foreseen(
+    path: Path | None, field: str | None, tokenizer: Path | None, task: Task | None, context: int, vocab: int
+) -> str:
+    """What a run would learn from, by name: read and checked as for a run, but for what that would put into the cache.
+
+    Raises DataError."""
+    name, writes = ("", False) if task is not None and not task.hides else data.found(path, field, tokenizer, vocab)
+    if not writes:
+        found = data.load(path, field=field) if task is None else exercise.load(task, path, field)
+        check(found, context, vocab)
+    return name if task is None else f"the task {task.name}"
+
+
 def again(facts: Mapping[str, Any], run: Path, note: Note) -> Data | Exercise:
     """What the `facts` of an earlier run describe.  Raises DataError where it is gone."""
     if "task" not in facts:

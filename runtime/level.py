@@ -91,14 +91,15 @@ class Level:
         level's gradients is at most `clip` (0 is any).  Without any gradient there is no update.  Raises Diverged,
         before any weight has changed, if that norm is not finite.
         """
-        owned = self.gathered(clip)
+        owned = self.gathered()
         if not owned:
             return
+        share = (clip / (self.norm + 1e-6)).clamp(max=1.0) if clip and self.norm is not None else None
         self.rate, measured = lr, self.watched
         before = [weight.value.detach().clone() for weight in owned] if measured else []
         for stack in stacks(owned, self.entrywise):
             own = {**params, DECAY: 0.0} if DECAY in params and not stack.decays else params
-            stack.update(rule, lr=lr, count=self.count, retain=1.0, **own)
+            stack.update(rule, share, lr=lr, count=self.count, retain=1.0, **own)
         for weight in owned:
             weight.value.grad = None
             weight.gram = None if weight.gram is None else torch.zeros_like(weight.gram)
@@ -106,8 +107,8 @@ class Level:
             moved = [weight.value.detach() - old for weight, old in zip(owned, before, strict=True)]
             self.change, self.watched = torch.nn.utils.get_total_norm(moved), False
 
-    def gathered(self, clip: float) -> list[Weight]:
-        """Begin an update: the weights with a gradient, which is clipped and the same in all processes."""
+    def gathered(self) -> list[Weight]:
+        """Begin an update: the weights with a gradient, which is the same in all processes, and its norm."""
         owned = [weight for weight in self.weights if weight.value.grad is not None]
         grads = [weight.value.grad for weight in owned if weight.value.grad is not None]
         self.processes.mean([*grads, *self.grams()])
@@ -116,8 +117,6 @@ class Level:
         self.norm = torch.nn.utils.get_total_norm(grads)
         if self.norm.device.type == "cpu" and not math.isfinite(self.norm):
             raise Diverged(f"level {self.name}: the gradient of {first_not_finite(owned)} is not finite")
-        if clip:
-            torch.nn.utils.clip_grads_with_norm_([weight.value for weight in owned], clip, self.norm)
         self.count += 1
         return owned
 

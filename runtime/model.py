@@ -18,6 +18,7 @@ from torch import Tensor
 from runtime.inference import outside_inference
 from runtime.layer import Layer
 from runtime.sequenced import Sequenced
+from runtime.spans import borders, passed
 from runtime.state import (
     Clock,
     State,
@@ -66,6 +67,26 @@ class Row:
     fresh: bool  # begins at a document border
 
 
+@dataclass
+class Part:
+    """Some tokens of a run, from any state; run again it counts nothing."""
+
+    model: LanguageModel
+    tokens: Tensor
+    targets: Tensor
+    clock: Clock
+    final: bool
+    learn: frozenset[str]
+    again: bool = False
+
+    def __call__(self, _: list[Tensor], state: State) -> tuple[list[Tensor], State]:
+        counted = dict(self.model.fires)
+        logits, nats, state = self.model.run(self.tokens, self.targets, state, self.clock, self.final, self.learn)
+        self.model.fires = counted if self.again else self.model.fires
+        self.again = True
+        return [logits, nats], state
+
+
 class LanguageModel(Sequenced):
     """Tokens in, logits and loss out.
 
@@ -76,6 +97,7 @@ class LanguageModel(Sequenced):
     """
 
     vocab: int
+    span: int | None = None  # tokens whose activations are in memory at a time; None: those of all
 
     def start(self, B: int) -> State:
         raise NotImplementedError
@@ -84,6 +106,23 @@ class LanguageModel(Sequenced):
         self, tokens: Tensor, targets: Tensor, state: State, clock: Clock, final: bool, learn: frozenset[str]
     ) -> tuple[Tensor, Tensor, State]:
         raise NotImplementedError
+
+    def spanned(
+        self, tokens: Tensor, targets: Tensor, state: State, clock: Clock, final: bool, learn: frozenset[str]
+    ) -> tuple[Tensor, Tensor, State]:
+        """`run`; to be differentiated it goes span by span, each of which is run again for its gradient."""
+        T = tokens.shape[1]
+        if self.span is None or not torch.is_grad_enabled():
+            return self.run(tokens, targets, state, clock, final, learn)
+        weights = [weight for weight in self.parameters() if weight.requires_grad]
+        found: list[list[Tensor]] = []
+        for a, b in borders(T, clock["sequence"], self.span):
+            at = {name: ticks + a for name, ticks in clock.items()}
+            part = Part(self, tokens[:, a:b], targets[:, a:b], at, final and b == T, learn)
+            outputs, state = passed(part, [], state, weights)
+            found.append(outputs)
+        logits, nats = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
+        return logits, nats, state
 
     def peek(self, tokens: Tensor, state: State, clock: Clock, learn: frozenset[str]) -> Tensor:
         """Only what the token's own reads see is written: the state is dropped."""
@@ -207,7 +246,7 @@ class LanguageModel(Sequenced):
             T = tokens.shape[1]
             if int(held[0]) != NOTHING:
                 tokens, targets = torch.cat((held[:, None], tokens), 1), torch.cat((tokens[:, :1], targets), 1)
-            _, nats, state = self.run(tokens, targets, state, self.clock(state), final, allowed)
+            _, nats, state = self.spanned(tokens, targets, state, self.clock(state), final, allowed)
             nats = nats[:, -T:]
             return nats, None if final else self.closed(self.advanced(state, tokens.shape[1]), allowed)
         rows = self._rows(tokens, targets, starts, mask, held)
@@ -356,7 +395,7 @@ class LanguageModel(Sequenced):
                     tokens = torch.stack([row.tokens[done:end] for row in rows[i:]])
                     targets = torch.stack([row.targets[done:end] for row in rows[i:]])
                     last = final and end == length(rows[-1])
-                    out, each, state = self.run(tokens, targets, state, self.clock(state), last, learn)
+                    out, each, state = self.spanned(tokens, targets, state, self.clock(state), last, learn)
                     state = self.advanced(state, end - done)
                     for j in range(i, len(rows)):
                         logits[j].append(out[j - i])

@@ -1,9 +1,9 @@
 """The weights of a level as stacks: what one call of an update rule updates.
 
-A rule that treats every entry alike gets runs of entries, whatever weights they belong to.  Any other gets weights of
-one shape together, as stacks of matrices on their last two axes: one batched product instead of one for each weight.  A
-weight of one axis is a column, a single number 1 x 1.  On a CPU both are short enough that what the rule computes on
-the way stays in the cache.
+A rule that treats every entry alike gets a weight as it is, parts of a large one, or small ones end to end.  Any other
+gets weights of one shape together, as stacks of matrices on their last two axes: one batched product instead of one for
+each weight.  A weight of one axis is a column, a single number 1 x 1.  On a CPU all are short enough that what the rule
+computes on the way stays in the cache.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-ENTRIES = {"cpu": 1 << 16}  # of a run
-MATRICES = {"cpu": 1 << 18}  # entries of a stack: more than a run's, a product of several matrices costs less than one
+ENTRIES = {"cpu": 1 << 18}  # of a run, and of a stack
+JOINED = {"cpu": 1 << 14}  # a weight of more is no part of a run: copying it costs more than a call of the rule
 MOST = 1 << 26  # elsewhere
 
 Rule = Callable[..., tuple[Tensor, dict[str, Tensor]]]  # a generated function: codegen.rules says what it is given
@@ -47,8 +47,8 @@ class Stack:
     def decays(self) -> bool:
         return self.pieces[0][0].decays
 
-    def update(self, rule: Rule, **given: Any) -> None:
-        """One step of the rule: weights and states in place."""
+    def update(self, rule: Rule, share: Tensor | None = None, **given: Any) -> None:
+        """One step of the rule, of this share of the gradients: weights and states in place, the gradients are gone."""
         weights = [view(weight.value.detach()) for weight, view in self.pieces]
         dtype = at_least_float32(weights[0].dtype)
         grads = [view(weight.value.grad).to(dtype) for weight, view in self.pieces if weight.value.grad is not None]
@@ -56,8 +56,9 @@ class Stack:
         start = states.pop("start", None)
         grams = [weight.gram for weight, _ in self.pieces if weight.gram is not None]
         whole = self.joined(weights).to(dtype)
+        grad = self.joined(grads)
         delta, after = rule(
-            grad=self.joined(grads),
+            grad=grad if share is None else grad.mul_(share),
             weight=whole,
             kept=whole,
             state={name: self.joined(parts) for name, parts in states.items()},
@@ -103,34 +104,33 @@ def stacks(weights: Iterable[Weight], entrywise: bool) -> Iterator[Stack]:
         groups.setdefault(kind if entrywise else (*kind, weight.value.shape), []).append(weight)
     for group in groups.values():
         if entrywise:
-            for run in runs(group, ENTRIES.get(group[0].value.device.type, MOST)):
+            device = group[0].value.device.type
+            for run in runs(group, ENTRIES.get(device, MOST), JOINED.get(device, MOST)):
                 yield Stack(run, end_to_end, cut)
         else:
-            most = MATRICES.get(group[0].value.device.type, MOST)
+            most = ENTRIES.get(group[0].value.device.type, MOST)
             count = max(most // max(group[0].value.numel(), 1), 1)
             for i in range(0, len(group), count):
                 yield Stack([(weight, matrix) for weight in group[i : i + count]], on_top, split)
 
 
-def runs(weights: Iterable[Weight], most: int) -> Iterator[list[tuple[Weight, View]]]:
-    """Pieces of weights, in order, of about `most` entries together."""
+def runs(weights: Iterable[Weight], most: int, joined: int) -> Iterator[list[tuple[Weight, View]]]:
+    """Weights of more than `joined` entries alone, in parts of `most`; the others in order, about `most` together."""
     run: list[tuple[Weight, View]] = []
     room = most
     for weight in weights:
         count = weight.value.numel()
-        if not weight.value.is_contiguous():  # no run of memory
+        if joined < count <= most or not weight.value.is_contiguous():
             yield [(weight, lambda x: x)]
-            continue
-        if count > room and run:
-            yield run
-            run, room = [], most
-        for begin in range(0, count, most):
-            end = min(begin + most, count)
-            run.append((weight, entries(begin, end)))
-            room -= end - begin
-            if room <= 0:
+        elif count > most:
+            for begin in range(0, count, most):
+                yield [(weight, entries(begin, min(begin + most, count)))]
+        else:
+            if count > room:
                 yield run
                 run, room = [], most
+            run.append((weight, entries(0, count)))
+            room -= count
     if run:
         yield run
 

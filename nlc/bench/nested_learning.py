@@ -28,6 +28,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from nlc.bench.compiled import program
+from nlc.bench.elsewhere import elsewhere
 from nlc.bench.model import sizes
 from nlc.bench.packages import calling, needed
 from nlc.bench.rows import Reading, Scale
@@ -107,9 +108,9 @@ def theirs(scale: Scale) -> Run:
 
 def times(scale: Scale, asked: frozenset[str]) -> dict[str, Reading]:
     """Few turns: a step of theirs takes many seconds."""
-    runs = {THEIRS: theirs(scale), **{id: ours(scale, id) for id in sorted(asked)}}
-    with threads(THREADS):
-        took = turns(runs, max(1, scale.turns // 2), warm=False)
-    speed = {name: round(BATCH * scale(512) / took.median(name), 1) for name in runs}
+    mine = {id: ours(scale, id) for id in sorted(asked)}
+    with elsewhere("nlc.bench.nested_learning:theirs", scale, THREADS) as rival, threads(THREADS):
+        took = turns({THEIRS: rival, **mine}, max(1, scale.turns // 2), warm=False)
+    speed = {name: round(BATCH * scale(512) / took.median(name), 1) for name in (THEIRS, *mine)}
     found = {id: took.ratio(THEIRS, id) for id in asked}
     return {id: Reading(r.value, r.low, r.high, {**r.details, "tokens per second": speed}) for id, r in found.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from nlc.target import Target
 
 if TYPE_CHECKING:
     from nlc.spec import Spec
+    from runtime.evaluate.tasks import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +48,23 @@ class Plan:
         ]
 
 
-def plan(spec: Spec, folder: Path, data: tuple[Any, Any], task: str | None, device: str, processes: int) -> Plan:
-    """The plan of a run in this folder.  `data`: --data and --field.
+def plan(spec: Spec, folder: Path, data: Mapping[str, Any], task: Task | None, device: str, processes: int) -> Plan:
+    """The plan of a run in this folder.  `data`: the options that say what is learned from.
 
     Raises SpecError, and Stop where what it would learn from is not there."""
     from nlc import passes
     from nlc.inherit import inherited
-    from runtime.data.sources import find
+    from runtime import learned
     from runtime.errors import RunError
 
     graph = passes.build(spec, target=Target.of(device))
     inherited(graph)
+    sizes, told = graph.sizes, spec.model.run
+    path, field, tokenizer = (data[option] for option in ("--data", "--field", "--tokenizer"))
     try:
-        text = f"the task {task}" if task else find(*data).name
+        text = learned.foreseen(path, field, tokenizer, task, sizes["context"], sizes["vocab"])
     except RunError as error:
         raise Stop(error.status, str(error)) from None
-    sizes, told = graph.sizes, spec.model.run
     return Plan(
         graph.name, graph.cost.parameters if graph.cost else 0, tuple(level.name for level in graph.levels),
         told.steps, told.batch * sizes["context"], text, device, processes, str(folder),

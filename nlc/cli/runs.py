@@ -284,8 +284,7 @@ def run(spec: Spec, folder: Path | None, how: HowToRun, task: Task | None = None
     if how.dry:
         from nlc.cli.planned import plan, show
 
-        text = how.data.get("--data"), how.data.get("--field")
-        show(plan(spec, directory.path, text, task.name if task else None, device, how.processes), how.json)
+        show(plan(spec, directory.path, how.data, task, device, how.processes), how.json)
         return Status.DONE
     with directory.unless_begun():
         begins = write(spec, directory, target)

@@ -21,8 +21,9 @@ ORDER = (
     "shapes",
     "clocks",
     "owners",
-    "levels",
     "gradients",
+    "still",
+    "levels",
     "heads",
     "chunks",
     "share",
@@ -131,6 +132,12 @@ def _clocked(graph: Graph) -> list[str]:
     return bad
 
 
+def _unwritten(graph: Graph) -> list[str]:
+    """Nothing flows into a write that never comes."""
+    never = [m for m in graph.of(Memory) if m.period.unit is Unit.NEVER]
+    return [m.id for m in never if m.pairs or m.rate or m.retain or m.weigh or m.nest]
+
+
 def _owned(graph: Graph) -> list[str]:
     bad = [w.id for w in graph.of(Weight) for owner in w.by if owner and w.id not in graph[owner].weights]
     return bad + [w.id for w in graph.of(Weight) if not all(w.by) and not graph.bare]
@@ -165,6 +172,7 @@ INVARIANTS: tuple[tuple[str, str, Callable[[Graph], list[str]]], ...] = (
     ("clocks", "a period is counted in its own clock", _clocked),
     ("owners", "every weight has an owner, which knows it", _owned),
     ("causality", "a value stands after what it needs", _ordered),
+    ("still", "what is never written needs nothing", _unwritten),
     ("levels", "levels are numbered", _indexed),
     ("chunks", "every memory is computed once", _computed),
 )

@@ -201,8 +201,12 @@ def rule(
     for name, expr in given.items():
         if lower is not None:
             params[name] = _param(name, expr, lower, place)
+            hint = ""
             if params[name].value and name in fixed(spec):
                 hint = f"no value of the block: the rule's program is made with it; for example {spec.params[name]}"
+            elif isinstance(spec.params[name], bool) and isinstance(expr, Call) and expr.func == "learned":
+                hint = "true, false or a value of the block: no gradient reaches a choice"
+            if hint:
                 report.error("NLC0405", expr.at, f"'{name}' of '{spec.name}' is '{to_text(expr)}'", hint)
                 raise Refused
             if spec.params[name] == KEY and params[name].value:

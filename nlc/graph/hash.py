@@ -24,7 +24,7 @@ from nlc.graph.nodes import AnyNode, Input, Level, Memory, Number, Op, Output, R
 HIDDEN = {
     "id", "at", "said", "block", "name", "version", "field", "path", "inputs", "weights", "memory", "query", "owner",
     "level", "pairs", "rate", "retain", "weigh", "value", "memories", "owners", "selects", "rule", "objective",
-    "rate_varies", "nest", "of", "form_weights",
+    "rate_varies", "nest", "of", "form_weights", "still",
 }  # fmt: skip
 
 

@@ -292,6 +292,7 @@ class Memory(Node):
     weights: tuple[str, ...] = ()  # ids of its Weights: the start, or the weights themselves for carry model
     parts: tuple[tuple[str, Shape], ...] = ()  # of its state, heads included: M; W_in, b_in, W_out, b_out; m
     form_weights: tuple[str, ...] = ()  # ids of the Weights that its form's own equations use beside the state
+    still: str = ""  # why no write would change it, where pass still has proved that: its period is then never
     said: tuple[tuple[str, Position], ...] = field(default=(), compare=False)  # where each field is said
 
 
@@ -390,6 +391,7 @@ class Cost:
     flops: int  # per token, forward
     activation_bytes: int  # saved for backward, per token
     by_node: tuple[tuple[str, int, int, int, int], ...] = ()  # (id, parameters, state bytes, flops, activations)
+    span: int = 0  # tokens whose activations are in memory at a time (pass keep); 0: those of the whole context
 
 
 def per_step(period: Period, tokens_per_step: int) -> Fraction:

@@ -50,3 +50,9 @@ def reads(rule: Rule) -> set[str]:
     read |= {str(p.number) for p in rule.params if p.value and p.number == "k"}  # a vector beside the pair's key
     own = {name for level in rule.levels for name in (*level.state, *(t for line in level.do for t in line.targets))}
     return read - own
+
+
+def keeps_no_share(rule: Rule) -> bool:
+    """Whether every update sets the weight without a look at the share that is kept, which says nothing then."""
+    sets = any("weight" in line.targets for level in rule.levels if level.period == 1 for line in level.do)
+    return sets and "retain" not in reads(rule)

@@ -26,6 +26,7 @@ from nlc.passes.owners import owners
 from nlc.passes.place import place
 from nlc.passes.shapes import shapes
 from nlc.passes.share import share
+from nlc.passes.still import still
 from nlc.source import Position
 from nlc.spec import Spec
 from nlc.target import Target
@@ -36,8 +37,9 @@ PASSES: tuple[tuple[str, Callable[[Graph], Graph], tuple[str, ...]], ...] = (  #
     ("shapes", shapes, ("causality",)),  # of every value, weight and state
     ("clocks", clocks, ("names",)),  # periods in the unit they are counted in
     ("owners", owners, ("shapes", "clocks")),  # which level updates each weight
-    ("levels", levels, ("causality", "clocks")),  # Definition 2
     ("gradients", gradients, ("causality",)),  # every memory and weight is reached
+    ("still", still, ("shapes", "clocks", "gradients")),  # what no write changes is never written
+    ("levels", levels, ("causality", "clocks")),  # Definition 2
     ("heads", heads, ("owners", "levels", "gradients")),  # one axis of heads
     ("chunks", chunks, ("heads",)),  # the parallel form of each recurrence, with its reason
     ("share", share, ("chunks",)),  # common work once

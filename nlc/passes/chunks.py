@@ -203,7 +203,8 @@ def _choose(graph: Graph, memory: Memory, members: tuple[str, ...], inside: tupl
     if memory.form.kind == "attention":
         return replace(base, lowering="attention", reason="non-parametric: keeps its pairs")
     if memory.carry is Carry.MODEL or memory.period.unit is Unit.NEVER:
-        return replace(base, lowering="weights", reason="not written inside a sequence: weights all tokens share")
+        reason = memory.still or "not written inside a sequence"
+        return replace(base, lowering="weights", reason=f"{reason}: weights all tokens share")
     if memory.objective.kind == "loss":
         reason = f"written from the network's own error: every sequence is cut every {memory.period}"
         reason = f"holds the start of '{graph[memory.of].name}', {reason}" if memory.of else reason

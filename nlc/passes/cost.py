@@ -16,7 +16,7 @@ Numbers are float32; a multiply and an add are two operations; W is the number o
                  W to erase, W for retention; under objective: loss 4 W, of which 2 W carry the error back. Head: 2
                  width vocab, and a few per number for the last norm and the softmax.
     activations  what each operator's backward pass needs (nlc.operators); of a read, each layer's input and hidden
-                 numbers; of a chunked memory, its first states, W for each chunk
+                 numbers; of a chunked memory, its first states and those of its rule, W each for each chunk
 """
 
 from __future__ import annotations
@@ -174,12 +174,15 @@ def _remembered(memory: Memory) -> int:
 
 
 def _boundaries(graph: Graph, memory: Memory, size: int) -> int:
-    """Numbers kept at every chunk's first token, for one token: a state, or one product for all that share it."""
+    """Numbers kept at every chunk's first token, for one token: a state and those of its rule, or one product for all
+    that share it."""
     shared = next(
         (r.members for r in graph.of(Recurrence) if r.lowering == "shared_product" and memory.id in r.members), ()
     )
     if shared:
         size = prod(memory.heads) * memory.inner**2 if memory.id == shared[0] else 0
+    else:
+        size *= 1 + sum(len(level.state) for level in memory.rule.levels)
     return size // memory.chunk if memory.chunk > 1 or shared else 0
 
 

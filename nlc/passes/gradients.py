@@ -184,14 +184,17 @@ def _weights(graph: Graph, found: Reach, report: Reporter) -> None:
         if frozen(graph, weight):
             continue
         name, user = weight_names(graph, weight)[0], users.get(id)
-        hint = (
-            "a constant state passes no gradient (meta: none)"
-            if user is not None and user.field and id in found.used
-            else ""
-        )
-        hint = hint or (
-            "no gradient passes on its way to the loss"
-            if id in found.used
-            else "nothing that leaves the block depends on it"
-        )
+        hint = "nothing that leaves the block depends on it"
+        if id in found.used:
+            closed = _closed(graph, user.field) if user is not None else ""
+            hint = closed or "no gradient passes on its way to the loss"
         report.error("NLC0903", weight.at, f"the weight {name} is reached by no objective", hint)
+
+
+def _closed(graph: Graph, field: str) -> str:
+    """Why no gradient passes a write to a field of it, where `meta` is why."""
+    owner = field.rpartition(".")[0]
+    metas = {memory.meta for memory in graph.of(Memory) if owner and f"{memory.id}.".startswith(f"{owner}.")}
+    if Meta.NONE in metas:
+        return "a constant state passes no gradient (meta: none)"
+    return "a write's gradient is a constant (meta: first_order)" if Meta.FIRST_ORDER in metas else ""

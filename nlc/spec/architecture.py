@@ -66,8 +66,8 @@ class Run(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Of initial values and of the order of the data."""
     memory: Annotated[str, BeforeValidator(_as_text), _TEXT_OR_NUMBER] = "4 GB"
-    """What a step may take: `8 GB`, `512 MiB`.  States of slower memories that fit into it are kept for the backward
-    pass, others are made again; the results are the same."""
+    """What a step may take: `8 GB`, `512 MiB`.  Activations, and states of slower memories, that fit into it are kept
+    for the backward pass, others are made again; the results are the same."""
 
 
 class Fields(Section):

@@ -43,6 +43,7 @@ def loads(text: str, file: str = "<text>", set: MappingOf[str, object] | None = 
         raise AssertionError("nothing was read and nothing reported")
     if "extends" in tree.entries:
         report.error("NLC0207", tree.entries["extends"].at, "a text on its own cannot extend a file")
+        report.check()
     return _finish(without_notes(tree), file, set, report)
 
 

@@ -55,20 +55,25 @@ def _within(rule: RuleSpec, name: str, expr: Expr, sizes: Sizes, what: str, repo
     if name not in rule.ranges:
         return
     for part in expr.items if isinstance(expr, ListOf) else (expr,):
-        number = constant(part, sizes)
+        number = constant(_first(part), sizes)
         if number is not None and not rule.ranges[name].holds(number):
             report.error("NLC0405", part.at, f"{what} is {to_text(part)}", f"{rule.ranges[name]} is expected")
 
 
+def _first(expr: Expr) -> Expr:
+    """What a learned number begins as; any other is itself."""
+    match expr:
+        case Call("learned", (first,), ()):
+            return first
+    return expr
+
+
 def _share(subject: str, retain: Expr | None, sizes: Sizes, report: Reporter) -> None:
     """A retention that is a number, or learned from a number on, is a share: from 0 to 1."""
-    match retain:
-        case None:
-            return
-        case Call("learned", (first,), ()):
-            begins = "to begin with "
-        case first:
-            begins = ""
+    if retain is None:
+        return
+    first = _first(retain)
+    begins = "" if first is retain else "to begin with "
     number = constant(first, sizes)
     if number is not None and not 0 <= number <= 1:
         message = f"{subject}: retain is {begins}{number:g}, and it is the share of the state that is kept"

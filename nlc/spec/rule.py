@@ -207,9 +207,10 @@ def _meaning(programs: list[RuleProgram], params: MappingOf[str, Parameter], at:
         name: SEEN["k"] if value == KEY else () for name, value in params.items() if not isinstance(value, tuple)
     }
     shapes |= {name: SEEN["grad"] for program in programs for name in program.state}
+    assigned = {target for program in programs for assign in program.do for target in assign.targets}
     for program in programs:
         for memory in program.memories:
-            if memory.name in {*shapes, *params} or memory.name in CALLABLE:
+            if memory.name in {*shapes, *params, *assigned} or memory.name in CALLABLE:
                 report.error("NLC0410", memory.at, f"a memory called '{memory.name}', which is something else here")
     given, done = {*shapes, *params} - {"delta"}, set[str]()
     for program in programs:

@@ -5,6 +5,7 @@ sense(programs, tree, params, report)      after every name of the rule is known
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from collections.abc import Mapping as MappingOf
 from collections.abc import Sequence as SequenceOf
@@ -43,13 +44,17 @@ def sense(programs: SequenceOf[Program], tree: Mapping, params: MappingOf[str, A
     for memory in (memory for program in programs for memory in program.memories):
         if memory.name not in called:
             report.error("NLC0410", memory.at, f"the memory '{memory.name}' is never read", "leave it out")
+    own = "|".join([r"level\d+_grad", *(rf"{m.name}_(M|W_\w+)" for program in programs for m in program.memories)])
     owners: dict[str, int] = {}
     levels = tree.get("levels")
     assert isinstance(levels, Sequence)
     for index, (program, item) in enumerate(zip(programs, levels.items, strict=True)):
         written = {target for line in program.do for target in line.targets}
         for name, entry in _entries(item.get("state") if isinstance(item, Mapping) else None):
-            if owners.setdefault(name, index) != index:
+            if re.fullmatch(own, name):
+                what = "a state that the rule has of its own: of a slower level's gradients, or of a memory"
+                report.error("NLC0410", entry.at, f"'{name}' is {what}", "rename it")
+            elif owners.setdefault(name, index) != index:
                 report.error("NLC0410", entry.at, f"the state '{name}' is another level's, too", "one writer for each")
             elif name not in written:
                 report.error("NLC0410", entry.at, f"the state '{name}' is never written: it stays 0", "leave it out")

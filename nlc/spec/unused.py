@@ -1,4 +1,4 @@
-"""What a spec says and nothing uses: inputs, streams, and a rate that no rule reads.
+"""What a spec says and nothing uses: inputs, streams, and fields of writing that no rule reads.
 
 unused(spec, report)     reports, where nothing else is wrong: what does not parse may name them
 
@@ -7,11 +7,16 @@ A form or a rule of one's own may stay unused: it is a choice that is left to an
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from nlc.diagnostics import Reporter, SpecError
 from nlc.equations import Assign, names, parse_call
 from nlc.spec.architecture import Level
 from nlc.spec.expressions import expressions
 from nlc.spec.view import Spec
+
+EVERYTHING = frozenset(("lr", "grad"))  # of a rule that cannot be read
 
 
 def unused(spec: Spec, report: Reporter) -> None:
@@ -20,7 +25,7 @@ def unused(spec: Spec, report: Reporter) -> None:
     if spec.model.inputs or spec.model.streams:
         _vectors(spec, report)
     for level in spec.model.levels:
-        _rates(spec, level, report)
+        _serving(spec, level, report)
 
 
 def _vectors(spec: Spec, report: Reporter) -> None:
@@ -41,23 +46,54 @@ def _vectors(spec: Spec, report: Reporter) -> None:
             report.error("NLC0905", spec.at(f"inputs.{name}", key=True), f"nothing uses the input '{name}'", hint)
 
 
-def _rates(spec: Spec, level: Level, report: Reporter) -> None:
-    """A number that is the lr of rules none of which reads lr.  A rate that varies weighs a period's gradients, too."""
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a rule must read for a field to say anything."""
+
+    field: str
+    met: Callable[[frozenset[str]], bool]  # of the names that a rule reads
+    why: str
+    hint: str
+    said: Callable[[str], bool] = bool  # of the field's text
+
+
+SERVED = (  # a rate that varies weighs a period's gradients, too
+    Served(
+        "rate",
+        lambda reads: "lr" in reads,
+        "rate is the rule's lr, and {} never reads lr",
+        "take it away, or use lr in the rule",
+        said=lambda text: _number(text),
+    ),
+    *(
+        Served(
+            field,
+            lambda reads: bool(reads & {"grad", "error"}),
+            f"{{}} reads neither grad nor error, so '{field}' says nothing",
+            "take it away, or use one of them in the rule",
+            said=lambda text: text.strip() != "loss",  # which has no keys and values
+        )
+        for field in ("objective", "grad_at")
+    ),
+)
+
+
+def _serving(spec: Spec, level: Level, report: Reporter) -> None:
+    """Fields that no rule they are said for takes anything from."""
     path = f"levels.{level.name}"
     memories = level.memories if isinstance(level.memories, dict) else {}
     places = [(f"{path}.memories.{n}", m, {m.rule or level.rule}) for n, m in memories.items()]
-    sharing = {rule for _, m, (rule, *_) in places if m.rate is None} if memories else {level.rule}
-    for where, fields, rules in [(path, level, sharing), *places]:
-        if fields.rate is None or not _number(fields.rate) or not rules or None in rules:
-            continue
-        if not any(_reads_lr(spec, rule) for rule in rules if rule):
-            named = ", ".join(
-                sorted(f"'{parse_call(rule, spec.place(f'{path}.rule')).func}'" for rule in rules if rule)
-            )
-            hint = "take it away, or use lr in the rule"
-            report.error(
-                "NLC0411", spec.at(f"{where}.rate"), f"rate is the rule's lr, and {named} never reads lr", hint
-            )
+    for served in SERVED:
+        own = {where for where, m, _ in places if getattr(m, served.field) is not None}
+        sharing = {rule for where, _, (rule, *_) in places if where not in own} if memories else {level.rule}
+        for where, fields, rules in [(path, level, sharing), *places]:
+            text = getattr(fields, served.field)
+            if text is None or not served.said(text) or not rules or None in rules:
+                continue
+            if not any(served.met(_read(spec, rule)) for rule in rules if rule):
+                place = spec.place(f"{path}.rule")
+                named = ", ".join(sorted(f"'{parse_call(rule, place).func}'" for rule in rules if rule))
+                report.error("NLC0411", spec.at(f"{where}.{served.field}"), served.why.format(named), served.hint)
 
 
 def _number(text: str) -> bool:
@@ -68,11 +104,12 @@ def _number(text: str) -> bool:
     return True
 
 
-def _reads_lr(spec: Spec, rule: str) -> bool:
+def _read(spec: Spec, rule: str) -> frozenset[str]:
+    """The names that a rule reads."""
     try:
         found = spec.rules.load(parse_call(rule, spec.place("")).func)
     except SpecError:  # reported where it is written
-        return True
+        return EVERYTHING
     trees = [line.value for program in found.levels for line in program.do]
     trees += [tree for p in found.levels for m in p.memories for tree in (m.keys, m.values, m.lr)]
-    return any("lr" in names(tree) for tree in trees)
+    return frozenset(name for tree in trees for name in names(tree))

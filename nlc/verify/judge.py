@@ -326,7 +326,7 @@ def _registers(state: State) -> Iterable[tuple[str, str, Tensor]]:
 
 
 def _check_alive(program: Program, expected: Result, label: str, report: Report) -> None:
-    """Every level fired often enough, and no gradient is identically zero."""
+    """Every level fired often enough, and no gradient is identically zero, or not finite."""
     counts: dict[str, int] = {}
     memories = {m.id: m for m in program.graph.of(Memory)}
     for place, rows in expected.fires.items():
@@ -341,3 +341,9 @@ def _check_alive(program: Program, expected: Result, label: str, report: Report)
     for name, g in expected.gradients.items():
         if not bool(g.any()):
             report.faults.append(f"{label}: the gradient of {name} is identically zero")
+    values = {"nats": expected.nats} if expected.nats is not None else dict(expected.outputs)
+    values |= {f"the gradient of {name}": g for name, g in expected.gradients.items()}
+    lost = [name for name, x in values.items() if not bool(x.isfinite().all())]
+    if lost:
+        said = f"{lost[0]} is not finite in the interpreter either: as written, the program diverges"
+        report.faults.append(f"{label}: {said}")

@@ -20,7 +20,7 @@ from codegen.rules import RuleView, rule_view, safe
 from nlc.compile import compile
 from nlc.graph.choices import rule_of
 from nlc.graph.nodes import Rule
-from nlc.graph.specialise import reads
+from nlc.graph.specialise import keeps_no_share, reads
 from nlc.interpret.rules import Carried, mentions, run_rule
 from nlc.spec import RuleSpec, loads
 from nlc.spec.resolve import to_yaml
@@ -67,7 +67,9 @@ def verify_rule(
 def cell(spec: RuleSpec, form: str, every: str, chunk: int, rate: str) -> str:
     """A bare program of one memory, two heads, its retention, and its rate where that varies, given for each token."""
     same = form == "vector"
-    numbers = "ea" if rate == VARYING else "a"
+    rule = rule_of(spec)
+    kept = not keeps_no_share(rule)
+    numbers = "e" * (rate == VARYING) + "a" * kept
     data: dict[str, Any] = {
         "nlc": 1,
         "name": spec.name,
@@ -82,8 +84,10 @@ def cell(spec: RuleSpec, form: str, every: str, chunk: int, rate: str) -> str:
         "block": "y = memory(q)\n",
         "outputs": ["y"],
     }  # fmt: skip
-    if rate == FIXED and "lr" not in reads(rule_of(spec)):  # of which a number would say nothing
+    if rate == FIXED and "lr" not in reads(rule):  # of which a number would say nothing
         del data["levels"][0]["rate"]
+    if not kept:
+        del data["levels"][0]["retain"], data["levels"][0]["retain_to"]
     return to_yaml(data)
 
 

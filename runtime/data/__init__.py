@@ -3,8 +3,8 @@
 sources (plain, records) -> pieces of documents -> tokens (bytes, tokenizer.json) -> packing -> store (memory, cache)
 """
 
-from runtime.data.loading import again, load, recorded
+from runtime.data.loading import again, found, load, recorded
 from runtime.data.text import Data, Pack, Text, check
 from runtime.data.tokens import Tokenizer
 
-__all__ = ["Data", "Pack", "Text", "Tokenizer", "again", "check", "load", "recorded"]
+__all__ = ["Data", "Pack", "Text", "Tokenizer", "again", "check", "found", "load", "recorded"]

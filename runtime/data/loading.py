@@ -60,6 +60,14 @@ def load(
     )
 
 
+def found(path: str | Path | None, field: str | None, tokenizer: str | Path | None, vocab: int) -> tuple[str, bool]:
+    """The name of the text that `load` would read, and whether reading it would fill the cache.  Raises DataError."""
+    made = codec(tokenizer)
+    made.check(vocab)
+    source = sources.find(path, field)
+    return source.name, cached(source, made)
+
+
 def again(
     facts: Mapping[str, Any],
     path: str | Path | None = None,
@@ -92,10 +100,14 @@ def recorded(facts: Mapping[str, Any], run: Path | None = None) -> Tokenizer | N
     return found
 
 
+def cached(source: Source, codec: Codec) -> bool:
+    """Whether its tokens are kept in the cache, and not made anew for each run."""
+    return not isinstance(codec, Bytes) or source.size is None or source.size > IN_MEMORY
+
+
 def packed(source: Source, codec: Codec, note: Note) -> tuple[Store, dict[str, str]]:
     """Tokens and borders, and their digests."""
-    size = source.size
-    if isinstance(codec, Bytes) and size is not None and size <= IN_MEMORY:
+    if not cached(source, codec):
         store = Memory()
         packing.pack(source, codec, store, note)
         return store, digests(store)

@@ -71,6 +71,10 @@ class Remembered:
         y, _ = self._fitting(x, outer).read(flat(parts), columns(x))
         return y.mT.reshape(*x.shape[:-2], outer, x.shape[-1])
 
+    def where(self, due: Tensor, new: Parts, old: Parts) -> Parts:
+        """The parts after an update that is due for some of the stacked memories; due (B, 1, ...)."""
+        return {name: torch.where(due, new[name], x) for name, x in old.items()}
+
     def states(self, parts: Parts) -> Parts:
         return {f"{self.name}_{name}": x for name, x in parts.items()}
 

@@ -81,6 +81,16 @@ def watch() -> Iterator[Watch]:
         Watched.by = before
 
 
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """What memories do in this block they do again."""
+    before, Watched.by = Watched.by, None
+    try:
+        yield
+    finally:
+        Watched.by = before
+
+
 def begin() -> None:
     """Watch from here on, until `end`."""
     Watched.by = Watch()

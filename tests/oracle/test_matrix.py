@@ -23,6 +23,8 @@ levels:
 block: |
   y = memory(q) + 0 * {touch}
 outputs: [y]
+rules:
+  oja: {{params: {{lr: 1}}, levels: [{{every: 1 update, do: 'delta = lr * outer(v, k - transpose(weight) @ v)'}}]}}
 """
 
 
@@ -96,6 +98,10 @@ SYSTEMS: dict[str, tuple[str, Update]] = {
     "dgd_dot": (
         "objective: dot, rule: dgd, rate: e, retain: a, read: before",
         lambda M, Mc, M0, k, v, e, a: M @ (a * I - e * outer(k, k)) + e * outer(v, k),
+    ),
+    "oja": (  # NL 66, a rule of the spec's own
+        "rule: oja, rate: e / 4, retain: a, read: after",
+        lambda M, Mc, M0, k, v, e, a: a * M + e / 4 * outer(v, k - M.T @ v),
     ),
     "to_start": (
         "objective: l2, rule: dgd, rate: e, retain: a, retain_to: start, read: after",

@@ -133,7 +133,7 @@ def test_a_dry_run_says_what_would_be_run_and_writes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "text.txt").write_text("abc " * 100, encoding="utf-8")
+    (tmp_path / "text.txt").write_text("abc " * 2000, encoding="utf-8")
     run = ("train", "transformer", "--dry-run", "--data", "text.txt", "--steps", "200", "--name", "first")
     status, said = ended(capsys, *run)
     assert status == 0 and "200 steps of 2,048 tokens, 409,600 in all" in said and "runs/first" in said
@@ -141,4 +141,6 @@ def test_a_dry_run_says_what_would_be_run_and_writes_nothing(
     assert found["tokens"] == 200 * found["tokens_per_step"] == 409600 and found["text"] == "text.txt"
     assert ended(capsys, "train", "transformer", "--dry-run", "--data", "gone.txt")[0] == 4
     assert ended(capsys, "train", "--dry-run", "--resume", "runs/first")[0] == 2
+    for what in (["--set", "sizes.vocab=99"], ["--set", "sizes.context=4000"], ["--tokenizer", "gone.json"]):
+        assert ended(capsys, *run, *what)[0] != 0  # as the run itself would
     assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]

@@ -64,6 +64,12 @@ def test_a_learned_rate_that_nothing_trains() -> None:
     )
 
 
+def test_what_is_written_is_a_constant_at_first_order() -> None:
+    level = DELTA.replace("values: v", "values: linear(v)").replace("{name: a,", "{name: a, meta: first_order,")
+    (found,) = refusals(model, level, "k = heads(linear(x))\nv = k\nx = x + linear(merge(m(k)))")
+    assert "a.m.values.linear is reached by no objective (a write's gradient is a constant (meta: first_order)" in found
+
+
 def test_never_read() -> None:
     (found,) = refusals(model, DELTA, BLOCK.replace("m(k)", "k"))
     assert found.startswith("NLC0901") and "the block does not call m(...)" in found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -76,3 +78,21 @@ def test_the_length_of_numbers_whose_squares_overflow() -> None:
     assert length(torch.tensor([3e200, 4e200], dtype=torch.float64)) == pytest.approx(5e200)
     assert length(torch.tensor([3e-200, 4e-200], dtype=torch.float64)) == pytest.approx(5e-200)
     assert length(torch.zeros(2)) == length(torch.zeros(0)) == 0
+
+
+FAR = """
+nlc: 1
+name: far
+sizes: {heads: 2, head: 4}
+inputs: {k: [heads, head], v: [heads, head]}
+levels:
+  - {name: a, every: 1 token, rate: 1e9, memories: {m: {form: matrix, keys: k, values: v}}}
+block: y = m(k)
+outputs: [y]
+"""
+
+
+def test_of_a_program_that_diverges_itself_it_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "far.yaml").write_text(FAR)
+    report = verify(str(tmp_path / "far.yaml"), chunks=(1,), full=False)
+    assert not report.passed and "not finite in the interpreter either" in report.lines()[-1]

@@ -18,7 +18,9 @@ STATE = 4 * 4 * (2 * 128 * 512 + 512 + 128)  # bytes of one memory of the contin
 
 
 def hope(memory: str, **settings: object) -> Graph:
-    return build(load("hope", set={"run.batch": 1, "sizes.context": 512, "run.memory": memory, **settings}), check=True)
+    """Of a context in which a chunk ends but once, so that it is not run in spans."""
+    small = {"run.batch": 1, "sizes.context": 512, "levels.titans.chunk": 512, "run.memory": memory}
+    return build(load("hope", set=small | settings), check=True)
 
 
 def kept(graph: Graph) -> list[str]:

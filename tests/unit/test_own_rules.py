@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from codegen.rules import rule_view
+from nlc.compile import compile
 from nlc.diagnostics import Reporter, SpecError
+from nlc.explain import explain
 from nlc.explain_rule import explain_rule, report_rule
 from nlc.graph.choices import rule_of
 from nlc.graph.dump import from_text, to_text
@@ -18,6 +20,7 @@ from nlc.spec import load, load_rule, loads, rules
 from nlc.spec.resolve import to_yaml
 from nlc.spec.rule import rule_from
 from nlc.spec.text import parse
+from nlc.verify.judge import Report, judge
 from nlc.verify.rules import CELLS, outside, verify_rule
 
 LION = """\
@@ -260,7 +263,7 @@ def test_a_rule_that_nothing_names_is_a_choice_that_is_left() -> None:
 CHOICES = {  # a choice of a rule, and how it is written at a level that counts steps
     "m = where(count == 1, grad, m)": "m = grad if count == 1 else m",
     "m = where(count == 1, m, m) + grad": "m = m + grad",
-    "m = where(true, m + grad, grad)": "m = m + grad",
+    "m = where(true, m + grad, grad)": "m.add_(grad)",
     "m = 2 * where(1 < count, m, grad)": "m = 2 * (m if 1 < count else grad)",
 }
 
@@ -332,3 +335,115 @@ def test_retention_by_key_channel_scales_columns_or_is_refused(do: str, matrix: 
             assert refusals(text) == [f"NLC0601 6: {message}"]
         elif said is not None:
             build(loads(text, "s.yaml"))
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(
+            """
+  - every: 2 updates
+    state: {b: zeros}
+    memories:
+      m: {form: matrix, keys: grad, values: -grad, read: before, rule: gd(lr=1e-2)}
+    do: b = 0.9 * b + m(grad)
+  - {every: 1 update, do: delta = -lr * b}
+""",
+            id="a-memory-of-a-slower-level",
+        ),
+        pytest.param(
+            """
+  - every: 2 updates
+    state: {b: zeros}
+    do: |
+      b = 0.9 * b + grad
+      b_new = tanh(grad)
+      delta = -lr * b_new - 0.1 * b
+""",
+            id="a-value-called-as-the-new-state-would-be",
+        ),
+        pytest.param(
+            """
+  - every: 1 update
+    memories:
+      m: {form: matrix, keys: grad, values: -grad, read: before, rule: gd(lr=1e-2)}
+    do: |
+      m_before = tanh(grad)
+      delta = lr * m(grad) - lr * m_before
+""",
+            id="a-value-called-as-the-memory-before-would-be",
+        ),
+        pytest.param("\n  - {every: 1 update, do: 'delta = -lr * max(0.1, -1, 0.2 * grad)'}\n", id="numbers-first"),
+    ],
+)
+def test_names_of_a_rule_and_of_its_generated_function_do_not_meet(program: str) -> None:
+    tree = parse(f"nlc: 1\nrule: mine\nparams: {{lr: 0.1}}\nlevels:{program}", "mine.yaml", Reporter())
+    assert tree is not None
+    report = verify_rule(rule_from(tree), cells=CELLS[2:3], full=False)
+    assert report.passed, "\n".join(report.lines())
+
+
+def test_a_number_that_a_gradient_meets_exactly_lets_half_of_it_through() -> None:
+    """As the interpreter has it: at the first token the weight is its start."""
+    program = compile(loads(own("delta = max(weight - stop(start), 0) - lr * grad")))
+    judge(program, "relu", report := Report("tie"), seed=0, full=False, device="cpu")
+    assert report.passed, "\n".join(report.lines())
+
+
+def test_no_state_is_called_as_what_a_rule_keeps_besides() -> None:
+    """Interpreter and generated code would both take the one for the other."""
+    found = refusals(
+        own("level2_grad = level2_grad + grad\ndelta = level2_grad", "      state: {level2_grad: zeros}\n")
+    )
+    assert len(found) == 1 and "'level2_grad' is a state that the rule has of its own" in found[0]
+
+
+def test_a_memory_of_a_rule_is_no_value_too() -> None:
+    memory = "      memories:\n        m: {form: matrix, keys: grad, values: grad}\n"
+    assert "a memory called 'm', which is something else here" in refusals(own("m = grad\ndelta = m(grad)", memory))[0]
+
+
+@pytest.mark.parametrize(
+    ("program", "field", "said"),
+    [
+        ("delta = lr * outer(v, k)", "objective: dot", "reads neither grad nor error, so 'objective' says nothing"),
+        ("delta = lr * outer(v, k)", "retain: 0.9, grad_at: kept", "neither grad nor error, so 'grad_at' says nothing"),
+    ],
+    ids=["objective", "grad_at"],
+)
+def test_a_field_that_the_rule_takes_nothing_from_is_refused(program: str, field: str, said: str) -> None:
+    text = own(program)
+    assert build(loads(text))
+    (found,) = refusals(text.replace("read: before", f"read: before, {field}"))
+    assert found.startswith("NLC0411 6") and found.endswith(said)
+
+
+def test_it_is_said_where_a_rule_has_no_use_for_the_share_that_is_kept() -> None:
+    text = own("weight = l2norm(weight - lr * grad)").replace("read: before", "read: before, retain: 0.9")
+    assert "m.memory: rule mine sets the state itself, so retain says nothing" in explain(build(loads(text))).notes
+
+
+def test_a_rule_that_sets_the_weight_and_keeps_no_share_is_verified() -> None:
+    tree = parse(WEIGHTS_ALONE, "alone.yaml", Reporter())
+    assert tree is not None
+    report = verify_rule(rule_from(tree), cells=CELLS[2:3], full=False)
+    assert report.passed, "\n".join(report.lines())
+
+
+WEIGHTS_ALONE = """
+nlc: 1
+rule: alone
+params: {lr: 0.1}
+levels:
+  - {every: 1 update, do: weight = l2norm(weight - lr * grad)}
+"""
+
+
+def test_a_parameter_that_is_learned_begins_in_its_range() -> None:
+    (found,) = refusals(spec("momentum(beta=learned(1.5))"))
+    assert found == "NLC0405 6: level 'm': 'beta' of 'momentum' is learned(1.5)"
+    assert build(loads(spec("momentum(beta=learned(0.5))")))
+
+
+def test_a_choice_is_not_learned() -> None:
+    assert refusals(spec("momentum(nesterov=learned(0.5))"))[0].startswith("NLC0405 6: 'nesterov' of 'momentum'")

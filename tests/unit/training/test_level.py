@@ -116,7 +116,7 @@ def test_matrices_step_alike_however_many_make_a_stack(most: int, monkeypatch: p
         return -lr * newton_schulz(m), {"m": m}
 
     def after(entries: int) -> dict[str, torch.Tensor]:
-        monkeypatch.setitem(stacks.MATRICES, "cpu", entries)
+        monkeypatch.setitem(stacks.ENTRIES, "cpu", entries)
         torch.manual_seed(0)
         model = nn.ParameterDict({f"w{i}": nn.Parameter(torch.randn(3, 4, dtype=torch.float64)) for i in range(5)})
         level = Level("slow", Weights(model).take("*"), state=["m"])

@@ -65,7 +65,7 @@ def test_skip_gives_no_level_anything_of_the_step_and_keeps_what_a_period_has_ga
     guard.backward((model.fast * float("inf") + model.slow * 3).sum(), levels)
     assert guard.bad and guard.count == 1
     assert model.fast.grad is None and model.slow.grad.tolist() == [3, 3, 3]
-    assert levels[0].gathered(0.0) == [] and levels[0].count == 0
+    assert levels[0].gathered() == [] and levels[0].count == 0
     guard.backward((model.fast + model.slow * 3).sum(), levels)
     assert not guard.bad and model.slow.grad.tolist() == [6, 6, 6]
 

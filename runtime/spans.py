@@ -1,0 +1,135 @@
+"""A long sequence, of whose activations only those of some tokens at a time are in memory.
+
+    outputs, state = passed(run, inputs, state, weights)      run(inputs, state) without its activations
+
+Between two spans nothing is kept but the state of every memory.  In the backward pass a span is run again from the
+state before it, then its gradient is taken: one forward pass more, the same gradient (arXiv 1604.06174, with the states
+of the memories as the only borders).  The last span too: what it saved would be there until the whole step is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from runtime.ops.inputs import unseen
+from runtime.ops.watch import unwatched
+from runtime.state import State
+
+Leaves = list[Tensor]
+
+
+def made_again(function: Callable[[Leaves], Leaves], given: Sequence[Tensor], weights: Sequence[Tensor]) -> Leaves:
+    """function(given), whose activations are made again in the backward pass.
+
+    `weights`: leaves that `function` uses beside what it is given.  No gradient of the gradient.
+    """
+    return list(_MadeAgain.apply(function, len(given), *given, *weights))  # type: ignore[no-untyped-call]
+
+
+def passed(
+    run: Callable[[Leaves, State], tuple[Leaves, State]],
+    inputs: Leaves,
+    state: State,
+    weights: Sequence[Tensor],
+) -> tuple[Leaves, State]:
+    """run(inputs, state), whose activations are made again in the backward pass: its outputs, and the state after it.
+
+    A part of the state that is a view of a weight, as every memory is at its start, stays one.
+    """
+    own = {id(weight) for weight in weights}
+    moved = [
+        (place, part)
+        for place, register in state.items()
+        for part, x in register.items()
+        if x.requires_grad and id(x) not in own and id(x._base) not in own
+    ]
+    made = Parts()
+
+    def function(given: Leaves) -> Leaves:
+        before = {place: dict(register) for place, register in state.items()}
+        for (place, part), x in zip(moved, given[len(inputs) :], strict=True):
+            before[place][part] = x
+        outputs, after = run(given[: len(inputs)], before)
+        made.outputs = len(outputs)
+        return [*outputs, *made.new(before, after)]
+
+    found = made_again(function, [*inputs, *(state[place][part] for place, part in moved)], weights)
+    return found[: made.outputs], made.state(state, found[made.outputs :])
+
+
+class Parts:
+    """Which parts of a state a run has made; the others are those it was given."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, dict[str, bool]] = {}  # place -> part -> whether it is new
+        self.outputs = 0  # of the run, beside the state
+
+    def new(self, before: State, after: State) -> Leaves:
+        """Those that are new, in an order that stays the same."""
+        self.found = self.found or {
+            place: {part: before.get(place, {}).get(part) is not x for part, x in register.items()}
+            for place, register in after.items()
+        }
+        return [after[place][part] for place, parts in self.found.items() for part, new in parts.items() if new]
+
+    def state(self, before: State, new: Leaves) -> State:
+        """The state after the run, outside of it."""
+        left = iter(new)
+        return {
+            place: {part: next(left) if new else before[place][part] for part, new in parts.items()}
+            for place, parts in self.found.items()
+        }
+
+
+class _MadeAgain(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, function: Callable[[Leaves], Leaves], count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.function, ctx.count, ctx.around = function, count, Around(tensors[-1].device.type)
+        ctx.save_for_backward(*tensors)
+        return tuple(function([x.detach() for x in tensors[:count]]))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        tensors: tuple[Tensor, ...] = ctx.saved_tensors
+        given = [x.detach().requires_grad_(x.requires_grad) for x in tensors[: ctx.count]]
+        with ctx.around.again(), torch.enable_grad():
+            outputs = ctx.function(given)
+        taught = [(y, g) for y, g in zip(outputs, grads, strict=True) if g is not None and y.requires_grad]
+        sources = [x for x in (*given, *tensors[ctx.count :]) if x.requires_grad]
+        found = iter(
+            torch.autograd.grad([y for y, _ in taught], sources, [g for _, g in taught], allow_unused=True)
+            if taught and sources
+            else [None] * len(sources)
+        )
+        return None, None, *(next(found) if x.requires_grad else None for x in tensors)
+
+
+class Around:
+    """What a computation depends on beside its inputs: the random numbers that come, and autocast."""
+
+    def __init__(self, device: str) -> None:
+        self.device, self.enabled = device, torch.is_autocast_enabled(device)
+        self.dtype = torch.get_autocast_dtype(device)
+        self.cpu = torch.get_rng_state()
+        self.cuda = torch.cuda.get_rng_state() if device == "cuda" else None
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        with torch.random.fork_rng(devices=None if self.cuda is not None else []):
+            torch.set_rng_state(self.cpu)
+            if self.cuda is not None:
+                torch.cuda.set_rng_state(self.cuda)
+            with torch.autocast(self.device, dtype=self.dtype, enabled=self.enabled), unwatched(), unseen():
+                yield
+
+
+def borders(tokens: int, at: int, span: int) -> list[tuple[int, int]]:
+    """The spans of so many tokens, the first of which is token `at` of its sequence."""
+    ends = [*range(span - at % span, tokens, span), tokens]
+    return list(zip([0, *ends], ends, strict=False))
