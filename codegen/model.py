@@ -29,6 +29,7 @@ from nlc.graph.graph import Graph
 from nlc.graph.linearity import linear, relative
 from nlc.graph.nodes import Carry, Init, Input, Memory, Op, Output, Read, Recurrence, Rule, Shape, Weight, When
 from nlc.graph.remembered import state_names
+from nlc.graph.twins import twins
 
 FROM_MODEL = (
     "LanguageModel",
@@ -110,7 +111,7 @@ def _import(module: str, names: list[str]) -> list[str]:
 
 
 OPS = frozenset(
-    "Call Equations Learner Matrix Mlp Remembered Swiglu Vector Write apply_matrix attention causal_conv ended "
+    "Boxes Call Equations Learner Matrix Mlp Remembered Swiglu Vector Write apply_matrix attention causal_conv ended "
     "exact_l2norm exact_layernorm heads held l2norm layernorm linear log_share memory merge newton_schulz norm now "
     "outer own_errors past periodic poly previous read readout rmsnorm root rope segments shared_product softplus "
     "trace".split()
@@ -143,13 +144,14 @@ def _rules(graph: Graph) -> tuple[RuleView, ...]:
 
 
 def _constants(graph: Graph) -> tuple[str, ...]:
-    """One constant a memory: its form, or how it is written."""
+    """One constant a memory: its form, or how it is written, as are those that are written alike."""
     lines: list[str] = []
     names = rule_names(graph)
     for recurrence in graph.of(Recurrence):
+        alike = {twin.id for group in twins(graph, recurrence) for twin in group[1:]}
         for m in recurrence.members:
             memory: Memory = graph[m]
-            if recurrence.lowering in ("attention", "shared_product"):
+            if recurrence.lowering in ("attention", "shared_product") or m in alike:
                 continue
             if recurrence.lowering == "weights":
                 lines += fit(f"{class_constant(memory.id)} = {form_text(memory, graph)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from codegen.boxes import together
 from codegen.layout import fit
 from codegen.memories import (
     attention_call,
@@ -51,6 +52,9 @@ def walk(emitter: Emitter, recurrence: Recurrence) -> None:
         for read in [r for r in reads if r.memory == memory.id]:
             emitter.say(f"{taps_name(emitter, memory, read)} = []")
     inner = _Walker(emitter, recurrence)
+    groups = list(dict.fromkeys(inner.together.values()))
+    for group in groups:
+        group.open(emitter)
     inner.emit()
     emitter.done |= {recurrence.id, *recurrence.members}  # not before: the body's variables are in use until its writes
     kept = inner.kept()
@@ -62,6 +66,8 @@ def walk(emitter: Emitter, recurrence: Recurrence) -> None:
     emitter.lines += inner.lines
     for id in kept:
         emitter.say(f"{inner.lists[id]}.append({inner.scope.names[id]})", 1)
+    for group in groups:
+        group.close(emitter)
     for id in kept:
         node = graph[id]
         variable = emitter.variable(node.name or inner.base(id), id)
@@ -88,6 +94,7 @@ class _Walker:
         self.lists: dict[str, str] = {}
         self.written: set[str] = set()
         self.earlier: dict[str, str] = {}  # the register before its write, where a read of it waits for that write
+        self.together = together(outer, recurrence)  # memories that are written alike
         self.cycles: list[Op] = []  # prev, whose value is known before what it looks back at
 
     def say(self, text: str) -> None:
@@ -127,6 +134,9 @@ class _Walker:
             if memory.id not in self.recurrence.members:
                 self.other(node, memory)
                 return
+            if memory.id in self.together:
+                self.read_together(node)
+                return
             if node.when is When.AFTER or (node.when is When.BEFORE and not self.one):
                 self.write(memory)
                 if id in self.scope.names:
@@ -149,6 +159,23 @@ class _Walker:
             self.register(node)
         elif node.name and not node.field:
             self.assign(id, self.scope.text(id))
+
+    def read_together(self, read: Read) -> None:
+        """All reads that ask twins the same, at once."""
+        group = self.together[read.memory]
+        asked = self.asked(read.query)
+        first = {r.memory: r for r in reversed(asked)}
+        reads = [first[m.id] for m in group.members if m.id in first]
+        outs = [self.outer.claim(self.base(r.id), r.id, self.again) for r in reads]
+        text = group.read([self.graph[r.memory] for r in reads], pair(self.scope, read.query))
+        self.say(f"{', '.join(outs) if len(outs) > 1 else f'({outs[0]},)'} = {text}")
+        of = dict(zip([r.memory for r in reads], outs, strict=True))
+        self.scope.names |= {r.id: of[r.memory] for r in asked if r.memory in of}
+
+    def asked(self, query: str) -> list[Read]:
+        """The walk's reads with a query."""
+        nodes = (self.graph[id] for id in self.recurrence.inside)
+        return [node for node in nodes if isinstance(node, Read) and node.query == query]
 
     def other(self, read: Read, memory: Memory) -> None:
         """A read of a memory that the walk does not write: attention, weights, or one that learns from the loss."""
@@ -202,6 +229,13 @@ class _Walker:
         if memory.id in self.written:
             return
         self.written.add(memory.id)
+        if memory.id in self.together:
+            group = self.together[memory.id]
+            self.written |= {m.id for m in group.members}
+            for id in sources(self.graph, memory):
+                self.need(id)
+            self.say(group.write(self.outer, self.scope))
+            return
         reads = [
             r
             for r in reads_of(self.graph, memory.block, [memory.id])

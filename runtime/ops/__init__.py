@@ -24,6 +24,7 @@ from runtime.ops.basic import (
     softplus,
     trace,
 )
+from runtime.ops.boxes import Boxes
 from runtime.ops.equations import Equations
 from runtime.ops.forms import Matrix, Mlp, Swiglu, Vector, read
 from runtime.ops.history import own_errors, past
@@ -36,6 +37,7 @@ from runtime.ops.shared import shared_product
 from runtime.ops.softmax import attention
 
 __all__ = [
+    "Boxes",
     "Call",
     "Equations",
     "Learner",

@@ -25,6 +25,7 @@ from runtime.ops.basic import gelu_pull, l2norm, layernorm, rmsnorm, silu_pull, 
 from runtime.ops.history import Past, past
 from runtime.ops.inputs import seen
 from runtime.ops.one import affine, alone
+from runtime.ops.rows import by_weight
 from runtime.ops.watch import squared
 from runtime.precision import mixed, same, wide
 
@@ -63,11 +64,11 @@ def product(W: Tensor, a: Tensor) -> Tensor:
     axis H."""
     seen(W, a)
     if a.dim() == 3:
-        return wide(F.linear(a, W) if W.dim() == 2 else a @ W.mT)
+        return wide(F.linear(a, W) if W.dim() == 2 else by_weight(a, W))
     if W.dim() == 3 and W.shape[0] == 1:
         return wide(F.linear(a, W[0]))
-    if W.shape[-3] == 1:
-        return wide(a.squeeze(2) @ W.squeeze(1).mT).unsqueeze(2)
+    if W.dim() == 4:
+        return wide(by_weight(a.transpose(1, 2), W)).transpose(1, 2)
     return wide(a.transpose(1, 2) @ W.mT).transpose(1, 2)
 
 

@@ -32,6 +32,11 @@ class Past(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> Tensor | None:
         return None if Past.closed else grad
 
+    @staticmethod
+    def made(x: Tensor) -> bool:
+        """Whether `x` is marked."""
+        return type(x.grad_fn).__name__ == "PastBackward"
+
 
 def past(x: Tensor) -> Tensor:
     """Mark `x` as read of earlier tokens: the same value, through which a token's own error does not pass."""

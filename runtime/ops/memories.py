@@ -23,6 +23,7 @@ from runtime.ops import headless, naive, window
 from runtime.ops.equations import inside_blocks
 from runtime.ops.forms import Layer, Matrix, Vector
 from runtime.ops.history import past
+from runtime.ops.layered import Done, layered, written
 from runtime.ops.memory_kernels import by_kernels
 from runtime.ops.memory_rows import Tokens, affine_rows, factor_rows, head_major
 from runtime.ops.naive import Write
@@ -136,7 +137,8 @@ def settled(
     if not learn:
         return naive.idle(call, state)
     if Watched.by:
-        Watched.by.speed(write.name, call.rate, call.keep)
+        for name in write.names:
+            Watched.by.speed(name, call.rate, call.keep)
     if write.window > 1:
         weigh = None if weigh is None else weigh.expand(B, T, H)
         pairs, remembered = window.seen(state, write.window, k, v, weigh, params)
@@ -288,7 +290,7 @@ class Piece:
     """A planned block after its writes: the recurrence of every part, and the rows that wrote it (for own errors)."""
 
     block: Block
-    parts: dict[str, Solved]
+    parts: Mapping[str, Solved | Done]
     rows: dict[str, Rows]
 
 
@@ -318,16 +320,22 @@ def run(
     if not affine:
         blocks = [Block(b.first + i * b.length, 1, b.length, b.outside) for b in blocks for i in range(b.count)]
     tokens = Tokens(call)
+    by_layers = not affine and layered(call)
     registers = open_registers(call, state)
     pieces, errors = [], []
     for i, at in enumerate(blocks):
         if not at.outside:
             registers = {part: replace(s, held=s.now) for part, s in registers.items()}
+        mark = past if call.own else naive.unmarked
+        if by_layers:
+            done = written(call, tokens, at, registers, mark, partial(observe, Watched.by, write))
+            pieces.append(Piece(at, done, {}))
+            registers = {p: replace(s.first, now=s.now) for p, s in done.items()}
+            continue
         given = None if known is None else known[i]
         gradient = affine_rows if affine else factor_rows
         rows, found = gradient(call, tokens, at, registers, given)
         speed = tokens.pace(at)
-        mark = past if call.own else naive.unmarked
         if call.seen is None:
             solved = {p: Solved(r, speed, registers[p], chunk, at.outside, mark) for p, r in rows.items()}
         else:
@@ -337,7 +345,7 @@ def run(
         pieces.append(Piece(at, solved, rows if reading else {}))
         errors.append(found(solved) if callable(found) else found)
         if Watched.by and known is None:
-            observe(Watched.by, write, at.length, rows, errors[-1])
+            observe(Watched.by, write, *of_tokens(write, at.length, rows, errors[-1]))
         registers = {
             p: replace(
                 registers[p], now=s.now, momentum=s.momentum, held=registers[p].held if at.outside else s.last_first
@@ -347,14 +355,22 @@ def run(
     return Ran(pieces, close_registers(call, registers), errors)
 
 
+def of_tokens(
+    write: Write, L: int, rows: dict[str, Rows], errors: dict[str, Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Every layer's inputs and errors of a block's L tokens: the rows' keys are inputs, the last L the tokens' own."""
+    inputs = [rows[part.weight].k[..., -L:, :] for part in write.form.layers]
+    found = [errors[part.weight][..., -L:, :] for part in write.form.layers]  # perhaps without the axis of blocks
+    return inputs, [e.reshape(*x.shape[:-1], -1) for e, x in zip(found, inputs, strict=True)]
+
+
 @torch.no_grad()
-def observe(by: Watch, write: Write, L: int, rows: dict[str, Rows], errors: dict[str, Tensor]) -> None:
-    """The surprise of a block's L tokens: the rows' keys are the layers' inputs, the last L of them the tokens' own."""
-    inputs = [rows[part.weight].k[:1, ..., -L:, :] for part in write.form.layers]
-    found = [errors[part.weight][:1, ..., -L:, :] for part in write.form.layers]  # perhaps without the axis of blocks
-    found = [e.reshape(*x.shape[:-1], -1) for e, x in zip(found, inputs, strict=True)]
-    squares = write.form.surprise(inputs, found)
-    by.add(write.name, "surprise", squares.sum(), squares[:, 0].numel())
+def observe(by: Watch | None, write: Write, inputs: Sequence[Tensor], errors: Sequence[Tensor]) -> None:
+    """The surprise of tokens, from every layer's inputs and errors (B, H, ..., I) and (B, H, ..., O)."""
+    squares = write.form.surprise([x[:1] for x in inputs], [e[:1] for e in errors])
+    for n, name in enumerate(write.names if by else ()):
+        own = squares[:, n :: len(write.names)]
+        by.add(name, "surprise", own.sum(), own[:, 0].numel())
 
 
 def open_registers(call: naive.Call, state: Weights) -> dict[str, State]:

@@ -38,7 +38,7 @@ class Write:
     rule: None, or the function of a rule without a closed form, called as runtime.ops.rules says; `rule_state` names
         its state, and the state's "rule.count" (B,) its updates if it asks.
     to_start: retention leads back to the start, where one is given; else it is there for the rule alone.
-    name: of the memory, for who watches.
+    name: of the memory, for who watches.  boxes: of several memories that are its heads in turn (runtime.ops.boxes).
     kernel: on a GPU the kernels of a linear memory may take it.
     keep: of one written once in a period, as runtime.ops.segment has it.
     relative: a period's rates weigh relative to their mean, which is the rule's lr.
@@ -57,9 +57,15 @@ class Write:
     window: int = 1
     to_start: bool = True
     name: str = ""
+    boxes: tuple[str, ...] = ()
     kernel: bool = False
     keep: bool = False
     relative: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the memories that it writes."""
+        return self.boxes or (self.name,)
 
     def given(self, **weights: Tensor) -> Write:
         """The same with the weights that the form's equations use (runtime.ops.equations)."""

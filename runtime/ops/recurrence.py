@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from runtime.ops.history import past
+from runtime.ops.rows import by_weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,9 @@ class State:
 
 def row(x: Tensor, W: Tensor) -> Tensor:
     """W x for rows: (B, H, n, L, I) with W (B, H, O, I) or, one for each block, (B, H, n, O, I)."""
-    return x @ (W if W.dim() == 5 else W.unsqueeze(2)).mT
+    if W.dim() == 5 or W.shape[:2] != x.shape[:2]:
+        return x @ (W if W.dim() == 5 else W.unsqueeze(2)).mT
+    return by_weight(x.flatten(2, 3), W).unflatten(2, x.shape[2:4])
 
 
 def stack(blocks: list[Tensor]) -> Tensor:

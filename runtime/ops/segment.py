@@ -25,6 +25,7 @@ from torch import Tensor
 
 from runtime.ops.boundaries import Step, Write, followed, sources, written
 from runtime.ops.forms import Form, Tap
+from runtime.ops.history import past
 from runtime.ops.rules import Rule, stepped
 from runtime.ops.taps import leanly, without_graph
 from runtime.ops.watch import ONCE, Watched, squared
@@ -75,7 +76,7 @@ class Learner:
         parts = start
         if register is not None and self.form.parts[0] in register:
             parts = {part: register[f"held.{part}" if self.hold and not before else part] for part in start}
-            parts = {part: x.detach() for part, x in parts.items()} if self.constant else parts
+            parts = {part: x.detach() if self.constant else past(x) for part, x in parts.items()}
         return leanly(self.form, parts, x, sources(register)) if torch.is_grad_enabled() else self.form.read(parts, x)
 
     def gather(

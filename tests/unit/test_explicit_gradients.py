@@ -14,10 +14,15 @@ from torch.autograd import gradcheck, gradgradcheck
 import runtime.ops
 from runtime.ops import basic
 from runtime.ops.chunk_reads import ReadChunks
+from runtime.ops.deep import Task, Written
 from runtime.ops.forms import Lean, Matrix, Mlp, Swiglu
 from runtime.ops.history import Past
+from runtime.ops.naive import Write
+from runtime.ops.rows import by_weight
 
-CHECKED = {"Past", "ReadChunks", "Lean", "Product", "L2norm", "CausalConv"}  # Product, CausalConv: with their operators
+CHECKED = {  # Product: with its operator; Gathered: in Written
+    "ByWeight", "CausalConv", "Gathered", "L2norm", "Lean", "Past", "Product", "ReadChunks", "Written",
+}  # fmt: skip
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -74,3 +79,24 @@ def test_unit_vectors_and_convolutions() -> None:
     assert gradcheck(basic.l2norm, (normal(2, 3, 4),)) and gradgradcheck(basic.l2norm, (normal(2, 3, 4),))
     given = normal(2, 4, 3), normal(3, 3, seed=1), normal(2, 2, 3, seed=2)
     assert gradcheck(basic.causal_conv, given) and gradgradcheck(basic.causal_conv, given)
+
+
+def test_products_with_the_weights_of_every_sequence() -> None:
+    given = normal(2, 3, 4), normal(2, 5, 4, seed=1)
+    assert gradcheck(by_weight, given) and gradgradcheck(by_weight, given)
+    by_weight(*given).sum().backward()
+    assert given[1].grad is not None and given[1].grad.stride() == given[1].stride()
+
+
+@pytest.mark.parametrize(("kept", "outside"), [(False, True), (True, False)])
+@pytest.mark.parametrize("name", ["matrix", "mlp", "swiglu"])
+def test_blocks_written_to_memories_of_layers(name: str, kept: bool, outside: bool) -> None:
+    form, shapes = FORMS[name]
+    write = Write(form=form, objective="huber", erase=True, chunk=4, self_values=True)
+    task = Task(write, (0.4,), kept, outside, kept, None)
+    columns = {part: (1, *shape[1:], 1) if form.vector(part) else (1, *shape[1:]) for part, shape in shapes.items()}
+    states = [normal(*columns[p], seed=i) for i, p in enumerate(form.parts * (1 + outside + kept))]
+    speed = [torch.rand(1, 2, dtype=torch.float64).requires_grad_(), (-torch.rand(1, 2)).double().requires_grad_()]
+    given = normal(1, 2, 3, seed=20), normal(1, 2, 3, seed=21), *speed[: 1 + kept], *states
+    run = lambda *tensors: Written.apply(task, *tensors)
+    assert gradcheck(run, given) and gradgradcheck(run, given)
