@@ -65,8 +65,9 @@ def _span(graph: Graph, left: int) -> int:
 
 def _least_span(graph: Graph) -> int:
     """Tokens in which every period and every chunk ends."""
-    periods = [m.period.count for m in graph.of(Memory) if m.period.unit is Unit.TOKEN]
-    return lcm(*periods, *(m.chunk for m in graph.of(Memory) if m.chunk))
+    memories = graph.of(Memory)
+    periods = [m.period.count for m in memories if m.period.unit is Unit.TOKEN and m.period.count]
+    return lcm(*periods, *(m.chunk for m in memories if m.chunk))
 
 
 def _needed(graph: Graph, span: int) -> int:

@@ -180,6 +180,12 @@ def test_where_not_even_the_least_fits_the_least_is_kept() -> None:
     assert span("0 B", context=256) == 0  # nothing ends within it
 
 
+def test_memories_without_a_period_end_anywhere() -> None:
+    """Attention is written at no frequency: a span of it may be of any length."""
+    cost = build(load("transformer", {"run.memory": "0 B", "run.batch": 1}), check=True).cost
+    assert cost is not None and 0 < cost.span < 512
+
+
 def test_the_generated_model_and_explain_say_the_span() -> None:
     spec = hope("260 MB")
     assert "1,024 tokens  at a time" in report(explain(build(spec, check=True)))
