@@ -11,7 +11,7 @@ from torch import Tensor
 
 from runtime.precision import in_float32
 from runtime.sequenced import Sequenced
-from runtime.spans import borders, passed
+from runtime.spans import Run, in_spans
 from runtime.state import Clock, State, count, layer_of, with_layer
 
 
@@ -56,16 +56,14 @@ class Layer(Sequenced):
         if self.span is None or not torch.is_grad_enabled():
             out, registers = self.blocks[0](*inputs, layer_of(state, 0), clock, *asked)
             return out, with_layer(state, 0, registers)
-        weights = [weight for weight in self.parameters() if weight.requires_grad]
-        found: list[list[Tensor]] = []
         T = inputs[0].shape[1]
-        for a, b in borders(T, clock["sequence"], self.span):
-            at = {name: ticks + a for name, ticks in clock.items()}
-            told = (asked[0], *(final and b == T for final in asked[1:]))
-            outputs, state = passed(partial(self._part, at, told), [x[:, a:b] for x in inputs], state, weights)
-            found.append(outputs)
-        whole = tuple(torch.cat(parts, 1) for parts in zip(*found, strict=True))
-        return whole if len(whole) > 1 else whole[0], state
+
+        def part(a: int, b: int, at: Clock) -> Run:
+            return partial(self._part, at, (asked[0], *(final and b == T for final in asked[1:])))
+
+        weights = [weight for weight in self.parameters() if weight.requires_grad]
+        whole, state = in_spans(part, list(inputs), T, state, clock, self.span, weights)
+        return tuple(whole) if len(whole) > 1 else whole[0], state
 
     def _part(
         self, clock: Clock, asked: Sequence[Any], inputs: list[Tensor], state: State

@@ -18,7 +18,7 @@ from torch import Tensor
 from runtime.inference import outside_inference
 from runtime.layer import Layer
 from runtime.sequenced import Sequenced
-from runtime.spans import borders, passed
+from runtime.spans import in_spans
 from runtime.state import (
     Clock,
     State,
@@ -114,14 +114,12 @@ class LanguageModel(Sequenced):
         T = tokens.shape[1]
         if self.span is None or not torch.is_grad_enabled():
             return self.run(tokens, targets, state, clock, final, learn)
+
+        def part(a: int, b: int, at: Clock) -> Part:
+            return Part(self, tokens[:, a:b], targets[:, a:b], at, final and b == T, learn)
+
         weights = [weight for weight in self.parameters() if weight.requires_grad]
-        found: list[list[Tensor]] = []
-        for a, b in borders(T, clock["sequence"], self.span):
-            at = {name: ticks + a for name, ticks in clock.items()}
-            part = Part(self, tokens[:, a:b], targets[:, a:b], at, final and b == T, learn)
-            outputs, state = passed(part, [], state, weights)
-            found.append(outputs)
-        logits, nats = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
+        (logits, nats), state = in_spans(part, [], T, state, clock, self.span, weights)
         return logits, nats, state
 
     def peek(self, tokens: Tensor, state: State, clock: Clock, learn: frozenset[str]) -> Tensor:

@@ -1,6 +1,6 @@
 """A long sequence, of whose activations only those of some tokens at a time are in memory.
 
-    outputs, state = passed(run, inputs, state, weights)      run(inputs, state) without its activations
+    outputs, state = in_spans(part, inputs, tokens, state, clock, span, weights)
 
 Between two spans nothing is kept but the state of every memory.  In the backward pass a span is run again from the
 state before it, then its gradient is taken: one forward pass more, the same gradient (arXiv 1604.06174, with the states
@@ -18,9 +18,10 @@ from torch import Tensor
 
 from runtime.ops.inputs import unseen
 from runtime.ops.watch import unwatched
-from runtime.state import State
+from runtime.state import Clock, State
 
 Leaves = list[Tensor]
+Run = Callable[[Leaves, State], tuple[Leaves, State]]  # inputs, the state before -> outputs, the state after
 
 
 def made_again(function: Callable[[Leaves], Leaves], given: Sequence[Tensor], weights: Sequence[Tensor]) -> Leaves:
@@ -31,8 +32,29 @@ def made_again(function: Callable[[Leaves], Leaves], given: Sequence[Tensor], we
     return list(_MadeAgain.apply(function, len(given), *given, *weights))  # type: ignore[no-untyped-call]
 
 
+def in_spans(
+    part: Callable[[int, int, Clock], Run],
+    inputs: Leaves,
+    tokens: int,
+    state: State,
+    clock: Clock,
+    span: int,
+    weights: Sequence[Tensor],
+) -> tuple[Leaves, State]:
+    """The outputs of all tokens, and the state after them, span by span, each run again for its gradient.
+
+    `part(a, b, clock)` runs tokens a to b, of which the first stands at `clock`; inputs and outputs are (B, T, ...).
+    """
+    found: list[Leaves] = []
+    for a, b in borders(tokens, clock["sequence"], span):
+        run = part(a, b, {name: ticks + a for name, ticks in clock.items()})
+        outputs, state = passed(run, [x[:, a:b] for x in inputs], state, weights)
+        found.append(outputs)
+    return [torch.cat(parts, 1) for parts in zip(*found, strict=True)], state
+
+
 def passed(
-    run: Callable[[Leaves, State], tuple[Leaves, State]],
+    run: Run,
     inputs: Leaves,
     state: State,
     weights: Sequence[Tensor],
