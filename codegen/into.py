@@ -74,7 +74,7 @@ def signed(factor: Text | None, sign: str) -> str:
         return factor.text if factor else ""
     if factor is None:
         return "-1"
-    return factor.text[1:] if factor.text.startswith("-") else f"-{factor.within(NEGATED)}"
+    return factor.text.removeprefix("-") if factor.strength == NEGATED else f"-{factor.within(NEGATED)}"
 
 
 def scaled(x: Text) -> tuple[Text, Text] | None:

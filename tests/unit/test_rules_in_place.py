@@ -98,6 +98,12 @@ def test_products_and_quotients_are_added_in_one_operation() -> None:
     assert shared == "m.mul_(0.9).addcdiv_(grad, torch.abs(weight).add_(1), value=-lr)"
 
 
+@pytest.mark.parametrize("factor", ["(1 - lr)", "(-lr + 1)", "-lr", "(-lr * 2)", "(-2)", "lr"])
+def test_what_is_taken_away_has_the_other_sign(factor: str) -> None:
+    program = [f"m = 0.9 * m - {factor} * grad ** 2", "delta = -lr * (m + weight)"]
+    assert next(outside(rule(program), 0, "cpu")).passed, code(*program)
+
+
 def test_where_a_gradient_passes_nothing_is_written_over() -> None:
     text = "\n".join(rule_view(rule(["m = 0.9 * m + 0.1 * grad ** 2", "delta = -lr * (m + weight)"]), "r").lines)
     assert "_(" not in text
