@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 # Integers that a kernel takes are no constants: Triton would make one of any 1, and compile again for it.
-SIZES = ("T", "N", "H", "B", "G", "per", "share")
+SIZES = ("T", "N", "H", "B", "G", "D", "per", "share")
 
 
 @triton.jit
@@ -52,6 +52,33 @@ def store_tokens(y, value, count, H, K: tl.constexpr, C: tl.constexpr, BK: tl.co
     s = tl.arange(0, C)[:, None]
     j = tl.arange(0, BK)[None, :]
     tl.store(y + s * (H * K) + j, value, mask=(s < count) & (j < K))
+
+
+@triton.jit
+def prefetch(x, COUNT: tl.constexpr, PADDED: tl.constexpr, CACHE: tl.constexpr):
+    """Bring COUNT numbers from x on to the L1 or L2 cache, a line of 128 bytes at a time; PADDED: a power of two."""
+    LINE: tl.constexpr = 1024 // x.dtype.element_ty.primitive_bitwidth
+    fetch(x + tl.minimum(tl.arange(0, PADDED // LINE) * LINE, COUNT - 1), CACHE)
+
+
+@triton.jit
+def prefetch_tokens(x, H, K: tl.constexpr, C: tl.constexpr, CACHE: tl.constexpr):
+    """The same of one head's C tokens of (T, H, K)."""
+    LINE: tl.constexpr = 1024 // x.dtype.element_ty.primitive_bitwidth
+    for first in tl.static_range(0, K, LINE):
+        fetch(x + tl.arange(0, C) * (H * K) + first, CACHE)
+
+
+@triton.jit
+def fetch(lines, CACHE: tl.constexpr):
+    if CACHE == 1:
+        tl.inline_asm_elementwise(
+            "prefetch.global.L1 [$1]; mov.u32 $0, 0;", "=r,l", [lines], dtype=tl.int32, is_pure=False, pack=1
+        )
+    else:
+        tl.inline_asm_elementwise(
+            "prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [lines], dtype=tl.int32, is_pure=False, pack=1
+        )
 
 
 @triton.jit

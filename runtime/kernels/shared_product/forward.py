@@ -13,7 +13,16 @@ from runtime.kernels.shared_product.chunk import (
     rate_of,
     unit,
 )
-from runtime.kernels.tiles import SIZES, decay_before, invert, load_rows, load_tokens, product, store_rows
+from runtime.kernels.tiles import (
+    SIZES,
+    decay_before,
+    invert,
+    load_rows,
+    load_tokens,
+    prefetch_tokens,
+    product,
+    store_rows,
+)
 
 
 @triton.jit
@@ -80,9 +89,9 @@ def forward_kernel(
     C: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr, RATE: tl.constexpr, KEEP: tl.constexpr,
     ERASE: tl.constexpr, L2: tl.constexpr, KEPT: tl.constexpr, TO_START: tl.constexpr,
     UNIT_VALUE: tl.constexpr, RATE_KIND: tl.constexpr, KEEP_KIND: tl.constexpr,
-    DT: tl.constexpr, IP: tl.constexpr, TP: tl.constexpr,
+    DT: tl.constexpr, IP: tl.constexpr, TP: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
-    """per: sequences that share rows of W; all of them, or each its own."""
+    """per: sequences that share rows of W; all of them, or each its own.  AHEAD: the cache the next x is brought to."""
     g = tl.program_id(0)
     token = (g % B).to(tl.int64) * T * H + g // B
     W = W_HBRK + (g // per).to(tl.int64) * (R * K)
@@ -90,6 +99,8 @@ def forward_kernel(
     P = load_rows(at, K, K, BK, BK)
     for n in range(N):
         count = T - n * C
+        if AHEAD > 0 and n < N - 2:  # the last may be unfinished
+            prefetch_tokens(x_BTHK + (token + C * H) * K, H, K, C, AHEAD)
         Y = product(load_tokens(x_BTHK + token * K, count, H, K, C, BK), tl.trans(P), DT, IP)
         k, v, e, l, _, _ = flow(
             Y, W, given_rate + token, given_keep + token, H, count, rate_scale, rate_shift, keep_shift,
