@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Checks the kernels on this machine's GPU, then measures them: under 7 minutes, most of them compiling.
+# Checks the kernels on this machine's GPU, then measures them: under 8 minutes, most of them compiling.
 #
-#     bench/gpu.sh OUT        writes OUT/gpu_tests.txt, memcheck.txt, racecheck.txt, gpu_cell.{json,md}, gpu_memory.{json,md}
+#     bench/gpu.sh OUT        writes OUT/gpu_tests.txt, memcheck.txt, racecheck.txt, gpu_cell.{json,md}, gpu_memory.{json,md},
+#                         gpu_fused.{json,md}
 #
 # It needs python3 with torch, triton and pytest, and no network; with pytest-xdist and pytest-timeout it is faster, and
 # with compute-sanitizer it also looks for bad accesses and races.  PYTHON=... picks another interpreter.  Every part is
@@ -29,13 +30,13 @@ sanitizer() { # a tool of compute-sanitizer; what it says goes to a file
 }
 
 # The kernels' tests compile what the sanitizers then watch; the tests of whole programs run beside these.
-tests 150 tests/gpu/test_shared_product.py tests/gpu/test_linear_memory.py --durations 20 >"$out/gpu_tests.txt" || failed=1
+tests 150 tests/gpu/test_shared_product.py tests/gpu/test_linear_memory.py tests/gpu/test_fused.py --durations 20 >"$out/gpu_tests.txt" || failed=1
 sanitizer memcheck & memcheck=$!
 sanitizer racecheck & racecheck=$!
 tests 100 tests/gpu/test_cuda.py --durations 10 >>"$out/gpu_tests.txt" || failed=1
 wait "$memcheck" || failed=1
 wait "$racecheck" || failed=1
-for part in cell memory; do
+for part in cell memory fused; do
     timeout 70 "$python" "bench/gpu_$part.py" "$out" || failed=1
 done
 tail -n 25 "$out/gpu_tests.txt"

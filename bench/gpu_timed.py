@@ -11,6 +11,7 @@ import json
 import platform
 import statistics
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ WORK = {"forward": "forward", "both": "forward + backward"}
 
 
 class Shape(Protocol):
-    def forward(self, variant: str) -> Tensor: ...
+    def forward(self, variant: str) -> Tensor | tuple[Tensor, ...]: ...
 
     def both(self, variant: str) -> tuple[Tensor, ...]: ...
 
@@ -37,12 +38,17 @@ def difference(a: Tensor, b: Tensor) -> float:
 
 
 def agreement(shape: Shape) -> float:
-    """The largest relative difference of the output and all gradients to the eager form in full float32."""
+    """The largest relative difference of the outputs and all gradients to the eager form in full float32."""
     torch.backends.cuda.matmul.allow_tf32 = False
-    want = [shape.forward(EAGER).detach(), *shape.both(EAGER)]
+    want = outputs(shape, EAGER)
     torch.backends.cuda.matmul.allow_tf32 = True
-    got = [shape.forward(KERNELS).detach(), *shape.both(KERNELS)]
+    got = outputs(shape, KERNELS)
     return max(difference(a, b) for a, b in zip(got, want, strict=True))
+
+
+def outputs(shape: Shape, variant: str) -> list[Tensor]:
+    given = shape.forward(variant)
+    return [x.detach() for x in (given if isinstance(given, tuple) else (given,))] + list(shape.both(variant))
 
 
 def milliseconds(run: Callable[[], Any]) -> float:
@@ -52,6 +58,28 @@ def milliseconds(run: Callable[[], Any]) -> float:
     end.record()
     torch.cuda.synchronize()
     return begin.elapsed_time(end)
+
+
+def in_a_row(run: Callable[[], Any], repeats: int, runs: int = 5) -> float:
+    """Milliseconds of one of several runs after one another, as a training step has them: the host works ahead."""
+
+    def several() -> None:
+        for _ in range(runs):
+            run()
+
+    return statistics.median([milliseconds(several) for _ in range(repeats + 1)][1:]) / runs
+
+
+def on_the_host(run: Callable[[], Any], repeats: int) -> float:
+    """Milliseconds until a run has asked the GPU for everything, whatever that takes."""
+    took = []
+    for _ in range(repeats + 2):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        run()
+        took.append(1e3 * (time.perf_counter() - began))
+    torch.cuda.synchronize()
+    return statistics.median(took[2:])
 
 
 def timed(run: Callable[[str], Any], tokens: int, repeats: int) -> dict[str, dict[str, float]]:
@@ -118,23 +146,34 @@ def measure(made: Callable[[int, int], Shape], B: int, T: int, repeats: int) -> 
     kernels = by_kernel(partial(shape.both, KERNELS))
     graphs = {work: in_graph(partial(getattr(shape, work), KERNELS), repeats) for work in WORK}
     found = {"batch": B, "tokens": T, "largest relative difference": agree, "times": times, "peak bytes": peak}
+    row = {work: in_a_row(partial(getattr(shape, work), KERNELS), repeats) for work in WORK}
+    host = {work: on_the_host(partial(getattr(shape, work), KERNELS), repeats) for work in WORK}
+    found |= {"milliseconds in a row": row, "milliseconds on the host": host}
     return found | {"milliseconds in a CUDA graph": graphs, "milliseconds by kernel": kernels}
 
 
 def table(found: dict[str, Any]) -> str:
     lines = [
         f"{found['gpu']}, torch {found['torch']}, triton {found['triton']}; {found['what']}", "",
-        "| batch x tokens | work | kernels, bf16 | eager, TF32 | times eager | million tokens/s | in a CUDA graph |",
-        "|---|---|---|---|---|---|---|",
+        "| batch x tokens | work | kernels, bf16 | eager, TF32 | times eager | million tokens/s | one after another |"
+        " in a CUDA graph | of it on the host |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for shape in found["shapes"]:
         for work, label in WORK.items():
             fast, slow = (shape["times"][work][name]["milliseconds"] for name in (KERNELS, EAGER))
             tokens, graph = shape["batch"] * shape["tokens"] / 1e3, shape["milliseconds in a CUDA graph"][work]
+            row, host = shape["milliseconds in a row"][work], shape["milliseconds on the host"][work]
             most = f"{tokens / graph:.1f} ({graph:.2f} ms)" if graph else "not captured"
-            row = f"{label} | {fast:.2f} ms | {slow:.1f} ms | {slow / fast:.1f} | {tokens / fast:.1f} | {most}"
-            lines.append(f"| {shape['batch']} x {shape['tokens']} | {row} |")
-    lines += ["", "Relative difference of output and gradients to eager float32, the largest; peak memory; the kernels"]
+            said = f"{label} | {fast:.2f} ms | {slow:.1f} ms | {slow / fast:.1f} | {tokens / fast:.1f}"
+            said += f" | {tokens / row:.1f} ({row:.2f} ms) | {most} | {host:.2f} ms"
+            lines.append(f"| {shape['batch']} x {shape['tokens']} | {said} |")
+    lines += [
+        "",
+        "One run alone begins with an idle GPU, which waits for the host; of five in a row, one after another,",
+    ]
+    lines += ["it waits where the host takes longer; in a graph never.", ""]
+    lines += ["Relative difference of output and gradients to eager float32, the largest; peak memory; the kernels"]
     lines += ["that take longest, in milliseconds of a forward and backward pass:"]
     for shape in found["shapes"]:
         differ, peak = shape["largest relative difference"], shape["peak bytes"] / 2**30

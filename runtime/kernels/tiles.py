@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 # Integers that a kernel takes are no constants: Triton would make one of any 1, and compile again for it.
-SIZES = ("T", "N", "H", "B", "G", "D", "per", "share")
+SIZES = ("T", "N", "H", "B", "G", "per", "share")
 
 
 @triton.jit

@@ -23,6 +23,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from runtime.kernels.convolution import launch as convolution
+from runtime.kernels.gated_norm import launch as gated_norm
 from runtime.kernels.linear_memory import launch as memory
 from runtime.kernels.linear_memory.form import Form as MemoryForm
 from runtime.kernels.operator import Built
@@ -57,7 +59,30 @@ def of_memory(kernel: str, K: int, C: int, low: bool, capability: int) -> Built:
     return memory.built(again, form, K, K, low, capability, more)
 
 
+def of_convolution(kernel: str, K: int, C: int, low: bool, capability: int) -> Built:
+    """Four taps, silu and l2norm of a head, with all gradients."""
+    channels = convolution.CHANNELS if kernel == "token" else K
+    return convolution.built(kernel, 16 * K, channels, 4, 1, 1, int(kernel != "forward"))
+
+
+def of_gated_norm(kernel: str, K: int, C: int, low: bool, capability: int) -> Built:
+    """Of sixteen heads, with silu."""
+    return gated_norm.built(16 * K, 1)
+
+
 FAMILIES = {
+    "convolution": Family(
+        {
+            "forward": convolution.forward_kernel,
+            "slope": convolution.slope_kernel,
+            "token": convolution.token_kernel,
+        },
+        of_convolution,
+        set(),
+    ),
+    "gated_norm": Family(
+        {"forward": gated_norm.forward_kernel, "backward": gated_norm.backward_kernel}, of_gated_norm, set()
+    ),
     "shared_product": Family(
         {
             "forward": product.forward_kernel,

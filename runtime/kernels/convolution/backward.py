@@ -17,9 +17,9 @@ from runtime.kernels.tiles import SIZES
 @triton.jit(do_not_specialize=SIZES)
 def slope_kernel(
     x_BTD, w_CD, past_BCD, gain_K, g_BTD, dz_BTD, dw_BNCD, dgain_BND,
-    T, D,
-    K: tl.constexpr, BK: tl.constexpr, BT: tl.constexpr, TAPS: tl.constexpr, ACT: tl.constexpr, NORM: tl.constexpr,
-    WEIGHTS: tl.constexpr,
+    T,
+    D: tl.constexpr, K: tl.constexpr, BK: tl.constexpr, BT: tl.constexpr,
+    TAPS: tl.constexpr, ACT: tl.constexpr, NORM: tl.constexpr, WEIGHTS: tl.constexpr,
 ):  # fmt: skip
     """dw_BNCD, dgain_BND: a sum over the tokens of every program.  WEIGHTS: they are wanted."""
     n = tl.program_id(0)
@@ -53,7 +53,7 @@ def slope_kernel(
 
 
 @triton.jit
-def through_taps(dz, w_CD, first, T, D, channel, here, TAPS: tl.constexpr, BT: tl.constexpr):
+def through_taps(dz, w_CD, first, T, D: tl.constexpr, channel, here, TAPS: tl.constexpr, BT: tl.constexpr):
     """sum_j w_j dz_{t + C - 1 - j} of BT tokens; dz: at the sequence's first token."""
     dx = tl.zeros([BT, channel.shape[0]], tl.float32)
     for j in tl.static_range(0, TAPS):
@@ -67,8 +67,8 @@ def through_taps(dz, w_CD, first, T, D, channel, here, TAPS: tl.constexpr, BT: t
 @triton.jit(do_not_specialize=SIZES)
 def token_kernel(
     dz_BTD, w_CD, dx_BTD, dpast_BCD,
-    T, D,
-    BK: tl.constexpr, BT: tl.constexpr, TAPS: tl.constexpr, PAST: tl.constexpr, BP: tl.constexpr,
+    T,
+    D: tl.constexpr, BK: tl.constexpr, BT: tl.constexpr, TAPS: tl.constexpr, PAST: tl.constexpr, BP: tl.constexpr,
 ):  # fmt: skip
     """PAST: the gradient of what is remembered is wanted; BP: room for its tokens."""
     first = tl.program_id(0) * BT
@@ -81,7 +81,7 @@ def token_kernel(
     dx = through_taps(dz, w_CD, first, T, D, channel, here, TAPS, BT)
     tl.store(at, dx, mask=(first + t < T)[:, None] & here[None, :])
     if PAST and first == 0:
-        t = tl.arange(0, BP)
-        at = dpast_BCD + b * (TAPS - 1) * D + t[:, None] * D + channel[None, :]
-        dx = through_taps(dz, w_CD, first - (TAPS - 1), T, D, channel, here, TAPS, BP)
-        tl.store(at, dx, mask=(t < TAPS - 1)[:, None] & here[None, :])
+        i = tl.arange(0, BP)
+        past = dpast_BCD + b * (TAPS - 1) * D + i[:, None] * D + channel[None, :]
+        dpast = through_taps(dz, w_CD, 1 - TAPS, T, D, channel, here, TAPS, BP)
+        tl.store(past, dpast, mask=(i < TAPS - 1)[:, None] & here[None, :])

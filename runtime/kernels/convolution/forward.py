@@ -10,7 +10,7 @@ from runtime.kernels.tiles import SIZES
 
 
 @triton.jit
-def tap(x, past, first, T, D, channel, here, J: tl.constexpr, TAPS: tl.constexpr, BT: tl.constexpr):
+def tap(x, past, first, T, D: tl.constexpr, channel, here, J: tl.constexpr, TAPS: tl.constexpr, BT: tl.constexpr):
     """What tap J meets at BT tokens from `first` on, those before the first in what is remembered.
 
     x, past: at the sequence's first token and the first of the remembered
@@ -27,7 +27,7 @@ def tap(x, past, first, T, D, channel, here, J: tl.constexpr, TAPS: tl.constexpr
 
 
 @triton.jit
-def convolved(x, past, w_CD, first, T, D, channel, here, TAPS: tl.constexpr, BT: tl.constexpr):
+def convolved(x, past, w_CD, first, T, D: tl.constexpr, channel, here, TAPS: tl.constexpr, BT: tl.constexpr):
     """sum_j w_j x_{t - C + 1 + j}."""
     z = tap(x, past, first, T, D, channel, here, 0, TAPS, BT) * tl.load(w_CD + channel, mask=here, other=0.0)[None, :]
     for j in tl.static_range(1, TAPS):
@@ -39,8 +39,9 @@ def convolved(x, past, w_CD, first, T, D, channel, here, TAPS: tl.constexpr, BT:
 @triton.jit(do_not_specialize=SIZES)
 def forward_kernel(
     x_BTD, w_CD, past_BCD, gain_K, y_BTD,
-    T, D,
-    K: tl.constexpr, BK: tl.constexpr, BT: tl.constexpr, TAPS: tl.constexpr, ACT: tl.constexpr, NORM: tl.constexpr,
+    T,
+    D: tl.constexpr, K: tl.constexpr, BK: tl.constexpr, BT: tl.constexpr,
+    TAPS: tl.constexpr, ACT: tl.constexpr, NORM: tl.constexpr,
 ):  # fmt: skip
     """K: channels of a head, over which a norm goes."""
     first = tl.program_id(0) * BT

@@ -20,23 +20,23 @@ from runtime.kernels.operator import Built, operator
 
 
 @cache
-def built(kernel: str, K: int, taps: int, act: int, norm: int, more: int = 0) -> Built:
+def built(kernel: str, D: int, K: int, taps: int, act: int, norm: int, more: int = 0) -> Built:
     """K: channels of a program.  more: of slope, whether gradients of weights are wanted; of token, of the past."""
     BK = int(triton.next_power_of_2(K))
     sizes = {"BK": BK, "BT": tokens(BK), "TAPS": taps}
     match kernel:
         case "forward":
-            fixed = {"K": K, **sizes, "ACT": act, "NORM": norm}
+            fixed = {"D": D, "K": K, **sizes, "ACT": act, "NORM": norm}
         case "slope":
-            fixed = {"K": K, **sizes, "ACT": act, "NORM": norm, "WEIGHTS": more}
+            fixed = {"D": D, "K": K, **sizes, "ACT": act, "NORM": norm, "WEIGHTS": more}
         case _:
-            fixed = {**sizes, "PAST": more, "BP": int(triton.next_power_of_2(taps - 1))}
+            fixed = {"D": D, **sizes, "PAST": more, "BP": int(triton.next_power_of_2(taps - 1))}
     return Built(fixed, WARPS)
 
 
-def grid(built: Built, B: int, T: int, D: int) -> tuple[int, int, int]:
-    width = built.constants.get("K", built.constants["BK"])
-    return -(-T // built.constants["BT"]), -(-D // width), B
+def grid(built: Built, B: int, T: int) -> tuple[int, int, int]:
+    sizes = built.constants
+    return -(-T // sizes["BT"]), -(-sizes["D"] // sizes.get("K", sizes["BK"])), B
 
 
 @operator("nlc::convolution")
@@ -47,8 +47,8 @@ def forward(x: Tensor, w: Tensor, past: Tensor, gain: Tensor | None, heads: int,
     """
     B, T, D = x.shape
     y = torch.empty_like(x)
-    one = built("forward", D // heads if norm else CHANNELS, len(w), act, norm)
-    one.launch(forward_kernel, grid(one, B, T, D), x, w, past, w if gain is None else gain, y, T, D)
+    one = built("forward", D, D // heads if norm else CHANNELS, len(w), act, norm)
+    one.launch(forward_kernel, grid(one, B, T), x, w, past, w if gain is None else gain, y, T)
     return y
 
 
@@ -62,12 +62,12 @@ def slope(
     """
     B, T, D = x.shape
     K = D // heads if norm else CHANNELS
-    one = built("slope", K, len(w), act, norm, int(weights))
-    size = grid(one, B, T, D)
+    one = built("slope", D, K, len(w), act, norm, int(weights))
+    size = grid(one, B, T)
     dz = torch.empty(x.shape if act or norm else 0, dtype=torch.float32, device=x.device)
     dw = torch.empty(B * size[0] if weights else 0, len(w), D, dtype=torch.float32, device=x.device)
     dgain = torch.empty(B * size[0] if weights and norm == 2 else 0, D, dtype=torch.float32, device=x.device)
-    one.launch(slope_kernel, size, x, w, past, w if gain is None else gain, g, dz, dw, dgain, T, D)
+    one.launch(slope_kernel, size, x, w, past, w if gain is None else gain, g, dz, dw, dgain, T)
     of_gain = dgain.view(-1, K).sum(0) if norm == 2 else dgain.sum(0)
     return dz, dw.sum(0), of_gain
 
@@ -78,6 +78,6 @@ def token(dz: Tensor, w: Tensor, past: bool) -> tuple[Tensor, Tensor]:
     B, T, D = dz.shape
     dx = torch.empty_like(dz)
     dpast = torch.empty(B if past else 0, len(w) - 1, D, dtype=torch.float32, device=dz.device)
-    one = built("token", CHANNELS, len(w), 0, 0, int(past))
-    one.launch(token_kernel, grid(one, B, T, D), dz, w, dx, dpast, T, D)
+    one = built("token", D, CHANNELS, len(w), 0, 0, int(past))
+    one.launch(token_kernel, grid(one, B, T), dz, w, dx, dpast, T)
     return dx, dpast
