@@ -3,7 +3,8 @@
 `prepare_kernel` makes again what a chunk's gradient needs, from its P; `chain_kernel` carries the gradient of P to the
 beginning and leaves the gradients of the reads; `spread_kernel` takes those to the queries and the rows that are read.
 
-What one leaves to the next is `work`: eight tiles a chunk, one after another.
+What one leaves to the next is `work`, eight tiles a chunk, and `numbers`, eight a token: rate, log retention, its
+running sum c, r, what multiplies e K in B and in B_0, the factors of the norms of key and value.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def leave(work, AT: tl.constexpr, value, C: tl.constexpr, K: tl.constexpr, BK: t
 
 @triton.jit(do_not_specialize=SIZES)
 def prepare_kernel(
-    x_BTHK, W_HBRK, given_rate, given_keep, P_NHBKK, work_GN8CK, gram_GNCC, scalars_GN4C,
+    x_BTHK, W_HBRK, given_rate, given_keep, P_NHBKK, work_GN8CK, gram_GNCC, numbers_GN8C,
     T, N, H, B, per, rate_scale, rate_shift, keep_shift,
     R: tl.constexpr, K: tl.constexpr, BK: tl.constexpr,
     C: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr, RATE: tl.constexpr, KEEP: tl.constexpr,
@@ -65,11 +66,17 @@ def prepare_kernel(
     leave(work, YS, Y, C, K, BK)
     leave(work, KEYS, k, C, K, BK)
     leave(work, VALUES, v, C, K, BK)
-    scalar = scalars_GN4C + chunk * (4 * C) + tl.arange(0, C)
-    tl.store(scalar, e)
-    tl.store(scalar + C, l)
-    tl.store(scalar + 2 * C, k_scale)
-    tl.store(scalar + 3 * C, v_scale)
+    c = tl.cumsum(l, 0)
+    at_state, at_start = factors(l, tl.exp(c - l), ERASE, L2, KEPT)
+    numbers = numbers_GN8C + chunk * (8 * C) + tl.arange(0, C)
+    tl.store(numbers, e)
+    tl.store(numbers + C, l)
+    tl.store(numbers + 2 * C, c)
+    tl.store(numbers + 3 * C, tl.exp(tl.sum(l, 0) - c))
+    tl.store(numbers + 4 * C, at_state)
+    tl.store(numbers + 5 * C, at_start)
+    tl.store(numbers + 6 * C, k_scale)
+    tl.store(numbers + 7 * C, v_scale)
     L, M, inverse, gram, _ = written(P, k, v, e, l, C, ERASE, L2, KEPT, TO_START, DT, IP, TP)
     if ERASE:
         M = product(tl.trans(inverse), M, tl.float32, TP)
@@ -81,10 +88,10 @@ def prepare_kernel(
 
 @triton.jit
 def pull(
-    work, gram_CC, v_scale, e, l, P_KK, low,
+    work, gram_CC, numbers, P_KK, low,
     C: tl.constexpr, K: tl.constexpr, BK: tl.constexpr,
-    ERASE: tl.constexpr, L2: tl.constexpr, KEPT: tl.constexpr, TO_START: tl.constexpr,
-    UNIT_VALUE: tl.constexpr, KEEPS: tl.constexpr, DT: tl.constexpr, IP: tl.constexpr,
+    ERASE: tl.constexpr, TO_START: tl.constexpr, UNIT_VALUE: tl.constexpr, KEEPS: tl.constexpr,
+    DT: tl.constexpr, IP: tl.constexpr,
 ):  # fmt: skip
     """R^T and the gradients of the key, of rate and of log retention but for gamma's part (dc of the last token), from
     that of P after the chunk, an operand; that of the value's read is stored.
@@ -92,12 +99,10 @@ def pull(
     runtime.ops.product.gradient, in an order that keeps few tiles alive: each is loaded where it is needed, and again
     rather than held.
     """
-    c = tl.cumsum(l, 0)
-    total = tl.sum(l, 0)
-    p = tl.exp(c - l)
-    at_state, at_start = factors(l, p, ERASE, L2, KEPT)
+    e = tl.load(numbers)
+    at_state, at_start = tl.load(numbers + 4 * C), tl.load(numbers + 5 * C)
     dk_lost = product(tile(work, LS, C, K, BK), low, DT, IP)
-    dk = dk_lost * -tl.exp(total - c)[:, None]
+    dk = dk_lost * -tl.load(numbers + 3 * C)[:, None]
     rho = tl.sum(dk * tile(work, KEYS, C, K, BK).to(tl.float32), 1)
     Rt = product(tile(work, MS, C, K, BK), tl.trans(low), DT, IP)
     on_start = tl.zeros_like(e)
@@ -118,6 +123,7 @@ def pull(
         later = e * by_row
         earlier = tl.sum(on_gram * e[:, None], 0)
         tl.debug_barrier()
+        l, c = tl.load(numbers + C), tl.load(numbers + 2 * C)
         tl.store(gram_CC + s[:, None] * C + s[None, :], minus_dN * decay_before(c - l, c, C) * e[:, None])
         tl.debug_barrier()
         A = tl.load(gram_CC + s[:, None] * C + s[None, :])
@@ -128,6 +134,7 @@ def pull(
     v = tile(work, VALUES, C, K, BK).to(tl.float32)
     along = tl.sum(dB * v, 1)
     if UNIT_VALUE:  # unit_gradient of -e dB, whose sum along v is there already
+        v_scale = tl.load(numbers + 7 * C)
         across = dB - v * tl.where(v_scale < 1e6, along, 0.0)[:, None]
         leave(work, DVALUES, across * (e * v_scale)[:, None], C, K, BK)
     else:
@@ -141,19 +148,19 @@ def pull(
         on_scale = (on_scale - on_start) * e
         dc = earlier - rho + tl.where(tl.arange(0, C) == C - 1, tl.sum(rho, 0), 0.0)
         if ERASE:
-            db = p * on_scale - later
+            db = tl.exp(tl.load(numbers + 2 * C) - tl.load(numbers + C)) * on_scale - later
     return dk, de, dc, db, on_scale
 
 
 @triton.jit
 def bring(
-    x, P, work, gram, scalars, given, H,
+    x, P, work, gram, numbers, given, H,
     GIVEN: tl.constexpr, K: tl.constexpr, BK: tl.constexpr, C: tl.constexpr, ERASE: tl.constexpr, CACHE: tl.constexpr,
 ):  # fmt: skip
     """What a step of the chain loads, into a cache: it would otherwise wait for one after the other."""
     prefetch(work, 4 * C * K, 4 * C * BK, CACHE)
     prefetch(P, K * K, BK * BK, CACHE)
-    prefetch(scalars, 4 * C, 4 * C, CACHE)
+    prefetch(numbers, 8 * C, 8 * C, CACHE)
     prefetch_tokens(x, H, K, C, CACHE)
     if ERASE:
         prefetch(gram, C * C, C * C, CACHE)
@@ -163,7 +170,7 @@ def bring(
 
 @triton.jit(do_not_specialize=SIZES)
 def chain_kernel(
-    x_BTHK, W_HBRK, P_NHBKK, work_GN8CK, gram_GNCC, scalars_GN4C, given_NHBKK, dP_HBKK, drate_BTH, dkeep_BTH,
+    x_BTHK, W_HBRK, P_NHBKK, work_GN8CK, gram_GNCC, numbers_GN8C, given_NHBKK, dP_HBKK, drate_BTH, dkeep_BTH,
     T, N, H, B, per, rate_scale,
     R: tl.constexpr, GIVEN: tl.constexpr, K: tl.constexpr, BK: tl.constexpr,
     C: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr, RATE: tl.constexpr, KEEP: tl.constexpr,
@@ -187,30 +194,28 @@ def chain_kernel(
             before, state = chunk - 1, matrix - (H * B).to(tl.int64) * (K * K)
             bring(
                 x_BTHK + (token - C * H) * K, P_NHBKK + state, work_GN8CK + before * (8 * C * K),
-                gram_GNCC + before * (C * C), scalars_GN4C + before * (4 * C), given_NHBKK + state,
+                gram_GNCC + before * (C * C), numbers_GN8C + before * (8 * C), given_NHBKK + state,
                 H, GIVEN, K, BK, C, ERASE, AHEAD,
             )  # fmt: skip
         work = work_GN8CK + chunk * (8 * C * K)
         gram = gram_GNCC + chunk * (C * C)
-        scalar = scalars_GN4C + chunk * (4 * C) + s
+        numbers = numbers_GN8C + chunk * (8 * C) + s
         count = T - n * C
-        e = tl.load(scalar)
-        l = tl.load(scalar + C)
         dk, de, dc, db, on_scale = pull(
-            work, gram, tl.load(scalar + 3 * C), e, l, P_NHBKK + matrix, load_rows(at, K, K, BK, BK).to(DT),
-            C, K, BK, ERASE, L2, KEPT, TO_START, UNIT_VALUE, KEEP_KIND > 0, DT, IP,
+            work, gram, numbers, P_NHBKK + matrix, load_rows(at, K, K, BK, BK).to(DT),
+            C, K, BK, ERASE, TO_START, UNIT_VALUE, KEEP_KIND > 0, DT, IP,
         )  # fmt: skip
         k = tile(work, KEYS, C, K, BK).to(tl.float32)
-        leave(work, DKEYS, unit_gradient(dk, k, tl.load(scalar + 2 * C)), C, K, BK)
+        leave(work, DKEYS, unit_gradient(dk, k, tl.load(numbers + 6 * C)), C, K, BK)
         tl.debug_barrier()  # what other threads stored is loaded from here on
         dz_key = tile(work, DKEYS, C, K, BK)
         dY = product(dz_key, load_rows(W + KEY * K, K, K, BK, BK), DT, IP)
         dz_value = tile(work, DVALUES, C, K, BK)
         dY -= product(dz_value, load_rows(W + VALUE * K, K, K, BK, BK), DT, IP)
         # P itself: its gradient, and gamma's
-        e = tl.load(scalar)
-        l = tl.load(scalar + C)
-        gamma = tl.exp(tl.sum(l, 0))
+        e = tl.load(numbers)
+        l = tl.load(numbers + C)
+        gamma = tl.exp(tl.load(numbers_GN8C + chunk * (8 * C) + 3 * C - 1))
         dP = load_rows(at, K, K, BK, BK)
         if KEEP_KIND > 0:
             P = load_rows(P_NHBKK + matrix, K, K, BK, BK)
@@ -229,7 +234,7 @@ def chain_kernel(
             dY += de[:, None] * load_row(W, RATE, K, BK).to(tl.float32)[None, :]
         tl.store(drate_BTH + token + s * H, de, mask=s < count)
         leave(work, DYS, -dY, C, K, BK)
-        at_state, _ = factors(l, tl.exp(tl.cumsum(l, 0) - l), ERASE, L2, KEPT)
+        at_state = tl.load(numbers + 4 * C)
         k = tile(work, KEYS, C, K, BK).to(tl.float32)
         right = e[:, None] * (at_state[:, None] * k - tile(work, VALUES, C, K, BK).to(tl.float32))
         dP = gamma * load_rows(at, K, K, BK, BK)

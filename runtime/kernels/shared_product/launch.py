@@ -110,20 +110,20 @@ def backward(
     half = {"dtype": torch.bfloat16 if low else torch.float32, "device": x.device}
     work = torch.empty(G, N, 8, C, K, **half)
     gram = torch.empty(G, N, C, C, **half) if f.erase else work
-    scalars = torch.empty(G, N, 4, C, **full)
+    numbers = torch.empty(G, N, 8, C, **full)
     dP = torch.zeros(H, B, K, K, **full) if last is None else last.clone(memory_format=torch.contiguous_format)
     drate = torch.empty(B, T, H, **full)
     dkeep = torch.empty(B, T, H if f.keep_kind else 0, **full)
     dx = torch.empty(B, T, H, K, **full)
     built("prepare", f, R, K, low, sort).launch(
         prepare_kernel, (N, G, 1),
-        x, W, x if rate is None else rate, x if keep is None else keep, Ps, work, gram, scalars,
+        x, W, x if rate is None else rate, x if keep is None else keep, Ps, work, gram, numbers,
         T, N, H, B, per, *scales,
     )  # fmt: skip
     more = 2 * (given is not None) + (processors < G)
     built("chain", f, R, K, low, sort, more).launch(
         chain_kernel, (G, 1, 1),
-        x, W, Ps, work, gram, scalars, Ps if given is None else given, dP, drate, dkeep, T, N, H, B, per, scales[0],
+        x, W, Ps, work, gram, numbers, Ps if given is None else given, dP, drate, dkeep, T, N, H, B, per, scales[0],
     )  # fmt: skip
     of_each = share(N * G, processors)
     dW = torch.empty(-(-N // of_each), H, B, R, K, **full)
