@@ -1,7 +1,8 @@
 """What the kernels of every recurrence do with tiles: dense matrices, a head's tokens, products, triangular inverses.
 
 Tiles are (C tokens, K) with K padded to BK, in float32; the operands of a product are cast to DT.  IP is the precision
-of products of float32 operands, TP that of the triangular inverse, always of float32.
+of products of float32 operands.  HT is the type of the operands of the triangular inverse, float16 or float32: numbers
+near 1, which float16 rounds as TF32 does, but for half the bytes and without moving them between threads.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def fetch(lines, CACHE: tl.constexpr):
 
 
 @triton.jit
-def invert(N, C: tl.constexpr, TP: tl.constexpr):
+def invert(N, C: tl.constexpr, HT: tl.constexpr, IP: tl.constexpr):
     """(I + N)^-1 of a strictly lower triangular N (C, C): blocks of two at once, then ever larger ones merged.
 
     [[A, 0], [N21, D]]^-1 = [[A^-1, 0], [-D^-1 N21 A^-1, D^-1]].  A power series over C instead loses everything where
@@ -94,7 +95,7 @@ def invert(N, C: tl.constexpr, TP: tl.constexpr):
     for level in tl.static_range(1, 6):
         if (1 << level) < C:
             border = (i >> (level + 1) == j >> (level + 1)) & (i >> level != j >> level)
-            X -= tl.dot(tl.dot(X, tl.where(border, N, 0.0), input_precision=TP), X, input_precision=TP)
+            X -= product(product(X, tl.where(border, N, 0.0), HT, IP), X, HT, IP)
     return X
 
 

@@ -27,8 +27,8 @@ TILE = 64  # rows of the state that a program holds
 
 
 def constants(kernel: str, form: Form, K: int, V: int, low: bool) -> dict[str, Any]:
-    """What a kernel is compiled for.  low: bfloat16 operands, and the triangular inverse in TF32; else all products are
-    of float32 to its last digits, as three of TF32."""
+    """What a kernel is compiled for.  low: bfloat16 operands, and the triangular inverse in float16; else all products
+    are of float32 to its last digits, as three of TF32."""
     BK, BV = triton.next_power_of_2(K), min(TILE, triton.next_power_of_2(V))
     sizes = {"K": K, "BK": BK, "V": V, "BV": BV, "C": form.chunk, "WHOLE": K == BK and V % BV == 0}
     types = {"DT": tl.bfloat16 if low else tl.float32, "IP": "tf32x3"}
@@ -40,7 +40,7 @@ def constants(kernel: str, form: Form, K: int, V: int, low: bool) -> dict[str, A
         case "read" | "read gradient":
             return {**sizes, **types, "KEEPS": form.keeps}
     write = {"ERASE": form.erase, "L2": form.l2, "KEPT": form.kept, "HELD": form.held, "KEEPS": form.keeps}
-    inverse = {"TP": "tf32" if low else "tf32x3"} if kernel == "prepare" else {}
+    inverse = {"HT": tl.float16 if low else tl.float32} if kernel == "prepare" else {}
     return {**sizes, **types, **write, **inverse, "SYSTEM": bool(form.erase or (form.l2 and not form.held))}
 
 

@@ -47,7 +47,7 @@ def prepare_kernel(
     C: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr, RATE: tl.constexpr, KEEP: tl.constexpr,
     ERASE: tl.constexpr, L2: tl.constexpr, KEPT: tl.constexpr, TO_START: tl.constexpr,
     UNIT_VALUE: tl.constexpr, RATE_KIND: tl.constexpr, KEEP_KIND: tl.constexpr,
-    DT: tl.constexpr, IP: tl.constexpr, TP: tl.constexpr,
+    DT: tl.constexpr, IP: tl.constexpr, HT: tl.constexpr, TP: tl.constexpr,
 ):  # fmt: skip
     """M = (I + N)^-T (-diag(r) K)."""
     n = tl.program_id(0)
@@ -77,7 +77,7 @@ def prepare_kernel(
     tl.store(numbers + 5 * C, at_start)
     tl.store(numbers + 6 * C, k_scale)
     tl.store(numbers + 7 * C, v_scale)
-    L, M, inverse, gram, _ = written(P, k, v, e, l, C, ERASE, L2, KEPT, TO_START, DT, IP, TP)
+    L, M, inverse, gram, _ = written(P, k, v, e, l, C, ERASE, L2, KEPT, TO_START, DT, IP, HT, TP)
     if ERASE:
         M = product(tl.trans(inverse), M, tl.float32, TP)
         s = tl.arange(0, C)

@@ -58,12 +58,13 @@ def flow(
 def written(
     P, k, v, e, l,
     C: tl.constexpr, ERASE: tl.constexpr, L2: tl.constexpr, KEPT: tl.constexpr, TO_START: tl.constexpr,
-    DT: tl.constexpr, IP: tl.constexpr, TP: tl.constexpr,
+    DT: tl.constexpr, IP: tl.constexpr, HT: tl.constexpr, TP: tl.constexpr,
 ):  # fmt: skip
     """L^T and -diag(r) K, operands of products in DT already; (I + N)^-1, K K^T * D and gamma.
 
-    The triangular system is formed and solved in TP.  Where keys repeat and rates are near 1, a token's row is what is
-    left of the difference of two before it: to round those to bfloat16 is to write the rounding, at every token alike.
+    The triangular system is formed in HT and its right-hand sides, which may be tiny, are multiplied in TP.  Where keys
+    repeat and rates are near 1, a token's row is what is left of the difference of two before it: to round those to
+    bfloat16 is to write the rounding, at every token alike.
     """
     c = tl.cumsum(l, 0)
     total = tl.sum(l, 0)
@@ -75,8 +76,8 @@ def written(
     gram = tl.zeros([C, C], tl.float32)
     inverse = L
     if ERASE:
-        gram = product(k, tl.trans(k), tl.float32, TP) * decay_before(c - l, c, C)
-        inverse = invert(e[:, None] * gram, C, TP)
+        gram = product(k, tl.trans(k), HT, IP) * decay_before(c - l, c, C)
+        inverse = invert(e[:, None] * gram, C, HT, IP)
         L = product(inverse, L, tl.float32, TP)
     return L.to(DT), k_lost, inverse, gram, tl.exp(total)
 
@@ -89,7 +90,7 @@ def forward_kernel(
     C: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr, RATE: tl.constexpr, KEEP: tl.constexpr,
     ERASE: tl.constexpr, L2: tl.constexpr, KEPT: tl.constexpr, TO_START: tl.constexpr,
     UNIT_VALUE: tl.constexpr, RATE_KIND: tl.constexpr, KEEP_KIND: tl.constexpr,
-    DT: tl.constexpr, IP: tl.constexpr, TP: tl.constexpr, AHEAD: tl.constexpr,
+    DT: tl.constexpr, IP: tl.constexpr, HT: tl.constexpr, TP: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
     """per: sequences that share rows of W; all of them, or each its own.  AHEAD: the cache the next x is brought to."""
     g = tl.program_id(0)
@@ -99,14 +100,14 @@ def forward_kernel(
     P = load_rows(at, K, K, BK, BK)
     for n in range(N):
         count = T - n * C
-        if AHEAD > 0 and n < N - 2:  # the last may be unfinished
-            prefetch_tokens(x_BTHK + (token + C * H) * K, H, K, C, AHEAD)
         Y = product(load_tokens(x_BTHK + token * K, count, H, K, C, BK), tl.trans(P), DT, IP)
         k, v, e, l, _, _ = flow(
             Y, W, given_rate + token, given_keep + token, H, count, rate_scale, rate_shift, keep_shift,
             K, BK, C, KEY, VALUE, RATE, KEEP, UNIT_VALUE, RATE_KIND, KEEP_KIND, DT, IP,
         )  # fmt: skip
-        L, k_lost, _, _, gamma = written(P, k, v, e, l, C, ERASE, L2, KEPT, TO_START, DT, IP, TP)
+        L, k_lost, _, _, gamma = written(P, k, v, e, l, C, ERASE, L2, KEPT, TO_START, DT, IP, HT, TP)
+        if AHEAD > 0 and n < N - 2:  # the last may be unfinished
+            prefetch_tokens(x_BTHK + (token + C * H) * K, H, K, C, AHEAD)
         P = load_rows(at, K, K, BK, BK)  # again, rather than hold it: the inverse takes the registers
         P = gamma * P + product(tl.trans(L), k_lost, DT, IP)
         if TO_START:

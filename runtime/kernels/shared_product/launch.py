@@ -25,12 +25,13 @@ from runtime.kernels.shared_product.read import read_gradient_kernel, read_kerne
 
 
 def constants(form: Form, R: int, K: int, low: bool) -> dict[str, Any]:
-    """What a kernel is compiled for.  low: bfloat16 operands, and the triangular inverse in TF32; else all products are
-    of float32 to its last digits, as three of TF32."""
+    """What a kernel is compiled for.  low: bfloat16 operands, and the triangular system in float16 and TF32; else all
+    products are of float32 to its last digits, as three of TF32."""
     rows = {"R": R, "KEY": form.key, "VALUE": form.value, "RATE": form.rate, "KEEP": form.keep}
     flags = {"ERASE": form.erase, "L2": form.l2, "KEPT": form.kept, "TO_START": form.to_start}
     gates = {"UNIT_VALUE": form.unit_value, "RATE_KIND": form.rate_kind, "KEEP_KIND": form.keep_kind}
-    types = {"DT": tl.bfloat16 if low else tl.float32, "IP": "tf32x3", "TP": "tf32" if low else "tf32x3"}
+    types = {"DT": tl.bfloat16 if low else tl.float32, "IP": "tf32x3"}
+    types |= {"HT": tl.float16 if low else tl.float32, "TP": "tf32" if low else "tf32x3"}
     return {"K": K, "BK": triton.next_power_of_2(K), "C": form.chunk, **rows, **flags, **gates, **types}
 
 
@@ -47,9 +48,9 @@ def built(kernel: str, form: Form, R: int, K: int, low: bool, sort: int, more: i
         case "forward":
             fixed |= {"AHEAD": ahead(sort)}
         case "chain":
-            fixed = {"GIVEN": more > 1, "AHEAD": ahead(sort)} | only(fixed, "TP")
+            fixed = {"GIVEN": more > 1, "AHEAD": ahead(sort)} | only(fixed, "HT", "TP")
         case "spread":
-            fixed = only(fixed, "TP", "ERASE", "L2", "KEPT", "TO_START", "UNIT_VALUE")
+            fixed = only(fixed, "HT", "TP", "ERASE", "L2", "KEPT", "TO_START", "UNIT_VALUE")
     return Built(fixed, warps(kernel, K, form.chunk, sort, low, bool(more % 2)))
 
 
