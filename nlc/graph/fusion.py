@@ -59,12 +59,10 @@ class _Found:
         return _fused(members[-1], "convolution", ids, f"a kernel: {said}: 8 bytes a number, not {passes}")
 
     def refused(self, conv: Op) -> str:
-        taps, axes = dict(conv.options)["window"], self.graph[conv.inputs[0]].shape or ()
+        taps = dict(conv.options)["window"]
         if conv.id in self.looped:
             return "the convolution is inside of a loop over tokens"
-        if not TAPS[0] <= taps <= TAPS[1]:
-            return f"{taps} taps, expected {TAPS[0]} to {TAPS[1]}"
-        return "" if len(axes) == 1 else f"the convolution is of a value of {len(axes)} axes"
+        return "" if TAPS[0] <= taps <= TAPS[1] else f"{taps} taps, expected {TAPS[0]} to {TAPS[1]}"
 
     def follows(self, members: list[Op]) -> Op | None:
         """What alone uses the last of them and may be computed with it."""

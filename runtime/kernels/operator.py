@@ -45,13 +45,21 @@ def operator(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 class Built:
     """What a kernel is compiled for: its constants, which follow all else in its signature, warps and stages.
 
+    registers: of a thread, at most; 0: as many as there are.
     found: the compiled kernel, and its constants in order, by the device and the types of its tensors.
     """
 
     constants: dict[str, Any]
     warps: int
     stages: int = 1
+    registers: int = 0
     found: dict[tuple[Any, ...], tuple[Any, list[Any]]] = field(default_factory=dict)
+
+    @property
+    def options(self) -> dict[str, int]:
+        """What the compiler is told."""
+        most = {"maxnreg": self.registers} if self.registers else {}
+        return {"num_warps": self.warps, "num_stages": self.stages, **most}
 
     def launch(self, kernel: Any, grid: tuple[int, int, int], *args: Tensor | float) -> None:
         """kernel[grid](*args): directly, where the same was launched before.
@@ -67,8 +75,7 @@ class Built:
             compiled, constants = self.found[key]
             compiled[grid](*args, *constants)
             return
-        options = {"num_warps": self.warps, "num_stages": self.stages}
-        compiled = wrap_triton(kernel)[grid](*args, **self.constants, **options)
+        compiled = wrap_triton(kernel)[grid](*args, **self.constants, **self.options)
         if again:
             self.found[key] = compiled, [self.constants[name] for name in kernel.arg_names[len(args) :]]
 

@@ -125,7 +125,7 @@ def compiled(
     source = ASTSource(
         fn=fn, signature=kinds, constexprs={(names.index(n),): x for n, x in fixed.items()}, attrs=aligned
     )
-    chosen = {"num_warps": warps or built.warps, "num_stages": stages or built.stages}
+    chosen = built.options | ({"num_warps": warps} if warps else {}) | ({"num_stages": stages} if stages else {})
     out = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=chosen)
     ptx = out.asm["ptx"]
     return {
