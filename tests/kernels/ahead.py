@@ -49,7 +49,7 @@ def of_product(kernel: str, K: int, C: int, low: bool, capability: int) -> Built
     if kernel.startswith("read"):
         return product.read_built(kernel, K, K, C, low, capability)
     form = ProductForm(C, 0, K, 2 * K, 2 * K + 1, 1, 1, 0, 1, 1, 1, 2)
-    return product.built(kernel, form, 2 * K + 2, K, low, capability, 2 * (kernel == "chain"))
+    return product.built(kernel, form, 2 * K + 2, K, low, capability, {"chain": 2, "forward": 1}.get(kernel, 0))
 
 
 def of_memory(kernel: str, K: int, C: int, low: bool, capability: int) -> Built:

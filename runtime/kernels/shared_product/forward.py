@@ -90,14 +90,21 @@ def forward_kernel(
     C: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr, RATE: tl.constexpr, KEEP: tl.constexpr,
     ERASE: tl.constexpr, L2: tl.constexpr, KEPT: tl.constexpr, TO_START: tl.constexpr,
     UNIT_VALUE: tl.constexpr, RATE_KIND: tl.constexpr, KEEP_KIND: tl.constexpr,
-    DT: tl.constexpr, IP: tl.constexpr, HT: tl.constexpr, TP: tl.constexpr, AHEAD: tl.constexpr,
+    DT: tl.constexpr, IP: tl.constexpr, HT: tl.constexpr, TP: tl.constexpr,
+    FRESH: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
-    """per: sequences that share rows of W; all of them, or each its own.  AHEAD: the cache the next x is brought to."""
+    """per: sequences that share rows of W; all of them, or each its own.  FRESH: the first P is the identity, and else
+    given.  AHEAD: the cache the next x is brought to."""
     g = tl.program_id(0)
     token = (g % B).to(tl.int64) * T * H + g // B
     W = W_HBRK + (g // per).to(tl.int64) * (R * K)
     at = P_NHBKK + g.to(tl.int64) * (K * K)
-    P = load_rows(at, K, K, BK, BK)
+    if FRESH:
+        P = identity(K, BK)
+        store_rows(at, P, K, K, BK, BK)
+        tl.debug_barrier()
+    else:
+        P = load_rows(at, K, K, BK, BK)
     for n in range(N):
         count = T - n * C
         Y = product(load_tokens(x_BTHK + token * K, count, H, K, C, BK), tl.trans(P), DT, IP)

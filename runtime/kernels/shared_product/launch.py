@@ -42,16 +42,17 @@ def only(values: dict[str, Any], *names: str) -> dict[str, Any]:
 
 @cache
 def built(kernel: str, form: Form, R: int, K: int, low: bool, sort: int, more: int = 0) -> Built:
-    """sort: of the GPU.  more, of a chain: twice whether a gradient of every P comes in, once whether it is crowded."""
+    """sort: of the GPU.  more: of forward, whether the first P is the identity; of a chain, twice whether a gradient of
+    every P comes in, once whether it is crowded."""
     fixed = constants(form, R, K, low)
     match kernel:
         case "forward":
-            fixed |= {"AHEAD": ahead(sort)}
+            fixed |= {"FRESH": more, "AHEAD": ahead(sort)}
         case "chain":
             fixed = {"GIVEN": more > 1, "AHEAD": ahead(sort)} | only(fixed, "HT", "TP")
         case "spread":
             fixed = only(fixed, "HT", "TP", "ERASE", "L2", "KEPT", "TO_START", "UNIT_VALUE")
-    return Built(fixed, warps(kernel, K, form.chunk, sort, low, bool(more % 2)))
+    return Built(fixed, warps(kernel, K, form.chunk, sort, low, kernel == "chain" and more % 2 > 0))
 
 
 @operator("nlc::shared_product")
@@ -74,11 +75,9 @@ def forward(
     B, T, H, K = x.shape
     N, R = -(-T // f.chunk), W.shape[2]
     Ps = torch.empty(N + 1, H, B, K, K, dtype=torch.float32, device=x.device)
-    if P is None:
-        Ps[0].zero_().diagonal(dim1=-2, dim2=-1).fill_(1.0)
-    else:
+    if P is not None:
         Ps[0] = P
-    built("forward", f, R, K, low, capability(x.device)).launch(
+    built("forward", f, R, K, low, capability(x.device), int(P is None)).launch(
         forward_kernel, (H * B, 1, 1),
         x, W, x if rate is None else rate, x if keep is None else keep, Ps,
         T, N, H, B, B if W.shape[1] == 1 else 1, *scales,
