@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from runtime.cuda_graphs import CudaGraphs
 from runtime.inference import outside_inference
 from runtime.layer import Layer
 from runtime.sequenced import Sequenced
@@ -98,6 +99,7 @@ class LanguageModel(Sequenced):
 
     vocab: int
     span: int | None = None  # tokens whose activations are in memory at a time; None: those of all
+    cuda_graphs: CudaGraphs | None = None  # of training steps, where a run wants them recorded
 
     def start(self, B: int) -> State:
         raise NotImplementedError
@@ -221,9 +223,27 @@ class LanguageModel(Sequenced):
 
         `final`: nobody wants the state.  What only it would show is not computed, and None is in its place.
         """
+        if self.cuda_graphs is not None and learn is True:
+            why_not = self._not_recorded(state, starts, mask, final)
+            known = self.cuda_graphs.loss(self, tokens, targets, self._final_loss, why_not)
+            if known is not None:
+                return known, None
         nats, state = self.nats(tokens, targets, state, starts, mask, final, learn)
         taught = targets != IGNORED if mask is None else (targets != IGNORED) & mask.to(targets.device)
         return nats.sum() / taught.sum().clamp(min=1), state
+
+    def _final_loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        return self.loss(tokens, targets, final=True)[0]
+
+    def _not_recorded(self, state: State | None, starts: Tensor | None, mask: Tensor | None, final: bool) -> str:
+        """Why a graph cannot hold the loss of these sequences: "" where it can."""
+        if state is not None:
+            return "sequences go on from a state"
+        if starts is not None or mask is not None:
+            return "documents end inside of a sequence"
+        if self.span is not None:
+            return "a sequence is run in spans, for run.memory"
+        return "" if final else "the state after a step is read"
 
     @outside_inference
     def nats(
