@@ -11,7 +11,7 @@ import json
 import platform
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -54,9 +54,11 @@ def milliseconds(run: Callable[[], Any]) -> float:
     return begin.elapsed_time(end)
 
 
-def timed(run: Callable[[str], Any], tokens: int, repeats: int) -> dict[str, dict[str, float]]:
-    """Both variants in turn; two turns warm up, and the eager form, which is slow, stops after five."""
-    times: dict[str, list[float]] = {KERNELS: [], EAGER: []}
+def timed(
+    run: Callable[[str], Any], tokens: int, repeats: int, names: Sequence[str] = (KERNELS, EAGER)
+) -> dict[str, dict[str, float]]:
+    """All variants in turn; two turns warm up, and the eager form, which is slow, stops after five."""
+    times: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(repeats + 2):
         for name in times:
             if name == EAGER and turn > 4:
@@ -146,6 +148,15 @@ def table(found: dict[str, Any]) -> str:
 
 def main(name: str, what: str, made: Callable[[int, int], Shape], doc: str | None) -> None:
     """Measure every shape and write OUT/<name>.json and OUT/<name>.md."""
+    o = options(doc)
+    shapes = [measure(made, B, T, o.repeats) for B, T in SHAPES[: 1 if o.quick else None]]
+    found = place() | {"what": what, "shapes": shapes}
+    write(o.out, name, found, table(found))
+    print(table(found))
+
+
+def options(doc: str | None) -> argparse.Namespace:
+    """out, repeats, quick: of the command line.  Ends the command where there is no GPU."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--repeats", type=int, default=10)
@@ -153,15 +164,21 @@ def main(name: str, what: str, made: Callable[[int, int], Shape], doc: str | Non
     o = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("no GPU here: torch.cuda.is_available() is false")
-    found: dict[str, Any] = {
-        "gpu": torch.cuda.get_device_name(),
+    return o
+
+
+def place() -> dict[str, Any]:
+    """The GPU, and the versions of what ran."""
+    return {
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU",
         "torch": torch.__version__,
         "triton": triton.__version__,
         "python": platform.python_version(),
-        "what": what,
-        "shapes": [measure(made, B, T, o.repeats) for B, T in SHAPES[: 1 if o.quick else None]],
     }
-    o.out.mkdir(parents=True, exist_ok=True)
-    (o.out / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    (o.out / f"{name}.md").write_text(table(found), encoding="utf-8")
-    print(table(found))
+
+
+def write(out: Path, name: str, found: Mapping[str, Any], said: str) -> None:
+    """OUT/<name>.json and OUT/<name>.md."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    (out / f"{name}.md").write_text(said, encoding="utf-8")

@@ -107,5 +107,9 @@ def loaded(made: Program) -> ModuleType:
 def through(module: ModuleType, run: Any) -> None:
     """The `main` of a generated train.py, which is given this run."""
     main: Callable[[], int] = module.main
+    own = module.Run
     setattr(module, "Run", lambda *_: run)  # noqa: B010
-    main()
+    try:
+        main()
+    finally:
+        setattr(module, "Run", own)  # noqa: B010

@@ -157,6 +157,18 @@ def test_a_run_learns_and_goes_on_anywhere(spec: str, tmp_path: Path, capsys: py
     assert seen[DEVICE]["loss"] == pytest.approx(seen["cpu"]["loss"], rel=1e-4)
 
 
+@pytest.mark.parametrize("spec", SPECS)
+def test_recorded_steps_make_the_same_run(spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replay, replays = torch.cuda.CUDAGraph.replay, []
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: replays.append(replay(graph)))
+    assert main(["train", *given(spec, tmp_path / "always")]) == 0
+    assert main(["train", *given(spec, tmp_path / "recorded", "--cuda-graphs")]) == 0
+    assert len(replays) == 6  # steps 1, 10 and 12 log; three others come before the recording
+    assert losses(tmp_path / "recorded") == pytest.approx(losses(tmp_path / "always"), rel=1e-4)
+    one, other = (checkpoint.read(tmp_path / n / "checkpoints/step-000012").weights for n in ("always", "recorded"))
+    assert max(gone(one[name].double(), other[name].double()) for name in one if one[name].norm()) < 1e-2
+
+
 def test_a_stream_goes_on_on_another_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", *given("hope", tmp_path / "out")]) == 0
     (tmp_path / "text").write_bytes((ROOT / "README.md").read_bytes()[:700])

@@ -19,8 +19,8 @@ from nlc.spec import load
 from runtime.cuda_graphs import WARM, CudaGraphs, Made
 from runtime.ops.inputs import summed
 
-SMALL = {"sizes.width": 16, "sizes.heads": 2, "sizes.layers": 1, "sizes.context": 16, "levels.titans.chunk": 8,
-         "run.batch": 2} | {f"levels.cms.memories.{name}.every": f"{n} tokens" for name, n in (("fast", 4), ("mid", 8))}  # fmt: skip
+SMALL = {"sizes.width": 16, "sizes.heads": 2, "sizes.layers": 1, "sizes.context": 16, "run.batch": 2}
+PERIODS = {f"levels.cms.memories.{name}.every": f"{n} tokens" for name, n in (("fast", 4), ("mid", 8))}
 COUNT = WARM + 4  # steps
 
 
@@ -69,7 +69,7 @@ class Kept(Steps):
 
 @pytest.fixture(scope="module")
 def hope() -> ModuleType:
-    return loaded(compile(load("hope", SMALL)))
+    return loaded(compile(load("hope", SMALL | PERIODS | {"levels.titans.chunk": 8})))
 
 
 def run(module: ModuleType, recorder: Recorder | None = None, say: Callable[[str], None] = print) -> Kept:
