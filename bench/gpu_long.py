@@ -37,7 +37,7 @@ class Step(Steps):
     """One step, and its loss."""
 
     def report(self, loss: Tensor, state: Any = None) -> None:
-        self.loss = float(loss)
+        self.loss = float(loss.detach())
 
 
 def step(tokens: int, periods: tuple[int, int], by: int, memory: str, device: str, count: int) -> dict[str, Any]:
