@@ -1,26 +1,26 @@
 """Training steps as CUDA graphs: `nlc train --cuda-graphs`.
 
-A step of a nested model is thousands of short kernels, each of which Python starts: on a GPU the host is what is waited
-for.  Here the loss of a step and all its gradients are recorded once, after a few steps that were run as always, and
-then started by one call:
+A step of a nested model is thousands of short kernels, and Python starts each: on a GPU the host is what is waited for.
+Here what a step computes is recorded, after it has been run a few times as always, and then started by one call: the
+loss and all gradients; or, where a sequence is run in spans (`run.memory`), each span and its gradient.
 
-    graphs.ready()                                  the next loss is that of a training step
-    model.loss(tokens, targets, final=True)         copies the batch in, replays, copies loss and gradients out
+    graphs.on = True                    a training step begins
+    made = graphs.run(model, pattern, function, given)
 
 The same kernels run on the same numbers, so results are those of a step that is run as always.  A graph freezes all
-that is no tensor on the device, so there is one for each pattern: shape and type of the batch, precision, levels that
-write.  What differs from step to step stays outside of it: the rules of levels that count steps, whose rate (of the
-schedule) and count are numbers of Python; steps that log, which look inside; documents packed in a row, whose borders
-give every step another shape; sequences that go on from a state; spans that are run again (`run.memory`).  All these
-run as always, and each reason is said once.
+that is no tensor on the device; a pattern says that: one graph for each, and for shapes, types and precision.  What
+differs from step to step stays outside: the rules of levels that count steps, whose rate (of the schedule) and count
+are numbers of Python; steps that log, which look inside; documents packed in a row, whose borders give every step
+another shape; sequences that go on from a state, unless they are run in spans.  These run as always, and each reason is
+said once.
 
-A graph keeps the memory of a step's activations for itself, beside what steps that are run as always take.
+A graph keeps the memory of its activations for itself, beside what is run as always.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -30,11 +30,19 @@ from torch import Tensor, nn
 from runtime.ops.inputs import Summed
 from runtime.ops.watch import Watched
 
-WARM = 3  # steps of a pattern before it is recorded: they compile kernels, and make what libraries keep
+WARM = 3  # calls of a pattern before it is recorded: they compile kernels, and make what libraries keep
 
-Step = Callable[[Tensor, Tensor], Tensor]  # tokens and targets -> loss
-Made = tuple[Tensor, list[Tensor | None]]  # loss, and the gradient of every weight
+Made = list[Tensor | None]
+Function = Callable[[list[Tensor]], Made]
 Recorder = Callable[[Callable[[], Made]], tuple[Made, Callable[[], None]]]  # what a run makes; what makes it again
+
+
+class Counted(Protocol):
+    """A model: its weights, and how often each level has written."""
+
+    fires: dict[str, int]
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
 
 
 def recorded(run: Callable[[], Made]) -> tuple[Made, Callable[[], None]]:
@@ -49,81 +57,95 @@ def recorded(run: Callable[[], Made]) -> tuple[Made, Callable[[], None]]:
     return made, graph.replay
 
 
-class Counted(Protocol):
-    """A model: its weights, and how often each level has written."""
-
-    fires: dict[str, int]
-
-    def parameters(self) -> Iterator[nn.Parameter]: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A recorded step: the places of its batch and results, and what it counts on the host."""
+    """What was recorded: the places of what is given and made, and what it counts on the host."""
 
-    batch: tuple[Tensor, Tensor]
-    loss: Tensor
-    gradients: list[Tensor | None]
+    given: list[Tensor]
+    made: Made
     replay: Callable[[], None]
     fires: dict[str, int]
 
+    def run(self, model: Counted, given: Sequence[Tensor]) -> Made:
+        """Copied in, replayed, copied out: the next replay writes over what this one has made."""
+        for place, now in zip(self.given, given, strict=True):
+            place.copy_(now)
+        self.replay()
+        for level, count in self.fires.items():
+            model.fires[level] = model.fires.get(level, 0) + count
+        return [None if x is None else x.clone() for x in self.made]
+
 
 class CudaGraphs:
-    """The recorded steps of one model.  `say` hears why a step is not one of them."""
+    """What was recorded of one model.  `say` hears why a step is run as always.
+
+    on: a training step is running, of which nobody looks inside.  Nothing else is recorded or replayed.
+    """
 
     def __init__(self, say: Callable[[str], None], record: Recorder = recorded) -> None:
         self.say, self.record = say, record
-        self.patterns: Counter[Any] = Counter()  # steps of each that were run as always
-        self.graphs: dict[Any, Graph] = {}
-        self.failed = self.awaited = False
+        self.on = self.failed = False
+        self.calls: Counter[Hashable] = Counter()  # that were run as always
+        self.graphs: dict[Hashable, Graph] = {}
+        self.known: dict[Hashable, Any] = {}  # what else is kept of a pattern
         self.said: set[str] = set()
 
-    def ready(self, wanted: bool = True) -> None:
-        """Whether the next loss is that of a training step.  A loss that is asked for otherwise is never replayed."""
-        self.awaited = wanted
-
-    def loss(self, model: Counted, tokens: Tensor, targets: Tensor, step: Step, why_not: str) -> Tensor | None:
-        """The loss by `step`, whose gradients a backward pass hands out; None: run it as always.
-
-        `why_not`: what of this step no graph can hold, "" where there is nothing.
-        """
-        if not self.awaited or self.failed or not torch.is_grad_enabled():
-            return None
-        self.awaited = False
+    def wanted(self, why_not: str = "") -> bool:
+        """Whether to record what is computed now.  `why_not`: what of it no graph can hold, "": nothing."""
+        if not self.on or self.failed or not torch.is_grad_enabled():
+            return False
         if why_not := why_not or looked_at():
             self.once(f"{why_not}: such steps are run as always")
-            return None
-        weights = [weight for weight in model.parameters() if weight.requires_grad]
-        pattern = (tokens.shape, tokens.dtype, targets.dtype, len(weights), *mode(tokens.device.type))
-        if self.patterns[pattern] < WARM:
-            self.patterns[pattern] += 1
-            return None
-        if pattern not in self.graphs and (graph := self.captured(model, tokens, targets, step, weights)):
-            self.graphs[pattern] = graph
-        return None if self.failed else replayed(model, self.graphs[pattern], tokens, targets, weights)
+        return not why_not
 
-    def captured(
-        self, model: Counted, tokens: Tensor, targets: Tensor, step: Step, weights: list[nn.Parameter]
-    ) -> Graph | None:
-        """The graph of a step; None, and no other is tried, where it cannot be recorded."""
-        batch = (tokens.clone(), targets.clone())
+    def loss(self, model: Counted, given: list[Tensor], loss: Callable[..., Tensor]) -> Tensor:
+        """loss(*given), a number, whose gradients are computed with it and handed out by a backward pass."""
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+
+        def function(given: list[Tensor]) -> Made:
+            value = loss(*given)
+            return [value.detach(), *torch.autograd.grad(value, weights, allow_unused=True)]
+
+        value, *gradients = self.run(model, ("step", len(weights)), function, given)
+        known: Tensor = _Known.apply(value, gradients, *weights)  # type: ignore[no-untyped-call]
+        return known
+
+    def run(self, model: Counted, pattern: Hashable, function: Function, given: list[Tensor]) -> Made:
+        """function(given), by a graph where it was recorded.
+
+        `pattern`: all that its operations depend on, but for numbers on the device and the shapes of what is given.
+        What the function uses beside what it is given must stay where it is: weights.
+        """
+        device = given[0].device.type
+        kind = (pattern, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
+        key = (*kind, *((x.shape, x.dtype, x.requires_grad) for x in given))
+        if self.failed or self.calls[key] < WARM:
+            self.calls[key] += 1
+            return function(given)
+        if key not in self.graphs:
+            try:
+                self.graphs[key] = self.captured(model, function, given)
+            except RuntimeError as error:
+                self.failed = True
+                self.once(f"a step cannot be recorded ({str(error).splitlines()[0]}): all are run as always")
+                return function(given)
+        return self.graphs[key].run(model, given)
+
+    def captured(self, model: Counted, function: Function, given: list[Tensor]) -> Graph:
+        """Raises RuntimeError where the device refuses to record it."""
+        places = [x.detach().clone().requires_grad_(x.requires_grad) for x in given]
         before = dict(model.fires)
 
         def run() -> Made:
             torch.clear_autocast_cache()  # weights that were rounded outside of the graph would stay as they are now
-            loss = step(*batch)
-            return loss.detach(), list(torch.autograd.grad(loss, weights, allow_unused=True))
+            return [None if x is None else x.detach() for x in function(places)]
 
         try:
-            (loss, gradients), replay = self.record(run)
-        except RuntimeError as error:
-            self.failed = True
-            self.once(f"a step cannot be recorded ({str(error).splitlines()[0]}): all are run as always")
-            return None
+            made, replay = self.record(run)
         finally:
             counted, model.fires = model.fires, before  # nothing has been computed yet
         fires = {level: count - before.get(level, 0) for level, count in counted.items()}
-        return Graph(batch, loss, gradients, replay, fires)
+        return Graph([x.detach() for x in places], made, replay, fires)
 
     def once(self, message: str) -> None:
         if message not in self.said:
@@ -136,32 +158,15 @@ def looked_at() -> str:
     return "a rule asks for the inputs of layers" if Summed.by else "a step is watched" if Watched.by else ""
 
 
-def mode(device: str) -> tuple[Any, ...]:
-    """What precision a forward pass is in now."""
-    return torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
-
-
-def replayed(model: Counted, graph: Graph, tokens: Tensor, targets: Tensor, weights: list[nn.Parameter]) -> Tensor:
-    for place, now in zip(graph.batch, (tokens, targets), strict=True):
-        place.copy_(now)
-    graph.replay()
-    for level, count in graph.fires.items():
-        model.fires[level] = model.fires.get(level, 0) + count
-    loss: Tensor = _Known.apply(graph.loss, graph.gradients, *weights)  # type: ignore[no-untyped-call]
-    return loss
-
-
 class _Known(torch.autograd.Function):
-    """A loss whose gradients are there already: all are copied out, since the next replay writes over them."""
+    """A loss whose gradients are there already."""
 
     @staticmethod
-    def forward(ctx: Any, loss: Tensor, gradients: list[Tensor | None], *weights: Tensor) -> Tensor:
-        ctx.used = [g is not None for g in gradients]
-        ctx.gradients = torch._foreach_mul([g for g in gradients if g is not None], 1.0)
+    def forward(ctx: Any, loss: Tensor, gradients: Made, *weights: Tensor) -> Tensor:
+        ctx.gradients = gradients
         return loss.clone()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, share: Tensor) -> tuple[Tensor | None, ...]:
-        found = iter(torch._foreach_mul(ctx.gradients, share))
-        return None, None, *(next(found) if used else None for used in ctx.used)
+        return None, None, *(None if g is None else g * share for g in ctx.gradients)

@@ -132,7 +132,7 @@ class Run:
                 for level in self.levels:
                     level.watched = True
             if self.cuda_graphs is not None:
-                self.cuda_graphs.ready(not self._logs(self.running))
+                self.cuda_graphs.on = not self._logs(self.running)
             yield self.step
         self._finish()
 
@@ -212,7 +212,11 @@ class Run:
 
     def backward(self, loss: Tensor, state: Any = None) -> None:
         """The gradients of a step, and what --on-nan says where one is not finite.  `state`: of streams."""
-        self.guard.backward(loss, self.levels, state)
+        try:
+            self.guard.backward(loss, self.levels, state)
+        finally:
+            if self.cuda_graphs is not None:
+                self.cuda_graphs.on = False
         if self.guard.bad:
             self.display.note(f"step {self.running}: {self.guard.said}: {self.guard.policy}ped")  # skipped, clipped
 

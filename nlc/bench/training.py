@@ -68,7 +68,7 @@ class Steps:
         model.cuda_graphs = self.graphs  # type: ignore[assignment]
         for step in range(self.settings.steps):
             if self.graphs is not None:
-                self.graphs.ready()
+                self.graphs.on = True
             began = self.now()
             yield step
             self.seconds.append(self.now() - began)
