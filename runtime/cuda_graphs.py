@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from runtime.ops.inputs import Summed
 from runtime.ops.watch import Watched
 
-WARM = 3  # calls of a pattern before it is recorded: they compile kernels, and make what libraries keep
+WARM = 2  # calls of a pattern before it is recorded: they compile kernels, and make what libraries keep
 
 Made = list[Tensor | None]
 Function = Callable[[list[Tensor]], Made]
