@@ -158,7 +158,10 @@ def test_a_run_learns_and_goes_on_anywhere(spec: str, tmp_path: Path, capsys: py
     assert seen[DEVICE]["loss"] == pytest.approx(seen["cpu"]["loss"], rel=1e-4)
 
 
-@pytest.mark.parametrize(("spec", "more"), [*((spec, ()) for spec in SPECS), ("hope", ("--memory", "0 B"))])
+IN_SPANS = ("--memory", "0 B", "--set", "levels.titans.chunk=16", "--set", "levels.cms.memories.mid.every=16 tokens")
+
+
+@pytest.mark.parametrize(("spec", "more"), [*((spec, ()) for spec in SPECS), ("hope", IN_SPANS)])
 def test_recorded_steps_make_the_same_run(
     spec: str, more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
