@@ -65,7 +65,9 @@ def chosen(variant: str) -> None:
     """Which kernels fla-core takes from here on."""
     from fla.ops.common import chunk_o
 
-    os.environ["FLA_TILELANG"] = "0" if variant == LIFTED else "1"
+    os.environ.pop("FLA_TILELANG", None)
+    if variant == LIFTED:
+        os.environ["FLA_TILELANG"] = "0"
     chunk_o.TRITON_ABOVE_3_7_1 = variant == LIFTED or GUARD
 
 
