@@ -88,9 +88,12 @@ class Run:
 
     def _cuda_graphs(self) -> CudaGraphs | None:
         """What records the steps of this run, where it is asked to and can."""
-        if self.options.cuda_graphs and self.device.type != "cuda":
-            self.display.note(f"--cuda-graphs is for a GPU: on {self.device} steps are run as always")
-        return CudaGraphs(self._warn) if self.options.cuda_graphs and self.device.type == "cuda" else None
+        if not self.options.cuda_graphs:
+            return None
+        if self.device.type != "cuda":
+            self._warn(f"warning: --cuda-graphs is for a GPU: on {self.device} steps are run as always")
+            return None
+        return CudaGraphs(lambda line: self._warn(f"warning: {line}"))
 
     def data(self) -> Data | Exercise:
         """The text to learn from, or the task, checked against the settings.  Raises DataError."""

@@ -6,6 +6,7 @@ There is no GPU here: what stands for a CUDA graph runs the step again in the pl
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -18,6 +19,7 @@ from nlc.compile import compile
 from nlc.spec import load
 from runtime.cuda_graphs import WARM, CudaGraphs, Made
 from runtime.ops.inputs import summed
+from runtime.program import load as load_program
 
 SMALL = {"sizes.width": 16, "sizes.heads": 2, "sizes.layers": 1, "sizes.context": 16, "run.batch": 2}
 PERIODS = {f"levels.cms.memories.{name}.every": f"{n} tokens" for name, n in (("fast", 4), ("mid", 8))}
@@ -168,3 +170,11 @@ def test_only_the_loss_of_a_step_is_replayed(hope: ModuleType) -> None:
     with torch.no_grad():
         model.loss(tokens[:, :-1], tokens[:, 1:], final=True)
     assert not model.cuda_graphs.calls
+
+
+def test_without_a_gpu_the_option_changes_nothing_and_says_so(
+    package: Callable[..., Path], text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--data", str(text), "--steps", "2", "--out", str(tmp_path / "out"), "--device", "cpu", "--quiet"]
+    assert load_program(package()).main([*given, "--cuda-graphs"]) == 0
+    assert capsys.readouterr().err == "warning: --cuda-graphs is for a GPU: on cpu steps are run as always\n"
