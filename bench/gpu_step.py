@@ -19,15 +19,17 @@ import gc
 import statistics
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench.gpu_timed import place, write
+from bench.gpu_timed import longest, place, write
 from nlc.bench.activations import NEVER
 from nlc.bench.training import Steps, loaded, through
 from nlc.compile import compile
@@ -66,10 +68,20 @@ class Run(Steps):
     def __init__(self, *given: Any, graphs: CudaGraphs | None = None) -> None:
         super().__init__(*given, graphs=graphs)
         self.guard, self.losses, self.parameters = Guard("stop", Processes()), [], 0
+        self.seen = [ProfilerActivity.CUDA] if self.device != "cpu" else []
 
     def steps(self, model: Any, levels: Any) -> Any:
+        """The last one is looked at, kernel by kernel."""
         self.levels, self.parameters = levels, sum(p.numel() for p in model.parameters())
-        return super().steps(model, levels)
+        for step in super().steps(model, levels):
+            with (
+                profile(activities=self.seen)
+                if step == self.settings.steps - 1 and self.seen
+                else nullcontext() as seen
+            ):
+                yield step
+                self.now()
+        self.kernels = longest(seen, 1) if self.seen else {}
 
     def backward(self, loss: Tensor, state: Any = None) -> None:
         self.guard.backward(loss, self.levels, state)
@@ -85,10 +97,10 @@ def measure(module: Any, count: int, device: str, recorded: bool) -> dict[str, A
     if device != "cpu":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    run = Run(module.settings, WARM + 1 + count, device, graphs=CudaGraphs(said.append) if recorded else None)
+    run = Run(module.settings, WARM + 2 + count, device, graphs=CudaGraphs(said.append) if recorded else None)
     began = time.perf_counter()
     through(module, run)
-    took, tokens = run.seconds[WARM + 1 :], module.settings.tokens
+    took, tokens = run.seconds[WARM + 1 : -1], module.settings.tokens
     found = {
         "milliseconds": 1e3 * statistics.median(took),
         "fastest": 1e3 * min(took),
@@ -98,6 +110,7 @@ def measure(module: Any, count: int, device: str, recorded: bool) -> dict[str, A
         "losses": [float(loss) for loss in run.losses],
         "parameters": run.parameters,
         "said": said,
+        "milliseconds by kernel": run.kernels,
     }
     if device != "cpu":
         found["bytes"], found["bytes reserved"] = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
@@ -119,6 +132,10 @@ def table(found: dict[str, Any]) -> str:
             took, speed = f"{of['milliseconds']:.1f}", f"{of['tokens per second']:,.0f}"
             lines.append(f"| {name} | {of['parameters']:,} | {mode} | {took} | {speed} | {' | '.join(memory)} |")
             lines += [f"| | | | {said} | | | |" for said in of["said"]]
+    lines += ["", "The kernels that take longest, in milliseconds of a step as CUDA graphs:"]
+    for name, modes in found["systems"].items():
+        first = list(modes.get(RECORDED, {}).get("milliseconds by kernel", {}).items())[:10]
+        lines += ["", f"- {name}: " + ", ".join(f"{kernel[:48]} {took:.2f}" for kernel, took in first)]
     return "\n".join(lines) + "\n"
 
 
@@ -148,7 +165,12 @@ def main() -> int:
                 modes[mode] = measure(module, o.steps, o.device, mode == RECORDED)
             except (RuntimeError, torch.OutOfMemoryError) as error:
                 modes[mode] = {"error": f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"}
-            print(name, mode, {k: x for k, x in modes[mode].items() if k != "losses"}, flush=True)
+            print(
+                name,
+                mode,
+                {k: x for k, x in modes[mode].items() if k not in ("losses", "milliseconds by kernel")},
+                flush=True,
+            )
         found["systems"][name] = modes
         status |= unlike(modes) or any("error" in of for of in modes.values())
         write(o.out, "gpu_step", found, table(found))

@@ -105,6 +105,10 @@ def by_kernel(run: Callable[[], Any], repeats: int = 5) -> dict[str, float]:
         for _ in range(repeats):
             run()
         torch.cuda.synchronize()
+    return longest(seen, repeats)
+
+
+def longest(seen: profile, repeats: int) -> dict[str, float]:
     found = {e.key: e.self_device_time_total / repeats / 1e3 for e in seen.key_averages()}
     return dict(sorted(((k, round(x, 4)) for k, x in found.items() if x > 0), key=lambda item: -item[1])[:16])
 
