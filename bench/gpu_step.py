@@ -74,11 +74,8 @@ class Run(Steps):
         """The last one is looked at, kernel by kernel."""
         self.levels, self.parameters = levels, sum(p.numel() for p in model.parameters())
         for step in super().steps(model, levels):
-            with (
-                profile(activities=self.seen)
-                if step == self.settings.steps - 1 and self.seen
-                else nullcontext() as seen
-            ):
+            last = step == self.settings.steps - 1 and self.seen
+            with profile(activities=self.seen) if last else nullcontext() as seen:
                 yield step
                 self.now()
         self.kernels = longest(seen, 1) if self.seen else {}
@@ -165,12 +162,7 @@ def main() -> int:
                 modes[mode] = measure(module, o.steps, o.device, mode == RECORDED)
             except (RuntimeError, torch.OutOfMemoryError) as error:
                 modes[mode] = {"error": f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"}
-            print(
-                name,
-                mode,
-                {k: x for k, x in modes[mode].items() if k not in ("losses", "milliseconds by kernel")},
-                flush=True,
-            )
+            print(name, mode, modes[mode].get("milliseconds", modes[mode].get("error")), flush=True)
         found["systems"][name] = modes
         status |= unlike(modes) or any("error" in of for of in modes.values())
         write(o.out, "gpu_step", found, table(found))
