@@ -13,8 +13,8 @@
 #         long        OUT/gpu_long.{json,md}          a training step over a million tokens
 #
 # It needs python3 with torch, triton and pytest, what nlc needs, and no network; with pytest-xdist and pytest-timeout
-# it is faster.  PYTHON=... picks another interpreter, ALL=... other seconds than 470 for all.  Every part has a time of its own and is run, whatever became of
-# the one before, while there is time; the status is 1 where one failed.
+# it is faster.  PYTHON=... picks another interpreter, ALL=... other seconds than 470 for all.  Every part has a time of
+# its own and is run, whatever became of the one before, while there is time; the status is 1 where one failed.
 set -uo pipefail
 out=$(realpath -m "${1:?usage: bench/gpu.sh OUT [PART...]}") && shift
 cd "$(dirname "$0")/.."
