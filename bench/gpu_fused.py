@@ -55,4 +55,4 @@ class Surroundings:
 
 
 if __name__ == "__main__":
-    main("gpu_fused", f"what surrounds a memory, d_model {H * K}", Surroundings, __doc__)
+    main("gpu_fused", f"what surrounds a memory, d_model {H * K}; both in float32", Surroundings, __doc__)

@@ -12,7 +12,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -82,9 +82,11 @@ def on_the_host(run: Callable[[], Any], repeats: int) -> float:
     return statistics.median(took[2:])
 
 
-def timed(run: Callable[[str], Any], tokens: int, repeats: int) -> dict[str, dict[str, float]]:
-    """Both variants in turn; two turns warm up, and the eager form, which is slow, stops after five."""
-    times: dict[str, list[float]] = {KERNELS: [], EAGER: []}
+def timed(
+    run: Callable[[str], Any], tokens: int, repeats: int, names: Sequence[str] = (KERNELS, EAGER)
+) -> dict[str, dict[str, float]]:
+    """All variants in turn; two turns warm up, and the eager form, which is slow, stops after five."""
+    times: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(repeats + 2):
         for name in times:
             if name == EAGER and turn > 4:
@@ -131,6 +133,10 @@ def by_kernel(run: Callable[[], Any], repeats: int = 5) -> dict[str, float]:
         for _ in range(repeats):
             run()
         torch.cuda.synchronize()
+    return longest(seen, repeats)
+
+
+def longest(seen: profile, repeats: int) -> dict[str, float]:
     found = {e.key: e.self_device_time_total / repeats / 1e3 for e in seen.key_averages()}
     return dict(sorted(((k, round(x, 4)) for k, x in found.items() if x > 0), key=lambda item: -item[1])[:16])
 
@@ -155,7 +161,7 @@ def measure(made: Callable[[int, int], Shape], B: int, T: int, repeats: int) -> 
 def table(found: dict[str, Any]) -> str:
     lines = [
         f"{found['gpu']}, torch {found['torch']}, triton {found['triton']}; {found['what']}", "",
-        "| batch x tokens | work | kernels, bf16 | eager, TF32 | times eager | million tokens/s | one after another |"
+        "| batch x tokens | work | kernels | eager | times eager | million tokens/s | one after another |"
         " in a CUDA graph | of it on the host |",
         "|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
@@ -185,6 +191,15 @@ def table(found: dict[str, Any]) -> str:
 
 def main(name: str, what: str, made: Callable[[int, int], Shape], doc: str | None) -> None:
     """Measure every shape and write OUT/<name>.json and OUT/<name>.md."""
+    o = options(doc)
+    shapes = [measure(made, B, T, o.repeats) for B, T in SHAPES[: 1 if o.quick else None]]
+    found = place() | {"what": what, "shapes": shapes}
+    write(o.out, name, found, table(found))
+    print(table(found))
+
+
+def options(doc: str | None) -> argparse.Namespace:
+    """out, repeats, quick: of the command line.  Ends the command where there is no GPU."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--repeats", type=int, default=10)
@@ -192,15 +207,21 @@ def main(name: str, what: str, made: Callable[[int, int], Shape], doc: str | Non
     o = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("no GPU here: torch.cuda.is_available() is false")
-    found: dict[str, Any] = {
-        "gpu": torch.cuda.get_device_name(),
+    return o
+
+
+def place() -> dict[str, Any]:
+    """The GPU, and the versions of what ran."""
+    return {
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU",
         "torch": torch.__version__,
         "triton": triton.__version__,
         "python": platform.python_version(),
-        "what": what,
-        "shapes": [measure(made, B, T, o.repeats) for B, T in SHAPES[: 1 if o.quick else None]],
     }
-    o.out.mkdir(parents=True, exist_ok=True)
-    (o.out / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    (o.out / f"{name}.md").write_text(table(found), encoding="utf-8")
-    print(table(found))
+
+
+def write(out: Path, name: str, found: Mapping[str, Any], said: str) -> None:
+    """OUT/<name>.json and OUT/<name>.md."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    (out / f"{name}.md").write_text(said, encoding="utf-8")
