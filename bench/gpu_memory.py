@@ -58,7 +58,7 @@ class Memory:
 if __name__ == "__main__":
     main(
         "gpu_memory",
-        f"the gated delta rule, d_model {H * K}, {H} heads of {K}, chunks of {C} tokens; kernels by bf16, eager by TF32",
+        f"the gated delta rule, d_model {H * K}, {H} heads of {K}, chunks of {C}; kernels by bf16, eager by TF32",
         Memory,
         __doc__,
     )
