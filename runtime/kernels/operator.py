@@ -14,13 +14,15 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 import triton
 from torch import Tensor
-from torch._library.triton import set_wrap_triton_enabled
+from torch._library.triton import is_wrap_triton_enabled, set_wrap_triton_enabled
 from torch.library import triton_op, wrap_triton
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 ALIGNED = 16  # bytes: Triton compiles a kernel again for pointers that are no multiple of it
+# A compiled kernel of these Tritons is called as its function is: with every argument and constant of the signature.
+DIRECT = (3, 6) <= tuple(map(int, triton.__version__.split(".")[:2])) <= (3, 7)
 
 
 def operator(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -33,7 +35,9 @@ def operator(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         def called(*args: P.args, **kwargs: P.kwargs) -> R:
             if torch.compiler.is_compiling():
                 return traced(*args, **kwargs)
-            with set_wrap_triton_enabled(False):  # as inside of the operator
+            assert isinstance(args[0], Tensor)
+            # as inside of the operator; Triton launches on the current device, wherever the tensors are
+            with set_wrap_triton_enabled(False), torch.cuda.device_of(args[0]):
                 return function(*args, **kwargs)
 
         return called
@@ -65,8 +69,8 @@ class Built:
         """kernel[grid](*args): directly, where the same was launched before.
 
         Triton looks at every argument and constant to find what it has compiled, which takes longer than some kernels
-        run.  It finds the same where constants, types and the alignment of pointers are the same: at sizes, it is told
-        not to look (tiles.SIZES).
+        run.  It finds the same where constants, types and the alignment of pointers are the same: at sizes it is told
+        not to look (tiles.SIZES), nor does it at floats.
         """
         tensors = [x for x in args if isinstance(x, Tensor)]
         key = (tensors[0].get_device(), *[x.dtype for x in tensors])
@@ -81,5 +85,5 @@ class Built:
 
 
 def launched(kernel: Any) -> bool:
-    """Whether a call runs the kernel on a GPU: it is neither interpreted nor traced."""
-    return isinstance(kernel, triton.runtime.JITFunction) and wrap_triton(kernel) is kernel
+    """Whether a call runs the kernel on a GPU, neither interpreted nor traced, as compiled kernels are called."""
+    return DIRECT and isinstance(kernel, triton.runtime.JITFunction) and not is_wrap_triton_enabled()

@@ -253,7 +253,7 @@ class Piece:
 
     def read(self, box: str, q: Tensor) -> Tensor:
         if isinstance(self.basis, Spanned) and self.first.dim() == 5:
-            P, W = past(self.first), past(self.basis.W[box])
+            P, W = self.first, self.basis.W[box]
             if self.form and readable(W):
                 from runtime.kernels.shared_product.product import KernelRead
 

@@ -22,7 +22,7 @@ pytest.importorskip("triton")
 @cache
 def found(of: str) -> dict[str, dict[str, float]]:
     """By case, of all of `tests.kernels.<of>`."""
-    kinds = ("shared_product", "a linear memory", "a convolution", "a gated norm")
+    kinds = ("shared_product", "a memory", "a convolution", "a gated norm")
     warnings = [f"error:{kind} runs its PyTorch form" for kind in kinds]
     told = [word for warning in warnings for word in ("-W", warning)]
     command = [sys.executable, *told, "-m", f"tests.kernels.{of}"]

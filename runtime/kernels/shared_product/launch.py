@@ -47,12 +47,14 @@ def built(kernel: str, form: Form, R: int, K: int, low: bool, sort: int, more: i
     fixed = constants(form, R, K, low)
     match kernel:
         case "forward":
-            fixed |= {"FRESH": more, "AHEAD": ahead(sort)}
+            fixed |= {"FRESH": more, "AHEAD": ahead(kernel, sort)}
         case "chain":
-            fixed = {"GIVEN": more > 1, "AHEAD": ahead(sort)} | only(fixed, "HT", "TP")
+            crowded = more % 2 > 0
+            fixed = {"GIVEN": more > 1, "AHEAD": ahead(kernel, sort, crowded)} | only(fixed, "HT", "TP")
+            return Built(fixed, warps(kernel, K, form.chunk, sort, low, crowded))
         case "spread":
             fixed = only(fixed, "HT", "TP", "ERASE", "L2", "KEPT", "TO_START", "UNIT_VALUE")
-    return Built(fixed, warps(kernel, K, form.chunk, sort, low, kernel == "chain" and more % 2 > 0))
+    return Built(fixed, warps(kernel, K, form.chunk, sort, low))
 
 
 @operator("nlc::shared_product")
