@@ -49,7 +49,8 @@ def of_product(kernel: str, K: int, C: int, low: bool, capability: int) -> Built
     if kernel.startswith("read"):
         return product.read_built(kernel, K, K, C, low, capability)
     form = ProductForm(C, 0, K, 2 * K, 2 * K + 1, 1, 1, 0, 1, 1, 1, 2)
-    return product.built(kernel, form, 2 * K + 2, K, low, capability, {"chain": 2, "forward": 1}.get(kernel, 0))
+    more = {"forward": 1, "chain": 2, "chain, crowded": 3}.get(kernel, 0)
+    return product.built(kernel.removesuffix(", crowded"), form, 2 * K + 2, K, low, capability, more)
 
 
 def of_memory(kernel: str, K: int, C: int, low: bool, capability: int) -> Built:
@@ -88,6 +89,7 @@ FAMILIES = {
             "forward": product.forward_kernel,
             "prepare": product.prepare_kernel,
             "chain": product.chain_kernel,
+            "chain, crowded": product.chain_kernel,
             "spread": product.spread_kernel,
             "read": product.read_kernel,
             "read gradient": product.read_gradient_kernel,

@@ -49,5 +49,8 @@ def test_every_product_is_on_tensor_cores(family, compiled):
     assert {row["tensor cores"] for row in compiled if row["capability"] == 90} == {"wgmma"}
 
 
-def test_no_kernel_spills_a_register_on_sm_90(compiled):
-    assert {row["kernel"] for row in compiled if row["capability"] == 90 and row["spill bytes"]} == set()
+def test_no_kernel_but_a_crowded_chain_spills_a_register_on_sm_90(family, compiled):
+    """That one leaves a tile of a step in memory, 128 bytes a thread there and back, and is faster than with more warps
+    (runtime/kernels/shared_product/configurations.py)."""
+    spills = {row["kernel"]: row["spill bytes"] for row in compiled if row["capability"] == 90 and row["spill bytes"]}
+    assert spills == ({"chain, crowded": 256} if family == "shared_product" else {})
