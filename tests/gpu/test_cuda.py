@@ -18,7 +18,7 @@ import nlc
 from nlc.cli import main
 from nlc.verify.small import small_settings
 from runtime import checkpoint
-from runtime.cuda_graphs import WARM
+from runtime.cuda_graphs import WARM, CudaGraphs
 from runtime.device import moved
 from runtime.finite import Guard
 from runtime.level import Level, Weights
@@ -170,6 +170,7 @@ def test_recorded_steps_make_the_same_run(
     """Whole steps; in spans, each of them and its gradient."""
     replay, replays = torch.cuda.CUDAGraph.replay, []
     monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: replays.append(replay(graph)))
+    monkeypatch.setattr(CudaGraphs, "once", lambda graphs, message: print(message, graphs.trace))
     assert main(["train", *given(spec, tmp_path / "always", **settings)]) == 0
     assert main(["train", *given(spec, tmp_path / "recorded", "--cuda-graphs", **settings)]) == 0
     assert len(replays) == 12 - 3 - WARM or (settings and len(replays) > 12)  # steps 1, 10 and 12 log
