@@ -1,6 +1,6 @@
 """One training step over a sequence of a million tokens on a GPU: hope at width 256, 4 heads, 4 layers.
 
-    python bench/gpu_long.py OUT [--tokens 1048576] [--memory '48 GB'] [--span 2048] [--seconds 90]
+    python bench/gpu_long.py OUT [--tokens 1048576] [--memory '48 GB'] [--span 2048] [--seconds 90] [--skip 0]
 
 By the generated train.py as it stands, `carry: stream` and `run.memory` set (`nlc train --memory`), spans recorded as
 CUDA graphs (`--cuda-graphs`): loss, gradients through all tokens, the update of every level; float32, TF32 products.
