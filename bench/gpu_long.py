@@ -1,6 +1,6 @@
 """One training step over a sequence of a million tokens on a GPU: hope at width 256, 4 heads, 4 layers.
 
-    python bench/gpu_long.py OUT [--tokens 1048576] [--memory '48 GB'] [--span 2048] [--seconds 90]
+    python bench/gpu_long.py OUT [--tokens 1048576] [--memory '48 GB'] [--span 2048] [--seconds 90] [--skip 0]
 
 By the generated train.py as it stands, `carry: stream` and `run.memory` set (`nlc train --memory`), spans recorded as
 CUDA graphs (`--cuda-graphs`): loss, gradients through all tokens, the update of every level; float32, TF32 products.
@@ -76,7 +76,7 @@ def step(o: argparse.Namespace, tokens: int, periods: tuple[int, int], count: in
 def chosen(o: argparse.Namespace) -> tuple[list[dict[str, Any]], tuple[int, int] | None]:
     """What short sequences took, and the first periods that should be fast enough."""
     tried = []
-    for periods in PERIODS:
+    for periods in PERIODS[o.skip :]:
         few, more = (step(o, spans * o.span, periods, 2) for spans in SHORT)
         each = (more["seconds"] - few["seconds"]) / (SHORT[1] - SHORT[0])
         more["seconds of all, estimated"] = few["seconds"] + each * (o.tokens / o.span - SHORT[0])
@@ -110,6 +110,7 @@ def main() -> int:
     parser.add_argument("--memory", default="48 GB", help="what the step may take (%(default)s)")
     parser.add_argument("--span", type=int, default=2048, help="most tokens of a span (%(default)s)")
     parser.add_argument("--seconds", type=float, default=90.0, help="that the step may take (%(default)s)")
+    parser.add_argument("--skip", type=int, default=0, help="of the periods that are tried, the shortest (%(default)s)")
     parser.add_argument("--by", type=int, default=1, help="what every other size is divided by (%(default)s)")
     parser.add_argument("--device", default="cuda")
     o = parser.parse_args()

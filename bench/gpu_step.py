@@ -94,7 +94,8 @@ def measure(module: Any, count: int, device: str, recorded: bool) -> dict[str, A
     if device != "cpu":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    run = Run(module.settings, WARM + 2 + count, device, graphs=CudaGraphs(said.append) if recorded else None)
+    graphs = CudaGraphs(said.append) if recorded else None
+    run = Run(module.settings, WARM + 2 + count, device, graphs=graphs)
     began = time.perf_counter()
     through(module, run)
     took, tokens = run.seconds[WARM + 1 : -1], module.settings.tokens
@@ -107,6 +108,7 @@ def measure(module: Any, count: int, device: str, recorded: bool) -> dict[str, A
         "losses": [float(loss) for loss in run.losses],
         "parameters": run.parameters,
         "said": said,
+        "trace": graphs.trace if graphs else "",
         "milliseconds by kernel": run.kernels,
     }
     if device != "cpu":

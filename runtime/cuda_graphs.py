@@ -4,8 +4,9 @@ A step of a nested model is thousands of short kernels, and Python starts each: 
 Here what a step computes is recorded, after it has been run a few times as always, and then started by one call: the
 loss and all gradients; or, where a sequence is run in spans (`run.memory`), each span and its gradient.
 
-    graphs.on = True                    a training step begins
-    made = graphs.run(model, pattern, function, given)
+    with on_own_stream(graphs):
+        graphs.on = True                    a training step begins
+        made = graphs.run(model, pattern, function, given)
 
 The same kernels run on the same numbers, so results are those of a step that is run as always.  A graph freezes all
 that is no tensor on the device; a pattern says that: one graph for each, and for shapes, types and precision.  What
@@ -14,14 +15,17 @@ are numbers of Python; steps that log, which look inside; documents packed in a 
 another shape; sequences that go on from a state, unless they are run in spans.  These run as always, and each reason is
 said once.
 
-A graph keeps the memory of its activations for itself, beside what is run as always.
+Graphs keep memory for activations of their own, as much as the largest of them needs, beside what is run as always.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
+from traceback import extract_tb, format_exc
 from typing import Any, Protocol
 
 import torch
@@ -45,16 +49,64 @@ class Counted(Protocol):
     def parameters(self) -> Iterator[nn.Parameter]: ...
 
 
-def recorded(run: Callable[[], Made]) -> tuple[Made, Callable[[], None]]:
-    """A CUDA graph of `run`: where its results will lie, and a call that computes them there."""
-    graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
-    try:
-        with torch.cuda.graph(graph):
+class Recorded:
+    """Records CUDA graphs.  They share their memory: what one has made is copied out before another runs.
+
+    abandoned: those that failed, which torch's allocators may still ask.
+    """
+
+    def __init__(self) -> None:
+        self.pool: Any = None
+        self.abandoned: list[torch.cuda.CUDAGraph] = []
+
+    def __call__(self, run: Callable[[], Made]) -> tuple[Made, Callable[[], None]]:
+        """A CUDA graph of `run`, recorded on the current stream: where its results will lie, and what computes them.
+
+        Raises RuntimeError for what cannot be recorded: the first that was refused, not what came of it.
+        """
+        graph, self.pool = torch.cuda.CUDAGraph(), self.pool or torch.cuda.graph_pool_handle()
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        # A library may load a kernel meanwhile; what asks a number of the device is refused in every mode.
+        graph.capture_begin(self.pool, capture_error_mode="relaxed")
+        try:
             made = run()
-    except RuntimeError:
-        torch.cuda.set_stream(here)
-        raise
-    return made, graph.replay
+        except BaseException:
+            with suppress(RuntimeError):
+                self.ended(graph)
+            raise
+        self.ended(graph)
+        return made, graph.replay
+
+    def ended(self, graph: torch.cuda.CUDAGraph) -> None:
+        """Raises RuntimeError where something that was refused has spoilt the graph."""
+        try:
+            graph.capture_end()
+        except RuntimeError:
+            self.abandoned.append(graph)
+            with suppress(RuntimeError):  # it had come to that itself
+                device = torch.cuda.current_device()
+                torch._C._cuda_endAllocateToPool(device, self.pool)  # else all that is asked for later would lie there
+                torch._C._cuda_releasePool(device, self.pool)
+            self.pool = None
+            raise
+
+
+@contextmanager
+def on_own_stream(graphs: CudaGraphs | None) -> Iterator[None]:
+    """In here all runs on one stream, which is not the device's default: nothing can be recorded on that.
+
+    A step waits for the stream on which a weight's last gradient was summed.  Were it another, what is recorded would
+    wait for what is not.
+    """
+    if graphs is None or not torch.cuda.is_available():
+        yield
+        return
+    before, own = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    own.wait_stream(before)
+    with torch.cuda.stream(own):
+        yield
+    before.wait_stream(own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +132,13 @@ class CudaGraphs:
     """What was recorded of one model.  `say` hears why a step is run as always.
 
     on: a training step is running, of which nobody looks inside.  Nothing else is recorded or replayed.
+    trace: of the step that could not be recorded.
     """
 
-    def __init__(self, say: Callable[[str], None], record: Recorder = recorded) -> None:
-        self.say, self.record = say, record
+    def __init__(self, say: Callable[[str], None], record: Recorder | None = None) -> None:
+        self.say, self.record = say, record or Recorded()
         self.on = self.failed = False
+        self.trace = ""
         self.calls: Counter[Hashable] = Counter()  # that were run as always
         self.graphs: dict[Hashable, Graph] = {}
         self.known: dict[Hashable, Any] = {}  # what else is kept of a pattern
@@ -126,10 +180,9 @@ class CudaGraphs:
             try:
                 self.graphs[key] = self.captured(model, function, given)
             except RuntimeError as error:
-                self.failed = True
-                self.once(f"a step cannot be recorded ({str(error).splitlines()[0]}): all are run as always")
-                return function(given)
-        return self.graphs[key].run(model, given)
+                self.failed, self.trace = True, format_exc()
+                self.once(f"a step cannot be recorded ({told(error)}): all are run as always")
+        return function(given) if self.failed else self.graphs[key].run(model, given)
 
     def captured(self, model: Counted, function: Function, given: list[Tensor]) -> Graph:
         """Raises RuntimeError where the device refuses to record it."""
@@ -143,6 +196,7 @@ class CudaGraphs:
         try:
             made, replay = self.record(run)
         finally:
+            torch.clear_autocast_cache()  # nor is there anything yet in those that were rounded inside
             counted, model.fires = model.fires, before  # nothing has been computed yet
         fires = {level: count - before.get(level, 0) for level, count in counted.items()}
         return Graph([x.detach() for x in places], made, replay, fires)
@@ -151,6 +205,13 @@ class CudaGraphs:
         if message not in self.said:
             self.said.add(message)
             self.say(f"CUDA graphs: {message}")
+
+
+def told(error: RuntimeError) -> str:
+    """What was refused, and the line that asked for it."""
+    library = str(Path(torch.__file__).parent)
+    line = [frame for frame in extract_tb(error.__traceback__) if not frame.filename.startswith(library)][-1]
+    return f"{str(error).splitlines()[0]} {'/'.join(Path(line.filename).parts[-2:])}:{line.lineno}"
 
 
 def looked_at() -> str:

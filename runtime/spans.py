@@ -20,6 +20,7 @@ from torch import Tensor
 from runtime.cuda_graphs import CudaGraphs, Function, Made
 from runtime.ops.inputs import unseen
 from runtime.ops.watch import unwatched
+from runtime.precision import same
 from runtime.state import Clock, State
 
 Leaves = list[Tensor]
@@ -141,7 +142,7 @@ class _MadeAgain(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, function: Function, perform: Perform, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.function, ctx.perform, ctx.count = function, perform, count
-        ctx.around = Around(tensors[-1].device.type)
+        ctx.around = Around(tensors[-1])
         ctx.save_for_backward(*tensors)
         outputs = perform("forward", function, [x.detach() for x in tensors[:count]])
         return tuple(y.detach() for y in outputs if y is not None)  # its own, even where it is a view of a weight
@@ -181,11 +182,10 @@ class Again:
 class Around:
     """What a computation depends on beside its inputs: the random numbers that come, and autocast."""
 
-    def __init__(self, device: str) -> None:
-        self.device, self.enabled = device, torch.is_autocast_enabled(device)
-        self.dtype = torch.get_autocast_dtype(device)
+    def __init__(self, x: Tensor) -> None:
+        self.mode = same(x)
         self.cpu = torch.get_rng_state()
-        self.cuda = torch.cuda.get_rng_state() if device == "cuda" else None
+        self.cuda = torch.cuda.get_rng_state() if x.is_cuda else None
 
     @contextmanager
     def again(self) -> Iterator[None]:
@@ -193,7 +193,7 @@ class Around:
             torch.set_rng_state(self.cpu)
             if self.cuda is not None:
                 torch.cuda.set_rng_state(self.cuda)
-            with torch.autocast(self.device, dtype=self.dtype, enabled=self.enabled), unwatched(), unseen():
+            with self.mode(), unwatched(), unseen():
                 Again.now = True
                 try:
                     yield

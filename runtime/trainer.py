@@ -32,7 +32,7 @@ from runtime.allocator import keep_freed_memory
 from runtime.asked import SAVE, Asked, obey
 from runtime.batches import Batch, Crops, Lanes
 from runtime.checkpoint import Checkpoint
-from runtime.cuda_graphs import CudaGraphs
+from runtime.cuda_graphs import CudaGraphs, on_own_stream
 from runtime.data import Data, Text
 from runtime.directory import RunDirectory, environment, fresh
 from runtime.diverge import Step
@@ -75,6 +75,7 @@ class Run:
         self.result: dict[str, Any] = {}
         self.batch: Batch | None = None  # the last one given out
         self.cuda_graphs = self._cuda_graphs()
+        self.stream = on_own_stream(self.cuda_graphs)
         self.ends: frozenset[int] = frozenset()  # steps after which one of several tasks is over
         self.claimed: int | None = None  # a handle of the directory, in the process that writes it
         self.record = Record(self.settings.tokens, self.processes)
@@ -392,6 +393,7 @@ class Run:
     def __enter__(self) -> Run:
         self.stop.__enter__()
         self.flushed.__enter__()
+        self.stream.__enter__()
         keep_freed_memory()
         return self
 
@@ -399,6 +401,7 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         self.display.__exit__(kind, error, trace)
+        self.stream.__exit__(kind, error, trace)
         self.flushed.__exit__(None, None, None)
         watch.end()
         message = "" if error is None else self._said(error)

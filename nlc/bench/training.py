@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import ModuleType
+from types import ModuleType, TracebackType
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from nlc.bench.timing import Run, Seconds
 from nlc.compile import Program
 from runtime import program
-from runtime.cuda_graphs import CudaGraphs
+from runtime.cuda_graphs import CudaGraphs, on_own_stream
 from runtime.precision import autocast
 from runtime.settings import Settings
 
@@ -36,12 +36,16 @@ class Steps:
     def __init__(self, settings: Settings, count: int, device: str = "cpu", graphs: CudaGraphs | None = None) -> None:
         self.settings, self.device, self.graphs = replace(settings, steps=count), device, graphs
         self.seconds: list[float] = []
+        self.stream = on_own_stream(graphs)
 
     def __enter__(self) -> Steps:
+        self.stream.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        pass
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stream.__exit__(kind, error, trace)
 
     def data(self) -> Steps:
         return self
