@@ -34,8 +34,8 @@ def test_a_token_costs_one_pass_and_a_border_one_more(session: Session, monkeypa
     monkeypatch.setattr(session.model, "read", lambda *given: lengths.append(given[0].shape[1]) or read(*given))
     for word in words[25:52]:
         session.feed(word[None])
-    # Token 25 goes with the one that the state kept; at 48 a period of 24 is learned from, and token 48 read.
-    assert lengths == [2, *[1] * 22, 24, 1, 2, 1, 1]
+    # Before token 25 the one that the state kept is read; at 48 a period of 24 is learned from, and token 48 read, once.
+    assert lengths == [1, *[1] * 23, 24, 1, 1, 1, 1]
 
 
 def test_the_state_is_there_when_it_is_asked_for(session: Session, made: Made) -> None:
