@@ -124,7 +124,7 @@ class Session:
         ids_T = torch.as_tensor(tokens, dtype=torch.long)
         if ids_T.dim() != 1 or not len(ids_T):
             raise RunError(f"tokens: got shape {tuple(ids_T.shape)}, expected one sequence of at least one", USAGE)
-        low, high = (int(x) for x in ids_T.aminmax())
+        low, high = (ids_T.item(),) * 2 if len(ids_T) == 1 else (int(x) for x in ids_T.aminmax())
         if low < 0 or high >= self.model.vocab:
             wrong = low if low < 0 else high
             raise RunError(f"token {wrong} is outside the vocabulary of {self.model.vocab}", USAGE)
@@ -142,8 +142,10 @@ class Session:
             known, told = before[None] if len(ids_T) == 1 else torch.cat((before[None], known)), ids_T
         if not len(told):
             return Surprise()
-        nats = F.cross_entropy(known.double(), told.to(known.device), reduction="sum")
-        return Surprise(float(nats), len(told))
+        log_share_TV = torch.log_softmax(known, -1, torch.float64)
+        if len(told) == 1:
+            return Surprise(-log_share_TV[0, int(told)].item(), 1)
+        return Surprise(float(F.nll_loss(log_share_TV, told.to(known.device), reduction="sum")), len(told))
 
     def read(
         self, tokens: Tensor | Sequence[int], piece: int = PIECE, stop: Callable[[], bool] = lambda: False
