@@ -24,7 +24,7 @@ from torch import Tensor
 from runtime.ops.basic import gelu_pull, l2norm, layernorm, rmsnorm, silu_pull, softplus
 from runtime.ops.history import Past, past
 from runtime.ops.inputs import seen
-from runtime.ops.one import Reading, affine, alone
+from runtime.ops.one import affine, alone
 from runtime.ops.rows import by_weight
 from runtime.ops.watch import squared
 from runtime.precision import mixed, same, wide
@@ -68,8 +68,6 @@ def product(W: Tensor, a: Tensor) -> Tensor:
     if W.dim() == 3 and W.shape[0] == 1:
         return wide(F.linear(a, W[0]))
     if W.dim() == 4:
-        if Reading.token:
-            return torch.bmm(W[0], a.reshape(*W.shape[1:4:2], 1)).view(1, 1, *W.shape[1:3])
         return wide(by_weight(a.transpose(1, 2), W)).transpose(1, 2)
     return wide(a.transpose(1, 2) @ W.mT).transpose(1, 2)
 

@@ -69,9 +69,9 @@ class Position:
     @property
     def waiting(self) -> Waiting | None:
         """What goes on from here to the bit, besides the state, where tokens wait."""
-        if self._learned is None or self._seen is None:
+        if self._learned is None or self._seen is None or not self._waiting:
             return None
-        return Waiting(torch.cat(self._waiting, 1), self._learned, self._seen)
+        return Waiting(torch.cat(self._waiting, 1), self._learned, settled(self._seen))
 
     @classmethod
     def resumed(cls, trained: Trained, learn: frozenset[str], waiting: Waiting) -> Position:
