@@ -5,9 +5,6 @@ Such a product reads every number of a weight once, so it takes as long as they 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,17 +19,17 @@ class Reading:
     token = False  # whether all that is computed now is of one token, as `alone` has it
 
 
-@contextmanager
-def reading_one() -> Iterator[None]:
+class reading_one:
     """In here all values are of one token (1, 1, ...), of which no gradient is wanted, in the type of the weights.
 
     Pointwise functions go by torch's own loops: oneDNN takes longer to begin than they to end."""
-    by_onednn, torch.backends.mkldnn.enabled = torch.backends.mkldnn.enabled, False
-    Reading.token = True
-    try:
-        yield
-    finally:
-        Reading.token, torch.backends.mkldnn.enabled = False, by_onednn
+
+    def __enter__(self) -> None:
+        self.by_onednn, torch.backends.mkldnn.enabled = torch.backends.mkldnn.enabled, False
+        Reading.token = True
+
+    def __exit__(self, *_: object) -> None:
+        Reading.token, torch.backends.mkldnn.enabled = False, self.by_onednn
 
 
 def alone(x: Tensor) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from weakref import WeakSet
 
 import torch
@@ -15,7 +15,7 @@ from runtime.ops.one import NEAR, by_columns
 from runtime.state import State, over
 
 DONE: WeakSet[nn.Module] = WeakSet()  # models that `lay` has seen
-COPIES = WeakIdKeyDictionary()  # a register that is still there -> its copy
+COPIES: MutableMapping[Tensor, Tensor] = WeakIdKeyDictionary()  # a register that is still there -> its copy
 
 
 @torch.no_grad()

@@ -36,6 +36,14 @@ class Waiting:
     seen: State
 
 
+@dataclass(frozen=True, slots=True)
+class First:
+    """The first token that is not learned from: its clocks, and how many tokens there are from it to a border."""
+
+    clock: Clock
+    room: int
+
+
 class Position:
     """A position is a value: reading gives another.  state: after the last call of the model; None: of no tokens."""
 
@@ -46,14 +54,14 @@ class Position:
         state: State | None = None,
         waiting: tuple[Tensor, ...] = (),
         seen: State | None = None,
-        clock: Clock | None = None,
+        at: First | None = None,
         tape: Tape | Bound | None = None,
     ) -> None:
         self.trained, self.learn = trained, learn
         self._learned = state
         self._waiting = waiting  # (1, 1) each, read since then
         self._seen = seen  # what the next token's reads see; None: what `_learned` shows them
-        self._clock = clock  # of `_learned`, once somebody has looked
+        self._at = at  # once somebody has looked
         self._tape = tape  # of reading a token, and once one was read from `_seen`, with what it sees
         self._whole: State | None = None  # what `state` has computed
 
@@ -110,25 +118,31 @@ class Position:
 
     def _may_wait(self) -> bool:
         """Whether no border lies between the first token that is not learned from and the next one."""
-        return len(self._waiting) < MOST and self._together(0, self._late())
+        return self._learned is not None and len(self._waiting) < MOST and self._late() < self._first().room
 
     def _may_begin(self) -> bool:
         """Whether all that wait can be learned from and the one after the next can wait."""
-        return bool(self.learn) and self._together(self._late(), self._late() + 1)
+        return self._learned is not None and bool(self.learn) and self._to_border(self._next()) > 1
 
-    def _together(self, one: int, other: int) -> bool:
-        """Whether no border lies between two tokens, counted from the first that is not learned from."""
-        model = self.trained.model
-        if self._learned is None or model.shown is None or model.ending:
-            return False
-        first, borders = self._first(), [border for level in model.shown.values() for border in level.items()]
-        return all((first[clock] + one) // n == (first[clock] + other) // n for clock, n in borders)
-
-    def _first(self) -> Clock:
-        """The clocks at the first token that is not learned from."""
+    def _first(self) -> First:
         assert self._learned is not None
-        self._clock = self._clock or self.trained.model.clock(self._learned)
-        return self._clock
+        if self._at is None:
+            clock = self.trained.model.clock(self._learned)
+            self._at = First(clock, self._to_border(clock))
+        return self._at
+
+    def _next(self) -> Clock:
+        """The clocks at the next token."""
+        late = self._late()
+        return {name: at + late for name, at in self._first().clock.items()}
+
+    def _to_border(self, clock: Clock) -> int:
+        """How many tokens there are from one on to the next border; 0 where none may wait."""
+        model = self.trained.model
+        if model.shown is None or model.ending:
+            return 0
+        borders = [border for level in model.shown.values() for border in level.items()]
+        return min((n - clock[name] % n for name, n in borders), default=2 * MOST)
 
     def _held(self) -> Tensor | None:
         """The token (1,) that the state keeps, which is not learned from; those that wait come after it."""
@@ -157,19 +171,18 @@ class Position:
         assert self._learned is not None
         held, seen, logits_BTV = self._held(), near.registers(self._learned), None
         if held is not None:
-            logits_BTV, seen = self._read_one(held[:, None], seen, self._first())
+            logits_BTV, seen = self._read_one(held[:, None], seen, self._first().clock)
         return logits_BTV, Position(self.trained, self.learn, self._learned, (), seen, self._first(), self._tape)
 
     def _glanced(self, token_BT: Tensor) -> tuple[Tensor, Position]:
         """Read a token, whose lesson waits."""
         if self._seen is None:
             return self._opened()[1]._glanced(token_BT)
-        clock = {name: at + self._late() for name, at in self._first().items()}
-        logits_BTV, after, tape = self._looked(token_BT, self._seen, clock)
+        logits_BTV, after, tape = self._looked(token_BT, self._seen)
         waiting = (*self._waiting, token_BT)
         return logits_BTV, Position(self.trained, self.learn, self._learned, waiting, after, self._first(), tape)
 
-    def _looked(self, token_BT: Tensor, seen: State, clock: Clock) -> tuple[Tensor, State, Tape | Bound | None]:
+    def _looked(self, token_BT: Tensor, seen: State) -> tuple[Tensor, State, Tape | Bound | None]:
         """Logits, what the next token's reads see, and how they are found again for the next token."""
         model, tape = self.trained.model, self._tape.of(seen) if isinstance(self._tape, Tape) else self._tape
         if tape is not None:
@@ -177,9 +190,9 @@ class Position:
                 return *tape.read(token_BT, seen), tape
         at_once = self.learn.difference(model.shown or ())
         if at_once or not (model.steady and Watched.by is None and self._plain(token_BT)):
-            return *self._read_one(token_BT, seen, clock), None
+            return *self._read_one(token_BT, seen, self._next()), None
         with reading_one():
-            look = partial(model.glance, clock=clock, learn=at_once)
+            look = partial(model.glance, clock=self._next(), learn=at_once)
             logits_BTV, after, tape = record(look, token_BT, seen, model.parameters())
         return logits_BTV, settled(after, seen), tape
 
