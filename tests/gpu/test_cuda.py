@@ -18,6 +18,7 @@ import nlc
 from nlc.cli import main
 from nlc.verify.small import small_settings
 from runtime import checkpoint
+from runtime.cuda_graphs import WARM
 from runtime.device import moved
 from runtime.finite import Guard
 from runtime.level import Level, Weights
@@ -155,6 +156,24 @@ def test_a_run_learns_and_goes_on_anywhere(spec: str, tmp_path: Path, capsys: py
         seen[device] = json.loads(capsys.readouterr().out)
         assert seen[device]["finite"] and seen[device]["step"] == 11
     assert seen[DEVICE]["loss"] == pytest.approx(seen["cpu"]["loss"], rel=1e-4)
+
+
+IN_SPANS = ("--memory", "0 B", "--set", "levels.titans.chunk=16", "--set", "levels.cms.memories.mid.every=16 tokens")
+
+
+@pytest.mark.parametrize(("spec", "more"), [*((spec, ()) for spec in SPECS), ("hope", IN_SPANS)])
+def test_recorded_steps_make_the_same_run(
+    spec: str, more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole steps; in spans, each of them and its gradient."""
+    replay, replays = torch.cuda.CUDAGraph.replay, []
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: replays.append(replay(graph)))
+    assert main(["train", *given(spec, tmp_path / "always", *more)]) == 0
+    assert main(["train", *given(spec, tmp_path / "recorded", "--cuda-graphs", *more)]) == 0
+    assert len(replays) == 12 - 3 - WARM or (more and len(replays) > 12)  # steps 1, 10 and 12 log
+    assert losses(tmp_path / "recorded") == pytest.approx(losses(tmp_path / "always"), rel=1e-4)
+    one, other = (checkpoint.read(tmp_path / n / "checkpoints/step-000012").weights for n in ("always", "recorded"))
+    assert max(gone(one[name].double(), other[name].double()) for name in one if one[name].norm()) < 1e-2
 
 
 def test_a_stream_goes_on_on_another_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
