@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
 
 from codegen.layout import fit
 from codegen.places import place_of
+from nlc.graph.flow import pieces
 from nlc.graph.graph import Graph
-from nlc.graph.nodes import Carry, Level, Memory, Read, Recurrence, Tail, Unit, When
+from nlc.graph.nodes import Carry, Level, Memory, Op, Read, Recurrence, Tail, Unit, When
 
 
 def loss_driven(graph: Graph) -> list[Memory]:
@@ -49,13 +49,24 @@ def shown_lines(graph: Graph) -> list[str]:
     return lines
 
 
-def steady_lines(graph: Graph, forward: Iterable[str]) -> list[str]:
+def steady_lines(graph: Graph) -> list[str]:
     """That a token between two borders is read by the same operations wherever it is: no register grows, and nothing in
-    the blocks' text asks for a clock but for the phase of a chunk, which is other than 0 everywhere but at a border."""
-    code = [re.sub(r"#.*|phase=[^,]*", "", line) for line in forward if not line.strip().startswith("t = ")]
-    grows = any(r.lowering == "attention" for r in graph.of(Recurrence))
-    asks = any(re.search(r"(?<![\w.])t\b|clock\[", line) for line in code)
-    return [] if graph.bare or grows or asks else ["steady = True"]
+    a block asks for a clock but for the phase of a chunk, which is other than 0 everywhere but at a border."""
+    turns = any(op.op == "rope" for op in graph.of(Op))
+    asks = turns or any(_counts_tokens(graph, recurrence) for recurrence in graph.of(Recurrence))
+    return [] if graph.bare or asks else ["steady = True"]
+
+
+def _counts_tokens(graph: Graph, recurrence: Recurrence) -> bool:
+    """Whether what computes memories asks how many tokens there have been, beyond the phase of a chunk."""
+    match recurrence.lowering:
+        case "attention":
+            return True
+        case "shared_product" | "segment" | "weights":
+            return False
+        case "loop" if recurrence.inside and pieces(graph, recurrence.members, recurrence.inside) != (1,):
+            return True  # it is cut where chunks end
+    return any(graph[m].period.count > 1 for m in recurrence.members)
 
 
 def tail_lines(graph: Graph, kind: str) -> list[str]:

@@ -77,7 +77,7 @@ def model_view(graph: Graph, header: tuple[str, ...]) -> ModelView:
         name=class_name(graph.name),
         bare=graph.bare,
         stack=_stack(graph, names),
-        fields=(*_fields(graph), *steady_lines(graph, [line for b in blocks for line in b.forward])),
+        fields=(*_fields(graph), *steady_lines(graph)),
         frame=frame,
         body=body,
     )

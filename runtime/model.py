@@ -158,21 +158,27 @@ class LanguageModel(Sequenced):
         self._check(tokens, None, starts, mask, state)
         state, held = self._resumed(tokens, state)
         if starts is None and mask is None and self._uniform(state, held):
-            fed = torch.cat((held[:, None], tokens), 1) if int(held[0]) != NOTHING else tokens
-            clock = self.clock(state)
-            parts = []
-            if fed.shape[1] > 1:
-                logits, _, state = self.run(fed[:, :-1], fed[:, 1:], state, clock, False, allowed)
-                state = self.advanced(state, fed.shape[1] - 1)
-                parts.append(logits)
-            parts.append(self.peek(fed[:, -1:], state, self.clock(state), allowed))
-            logits = torch.cat(parts, 1)[:, -tokens.shape[1] :]
-            state = self.closed(state, allowed)
-            return logits, state | {"unlearned": {"token": fed[:, -1].clone()}}
+            fed = self._fed(tokens, held)
+            before, state = self._taught(fed, state, allowed)
+            logits = torch.cat((*before, self.peek(fed[:, -1:], state, self.clock(state), allowed)), 1)
+            return logits[:, -tokens.shape[1] :], self._waiting(fed, state, allowed)
         rows = self._rows(tokens, None, starts, mask, held)
         logits, _, state, waiting = self._scatter(rows, state, tokens.shape, allowed, False, peeking=True)
         waiting = torch.where(waiting == NOTHING, held.to(waiting.device), waiting)
         return logits, self._all_closed(state, allowed) | {"unlearned": {"token": waiting}}
+
+    @outside_inference
+    def observed(self, tokens: Tensor, state: State, learn: bool | Collection[str] = True) -> State:
+        """The state of `forward(tokens, state, learn=learn)`, for who wants no logits: the last token is not read.
+
+        Raises ValueError where the sequences of the state have fallen out of step.
+        """
+        allowed = self.learning(learn)
+        self._check(tokens, None, None, None, state)
+        state, held = self._resumed(tokens, state)
+        self._refuse_apart(state, held)
+        fed = self._fed(tokens, held)
+        return self._waiting(fed, self._taught(fed, state, allowed)[1], allowed)
 
     def unlearning(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Logits and the state after all of `tokens`, of which nothing is learned: so none waits for its target.
@@ -193,8 +199,7 @@ class LanguageModel(Sequenced):
         allowed = self.learning(learn)
         self._check(tokens, targets, None, None, state)
         state, held = self._resumed(tokens, state)
-        if not self._uniform(state, held):
-            raise ValueError("state: its sequences have different lengths; read them one group at a time")
+        self._refuse_apart(state, held)
         fed, taught = tokens, targets
         if int(held[0]) != NOTHING:
             fed, taught = torch.cat((held[:, None], tokens), 1), torch.cat((tokens[:, :1], targets), 1)
@@ -306,6 +311,26 @@ class LanguageModel(Sequenced):
     def _uniform(self, state: State, held: Tensor) -> bool:
         waiting = held != NOTHING
         return bool((waiting == waiting[0]).all()) and self.shared_clock(state)
+
+    def _refuse_apart(self, state: State, held: Tensor) -> None:
+        if not self._uniform(state, held):
+            raise ValueError("state: its sequences have different lengths; read them one group at a time")
+
+    def _fed(self, tokens: Tensor, held: Tensor) -> Tensor:
+        """The tokens to go on with: the one that the state keeps comes first."""
+        return torch.cat((held[:, None], tokens), 1) if int(held[0]) != NOTHING else tokens
+
+    def _taught(self, fed: Tensor, state: State, learn: frozenset[str]) -> tuple[list[Tensor], State]:
+        """Logits of all tokens but the last, if there are others, and the state after them: each one's target is the
+        next."""
+        if fed.shape[1] == 1:
+            return [], state
+        logits, _, state = self.run(fed[:, :-1], fed[:, 1:], state, self.clock(state), False, learn)
+        return [logits], self.advanced(state, fed.shape[1] - 1)
+
+    def _waiting(self, fed: Tensor, state: State, learn: frozenset[str]) -> State:
+        """The state at the end of a call, with the token that waits for its target."""
+        return self.closed(state, learn) | {"unlearned": {"token": fed[:, -1].clone()}}
 
     def _rows(
         self, tokens: Tensor, targets: Tensor | None, starts: Tensor | None, mask: Tensor | None, held: Tensor

@@ -54,10 +54,11 @@ def detached(state: State) -> State:
 def settled(state: State, before: State | None = None) -> State:
     """The same state as one that is read from a disk lies in memory: sums go in the order of strides.
 
-    It also lets go of a larger tensor that a register was a part of.  before: a state that lies so already, of which
-    this one may still have registers."""
+    It also lets go of a larger tensor that a register was a part of.  before: a state whose tensors stay as they are
+    where this one still has them."""
+    known = {id(x) for register in (before or {}).values() for x in register.values()}
     moved = {place: r for place, r in state.items() if before is None or r is not before.get(place)}
-    return state | over(lambda x: x.contiguous(), moved)
+    return state | over(lambda x: x if id(x) in known else x.contiguous(), moved)
 
 
 def layer_of(state: State, layer: int) -> State:

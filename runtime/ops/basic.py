@@ -17,7 +17,7 @@ from torch import Tensor
 
 from runtime.ops.history import Past, past
 from runtime.ops.inputs import seen
-from runtime.ops.one import affine, alone
+from runtime.ops.one import Reading, affine, alone
 from runtime.precision import exact, full, wide
 
 EPS = 1e-5  # added to the biased variance by rmsnorm and layernorm
@@ -73,6 +73,8 @@ class L2norm(torch.autograd.Function):
 
 def l2norm(x: Tensor) -> Tensor:
     """x / max(|x|, 1e-6) over the last axis."""
+    if Reading.token:
+        return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(L2norm.eps)
     return (L2norm.apply(x) if torch.is_grad_enabled() else L2norm.value(x))[0]
 
 
@@ -108,7 +110,7 @@ def readout(x: Tensor, W: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def heads(x: Tensor, n: int) -> Tensor:
     """[n * h] -> [n, h]."""
-    return x.unflatten(-1, (n, -1))
+    return x.view(*x.shape[:-1], n, x.shape[-1] // n)
 
 
 def merge(x: Tensor) -> Tensor:
@@ -129,7 +131,7 @@ def causal_conv(x: Tensor, w: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
     """
     seen = torch.cat((history, x), 1)
     convolve = CausalConv.apply if torch.is_grad_enabled() else CausalConv.value
-    return convolve(seen, w), seen[:, x.shape[1] :]
+    return convolve(seen, w), seen.narrow(1, x.shape[1], history.shape[1])
 
 
 class CausalConv(torch.autograd.Function):

@@ -24,7 +24,7 @@ from torch import Tensor
 from runtime.ops.basic import gelu_pull, l2norm, layernorm, rmsnorm, silu_pull, softplus
 from runtime.ops.history import Past, past
 from runtime.ops.inputs import seen
-from runtime.ops.one import affine, alone
+from runtime.ops.one import NEAR, Reading, affine, alone
 from runtime.ops.rows import by_weight
 from runtime.ops.watch import squared
 from runtime.precision import mixed, same, wide
@@ -68,6 +68,8 @@ def product(W: Tensor, a: Tensor) -> Tensor:
     if W.dim() == 3 and W.shape[0] == 1:
         return wide(F.linear(a, W[0]))
     if W.dim() == 4:
+        if Reading.token and W.nbytes < NEAR[0]:  # a product of stacks takes longer to begin
+            return torch.linalg.vecdot(W, a.transpose(1, 2)).unsqueeze(1)
         return wide(by_weight(a.transpose(1, 2), W)).transpose(1, 2)
     return wide(a.transpose(1, 2) @ W.mT).transpose(1, 2)
 
@@ -134,9 +136,13 @@ class Form:
             return self.run(lambda part, a: affine(a, *_of_one(part, W)), x)
         return self.run(lambda part, a: self.layer(W, part, a), x)
 
+    def moving(self, W: Weights) -> bool:
+        """Whether a part's gradient may be asked for: if none is, autograd keeps little by itself."""
+        return any(W[name].requires_grad for name in self.parts)
+
     def __call__(self, W: Weights, x: Tensor) -> Tensor:
         """M(x) at weights that all sequences share, as `read` has it, for one who needs no taps."""
-        if not (self.lean and torch.is_grad_enabled()):
+        if not (self.lean and torch.is_grad_enabled() and self.moving(W)):
             return self.read(W, x)[0]
         return Lean.apply(self, x, *(W[name] for name in self.parts))
 

@@ -20,6 +20,8 @@ def own_gradient(
     layout: Layout, size: tuple[int, int], first: Tensor, inputs: list[Tensor], grads: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
     """A token's own error: through the flow and the reads to what it read with, every state constant."""
+    if all(g is None for g in grads):  # it came by the state alone
+        return [None] * len(inputs)
     create = torch.is_grad_enabled()
     with torch.enable_grad():
         # Aliases: the derivative is by these alone, whatever else in the graph one input may have to do with another.

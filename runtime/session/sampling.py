@@ -36,8 +36,6 @@ class Sampling:
 
         Not the likeliest first: two of nearly one likelihood would change places, and what is drawn, by rounding.
         """
-        if not self.top_k and self.top_p == 1:
-            return torch.arange(len(logits_V)), torch.softmax(logits_V.double() / self.temperature, 0)
         order = torch.sort(logits_V.double(), descending=True, stable=True)
         share = torch.softmax(order.values / self.temperature, 0)
         count = len(share) if not self.top_k else min(self.top_k, len(share))
@@ -50,11 +48,19 @@ class Sampling:
 
     def draw(self, logits_V: Tensor, generator: torch.Generator) -> int:
         """One token.  Raises RunError where the logits are not finite."""
-        if not all(map(math.isfinite, torch.stack(logits_V.aminmax()).tolist())):  # nan is both
+        logits_V = logits_V.cpu()
+        if not math.isfinite(logits_V.sum(dtype=torch.float64).item()):
             raise RunError("the logits of the next token are not finite", RUN_FAILED)
         if self.temperature == 0:
             return int(logits_V.argmax())
-        tokens, share = self.shares(logits_V.cpu())
-        point = torch.rand((), generator=generator, dtype=torch.float64)
-        place = int(torch.searchsorted(share.cumsum(0), point, right=True))
-        return int(tokens[min(place, len(share) - 1)])
+        if self.top_k or self.top_p < 1:
+            tokens, share = self.shares(logits_V)
+            return int(tokens[place_of(share, generator)])
+        scaled = logits_V if self.temperature == 1 else logits_V.double() / self.temperature
+        return place_of(torch.softmax(scaled, 0, torch.float64), generator)
+
+
+def place_of(share: Tensor, generator: torch.Generator) -> int:
+    """A number below len(share), each as often as its share."""
+    point = torch.rand((), generator=generator, dtype=torch.float64)
+    return min(int(torch.searchsorted(share.cumsum(0), point, right=True)), len(share) - 1)

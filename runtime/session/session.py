@@ -11,13 +11,11 @@ tokens that are generated changes nothing, to the bit.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from runtime.data.pieces import unreadable
@@ -30,27 +28,12 @@ from runtime.session.levels import named
 from runtime.session.memories import Moved, described
 from runtime.session.position import Position, Waiting
 from runtime.session.sampling import Sampling
+from runtime.session.surprise import Surprise
 from runtime.trained import Trained
 
 PIECE = 512  # tokens of a long text that go through the model at once
 
 Learn = bool | Collection[str]
-
-
-@dataclass(slots=True)
-class Surprise:
-    """How unexpected tokens were: nats, the sum of -log p(token | those before), over so many tokens."""
-
-    nats: float = 0.0
-    tokens: int = 0
-
-    @property
-    def bits(self) -> float | None:
-        """Bits a token; None where no token had one before it."""
-        return self.nats / math.log(2) / self.tokens if self.tokens else None
-
-    def __add__(self, other: Surprise) -> Surprise:
-        return Surprise(self.nats + other.nats, self.tokens + other.tokens)
 
 
 @dataclass(slots=True)
@@ -124,7 +107,7 @@ class Session:
         ids_T = torch.as_tensor(tokens, dtype=torch.long)
         if ids_T.dim() != 1 or not len(ids_T):
             raise RunError(f"tokens: got shape {tuple(ids_T.shape)}, expected one sequence of at least one", USAGE)
-        low, high = (int(x) for x in ids_T.aminmax())
+        low, high = (ids_T.item(),) * 2 if len(ids_T) == 1 else (int(x) for x in ids_T.aminmax())
         if low < 0 or high >= self.model.vocab:
             wrong = low if low < 0 else high
             raise RunError(f"token {wrong} is outside the vocabulary of {self.model.vocab}", USAGE)
@@ -137,13 +120,11 @@ class Session:
 
     def _surprise(self, ids_T: Tensor, logits_TV: Tensor) -> Surprise:
         """Of the tokens that had one before them in their document."""
-        known, told, before = logits_TV[:-1], ids_T[1:], self.stream.logits
-        if before is not None and not self.stream.border:
-            known, told = before[None] if len(ids_T) == 1 else torch.cat((before[None], known)), ids_T
-        if not len(told):
-            return Surprise()
-        nats = F.cross_entropy(known.double(), told.to(known.device), reduction="sum")
-        return Surprise(float(nats), len(told))
+        before = None if self.stream.border else self.stream.logits
+        if len(ids_T) == 1:
+            return Surprise() if before is None else Surprise.of_one(before, int(ids_T))
+        known, told = logits_TV[:-1], ids_T[1:]
+        return Surprise.of(known, told) if before is None else Surprise.of(torch.cat((before[None], known)), ids_T)
 
     def read(
         self, tokens: Tensor | Sequence[int], piece: int = PIECE, stop: Callable[[], bool] = lambda: False

@@ -23,6 +23,8 @@ from runtime.state import State
 
 Read = Callable[[Tensor, State], tuple[Tensor, State]]
 Place = tuple[str, str]  # of a register, and its part
+Repeat = Callable[..., tuple[Tensor, ...]]  # (token, *registers that move) -> (logits, *the same after it)
+Bind = Callable[..., Repeat]  # of the registers that stay
 
 SHAPES = frozenset(
     [getattr(Tensor, name) for name in "dim size stride numel __len__ is_contiguous is_floating_point".split()]
@@ -70,10 +72,10 @@ class Recording(TorchFunctionMode):
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A tape with the registers that stay.  repeat(token, *registers that move) -> (logits, *the same after it)."""
+    """A tape with the registers that stay."""
 
     tape: Tape
-    repeat: Callable[..., tuple[Tensor, ...]]
+    repeat: Repeat
 
     def read(self, token: Tensor, seen: State) -> tuple[Tensor, State]:
         """Logits of a token, and what the next one sees."""
@@ -86,9 +88,9 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Tape:
-    """bind(*registers that stay) -> repeat, for states of one shape."""
+    """What a token goes through, for states of one shape."""
 
-    bind: Callable[..., Callable[..., tuple[Tensor, ...]]]
+    bind: Bind
     staying: tuple[Place, ...]
     moving: tuple[Place, ...]
     shape: tuple[Any, ...]
@@ -160,7 +162,7 @@ class Writer:
             known |= set(map(id, step.found))
         return self.apart and all(id(x) in known and place(x) not in self.places for x in self.outputs)
 
-    def function(self, steps: list[Step]) -> Callable[..., Callable[..., tuple[Tensor, ...]]]:
+    def function(self, steps: list[Step]) -> Bind:
         views = list(self._views(steps))
         lines = [f"def bind({', '.join(self.given)}):", *(f"    {self._line(step)}" for step in views)]
         lines.append(f"    def repeat({', '.join(self.arguments)}):")
@@ -173,7 +175,8 @@ class Writer:
             lines.append(f"        {self._line(step, ended, last)}")
         lines += [f"        return {', '.join(map(self._text, self.outputs))},", "    return repeat"]
         exec(compile("\n".join(lines), "<tape>", "exec"), self.globals)
-        return self.globals["bind"]  # type: ignore[no-any-return]
+        bind: Bind = self.globals["bind"]
+        return bind
 
     def _views(self, steps: list[Step]) -> Iterator[Step]:
         """The views of what stays that somebody uses."""

@@ -34,8 +34,8 @@ def test_a_token_costs_one_pass_and_a_border_one_more(session: Session, monkeypa
     monkeypatch.setattr(session.model, "read", lambda *given: lengths.append(given[0].shape[1]) or read(*given))
     for word in words[25:52]:
         session.feed(word[None])
-    # Token 25 goes with the one that the state kept; at 48 a period of 24 is learned from, and token 48 read.
-    assert lengths == [2, *[1] * 22, 24, 1, 2, 1, 1]
+    # Before token 25 the one that the state kept is read; at 48 a period of 24 is learned from, and token 48 read.
+    assert lengths == [1, *[1] * 23, 24, 1, 1, 1, 1]
 
 
 def test_the_state_is_there_when_it_is_asked_for(session: Session, made: Made) -> None:
@@ -143,3 +143,21 @@ def test_where_large_weights_and_registers_lie_changes_no_result(made: Made, mon
         assert all(torch.equal(x, kept[place][n]) for place, r in (before or {}).items() for n, x in r.items())
     assert apart(torch.cat(found), logits) < 1e-12
     assert_same(session, whole)
+
+
+def test_what_is_observed_is_the_state_without_a_look_at_the_last_token(session: Session) -> None:
+    model, words = session.model, text(40)[None]
+    _, state = model(words[:, :30])
+    _, whole = model(words[:, 30:], state)
+    found = model.observed(words[:, 30:], state)
+    assert all(torch.equal(x, whole[place][n]) for place, register in found.items() for n, x in register.items())
+    assert found.keys() == whole.keys()
+
+
+def test_registers_that_no_write_has_changed_are_not_copied_again() -> None:
+    kept, other = torch.randn(1, 2048, 128), torch.randn(1, 128, 2048)
+    first = near.registers({"a": {"W": kept, "sum.W": kept + 1}, "b": {"W": other}})
+    again = near.registers({"a": {"W": kept}, "b": {"W": other + 1}})
+    assert again["a"]["W"] is first["a"]["W"] and again["b"]["W"] is not first["b"]["W"]
+    assert torch.equal(first["a"]["W"], kept) and first["a"]["W"].stride(-2) == 1  # short rows, long columns
+    assert torch.equal(first["b"]["W"], other) and first["b"]["W"].stride(-1) == 1
