@@ -21,8 +21,9 @@ from nlc.variants.fields import RungFields
 from nlc.variants.journal import Journal, Record
 from nlc.variants.proposals import Tried, proposals
 from nlc.variants.rates import grid, rated
-from nlc.variants.runs import Ask, Outcome, Request
-from nlc.variants.search import Search, task_of
+from nlc.variants.runs import UNABLE, Ask, Outcome, Request, Unable
+from nlc.variants.scores import task_of
+from nlc.variants.search import Search
 from nlc.variants.standings import Standings, less_is_better, score_of, standings
 from nlc.variants.variant import Candidate, Lesson, make
 
@@ -87,6 +88,7 @@ class Course:
         self.rungs = resolved(self.search, self.lessons)
 
     def run(self) -> Standings:
+        """Raises Unable where the machine cannot go on, OSError where the journal or a variant cannot be written."""
         source = proposals(self.search)
         batch = next(source, [])
         while batch:
@@ -230,6 +232,8 @@ class Course:
                     self.workers.begin(self.request(by_id[ask.trial], ask))
                     self.watch.begun(ask)
             for request, outcome in self.workers.ended():
+                if outcome.status == UNABLE:
+                    raise Unable(f"{request.name}: {outcome.error}")
                 ask = left.pop(request.name)
                 cost = by_id[ask.trial].record["cost"][ask.task]
                 run = self.journal.add("run", {**ask.as_dict(), **outcome.as_dict(cost)})

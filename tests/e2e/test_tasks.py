@@ -99,6 +99,7 @@ def test_the_program_runs_without_the_compiler(nlc: Run, process: Run, tmp_path:
         ),
         (["train", "--resume", "runs/first", "--task", "mqar"], 2, "--task cannot be given with --resume"),
         (["check", "mqar", "--set", "knobs.pairs=3"], 2, "mqar is a task, which takes no --set"),
+        (["eval", "runs/first", "--tasks", ","], 2, "--tasks ',' names no task"),
         (["eval", "runs/first", "--tasks", "mqar", "--learn", "on"], 2, "--learn is for a text"),
         (["eval", "runs/first", "--items", "3"], 2, "--items is for --tasks"),
         (["eval", "runs/none", "--tasks", "mqar"], 2, "no such run directory"),
