@@ -1,8 +1,8 @@
 """One run of a search, in a process of its own: python -m nlc.cli.variant FOLDER PARENT.
 
 FOLDER/request.json -> the variant is compiled, learns its task, is asked -> FOLDER/outcome.json.  Ends when the process
-PARENT is gone.  What goes wrong in a way that is no surprise is an outcome; what the machine lacks ends it in a line and
-the status of that; anything else with a traceback.
+PARENT is gone.  What goes wrong in a way that is no surprise is an outcome; what the machine lacks ends it with a line
+and the status of that; anything else ends it with a traceback.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ def _record(line: bytes) -> Record | None:
 
 
 def _read(path: Path) -> tuple[list[Record], int]:
-    """The records, what they may lack filled in, and how many bytes they take; a last line that is cut does not count."""
+    """The records, what they may lack filled in, and how many bytes they take; a last line that is cut is none."""
     found: list[Record] = []
     whole = 0
     lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
@@ -132,6 +132,7 @@ def _read(path: Path) -> tuple[list[Record], int]:
         try:
             found.append({**checked(record), **record})
         except ValueError as error:
-            raise JournalError(f"'{path}', line {number}, is damaged ({error}): give it back, or another --out") from None
+            why = f"is damaged ({error}): give it back, or another --out"
+            raise JournalError(f"'{path}', line {number}, {why}") from None
         whole += len(line) + 1
     return found, whole

@@ -1,4 +1,4 @@
-"""The names of scores: a task's name in the search, a test set in brackets unless it is the first, learning off, a metric.
+"""The names of scores: a task of the search, a test set in brackets unless it is the first, learning off, a metric.
 
 task_of("parity[256 bits].off.loss", tasks)      "parity"
 scores(tasks)                                    every score that a run of these tasks can have

@@ -146,11 +146,12 @@ def test_a_line_that_lacks_something_is_named(tmp_path: Path) -> None:
     ran(searched(HALVED), tmp_path, by_retention)
     path = tmp_path / "journal.jsonl"
     lines = path.read_text().splitlines(keepends=True)
-    for number, key in ((0, "rungs"), (1, "trial"), (-2, "kept")):
+    for number, key in ((0, "rungs"), (1, "trial"), (-1, "kept")):
         altered = list(lines)
-        altered[number] = altered[number].replace(f'"{key}"', '"x"', 1)
+        altered[number] = altered[number].replace(f'"{key}":', '"x":', 1)
         path.write_text("".join(altered))
-        with pytest.raises(JournalError, match=rf"line {number % len(lines) + 1}, is damaged \(.*{key}: field required"):
+        at = number % len(lines) + 1
+        with pytest.raises(JournalError, match=rf"line {at}, is damaged \(.*{key}: field required"):
             read(tmp_path)
 
 

@@ -27,7 +27,7 @@ WRONG = {
     "a condition on no value": (REST + "axes: {b: [1], a: {values: [1], when: {b: 2}}}", [("NLC1203", 5, 43)]),
     "a score of no task": (REST + "rank_by: parity.accuracy", [("NLC1204", 5, 10)]),
     "a score of no metric": (REST + "rank_by: mqar.acuracy", [("NLC1204", 5, 10)]),
-    "a score of no test": (REST + "rank_by: 'mqar[longest].accuracy'", [("NLC1204", 5, 10)]),
+    "a score of no test": (REST + "rank_by: mqar[longest].accuracy", [("NLC1204", 5, 10)]),
     "a rung's score of no metric": (REST + "rungs: [{steps: 1, rank_by: mqar.bits}]", [("NLC1204", 5, 9)]),
     "a task that is called as a folder": ("tasks: {../x: mqar}\nbase: hope\n", [("NLC1207", 3, 15)]),
     "a rung of no task": (REST + "rungs: [{tasks: [parity]}]", [("NLC1204", 5, 9)]),
@@ -78,5 +78,6 @@ def test_every_score_of_a_task_has_a_name() -> None:
     found = list(scores({"state": load_task("parity"), "bytes": load_task("text"), "order": load_task("clinc150")}))
     assert {"state.accuracy", "state[256 bits].off.loss", "state.whole_items", "bytes.bits_per_byte"} <= set(found)
     assert "state[as trained].accuracy" not in found and "state.bits_per_byte" not in found
-    assert IN_ORDER == ("accuracy", *DEFINITIONS)
-    assert [name for name in found if name.startswith("order") and ".off" not in name] == [f"order.{m}" for m in IN_ORDER]
+    assert ("accuracy", *DEFINITIONS) == IN_ORDER
+    ordered = [name for name in found if name.startswith("order.") and ".off" not in name]
+    assert ordered == [f"order.{metric}" for metric in IN_ORDER]
