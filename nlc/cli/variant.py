@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,13 +46,11 @@ def main(arguments: Sequence[str]) -> int:
         told["peak_memory"] = peak()
         part.write_text(json.dumps(told), encoding="utf-8")
         part.replace(folder / "outcome.json")
-    except Missing as missing:
-        note(str(missing))
-        return Status.MISSING
-    except OSError as error:
-        if error.errno not in FULL:
+    except (Missing, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in FULL:
             raise
-        note(error.strerror or str(error))
+        with suppress(OSError):  # the log may be on the disk that is full
+            note(str(error))
         return Status.MISSING
     return Status.DONE
 

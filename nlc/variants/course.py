@@ -194,19 +194,23 @@ class Course:
             first = next(i for i, one in enumerate(self.rungs) if task in one["tasks"])
             steps = (s.tune.steps if s.tune else None) or self.steps(trial, task, first)
             found = yield [Ask(trial.id, task, steps, TUNING + s.seed, rates, first, "rates") for rates in choices]
-            name = self.main(task)
-            sign = -1.0 if self.less(name) else 1.0
-            good = [(sign * run["scores"][name], -i) for i, run in enumerate(found) if name in run["scores"]]
+            good = [(*values, -i) for i, run in enumerate(found) if (values := self.learned(task, run))]
             if not good:
                 return
-            best = choices[-max(good)[1]]
+            best = choices[-int(max(good)[-1])]
         steps, seeds = self.steps(trial, task, rung), self.rungs[rung]["seeds"]
         yield [Ask(trial.id, task, steps, s.seed + i, best, rung, "score") for i in range(seeds)]
 
-    def main(self, task: str) -> str:
-        """The score by which the rates of a task are chosen."""
+    def learned(self, task: str, run: Record) -> tuple[float, ...]:
+        """How well a run learned its task, more is better: the task's main score, then the one that ranks; () if not.
+
+        That one may be of something else than was trained: at chance, after few steps, it says nothing of a rate.
+        """
         last = str(self.rungs[-1]["rank_by"])
-        return last if task_of(last, self.lessons) == task else self.lessons[task].main
+        names = [self.lessons[task].main, *([last] if task_of(last, self.lessons) == task else [])]
+        if any(name not in run["scores"] for name in names):
+            return ()
+        return tuple((-1.0 if self.less(name) else 1.0) * run["scores"][name] for name in names)
 
     def steps(self, trial: Trial, task: str, rung: int) -> int:
         """Of a run; tokens are whole steps."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from nlc.cli import variant
 from nlc.spec import load_task
 from nlc.variants.journal import read
 from nlc.variants.local import alone
@@ -180,6 +182,23 @@ def test_a_run_whose_data_is_gone_is_no_outcome_of_the_variant(tmp_path: Path) -
     banking = load_task("banking77").as_dict()
     outcome = alone(request(facts=banking, data=str(tmp_path / "gone")), tmp_path / "run")
     assert outcome.status == "unable" and "gone" in outcome.error and "Traceback" not in outcome.error
+
+
+def test_a_full_disk_is_no_outcome_of_the_variant_even_where_its_log_is_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(request: object, folder: object) -> dict[str, Any]:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "request.json").write_text("{}", encoding="utf-8")
+    monkeypatch.setattr(variant, "follow", lambda parent: None)
+    monkeypatch.setattr(variant, "learned", full)
+    monkeypatch.setattr(variant, "note", full_log)
+    assert variant.main([str(tmp_path), "1"]) == 4 and not (tmp_path / "outcome.json").exists()
+
+
+def full_log(text: str) -> None:
+    raise OSError(errno.ENOSPC, f"No space left on device: '{text}'")
 
 
 def test_the_data_of_a_search_is_for_the_tasks_that_read_it(tmp_path: Path) -> None:

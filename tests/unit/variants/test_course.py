@@ -74,6 +74,20 @@ def test_rates_are_chosen_for_each_variant_on_a_grid_with_a_seed_of_its_own(tmp_
     }  # fmt: skip
 
 
+def test_rates_are_chosen_by_what_was_trained_and_of_equal_ones_by_what_ranks(tmp_path: Path) -> None:
+    text = RULES + "tasks: [parity]\nbudget: {steps: 10}\ntune: {lr: [0.001, 0.01, 0.1]}\n"
+    text += "rank_by: parity[twice as long].accuracy\n"
+    trained, longer = {"0.001": 0.6, "0.01": 0.9, "0.1": 0.9}, {"0.001": 0.52, "0.01": 0.49, "0.1": 0.5}
+
+    def outcome(request: Request) -> Outcome:
+        lr = re.search(r"lr=([0-9.]+)", str(request.set["levels.train.rule"]))[1]
+        found = {"parity.accuracy": trained[lr], "parity[twice as long].accuracy": longer[lr]}
+        return Outcome("ok", scores=found, tokens=1, seconds=1.0)
+
+    board, _ = ran(searched(text), tmp_path, outcome)
+    assert {row.rates["parity"]["lr"] for row in board.rows} == {0.1}
+
+
 def test_a_rate_that_diverges_is_not_chosen_and_a_variant_that_always_does_has_no_score(tmp_path: Path) -> None:
     text = RULES + "tasks: [mqar]\nbudget: {steps: 10}\ntune: {lr: [0.001, 0.01]}\n"
 
