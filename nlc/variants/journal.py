@@ -47,7 +47,10 @@ class Journal:
 
     @classmethod
     def open(cls, folder: Path) -> Journal:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise JournalError(f"'{error.filename}' is a file: a search has a folder") from None
         lock = (folder / LOCK).open("w", encoding="utf-8")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -139,6 +139,7 @@ def test_wrong_use_is_one_line(nlc: Run, tmp_path: Path) -> None:
         (("search", "best"), "nlc search best DIR"),
         (("search", "best", "nothing"), "'nothing' holds no search"),
         (("search", "which-rule", "x"), "--out"),
+        (("search", "which-rule", "--out", "elsewhere.yaml"), "'elsewhere.yaml' is a file: a search has a folder"),
         (("search", "which-rule", "--address", "h:1"), "--on ray"),
     ):
         ended = nlc(*arguments)

@@ -102,6 +102,7 @@ def test_the_program_runs_without_the_compiler(nlc: Run, process: Run, tmp_path:
         (["eval", "runs/first", "--tasks", ","], 2, "--tasks ',' names no task"),
         (["eval", "runs/first", "--tasks", "mqar", "--learn", "on"], 2, "--learn is for a text"),
         (["eval", "runs/first", "--items", "3"], 2, "--items is for --tasks"),
+        (["eval", "runs/first", "--tasks", "mqar", "--items", "9" * 20], 2, "invalid value for '--items'"),
         (["eval", "runs/none", "--tasks", "mqar"], 2, "no such run directory"),
         (["tasks", "hope"], 2, "no file and no shipped task 'hope'"),
     ],
