@@ -57,5 +57,8 @@ class Memory:
 
 if __name__ == "__main__":
     main(
-        "gpu_memory", f"the gated delta rule, d_model {H * K}, {H} heads of {K}, chunks of {C} tokens", Memory, __doc__
+        "gpu_memory",
+        f"the gated delta rule, d_model {H * K}, {H} heads of {K}, chunks of {C}; kernels by bf16, eager by TF32",
+        Memory,
+        __doc__,
     )

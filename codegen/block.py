@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from codegen.axes import Axes
 from codegen.equations import spec_text
 from codegen.expressions import STATEFUL, Scope
+from codegen.fused import by_value, convolution_call, gated_norm_text
 from codegen.layout import cited, comment, fit
 from codegen.names import local
 from codegen.places import place_of
@@ -43,6 +45,12 @@ class Emitter:
         self.recurrences = {m: r for r in graph.of(Recurrence, block) for m in r.members}
         self.targets = {v for m in graph.of(Memory, block) if self_query(graph, m) for _, v in m.pairs}
         self.products = {i: r for r in graph.of(Recurrence, block) for i in r.inside}
+        fused = by_value(graph, block)
+        self.convolutions = {id: f for id, f in fused.items() if f.kernel == "convolution"}
+        self.scope.fused = {
+            id: partial(gated_norm_text, fused=f) for id, f in fused.items() if f.kernel == "gated_norm"
+        }
+        self.within = {m: id for id, f in fused.items() for m in f.members[:-1]}  # no value of its own -> of what
         self.uses = self._uses()
         for node in graph.of(Input, block):
             self.define(node.id, self.variable(node.name, node.id))
@@ -105,7 +113,9 @@ class Emitter:
 
     def is_statement(self, id: str) -> bool:
         node = self.graph[id]
-        return isinstance(node, Op) and bool(node.name or node.op in STATEFUL)
+        if not isinstance(node, Op) or id in self.within:
+            return False
+        return bool(node.name or node.op in STATEFUL or id in self.convolutions)
 
     # ---- statements -----------------------------------------------------------------------------------------------
 
@@ -133,6 +143,9 @@ class Emitter:
     def need(self, id: str) -> None:
         """Compute whatever a value's text needs, and the value itself when it is a statement."""
         node = self.graph[id]
+        if self.within.get(id) in self.convolutions:
+            self.need(self.within[id])
+            return
         if id in self.products:
             self.compute(self.products[id], None)
         if id in self.scope.names or id in self.scope.logs or isinstance(node, Number):
@@ -149,7 +162,7 @@ class Emitter:
             self.compute(self.recurrences[node.memory], node)
         elif isinstance(node, Op):
             self.hoist(node)
-            if node.op in STATEFUL:
+            if node.op in STATEFUL or id in self.convolutions:
                 self.register(node)
             elif self.is_statement(id):
                 self.assign(id, node.name, self.scope.text(id))
@@ -162,7 +175,8 @@ class Emitter:
             if i in self.scope.names:
                 continue
             below = self.graph[i]
-            found += [i] if getattr(below, "name", "") and not isinstance(below, Input) else self.leaves(i)
+            named = getattr(below, "name", "") and not isinstance(below, Input) and i not in self.within
+            found += [i] if named else self.leaves(i)
         return list(dict.fromkeys(found))
 
     def hoist(self, node: Op) -> None:
@@ -171,7 +185,8 @@ class Emitter:
             below = self.graph[i]
             if i in self.scope.names or isinstance(below, Number):
                 continue
-            if isinstance(below, Read) or (isinstance(below, Op) and below.op in STATEFUL) or i in self.products:
+            stateful = isinstance(below, Op) and below.op in STATEFUL and i not in self.within
+            if isinstance(below, Read) or stateful or i in self.products or i in self.convolutions:
                 self.need(i)
             elif isinstance(below, Op):
                 self.hoist(below)
@@ -207,6 +222,9 @@ class Emitter:
 
     def register(self, node: Op) -> None:
         """conv and prev: a value and what the next call must remember."""
+        if node.id in self.convolutions:
+            self.convolution(node)
+            return
         place, text = place_of(self.graph, node), self.scope.text(node.inputs[0])
         if self.scope.tokenless(node.inputs[0]):
             text = self.scope.spread(node.inputs[0])
@@ -221,3 +239,11 @@ class Emitter:
         self.say(f"{variable}, history = {call}")
         self.say(f's["{place}"] = {{"past": history}}')
         self.define(node.id, variable)
+
+    def convolution(self, last: Op) -> None:
+        """A convolution with what follows of it, in one call."""
+        fused = self.convolutions[last.id]
+        variable = self.variable(last.name or "conv", last.id)
+        self.say(f"{variable}, history = {convolution_call(self.scope, fused)}")
+        self.say(f's["{place_of(self.graph, self.graph[fused.members[0]])}"] = {{"past": history}}')
+        self.define(last.id, variable)

@@ -76,6 +76,7 @@ class Scope:
     like: str = ""  # a variable with the dtype and device of all
     runtime: set[str] = field(default_factory=set)  # names to import from runtime.ops
     logs: dict[str, str] = field(default_factory=dict)  # values whose logarithm has a variable
+    fused: dict[str, Callable[[Scope], str]] = field(default_factory=dict)  # values that one call gives for several
 
     def text(self, id: str) -> str:
         return self._text(id)[0]
@@ -152,6 +153,8 @@ class Scope:
     def _text(self, id: str) -> tuple[str, int]:
         if id in self.names:
             return self.names[id], TIGHTEST
+        if id in self.fused:
+            return self.fused[id](self), TIGHTEST
         node: Value = self.graph[id]
         match node:
             case Number():

@@ -111,10 +111,10 @@ def _import(module: str, names: list[str]) -> list[str]:
 
 
 OPS = frozenset(
-    "Boxes Call Equations Learner Matrix Mlp Remembered Swiglu Vector Write apply_matrix attention causal_conv ended "
-    "exact_l2norm exact_layernorm heads held l2norm layernorm linear log_share memory merge newton_schulz norm now "
-    "outer own_errors past periodic poly previous read readout rmsnorm root rope segments shared_product softplus "
-    "trace".split()
+    "Boxes Call Equations Learner Matrix Mlp Remembered Swiglu Vector Write apply_matrix attention causal_conv "
+    "convolution ended exact_l2norm exact_layernorm gated_norm heads held l2norm layernorm linear log_share memory "
+    "merge newton_schulz norm now outer own_errors past periodic poly previous read readout rmsnorm root rope "
+    "segments shared_product softplus trace".split()
 )
 
 

@@ -16,6 +16,7 @@ from nlc.graph.momenta import momenta
 from nlc.graph.nodes import (
     Carry,
     Form,
+    Fused,
     Level,
     Memory,
     Objective,
@@ -79,6 +80,14 @@ class RecurrenceFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class FusedFacts:
+    block: str
+    members: tuple[str, ...]  # the operators
+    value: str  # the name of what they give, or of what it is a part of
+    placed: str
+
+
+@dataclass(frozen=True, slots=True)
 class CostFacts:
     parameters: int
     state_bytes: int  # per sequence, float32
@@ -100,6 +109,7 @@ class Explanation:
     memories: tuple[MemoryFacts, ...]
     momenta: tuple[MomentumFacts, ...]
     recurrences: tuple[RecurrenceFacts, ...]
+    fused: tuple[FusedFacts, ...]  # on a target with kernels: what one computes of the operators, or why none
     notes: tuple[str, ...]
     cost: CostFacts | None
 
@@ -118,6 +128,7 @@ def explain(graph: Graph) -> Explanation:
         memories=tuple(_memory(graph, memory) for memory in graph.of(Memory)),
         momenta=tuple(MomentumFacts(m.of, m.rule, m.names, str(m.period)) for m in momenta(graph)),
         recurrences=tuple(_recurrence(graph, r) for r in graph.of(Recurrence)),
+        fused=tuple(_fused(graph, f) for f in graph.of(Fused)),
         notes=tuple(dict.fromkeys(_notes(graph))),
         cost=_cost(graph),
     )
@@ -126,6 +137,12 @@ def explain(graph: Graph) -> Explanation:
 def _recurrence(graph: Graph, r: Recurrence) -> RecurrenceFacts:
     members = _names(graph, r.members)
     return RecurrenceFacts(r.block, r.lowering, members, r.chunk, r.block_length, r.reason, _kept(graph, r), r.placed)
+
+
+def _fused(graph: Graph, f: Fused) -> FusedFacts:
+    last = f.members[-1]
+    named = graph[last].name or last.removeprefix(f"{f.block}/").split("/")[0].split(":")[0]
+    return FusedFacts(f.block, tuple(graph[m].op for m in f.members), named, f.placed)
 
 
 def _kept(graph: Graph, recurrence: Recurrence) -> str:

@@ -19,7 +19,7 @@ def report(e: Explanation) -> str:
         sections.append(_memories(e))
     if e.momenta:
         sections.append(_momenta(e))
-    if e.recurrences:
+    if e.recurrences or e.fused:
         sections.append(_recurrences(e))
     if e.notes:
         sections.append("Worth knowing\n\n" + "\n".join(_wrapped("- ", note) for note in e.notes))
@@ -97,6 +97,8 @@ def _recurrences(e: Explanation) -> str:
         how = r.lowering + (f" ({', '.join(lengths)})" if lengths else "")
         title = f"{how}: {', '.join(r.members)}"
         parts += [_wrapped("  ", title), *(_wrapped("      ", why) for why in (r.reason, r.kept, r.placed) if why)]
+    for f in e.fused:
+        parts += [_wrapped("  ", f"{f.value}: {', '.join(f.members)}"), _wrapped("      ", f.placed)]
     return "How each is computed, and why\n\n" + "\n".join(parts)
 
 

@@ -7,7 +7,7 @@ has (sequences that go on from a state, documents packed in one row, padding) in
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from runtime.cuda_graphs import CudaGraphs
 from runtime.inference import outside_inference
 from runtime.layer import Layer
 from runtime.sequenced import Sequenced
-from runtime.spans import in_spans
+from runtime.spans import Again, in_spans
 from runtime.state import (
     Clock,
     State,
@@ -69,22 +70,23 @@ class Row:
 
 @dataclass
 class Part:
-    """Some tokens of a run, from any state; run again it counts nothing."""
+    """Some tokens of a run, from any state; run again for its gradient it counts nothing."""
 
     model: LanguageModel
-    tokens: Tensor
-    targets: Tensor
     clock: Clock
     final: bool
     learn: frozenset[str]
-    again: bool = False
 
-    def __call__(self, _: list[Tensor], state: State) -> tuple[list[Tensor], State]:
+    def __call__(self, given: list[Tensor], state: State) -> tuple[list[Tensor], State]:
         counted = dict(self.model.fires)
-        logits, nats, state = self.model.run(self.tokens, self.targets, state, self.clock, self.final, self.learn)
-        self.model.fires = counted if self.again else self.model.fires
-        self.again = True
+        logits, nats, state = self.model.run(*given, state, self.clock, self.final, self.learn)
+        self.model.fires = counted if Again.now else self.model.fires
         return [logits, nats], state
+
+    @property
+    def pattern(self) -> Hashable:
+        """What its operations depend on, beside its tokens and the state: not on which span of a sequence it is."""
+        return self.final, self.learn, *(ticks % (self.model.span or 1) for ticks in self.clock.values())
 
 
 class LanguageModel(Sequenced):
@@ -98,6 +100,7 @@ class LanguageModel(Sequenced):
 
     vocab: int
     span: int | None = None  # tokens whose activations are in memory at a time; None: those of all
+    cuda_graphs: CudaGraphs | None = None  # of training steps, where a run wants them recorded
 
     def start(self, B: int) -> State:
         raise NotImplementedError
@@ -116,10 +119,12 @@ class LanguageModel(Sequenced):
             return self.run(tokens, targets, state, clock, final, learn)
 
         def part(a: int, b: int, at: Clock) -> Part:
-            return Part(self, tokens[:, a:b], targets[:, a:b], at, final and b == T, learn)
+            return Part(self, at, final and b == T, learn)
 
+        why_not = "" if self.steady else "what a span computes depends on where in the sequence it is"
+        graphs = self.cuda_graphs if self.cuda_graphs is not None and self.cuda_graphs.wanted(why_not) else None
         weights = [weight for weight in self.parameters() if weight.requires_grad]
-        (logits, nats), state = in_spans(part, [], T, state, clock, self.span, weights)
+        (logits, nats), state = in_spans(part, [tokens, targets], T, state, clock, self.span, weights, graphs)
         return logits, nats, state
 
     def peek(self, tokens: Tensor, state: State, clock: Clock, learn: frozenset[str]) -> Tensor:
@@ -221,9 +226,32 @@ class LanguageModel(Sequenced):
 
         `final`: nobody wants the state.  What only it would show is not computed, and None is in its place.
         """
+        graphs = self.cuda_graphs if learn is True and self.span is None else None
+        if graphs is not None and graphs.wanted(self._not_recorded(state, starts, mask, final)):
+            return graphs.loss(self, [tokens, targets], lambda x, y: self._mean(x, y, final=True)[0]), None
+        return self._mean(tokens, targets, state, starts, mask, final, learn)
+
+    def _mean(
+        self,
+        tokens: Tensor,
+        targets: Tensor,
+        state: State | None = None,
+        starts: Tensor | None = None,
+        mask: Tensor | None = None,
+        final: bool = False,
+        learn: bool | Collection[str] = True,
+    ) -> tuple[Tensor, State | None]:
         nats, state = self.nats(tokens, targets, state, starts, mask, final, learn)
         taught = targets != IGNORED if mask is None else (targets != IGNORED) & mask.to(targets.device)
         return nats.sum() / taught.sum().clamp(min=1), state
+
+    def _not_recorded(self, state: State | None, starts: Tensor | None, mask: Tensor | None, final: bool) -> str:
+        """Why a graph cannot hold the loss of these sequences: "" where it can."""
+        if state is not None:
+            return "sequences go on from a state"
+        if starts is not None or mask is not None:
+            return "documents end inside of a sequence"
+        return "" if final else "the state after a step is read"
 
     @outside_inference
     def nats(

@@ -57,6 +57,7 @@ class Options:
     json: bool
     device: str = "auto"
     on_nan: str = "stop"  # or skip, clip: see runtime.finite
+    cuda_graphs: bool = False  # steps as CUDA graphs: see runtime.cuda_graphs
 
 
 def read(settings: Settings, arguments: Sequence[str] | None = None) -> tuple[Settings, Options]:
@@ -91,6 +92,9 @@ def read(settings: Settings, arguments: Sequence[str] | None = None) -> tuple[Se
                         help="a loss or gradient that is not finite: stop the run, skip the step, or clip: take "
                              "what is not finite as 0 (stop)")  # fmt: skip
     parser.add_argument(
+        "--cuda-graphs", action="store_true", help="on a GPU, record a step once and replay it (a CUDA graph)"
+    )
+    parser.add_argument(
         "--tensorboard", action="store_true", help="mirror the metrics for TensorBoard, below the run directory"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress")
@@ -116,6 +120,7 @@ def read(settings: Settings, arguments: Sequence[str] | None = None) -> tuple[Se
         json=given.json,
         device=given.device,
         on_nan=given.on_nan,
+        cuda_graphs=given.cuda_graphs,
     )
     return changed, options
 

@@ -9,27 +9,41 @@ of the memories as the only borders).  The last span too: what it saved would be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from runtime.cuda_graphs import CudaGraphs, Function, Made
 from runtime.ops.inputs import unseen
 from runtime.ops.watch import unwatched
+from runtime.precision import same
 from runtime.state import Clock, State
 
 Leaves = list[Tensor]
 Run = Callable[[Leaves, State], tuple[Leaves, State]]  # inputs, the state before -> outputs, the state after
+Perform = Callable[[Hashable, Function, list[Tensor]], Made]  # what is computed, the function, what it is given
 
 
-def made_again(function: Callable[[Leaves], Leaves], given: Sequence[Tensor], weights: Sequence[Tensor]) -> Leaves:
+def as_always(what: Hashable, function: Function, given: list[Tensor]) -> Made:
+    return function(given)
+
+
+def made_again(
+    function: Callable[[Leaves], Leaves],
+    given: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    perform: Perform = as_always,
+) -> Leaves:
     """function(given), whose activations are made again in the backward pass.
 
-    `weights`: leaves that `function` uses beside what it is given.  No gradient of the gradient.
+    `weights`: leaves that `function` uses beside what it is given.  `perform`: how the function, and its gradient, are
+    computed.  No gradient of the gradient.
     """
-    return list(_MadeAgain.apply(function, len(given), *given, *weights))  # type: ignore[no-untyped-call]
+    return list(_MadeAgain.apply(function, perform, len(given), *given, *weights))  # type: ignore[no-untyped-call]
 
 
 def in_spans(
@@ -40,15 +54,17 @@ def in_spans(
     clock: Clock,
     span: int,
     weights: Sequence[Tensor],
+    graphs: CudaGraphs | None = None,
 ) -> tuple[Leaves, State]:
     """The outputs of all tokens, and the state after them, span by span, each run again for its gradient.
 
     `part(a, b, clock)` runs tokens a to b, of which the first stands at `clock`; inputs and outputs are (B, T, ...).
+    `graphs`: spans are recorded and replayed; each part then says its `model` and its `pattern`.
     """
     found: list[Leaves] = []
     for a, b in borders(tokens, clock["sequence"], span):
         run = part(a, b, {name: ticks + a for name, ticks in clock.items()})
-        outputs, state = passed(run, [x[:, a:b] for x in inputs], state, weights)
+        outputs, state = passed(run, [x[:, a:b] for x in inputs], state, weights, graphs)
         found.append(outputs)
     return [torch.cat(parts, 1) for parts in zip(*found, strict=True)], state
 
@@ -58,19 +74,22 @@ def passed(
     inputs: Leaves,
     state: State,
     weights: Sequence[Tensor],
+    graphs: CudaGraphs | None = None,
 ) -> tuple[Leaves, State]:
     """run(inputs, state), whose activations are made again in the backward pass: its outputs, and the state after it.
 
     A part of the state that is a view of a weight, as every memory is at its start, stays one.
     """
     own = {id(weight) for weight in weights}
-    moved = [
-        (place, part)
-        for place, register in state.items()
-        for part, x in register.items()
-        if x.requires_grad and id(x) not in own and id(x._base) not in own
-    ]
-    made = Parts()
+    parts = {(place, part): x for place, register in state.items() for part, x in register.items()}
+    starts = {name: x for name, x in parts.items() if id(x) in own or id(x._base) in own}
+    moved = [name for name, x in parts.items() if name not in starts and x.device == inputs[0].device]
+    made, perform = Parts(), as_always
+    if graphs is not None:
+        one: Any = run
+        pattern = (one.pattern, tuple(parts), tuple(moved), *map(of_weight, starts.values()))
+        made = graphs.known.setdefault(pattern, made)
+        perform = partial(recorded, graphs, one.model, pattern)
 
     def function(given: Leaves) -> Leaves:
         before = {place: dict(register) for place, register in state.items()}
@@ -80,8 +99,19 @@ def passed(
         made.outputs = len(outputs)
         return [*outputs, *made.new(before, after)]
 
-    found = made_again(function, [*inputs, *(state[place][part] for place, part in moved)], weights)
+    found = made_again(function, [*inputs, *(state[place][part] for place, part in moved)], weights, perform)
     return found[: made.outputs], made.state(state, found[made.outputs :])
+
+
+def recorded(
+    graphs: CudaGraphs, model: Any, pattern: Hashable, what: Hashable, function: Function, given: list[Tensor]
+) -> Made:
+    return graphs.run(model, (what, pattern), function, given)
+
+
+def of_weight(x: Tensor) -> Hashable:
+    """Which numbers of which weight a view shows."""
+    return id(x if x._base is None else x._base), x.shape, x.stride(), x.storage_offset()
 
 
 class Parts:
@@ -110,37 +140,52 @@ class Parts:
 
 class _MadeAgain(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, function: Callable[[Leaves], Leaves], count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
-        ctx.function, ctx.count, ctx.around = function, count, Around(tensors[-1].device.type)
+    def forward(ctx: Any, function: Function, perform: Perform, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.function, ctx.perform, ctx.count = function, perform, count
+        ctx.around = Around(tensors[-1])
         ctx.save_for_backward(*tensors)
-        outputs = function([x.detach() for x in tensors[:count]])
-        return tuple(y.detach() for y in outputs)  # of this function, even where it is a view of a weight
+        outputs = perform("forward", function, [x.detach() for x in tensors[:count]])
+        return tuple(y.detach() for y in outputs if y is not None)  # its own, even where it is a view of a weight
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         tensors: tuple[Tensor, ...] = ctx.saved_tensors
-        given = [x.detach().requires_grad_(x.requires_grad) for x in tensors[: ctx.count]]
-        with ctx.around.again(), torch.enable_grad():
-            outputs = ctx.function(given)
-        taught = [(y, g) for y, g in zip(outputs, grads, strict=True) if g is not None and y.requires_grad]
-        sources = [x for x in (*given, *tensors[ctx.count :]) if x.requires_grad]
-        found = iter(
-            torch.autograd.grad([y for y, _ in taught], sources, [g for _, g in taught], allow_unused=True)
-            if taught and sources
-            else [None] * len(sources)
-        )
-        return None, None, *(next(found) if x.requires_grad else None for x in tensors)
+        count, weights = ctx.count, [x for x in tensors[ctx.count :] if x.requires_grad]
+        moving, taught = [x.requires_grad for x in tensors[:count]], [g is not None for g in grads]
+
+        def function(given: list[Tensor]) -> Made:
+            """The gradients of what can move, and of the weights."""
+            inputs = [x.detach().requires_grad_(moves) for x, moves in zip(given, moving, strict=False)]
+            with torch.enable_grad():
+                outputs = ctx.function(inputs)
+            ends = [y for y, known in zip(outputs, taught, strict=True) if known]
+            pairs = [(y, g) for y, g in zip(ends, given[count:], strict=True) if y.requires_grad]
+            sources = [x for x in (*inputs, *weights) if x.requires_grad]
+            if not pairs or not sources:
+                return [None] * len(sources)
+            ends, shares = [y for y, _ in pairs], [g for _, g in pairs]
+            return list(torch.autograd.grad(ends, sources, shares, allow_unused=True))
+
+        with ctx.around.again():
+            given = [*(x.detach() for x in tensors[:count]), *(g for g in grads if g is not None)]
+            found = iter(ctx.perform(("backward", *moving, *taught), function, given))
+        return None, None, None, *(next(found) if x.requires_grad else None for x in tensors)
+
+
+class Again:
+    """Whether what is computed now was computed before, and counts nothing."""
+
+    now = False
 
 
 class Around:
     """What a computation depends on beside its inputs: the random numbers that come, and autocast."""
 
-    def __init__(self, device: str) -> None:
-        self.device, self.enabled = device, torch.is_autocast_enabled(device)
-        self.dtype = torch.get_autocast_dtype(device)
+    def __init__(self, x: Tensor) -> None:
+        self.mode = same(x)
         self.cpu = torch.get_rng_state()
-        self.cuda = torch.cuda.get_rng_state() if device == "cuda" else None
+        self.cuda = torch.cuda.get_rng_state() if x.is_cuda else None
 
     @contextmanager
     def again(self) -> Iterator[None]:
@@ -148,8 +193,12 @@ class Around:
             torch.set_rng_state(self.cpu)
             if self.cuda is not None:
                 torch.cuda.set_rng_state(self.cuda)
-            with torch.autocast(self.device, dtype=self.dtype, enabled=self.enabled), unwatched(), unseen():
-                yield
+            with self.mode(), unwatched(), unseen():
+                Again.now = True
+                try:
+                    yield
+                finally:
+                    Again.now = False
 
 
 def borders(tokens: int, at: int, span: int) -> list[tuple[int, int]]:

@@ -32,6 +32,7 @@ from runtime.allocator import keep_freed_memory
 from runtime.asked import SAVE, Asked, obey
 from runtime.batches import Batch, Crops, Lanes
 from runtime.checkpoint import Checkpoint
+from runtime.cuda_graphs import CudaGraphs, on_own_stream
 from runtime.data import Data, Text
 from runtime.directory import RunDirectory, environment, fresh
 from runtime.diverge import Step
@@ -73,6 +74,8 @@ class Run:
         self.status = 0
         self.result: dict[str, Any] = {}
         self.batch: Batch | None = None  # the last one given out
+        self.cuda_graphs = self._cuda_graphs()
+        self.stream = on_own_stream(self.cuda_graphs)
         self.ends: frozenset[int] = frozenset()  # steps after which one of several tasks is over
         self.claimed: int | None = None  # a handle of the directory, in the process that writes it
         self.record = Record(self.settings.tokens, self.processes)
@@ -83,6 +86,15 @@ class Run:
         self.saved = -1  # steps done at the last checkpoint
 
     # ---- before the first step --------------------------------------------------------------------------------------
+
+    def _cuda_graphs(self) -> CudaGraphs | None:
+        """What records the steps of this run, where it is asked to and can."""
+        if not self.options.cuda_graphs:
+            return None
+        if self.device.type != "cuda":
+            self._warn(f"warning: --cuda-graphs is for a GPU: on {self.device} steps are run as always")
+            return None
+        return CudaGraphs(lambda line: self._warn(f"warning: {line}"))
 
     def data(self) -> Data | Exercise:
         """The text to learn from, or the task, checked against the settings.  Raises DataError."""
@@ -123,11 +135,14 @@ class Run:
                 watch.begin()
                 for level in self.levels:
                     level.watched = True
+            if self.cuda_graphs is not None:
+                self.cuda_graphs.on = not self._logs(self.running)
             yield self.step
         self._finish()
 
     def _begin(self, model: nn.Module, levels: Sequence[Level]) -> None:
         self.model, self.levels = model, list(levels)
+        model.cuda_graphs = self.cuda_graphs  # type: ignore[assignment]
         self.parameters = sum(p.numel() for p in model.parameters())
         for level in self.levels:
             level.processes = self.processes
@@ -201,7 +216,11 @@ class Run:
 
     def backward(self, loss: Tensor, state: Any = None) -> None:
         """The gradients of a step, and what --on-nan says where one is not finite.  `state`: of streams."""
-        self.guard.backward(loss, self.levels, state)
+        try:
+            self.guard.backward(loss, self.levels, state)
+        finally:
+            if self.cuda_graphs is not None:
+                self.cuda_graphs.on = False
         if self.guard.bad:
             self.display.note(f"step {self.running}: {self.guard.said}: {self.guard.policy}ped")  # skipped, clipped
 
@@ -374,6 +393,7 @@ class Run:
     def __enter__(self) -> Run:
         self.stop.__enter__()
         self.flushed.__enter__()
+        self.stream.__enter__()
         keep_freed_memory()
         return self
 
@@ -381,6 +401,7 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         self.display.__exit__(kind, error, trace)
+        self.stream.__exit__(kind, error, trace)
         self.flushed.__exit__(None, None, None)
         watch.end()
         message = "" if error is None else self._said(error)

@@ -1,16 +1,17 @@
-"""One step of a generated train.py, as it stands: batch, loss, gradients, and every level's update.
+"""Steps of a generated train.py, as they stand: batch, loss, gradients, and every level's update.
 
-Its `main` is given a run of two steps on random text, of which the second is timed.
+Its `main` is given a run of a few steps on random text, each of which is timed.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import ModuleType
+from types import ModuleType, TracebackType
 from typing import Any
 
 import torch
@@ -19,44 +20,70 @@ from torch import Tensor, nn
 from nlc.bench.timing import Run, Seconds
 from nlc.compile import Program
 from runtime import program
+from runtime.cuda_graphs import CudaGraphs, on_own_stream
+from runtime.precision import autocast
 from runtime.settings import Settings
 
 WARM = 1  # steps before the one that counts
 
 
-class TwoSteps:
-    """What the loop of a generated train.py asks of its run."""
+class Steps:
+    """What the loop of a generated train.py asks of its run.  seconds: of every step, by the wall."""
 
-    device, unread, status = "cpu", True, 0
+    unread, status = True, 0
+    state: Any = None  # of streams
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = replace(settings, steps=WARM + 1)
-        self.seconds = Seconds(0)
+    def __init__(self, settings: Settings, count: int, device: str = "cpu", graphs: CudaGraphs | None = None) -> None:
+        self.settings, self.device, self.graphs = replace(settings, steps=count), device, graphs
+        self.seconds: list[float] = []
+        self.stream = on_own_stream(graphs)
 
-    def __enter__(self) -> TwoSteps:
+    def __enter__(self) -> Steps:
+        self.stream.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        pass
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stream.__exit__(kind, error, trace)
 
-    def data(self) -> TwoSteps:
+    def data(self) -> Steps:
         return self
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return autocast(self.settings.precision, self.device)
 
     train: Any = None  # a text, of which nothing is read
 
-    def crops(self, text: Any) -> Iterator[tuple[Tensor, Tensor, None]]:
+    def crops(self, text: Any) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         s, generator = self.settings, torch.Generator().manual_seed(0)
         while True:
-            tokens = torch.randint(s.vocab, (s.batch, s.context + 1), generator=generator)
+            tokens = torch.randint(s.vocab, (s.batch, s.context + 1), generator=generator).to(self.device)
             yield tokens[:, :-1], tokens[:, 1:], None
 
-    def steps(self, model: nn.Module, levels: Sequence[Any]) -> Iterator[int]:
-        for step in range(self.settings.steps):
-            began = time.perf_counter()
-            yield step
-            self.seconds = Seconds(time.perf_counter() - began)
+    def lanes(self, text: Any) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Every batch begins its lanes: of a stream only the first is read."""
+        starts = torch.zeros(self.settings.batch, self.settings.context, dtype=torch.bool)
+        starts[:, 0] = True
+        for tokens, targets, _ in self.crops(text):
+            yield tokens, targets, starts
 
-    def backward(self, loss: Tensor) -> None:
+    def steps(self, model: nn.Module, levels: Sequence[Any]) -> Iterator[int]:
+        model.cuda_graphs = self.graphs  # type: ignore[assignment]
+        for step in range(self.settings.steps):
+            if self.graphs is not None:
+                self.graphs.on = True
+            began = self.now()
+            yield step
+            self.seconds.append(self.now() - began)
+
+    def now(self) -> float:
+        """Seconds of the wall, when the device has done what it was given."""
+        if self.device != "cpu":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def backward(self, loss: Tensor, state: Any = None) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
 
     def report(self, loss: Tensor, state: Any = None) -> None:
@@ -65,14 +92,28 @@ class TwoSteps:
 
 def step(made: Program) -> Run:
     """Seconds of a training step, by the wall; its model is made anew each time."""
-    with TemporaryDirectory() as folder:
-        module: ModuleType = program.load(Path(made.write(folder)))
-    main: Callable[[], int] = module.main
+    module = loaded(made)
 
     def run() -> Seconds:
-        one = TwoSteps(module.settings)
-        setattr(module, "Run", lambda *_: one)  # noqa: B010
-        main()
-        return one.seconds
+        steps = Steps(module.settings, WARM + 1)
+        through(module, steps)
+        return Seconds(steps.seconds[-1])
 
     return run
+
+
+def loaded(made: Program) -> ModuleType:
+    """Its train.py."""
+    with TemporaryDirectory() as folder:
+        return program.load(Path(made.write(folder)))
+
+
+def through(module: ModuleType, run: Any) -> None:
+    """The `main` of a generated train.py, which is given this run."""
+    main: Callable[[], int] = module.main
+    own = module.Run
+    setattr(module, "Run", lambda *_: run)  # noqa: B010
+    try:
+        main()
+    finally:
+        setattr(module, "Run", own)  # noqa: B010

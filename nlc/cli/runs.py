@@ -129,6 +129,9 @@ def train(
     on_nan: Annotated[
         OnNan, typer.Option("--on-nan", help="A step that is not finite stops the run, is skipped, or clipped (as 0).")
     ] = OnNan.stop,
+    cuda_graphs: Annotated[
+        bool, typer.Option("--cuda-graphs", help="On a GPU, record a step once and replay it (a CUDA graph).")
+    ] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Mirror the metrics for TensorBoard, in RUN/tensorboard.")
     ] = False,
@@ -149,8 +152,9 @@ def train(
 
     what = {"--data": data, "--field": field, "--tokenizer": tokenizer, "--pack": pack and pack.value}
     how = HowToRun(
-        what, keep, checkpoint_every, time_limit, processes, device, on_nan, tensorboard, quiet, json_, dry_run
-    )
+        what, keep, checkpoint_every, time_limit, processes, device, on_nan, cuda_graphs, tensorboard, quiet, json_,
+        dry_run,
+    )  # fmt: skip
     how.check()
     if resume is not None:
         if dry_run:
@@ -235,6 +239,7 @@ class HowToRun:
     processes: int = 1
     device: str = "auto"
     on_nan: str = "stop"
+    cuda_graphs: bool = False
     tensorboard: bool = False
     quiet: bool = False
     json: bool = False
@@ -261,7 +266,8 @@ class HowToRun:
         given |= {"--checkpoint-every": self.checkpoint_every, "--time-limit": self.time_limit}
         given |= {"--device": self.device, "--on-nan": self.on_nan}
         said = [str(word) for option, value in given.items() if value is not None for word in (option, value)]
-        flags = {"--tensorboard": self.tensorboard, "--quiet": self.quiet, "--json": self.json}
+        flags = {"--cuda-graphs": self.cuda_graphs, "--tensorboard": self.tensorboard}
+        flags |= {"--quiet": self.quiet, "--json": self.json}
         return said + [flag for flag, wanted in flags.items() if wanted]
 
 

@@ -24,6 +24,7 @@ from nlc.graph.momenta import momenta
 from nlc.graph.nodes import (
     AnyNode,
     Cost,
+    Fused,
     Input,
     Level,
     Loss,
@@ -42,7 +43,7 @@ from nlc.graph.words import Reader, word, written
 
 KINDS: dict[str, type[AnyNode]] = {
     "input": Input, "number": Number, "op": Op, "read": Read, "weight": Weight, "memory": Memory, "level": Level,
-    "recurrence": Recurrence, "output": Output, "loss": Loss,
+    "recurrence": Recurrence, "fused": Fused, "output": Output, "loss": Loss,
 }  # fmt: skip
 NAMES = {kind: name for name, kind in KINDS.items()}
 FORMAT = 1
@@ -141,7 +142,7 @@ def _statement(graph: Graph, node: AnyNode, programs: dict[str, tuple[RuleLevel,
                 del data["rule"]["levels"]
             else:
                 data["rule"].setdefault("levels", [])
-    return _wrapped(head, data, f" @{at}", wrap=isinstance(node, Memory | Level | Recurrence))
+    return _wrapped(head, data, f" @{at}", wrap=isinstance(node, Memory | Level | Recurrence | Fused))
 
 
 def _wrapped(head: str, data: dict[str, Any], tail: str = "", wrap: bool = True) -> str:

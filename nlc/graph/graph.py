@@ -13,6 +13,7 @@ from nlc.graph.nodes import (
     Carry,
     Cost,
     Flow,
+    Fused,
     Input,
     Level,
     Loss,
@@ -115,6 +116,6 @@ def flows(node: AnyNode) -> list[tuple[str, str, Flow]]:
             return [(node.id, i, Flow.OWNS) for i in (*node.memories, *node.weights)]
         case Output():
             return [(node.value, node.id, Flow.DATA)]
-        case Input() | Number() | Weight() | Recurrence() | Loss():
+        case Input() | Number() | Weight() | Recurrence() | Fused() | Loss():
             return []
     raise TypeError(f"unexpected node {node!r}")

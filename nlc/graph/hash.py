@@ -18,7 +18,21 @@ from typing import Any
 from nlc.equations import to_text
 from nlc.graph.encode import encode
 from nlc.graph.graph import Graph
-from nlc.graph.nodes import AnyNode, Input, Level, Memory, Number, Op, Output, Read, Recurrence, Rule, RuleLevel, Weight
+from nlc.graph.nodes import (
+    AnyNode,
+    Fused,
+    Input,
+    Level,
+    Memory,
+    Number,
+    Op,
+    Output,
+    Read,
+    Recurrence,
+    Rule,
+    RuleLevel,
+    Weight,
+)
 
 # Never part of a label: names, places, and fields that refer to nodes (they come in through the rounds).
 HIDDEN = {
@@ -30,7 +44,7 @@ HIDDEN = {
 
 def graph_hash(graph: Graph) -> str:
     """Hexadecimal SHA-256."""
-    nodes = {id: n for id, n in graph.nodes.items() if not isinstance(n, Recurrence)}
+    nodes = {id: n for id, n in graph.nodes.items() if not isinstance(n, Recurrence | Fused)}
     kinds = {kind: i for i, kind in enumerate(graph.blocks)}
     own = {
         id: _digest([type(n).__name__, kinds.get(getattr(n, "block", ""), -1), _content(graph, n)])

@@ -9,6 +9,7 @@ those references, so an edge can never disagree with a node.
     Memory                                       a register: read, and written by its level's rule
     Level                                        the memories and weights that share one update frequency
     Recurrence                                   how a group of memories is computed (passes chunks and share)
+    Fused                                        operators that one kernel computes on the target (pass place)
     Output | Loss                                what leaves
 """
 
@@ -352,6 +353,16 @@ class Recurrence(Node):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fused(Node):
+    """Operators that a kernel of the target computes together, or why none does."""
+
+    block: str
+    kernel: str  # convolution | gated_norm; "": PyTorch
+    members: tuple[str, ...]  # Op ids, the last of which is the value
+    placed: str  # why
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Output(Node):
     """What leaves a block: `x`, or a named output of a bare program."""
 
@@ -365,7 +376,7 @@ class Loss(Node):
     """Mean cross-entropy of the next token, in nats."""
 
 
-AnyNode = Input | Number | Op | Read | Weight | Memory | Level | Recurrence | Output | Loss
+AnyNode = Input | Number | Op | Read | Weight | Memory | Level | Recurrence | Fused | Output | Loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

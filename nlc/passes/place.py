@@ -1,8 +1,8 @@
 """Pass place: which recurrences a kernel computes on the target, and why the others are left to PyTorch.
 
 Needs        share.
-Establishes  on every Recurrence, for the target cuda, `kernel` (empty: PyTorch) and `placed`, the reason.  The cpu has
-             no kernels: nothing changes.
+Establishes  on every Recurrence, for the target cuda, `kernel` (empty: PyTorch) and `placed`, the reason; a Fused for
+             every convolution and every gated norm, with the same.  The cpu has no kernels: nothing changes.
 Refuses      nothing.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nlc.graph.flow import self_query
+from nlc.graph.fusion import fusions
 from nlc.graph.gates import Gate, Gates, Unknown, gates_of
 from nlc.graph.graph import Graph
 from nlc.graph.linearity import linear
@@ -22,10 +23,10 @@ HEADS = (16, 128)  # narrowest and widest head
 
 
 def place(graph: Graph, target: Target = Target.CPU) -> Graph:
-    """Choose a kernel for each recurrence."""
+    """Choose a kernel for each recurrence, and find the operators that one computes together."""
     if target is Target.CPU:
         return graph
-    return graph.with_nodes([_placed(graph, r) for r in graph.of(Recurrence)])
+    return graph.with_nodes([*(_placed(graph, r) for r in graph.of(Recurrence)), *fusions(graph)])
 
 
 def _placed(graph: Graph, recurrence: Recurrence) -> Recurrence:

@@ -1,7 +1,8 @@
 """What the kernels of every recurrence do with tiles: dense matrices, a head's tokens, products, triangular inverses.
 
 Tiles are (C tokens, K) with K padded to BK, in float32; the operands of a product are cast to DT.  IP is the precision
-of products of float32 operands, TP that of the triangular inverse, always of float32.
+of products of float32 operands.  HT is the type of the operands of the triangular inverse, float16 or float32: numbers
+near 1, which float16 rounds as TF32 does, but for half the bytes and without moving them between threads.
 """
 
 from __future__ import annotations
@@ -55,7 +56,34 @@ def store_tokens(y, value, count, H, K: tl.constexpr, C: tl.constexpr, BK: tl.co
 
 
 @triton.jit
-def invert(N, C: tl.constexpr, TP: tl.constexpr):
+def prefetch(x, COUNT: tl.constexpr, PADDED: tl.constexpr, CACHE: tl.constexpr):
+    """Bring COUNT numbers from x on to the L1 or L2 cache, a line of 128 bytes at a time; PADDED: a power of two."""
+    LINE: tl.constexpr = 1024 // x.dtype.element_ty.primitive_bitwidth
+    fetch(x + tl.minimum(tl.arange(0, PADDED // LINE) * LINE, COUNT - 1), CACHE)
+
+
+@triton.jit
+def prefetch_tokens(x, H, K: tl.constexpr, C: tl.constexpr, CACHE: tl.constexpr):
+    """The same of one head's C tokens of (T, H, K)."""
+    LINE: tl.constexpr = 1024 // x.dtype.element_ty.primitive_bitwidth
+    for first in tl.static_range(0, K, LINE):
+        fetch(x + tl.arange(0, C) * (H * K) + first, CACHE)
+
+
+@triton.jit
+def fetch(lines, CACHE: tl.constexpr):
+    if CACHE == 1:
+        tl.inline_asm_elementwise(
+            "prefetch.global.L1 [$1]; mov.u32 $0, 0;", "=r,l", [lines], dtype=tl.int32, is_pure=False, pack=1
+        )
+    else:
+        tl.inline_asm_elementwise(
+            "prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [lines], dtype=tl.int32, is_pure=False, pack=1
+        )
+
+
+@triton.jit
+def invert(N, C: tl.constexpr, HT: tl.constexpr, IP: tl.constexpr):
     """(I + N)^-1 of a strictly lower triangular N (C, C): blocks of two at once, then ever larger ones merged.
 
     [[A, 0], [N21, D]]^-1 = [[A^-1, 0], [-D^-1 N21 A^-1, D^-1]].  A power series over C instead loses everything where
@@ -67,7 +95,7 @@ def invert(N, C: tl.constexpr, TP: tl.constexpr):
     for level in tl.static_range(1, 6):
         if (1 << level) < C:
             border = (i >> (level + 1) == j >> (level + 1)) & (i >> level != j >> level)
-            X -= tl.dot(tl.dot(X, tl.where(border, N, 0.0), input_precision=TP), X, input_precision=TP)
+            X -= product(product(X, tl.where(border, N, 0.0), HT, IP), X, HT, IP)
     return X
 
 

@@ -25,8 +25,10 @@ from runtime.ops.basic import (
     trace,
 )
 from runtime.ops.boxes import Boxes
+from runtime.ops.convolution import convolution
 from runtime.ops.equations import Equations
 from runtime.ops.forms import Matrix, Mlp, Swiglu, Vector, read
+from runtime.ops.gated import gated_norm
 from runtime.ops.history import own_errors, past
 from runtime.ops.memories import Write, memory
 from runtime.ops.periods import ended, periodic
@@ -51,9 +53,11 @@ __all__ = [
     "apply_matrix",
     "attention",
     "causal_conv",
+    "convolution",
     "ended",
     "exact_l2norm",
     "exact_layernorm",
+    "gated_norm",
     "heads",
     "held",
     "l2norm",

@@ -38,7 +38,7 @@ class Spanned:
 
     def rows(self, boxes: Sequence[str], readouts: Boxes) -> Tensor:
         """What is read of these boxes, stacked: S, or w S of a box with a read-out."""
-        return joined([readouts[box].unsqueeze(1) @ self.W[box] if box in readouts else self.W[box] for box in boxes])
+        return joined([times(readouts[box], self.W[box]) if box in readouts else self.W[box] for box in boxes])
 
     def reads(self, x: Tensor, P: Tensor, boxes: Sequence[str], readouts: Boxes) -> Tensor:
         return read(x @ P.mT, self.rows(boxes, readouts))
@@ -63,7 +63,7 @@ class Stacked:
 
     def reads(self, x: Tensor, stack: Tensor, boxes: Sequence[str], readouts: Boxes) -> Tensor:
         found = [self.of(stack, box) for box in boxes]
-        rows = [readouts[box].unsqueeze(1) @ S if box in readouts else S for box, S in zip(boxes, found, strict=True)]
+        rows = [times(readouts[box], S) if box in readouts else S for box, S in zip(boxes, found, strict=True)]
         return read(x, joined(rows))
 
 
@@ -76,10 +76,17 @@ def stacked(boxes: Boxes) -> tuple[Stacked, Tensor]:
     return Stacked(at), torch.cat(list(boxes.values()), -2)
 
 
+def times(w: Tensor, S: Tensor) -> Tensor:
+    """w S: w (H, n, rows), S (H, 1 or B, rows, I).  One product a head where all sequences share S."""
+    return torch.bmm(w, S.squeeze(1)).unsqueeze(1) if S.shape[1] == 1 else w.unsqueeze(1) @ S
+
+
 def joined(rows: list[Tensor]) -> Tensor:
     """Rows (H, 1 or B, n, I) below one another."""
+    if len(rows) == 1:
+        return rows[0]
     B = max(x.shape[1] for x in rows)
-    return rows[0] if len(rows) == 1 else torch.cat([x.expand(-1, B, -1, -1) for x in rows], -2)
+    return torch.cat([x if x.shape[1] == B else x.expand(-1, B, -1, -1) for x in rows], -2)
 
 
 def heads_first(S: Tensor) -> Tensor:
@@ -111,7 +118,7 @@ def begins(register: Register, start: Tensor, phase: int) -> bool:
         and S.data_ptr() == start.data_ptr()
         and S.shape[1:] == start.shape
         and S.stride()[1:] == start.stride()
-        and (len(S) == 1 or S.stride(0) == 0)
+        and (S.shape[0] == 1 or S.stride(0) == 0)
         and S.requires_grad == start.requires_grad
     )
 

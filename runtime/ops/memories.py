@@ -194,7 +194,7 @@ def share_heads(x: Tensor, H: int) -> Tensor:
 
 
 def at_tokens(x: Tensor | float, shape: tuple[int, int, int], like: Tensor) -> Tensor:
-    x = x if isinstance(x, Tensor) else torch.tensor(x, dtype=like.dtype, device=like.device)
+    x = x if isinstance(x, Tensor) else like.new_full((), x)
     return x.expand(shape)
 
 

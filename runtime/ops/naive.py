@@ -132,7 +132,7 @@ def objective_slope(objective: str | Slope, p: Tensor, k: Tensor, v: Tensor, par
     if objective == "lp":
         return e.sign() * e.abs() ** (param - 1)
     if objective == "huber":
-        param = torch.as_tensor(param, dtype=e.dtype, device=e.device)
+        param = param.to(e) if isinstance(param, Tensor) else e.new_full((), param)
         return torch.minimum(torch.maximum(e, -param), param)
     raise ValueError(f"objective {objective!r}; known: dot, l2, lp, huber, or a function")
 

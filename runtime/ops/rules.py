@@ -39,7 +39,7 @@ def stepped(
         return x.unsqueeze(-1) if vector else x
 
     def number(x: Tensor | float) -> Tensor:
-        x = x if isinstance(x, Tensor) else grad.new_tensor(x)
+        x = x if isinstance(x, Tensor) else grad.new_full((), x)  # made on the device, where a copy would wait
         return x[..., None, None] if x.dim() else x
 
     g, axes = matrix(grad), 1 if vector else 2

@@ -57,7 +57,8 @@ class Shared:
         """S_{t'} q_t of one box: q (B, T, H, K) to (B, T, H, rows)."""
         if q.dim() == 3:  # no heads
             return self.read(box, q.unsqueeze(2)).squeeze(2)
-        parts = q.split([count * length for count, length in (piece.size for piece in self.pieces)], 1)
+        lengths = [count * length for count, length in (piece.size for piece in self.pieces)]
+        parts = q.split(lengths, 1) if len(lengths) > 1 else (q,)  # whose gradient would be one more copy
         with exact(q):
             return along(1, [piece.read(box, part) for piece, part in zip(self.pieces, parts, strict=True)])
 
@@ -252,7 +253,7 @@ class Piece:
 
     def read(self, box: str, q: Tensor) -> Tensor:
         if isinstance(self.basis, Spanned) and self.first.dim() == 5:
-            P, W = past(self.first), past(self.basis.W[box])
+            P, W = self.first, self.basis.W[box]
             if self.form and readable(W):
                 from runtime.kernels.shared_product.product import KernelRead
 

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from tests.kernels import cell, memory
+from tests.kernels import cell, fused, memory
 
 
 def main() -> None:
@@ -23,6 +23,9 @@ def main() -> None:
     for name in ("gated delta rule", "dgd"):
         case = memory.WIDE[name]
         once(case.inputs("cuda", torch.float32), partial(case.run, block=case.block), low=True)
+    for name in ("silu, rmsnorm", "in pieces", "gated by heads"):
+        one = fused.CASES[name]
+        once(one.inputs("cuda", torch.float32), one.run, low=True)
     torch.cuda.synchronize()
     print("all kernels ran")
 

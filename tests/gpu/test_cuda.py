@@ -18,6 +18,7 @@ import nlc
 from nlc.cli import main
 from nlc.verify.small import small_settings
 from runtime import checkpoint
+from runtime.cuda_graphs import WARM, CudaGraphs
 from runtime.device import moved
 from runtime.finite import Guard
 from runtime.level import Level, Weights
@@ -116,10 +117,10 @@ def test_a_step_that_is_not_finite_is_seen(model: nn.Module) -> None:
 # ---- runs ------------------------------------------------------------------------------------------------------------
 
 
-def given(spec: str, out: Path, *more: str) -> list[str]:
+def given(spec: str, out: Path, *more: str, **settings: object) -> list[str]:
     """A run of 12 steps, with checkpoints after 10 and 12."""
     small = small_settings(nlc.load(spec)) | {"sizes.vocab": 256, "sizes.context": 64, "run.batch": 16}
-    small |= {"run.steps": 12, "run.warmup": 2}
+    small |= {"run.steps": 12, "run.warmup": 2} | settings
     told = [word for key, value in small.items() for word in ("--set", f"{key}={value}")]
     return [spec, "-o", str(out), "--data", str(ROOT / "README.md"), "--quiet", "--device", DEVICE, *told, *more]
 
@@ -155,6 +156,27 @@ def test_a_run_learns_and_goes_on_anywhere(spec: str, tmp_path: Path, capsys: py
         seen[device] = json.loads(capsys.readouterr().out)
         assert seen[device]["finite"] and seen[device]["step"] == 11
     assert seen[DEVICE]["loss"] == pytest.approx(seen["cpu"]["loss"], rel=1e-4)
+
+
+IN_SPANS = {"run.memory": "0 B", "levels.titans.chunk": 16, "levels.cms.memories.mid.every": "16 tokens"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "settings"), [*((spec, {}) for spec in SPECS), ("hope", IN_SPANS)], ids=[*SPECS, "hope in spans"]
+)
+def test_recorded_steps_make_the_same_run(
+    spec: str, settings: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole steps; in spans, each of them and its gradient."""
+    replay, replays = torch.cuda.CUDAGraph.replay, []
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: replays.append(replay(graph)))
+    monkeypatch.setattr(CudaGraphs, "once", lambda graphs, message: print(message, graphs.trace))
+    assert main(["train", *given(spec, tmp_path / "always", **settings)]) == 0
+    assert main(["train", *given(spec, tmp_path / "recorded", "--cuda-graphs", **settings)]) == 0
+    assert len(replays) == 12 - 3 - WARM or (settings and len(replays) > 12)  # steps 1, 10 and 12 log
+    assert losses(tmp_path / "recorded") == pytest.approx(losses(tmp_path / "always"), rel=1e-4)
+    one, other = (checkpoint.read(tmp_path / n / "checkpoints/step-000012").weights for n in ("always", "recorded"))
+    assert max(gone(one[name].double(), other[name].double()) for name in one if one[name].norm()) < 1e-2
 
 
 def test_a_stream_goes_on_on_another_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

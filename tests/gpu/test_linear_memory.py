@@ -11,7 +11,7 @@ from tests.kernels.memory import CASES, WIDE
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: torch.cuda.is_available() is false"),
-    pytest.mark.filterwarnings("error:a linear memory runs its PyTorch form"),
+    pytest.mark.filterwarnings("error:a memory runs its PyTorch form"),
 ]
 # Compiling takes most of the time: every kind of write is run in the interpreter, here those that differ in sizes.
 EXACT = ("gated delta rule", "dgd at the chunk's first state", "block 32, width 24 and 80", "one head, one chunk")

@@ -23,10 +23,11 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from runtime.kernels.linear_memory import configurations as memory_table
+from runtime.kernels.convolution import launch as convolution
+from runtime.kernels.gated_norm import launch as gated_norm
 from runtime.kernels.linear_memory import launch as memory
 from runtime.kernels.linear_memory.form import Form as MemoryForm
-from runtime.kernels.shared_product import configurations as product_table
+from runtime.kernels.operator import Built
 from runtime.kernels.shared_product import launch as product
 from runtime.kernels.shared_product.form import Form as ProductForm
 from runtime.kernels.tiles import SIZES
@@ -36,44 +37,65 @@ FLOATS = {"rate_scale", "rate_shift", "keep_shift"}
 
 @dataclass(frozen=True)
 class Family:
-    """kernels by name; constants(kernel, width, chunk, low); the arguments in the type of operands."""
+    """kernels by name; built(kernel, width, chunk, low, capability); the arguments in the type of operands."""
 
     kernels: dict[str, Any]
-    constants: Callable[[str, int, int, bool], dict[str, Any]]
-    warps: Callable[[str, int, int, int, bool], int]
-    stages: Callable[[str, bool], int]
+    built: Callable[[str, int, int, bool, int], Built]
     half: set[str]
 
 
-def of_product(kernel: str, K: int, C: int, low: bool) -> dict[str, Any]:
+def of_product(kernel: str, K: int, C: int, low: bool, capability: int) -> Built:
     """HOPE's: a key, a value, one row of the rate, one of the retention."""
     if kernel.startswith("read"):
-        return product.read_constants(K, K, C, low)
+        return product.read_built(kernel, K, K, C, low, capability)
     form = ProductForm(C, 0, K, 2 * K, 2 * K + 1, 1, 1, 0, 1, 1, 1, 2)
-    return {"GIVEN": True, **product.constants(form, 2 * K + 2, K, low)}
+    more = {"forward": 1, "chain": 2, "chain, crowded": 3}.get(kernel, 0)
+    return product.built(kernel.removesuffix(", crowded"), form, 2 * K + 2, K, low, capability, more)
 
 
-def of_memory(kernel: str, K: int, C: int, low: bool) -> dict[str, Any]:
+def of_memory(kernel: str, K: int, C: int, low: bool, capability: int) -> Built:
     """The gated delta rule's, read after the write; in the backward pass."""
-    form = MemoryForm(C, 0, 1, 1, 0, 1)
-    of_pass = {"BACK": kernel != "prepare", "GIVEN_M": True, "GIVEN_U": True, "INSIDE": True, "AFTER": True}
-    return of_pass | memory.constants(kernel.removesuffix(" again"), form, K, K, low)
+    form, again = MemoryForm(C, 0, 1, 1, 0, 1), kernel.removesuffix(" again")
+    more = {"prepare": int(kernel != again), "pull": 3}.get(again, 2)
+    return memory.built(again, form, K, K, low, capability, more)
+
+
+def of_convolution(kernel: str, K: int, C: int, low: bool, capability: int) -> Built:
+    """Four taps, silu and l2norm of a head, with all gradients."""
+    channels = convolution.CHANNELS if kernel == "token" else K
+    return convolution.built(kernel, 16 * K, channels, 4, 1, 1, int(kernel != "forward"))
+
+
+def of_gated_norm(kernel: str, K: int, C: int, low: bool, capability: int) -> Built:
+    """Of sixteen heads, with silu."""
+    return gated_norm.built(16 * K, 1)
 
 
 FAMILIES = {
+    "convolution": Family(
+        {
+            "forward": convolution.forward_kernel,
+            "slope": convolution.slope_kernel,
+            "token": convolution.token_kernel,
+        },
+        of_convolution,
+        set(),
+    ),
+    "gated_norm": Family(
+        {"forward": gated_norm.forward_kernel, "backward": gated_norm.backward_kernel}, of_gated_norm, set()
+    ),
     "shared_product": Family(
         {
             "forward": product.forward_kernel,
             "prepare": product.prepare_kernel,
             "chain": product.chain_kernel,
+            "chain, crowded": product.chain_kernel,
             "spread": product.spread_kernel,
             "read": product.read_kernel,
             "read gradient": product.read_gradient_kernel,
         },
         of_product,
-        product_table.warps,
-        lambda kernel, low: 1,
-        {f"{x}_GNCK" for x in ("k", "v", "Y", "L", "M", "dkey", "dvalue", "dY")} | {"gram_GNCC", "x_BTHK", "W_HBRK"},
+        {"work_GN8CK", "gram_GNCC", "x_BTHK", "W_HBRK"},
     ),
     "linear_memory": Family(
         {
@@ -86,8 +108,6 @@ FAMILIES = {
             "spread": memory.spread_kernel,
         },
         of_memory,
-        lambda kernel, K, C, capability, low: memory_table.warps(kernel, K, C, capability),
-        memory_table.stages,
         {"k_BTHK", "v_BTHV", "q_BTHK", "seen_GNCK", "lost_GNCK", "known_GNCV", "inverse_GNCC", "U_GNCV"}
         | {"given_U_GNCV", "dU_GNCV", "after_GNVK"},
     ),
@@ -98,7 +118,8 @@ def compiled(
     family: Family, kernel: str, capability: int, K: int, C: int, low: bool, warps: int = 0, stages: int = 0
 ) -> dict[str, Any]:
     fn, names = family.kernels[kernel], family.kernels[kernel].arg_names
-    fixed = {n: x for n, x in family.constants(kernel, K, C, low).items() if n in names}
+    built = family.built(kernel, K, C, low, capability)
+    fixed = built.constants
     pointers = {n: "*bf16" if low and n in family.half else "*fp32" for n in names}
     kinds = pointers | dict.fromkeys(SIZES, "i32") | dict.fromkeys(FLOATS, "fp32") | dict.fromkeys(fixed, "constexpr")
     kinds = {n: kinds[n] for n in names}
@@ -106,11 +127,7 @@ def compiled(
     source = ASTSource(
         fn=fn, signature=kinds, constexprs={(names.index(n),): x for n, x in fixed.items()}, attrs=aligned
     )
-    plain = kernel.removesuffix(" again")
-    chosen = {
-        "num_warps": warps or family.warps(plain, K, C, capability, low),
-        "num_stages": stages or family.stages(plain, low),
-    }
+    chosen = built.options | ({"num_warps": warps} if warps else {}) | ({"num_stages": stages} if stages else {})
     out = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=chosen)
     ptx = out.asm["ptx"]
     return {

@@ -8,9 +8,15 @@ from dataclasses import replace
 import pytest
 import torch
 
+from runtime.kernels.convolution import choose as choose_convolution
+from runtime.kernels.gated_norm import choose as choose_gated
 from runtime.kernels.linear_memory import choose as choose_memory
 from runtime.kernels.shared_product import choose
+from runtime.ops.basic import causal_conv
+from runtime.ops.convolution import convolution, followed
+from runtime.ops.gated import gated, gated_norm
 from tests.kernels.cell import Cell
+from tests.kernels.fused import Convolution, Gated
 from tests.kernels.memory import Memory
 
 
@@ -18,8 +24,8 @@ from tests.kernels.memory import Memory
 def interpreting(monkeypatch):
     """As on a GPU; no kernel runs, for what is refused falls back to PyTorch."""
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    choose.say.cache_clear()
-    choose_memory.say.cache_clear()
+    for one in (choose, choose_memory, choose_convolution, choose_gated):
+        one.say.cache_clear()
 
 
 def computed(cell: Cell, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -81,3 +87,36 @@ def test_few_tokens_need_no_kernel_and_nothing_is_said():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         case.run(case.inputs("cpu", torch.float32), case.block)
+
+
+@pytest.mark.parametrize(
+    ("case", "dtype", "why"),
+    [
+        (Convolution(), torch.float64, "values in torch.float64 and taps in torch.float64, expected float32"),
+        (Convolution(taps=9), torch.float32, "9 taps, expected 2 to 8"),
+        (Convolution(D=8, heads=1), torch.float32, "a norm over 8 channels, expected 16 to 256"),
+    ],
+    ids=["type", "taps", "width"],
+)
+def test_a_convolution_no_kernel_takes_is_computed_by_pytorch_and_says_why(case, dtype, why):
+    p = case.inputs("cpu", dtype)
+    follows = (case.act, case.heads, case.norm)
+    with pytest.warns(UserWarning, match=f"a convolution runs its PyTorch form on the GPU, without a kernel: {why}"):
+        got, _ = convolution(p["x"], p["w"], p["past"], *follows)
+    torch.testing.assert_close(got, followed(causal_conv(p["x"], p["w"], p["past"])[0], *follows, None))
+
+
+def test_a_gated_norm_no_kernel_takes_is_computed_by_pytorch_and_says_why():
+    p = Gated((1, 20, 9000)).inputs("cpu", torch.float32)
+    said = "a gated norm runs its PyTorch form on the GPU, without a kernel: rows of 9000 numbers, expected 8192"
+    with pytest.warns(UserWarning, match=said):
+        got = gated_norm(p["x"], p["gain"], p["z"], "silu")
+    torch.testing.assert_close(got, gated(p["x"], p["gain"], p["z"], "silu"))
+
+
+def test_few_tokens_of_these_need_no_kernel_either():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        x = torch.randn(1, 3, 32, dtype=torch.float64)
+        convolution(x, torch.randn(4, 32, dtype=torch.float64), x)
+        gated_norm(x, x[0, 0], x, "silu")

@@ -14,7 +14,7 @@ from functools import cache
 
 import pytest
 
-from tests.kernels import cell, memory
+from tests.kernels import cell, fused, memory
 
 pytest.importorskip("triton")
 
@@ -22,7 +22,8 @@ pytest.importorskip("triton")
 @cache
 def found(of: str) -> dict[str, dict[str, float]]:
     """By case, of all of `tests.kernels.<of>`."""
-    warnings = ["error:shared_product runs its PyTorch form", "error:a linear memory runs its PyTorch form"]
+    kinds = ("shared_product", "a memory", "a convolution", "a gated norm")
+    warnings = [f"error:{kind} runs its PyTorch form" for kind in kinds]
     told = [word for warning in warnings for word in ("-W", warning)]
     command = [sys.executable, *told, "-m", f"tests.kernels.{of}"]
     ran = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
@@ -42,6 +43,11 @@ def test_a_memory_and_its_gradients_equal_the_loop(case):
     differences = found("memory")[case]
     assert {"d k", "d v", "d rate"} <= set(differences)
     near(differences, 3e-5)
+
+
+@pytest.mark.parametrize("case", [*fused.CASES, "own errors"])
+def test_operators_in_one_pass_and_their_gradients_equal_those_one_by_one(case):
+    near(found("fused")[case], 2e-6)
 
 
 def near(differences: dict[str, float], tolerance: float) -> None:

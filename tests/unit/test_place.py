@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 import nlc
-from nlc.graph.nodes import Recurrence
+from nlc.graph.dump import from_json, from_text, to_json, to_text
+from nlc.graph.hash import graph_hash
+from nlc.graph.nodes import Fused, Recurrence
 from nlc.passes import build
 from nlc.spec import loads
 from nlc.target import Target
@@ -157,3 +161,111 @@ def test_a_program_for_cuda_is_the_same_program_on_a_cpu():
 def test_the_cpu_has_no_kernels():
     graph = build(loads(text()))
     assert {(r.kernel, r.placed) for r in graph.of(Recurrence)} == {("", "")}
+
+
+# ---- operators that a kernel computes together -----------------------------------------------------------------------
+
+AROUND = """
+nlc: 1
+name: around
+sizes: {{width: 32, heads: 2}}
+inputs: {{x: [width]}}
+block: |
+  {body}
+outputs: [{outputs}]
+"""
+
+
+def around(body: str, outputs: str = "y", width: int = 32) -> str:
+    said = AROUND.format(body="\n  ".join(body.split("; ")), outputs=outputs)
+    return said.replace("width: 32", f"width: {width}")
+
+
+def fused(body: str, **parts: Any) -> list[tuple[str, tuple[str, ...], str]]:
+    graph = build(loads(around(body, **parts)), target=Target.CUDA)
+    return [(f.kernel, tuple(graph[m].op for m in f.members), f.placed) for f in graph.of(Fused)]
+
+
+@pytest.mark.parametrize(
+    ("body", "members"),
+    [
+        ("y = l2norm(heads(silu(conv(x, 4))))", ("conv", "silu", "heads", "l2norm")),
+        ("y = rmsnorm(silu(heads(conv(x, 3))))", ("conv", "heads", "silu", "rmsnorm")),
+        ("y = conv(x, 4) + x", ("conv",)),
+        ("h = conv(x, 4); y = silu(h)", ("conv",)),
+        ("y = tanh(silu(conv(x, 4)))", ("conv", "silu")),
+    ],
+)
+def test_what_follows_a_convolution_is_computed_with_it(body, members):
+    ((kernel, found, said),) = fused(body)
+    assert (kernel, found) == ("convolution", members)
+    assert said.startswith("a kernel: ") and "8 bytes a number" in said
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("y = conv(x, 9)", "PyTorch: 9 taps, expected 2 to 8"),
+        ("y = conv(x + 0.5 * prev(y), 4)", "PyTorch: the convolution is inside of a loop over tokens"),
+    ],
+)
+def test_another_convolution_is_left_to_pytorch_and_the_reason_said(body, said):
+    assert fused(body) == [("", ("conv",), said)]
+
+
+@pytest.mark.parametrize(
+    ("body", "members"),
+    [
+        ("y = rmsnorm(x) * silu(linear(x))", ("rmsnorm", "silu", "mul")),
+        ("y = gelu(linear(x)) * merge(rmsnorm(heads(x)))", ("rmsnorm", "merge", "gelu", "mul")),
+        ("o = merge(rmsnorm(heads(x))); g = sigmoid(linear(x)); y = o * g", ("rmsnorm", "merge", "sigmoid", "mul")),
+    ],
+)
+def test_a_gated_norm_is_one_kernel_whatever_its_factors_are_called(body, members):
+    ((kernel, found, said),) = fused(body)
+    assert (kernel, found) == ("gated_norm", members) and "12 bytes a number, not 28" in said
+
+
+@pytest.mark.parametrize(
+    ("body", "outputs"),
+    [
+        ("o = rmsnorm(x); y = o * silu(x)", "y, o"),
+        ("y = rmsnorm(x) * tanh(x)", "y"),
+        ("y = rmsnorm(x * silu(x))", "y"),
+        ("y = rmsnorm(x) * silu(param(width))", "y"),
+    ],
+    ids=["the norm is read elsewhere", "another gate", "the gate comes first", "the gate is no value of a token"],
+)
+def test_what_is_no_gated_norm_stays_as_it_is(body, outputs):
+    assert fused(body, outputs=outputs) == []
+
+
+BODIES = [
+    "y = l2norm(heads(silu(conv(x, 4))))",
+    "h = conv(x, 4); g = sigmoid(linear(h)); o = merge(rmsnorm(heads(h))); y = silu(h + o * g)",
+    "y = rmsnorm(silu(conv(rmsnorm(x) * gelu(linear(x)), 3)))",
+]
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_operators_for_cuda_are_the_same_program_on_a_cpu_at_any_split(body):
+    cpu, cuda = (nlc.compile(loads(around(body)), target=target) for target in ("cpu", "cuda"))
+    assert "convolution(" in cuda.files["model.py"] and "convolution(" not in cpu.files["model.py"]
+    x = torch.randn(2, 40, 32, generator=torch.Generator().manual_seed(0))
+    models = [program.model(seed=0) for program in (cpu, cuda)]
+    (a, _), (b, _) = (model(x=x) for model in models)
+    torch.testing.assert_close(a, b, rtol=0, atol=0)
+    first, state = models[1](x=x[:, :2])
+    parts = [first]
+    for part in x[:, 2:].split([1, 21, 16], 1):
+        y, state = models[1](x=part, state=state)
+        parts.append(y)
+    torch.testing.assert_close(torch.cat(parts, 1), a)
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_a_graph_with_them_reads_back_equal_and_is_the_same_program(body):
+    spec = loads(around(body))
+    graph = build(spec, target=Target.CUDA, check=True)
+    assert from_text(to_text(graph)).nodes == graph.nodes and from_json(to_json(graph)).nodes == graph.nodes
+    assert graph_hash(graph) == graph_hash(build(spec))

@@ -117,7 +117,7 @@ def test_a_span_hands_on_a_view_of_a_weight_as_its_own() -> None:
 def test_what_is_drawn_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     made = compile(loads(DROPPED, "dropped.yaml")).model(seed=0, dtype=torch.float64).train()
     again = step(made, 16)
-    monkeypatch.setattr("runtime.spans.passed", lambda run, inputs, state, weights: run(inputs, state))
+    monkeypatch.setattr("runtime.spans.passed", lambda run, inputs, state, *_: run(inputs, state))
     torch.testing.assert_close(again, step(made, 16), rtol=1e-9, atol=1e-11)
 
 

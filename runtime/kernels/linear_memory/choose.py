@@ -41,7 +41,8 @@ def refusal(call: Call, M: Tensor, chunk: int) -> str:
     """Why the kernels cannot take this call; empty where they can."""
     write, (V, K) = call.write, M.shape[-2:]
     if not write.kernel:
-        return f"the program names none for {write.name or 'it'}; it was compiled for the cpu, or nlc explain says why"
+        why = "it was compiled for the cpu, or nlc explain --target cuda says why"
+        return f"the program names none for {write.name or 'it'}: {why}"
     if chunk not in CHUNKS:
         return f"chunks of {chunk} tokens, expected {', '.join(map(str, CHUNKS))}"
     if not all(WIDTHS[0] <= width <= WIDTHS[1] for width in (K, V)):
@@ -61,4 +62,4 @@ def refusal(call: Call, M: Tensor, chunk: int) -> str:
 @cache
 def say(against: str) -> None:
     """Once for each reason."""
-    warnings.warn(f"a linear memory runs its PyTorch form on the GPU, without a kernel: {against}", stacklevel=4)
+    warnings.warn(f"a memory runs its PyTorch form on the GPU, without a kernel: {against}", stacklevel=4)

@@ -20,7 +20,7 @@ def prepare_kernel(
     K: tl.constexpr, BK: tl.constexpr, V: tl.constexpr, BV: tl.constexpr, C: tl.constexpr,
     ERASE: tl.constexpr, L2: tl.constexpr, KEPT: tl.constexpr, HELD: tl.constexpr, KEEPS: tl.constexpr,
     SYSTEM: tl.constexpr, BACK: tl.constexpr, WHOLE: tl.constexpr,
-    DT: tl.constexpr, IP: tl.constexpr, TP: tl.constexpr,
+    DT: tl.constexpr, IP: tl.constexpr, HT: tl.constexpr,
 ):  # fmt: skip
     """seen = (I + N)^-1 diag(e w) K, known = (I + N)^-1 diag(e) V, lost = -diag(r) K, kept = gamma.
 
@@ -41,7 +41,7 @@ def prepare_kernel(
     if SYSTEM:
         before, first = factors(l, ERASE, L2, KEPT, HELD)
         gram = product(k, tl.trans(k), DT, IP) * decay_before(c - l, c, C)
-        inverse = invert((e * before)[:, None] * gram, C, TP).to(DT)
+        inverse = invert((e * before)[:, None] * gram, C, HT, IP).to(DT)
         at_state = e * (before * tl.exp(c - l) + first)
         k = load_tokens(k_BTHK + token * K, H * K, count, K, C, BK, WHOLE)  # again, rather than hold it
         seen = product(inverse, k.to(tl.float32) * at_state[:, None], DT, IP)

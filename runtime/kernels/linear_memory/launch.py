@@ -14,7 +14,6 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.library import wrap_triton
 
 from runtime.kernels.device import capability
 from runtime.kernels.linear_memory.backward import pull_kernel, spread_kernel
@@ -22,14 +21,14 @@ from runtime.kernels.linear_memory.configurations import stages, warps
 from runtime.kernels.linear_memory.form import READS, Form
 from runtime.kernels.linear_memory.forward import chain_kernel, prepare_kernel
 from runtime.kernels.linear_memory.read import read_gradient_kernel, read_kernel
-from runtime.kernels.operator import operator
+from runtime.kernels.operator import Built, operator
 
 TILE = 64  # rows of the state that a program holds
 
 
 def constants(kernel: str, form: Form, K: int, V: int, low: bool) -> dict[str, Any]:
-    """What a kernel is compiled for.  low: bfloat16 operands, and the triangular inverse in TF32; else all products are
-    of float32 to its last digits, as three of TF32."""
+    """What a kernel is compiled for.  low: bfloat16 operands, and the triangular inverse in float16; else all products
+    are of float32 to its last digits, as three of TF32."""
     BK, BV = triton.next_power_of_2(K), min(TILE, triton.next_power_of_2(V))
     sizes = {"K": K, "BK": BK, "V": V, "BV": BV, "C": form.chunk, "WHOLE": K == BK and V % BV == 0}
     types = {"DT": tl.bfloat16 if low else tl.float32, "IP": "tf32x3"}
@@ -41,15 +40,23 @@ def constants(kernel: str, form: Form, K: int, V: int, low: bool) -> dict[str, A
         case "read" | "read gradient":
             return {**sizes, **types, "KEEPS": form.keeps}
     write = {"ERASE": form.erase, "L2": form.l2, "KEPT": form.kept, "HELD": form.held, "KEEPS": form.keeps}
-    inverse = {"TP": "tf32" if low else "tf32x3"} if kernel == "prepare" else {}
+    inverse = {"HT": tl.float16 if low else tl.float32} if kernel == "prepare" else {}
     return {**sizes, **types, **write, **inverse, "SYSTEM": bool(form.erase or (form.l2 and not form.held))}
 
 
 @cache
-def options(kernel: str, form: Form, K: int, V: int, low: bool, device: torch.device) -> dict[str, Any]:
-    """A kernel's constants, warps and stages."""
-    number = warps(kernel, max(K, min(V, TILE)), form.chunk, capability(device))
-    return {**constants(kernel, form, K, V, low), "num_warps": number, "num_stages": stages(kernel, low)}
+def built(kernel: str, form: Form, K: int, V: int, low: bool, sort: int, more: int = 0) -> Built:
+    """sort: of the GPU.  more: of prepare whether it is for the backward pass; of pull, twice whether gradients of M
+    come in, once whether those of U do; of a read, when (READS)."""
+    fixed = constants(kernel, form, K, V, low)
+    match kernel:
+        case "prepare":
+            fixed = {"BACK": bool(more)} | fixed
+        case "pull":
+            fixed = {"GIVEN_M": more > 1, "GIVEN_U": bool(more % 2)} | fixed
+        case "read" | "read gradient":
+            fixed = {"INSIDE": more > 0, "AFTER": READS[more] == "after"} | fixed
+    return Built(fixed, warps(kernel, max(K, min(V, TILE)), form.chunk, sort), stages(kernel, low))
 
 
 @operator("nlc::linear_memory")
@@ -63,18 +70,22 @@ def forward(
     """
     f = Form(*form)
     (B, T, H, K), V = k.shape, v.shape[3]
-    G, N, C = B * H, -(-T // f.chunk), f.chunk
+    G, N, C, sort = B * H, -(-T // f.chunk), f.chunk, capability(k.device)
     Ms = torch.empty(N + 1, B, H, V, K, dtype=torch.float32, device=k.device)
     Ms[0] = M
     seen, lost, kept = prepared(f, G, N, k)
     known, U = (torch.empty(G, N, C, V, dtype=k.dtype, device=k.device) for _ in range(2))
-    wrap_triton(prepare_kernel)[(N, G)](
+    built("prepare", f, K, V, low, sort).launch(
+        prepare_kernel, (N, G, 1),
         k, v, rate, rate if keep is None else keep, seen, lost, kept, known, known, T, N, H,
-        BACK=False, **options("prepare", f, K, V, low, k.device),
     )  # fmt: skip
-    fixed = options("chain", f, K, V, low, k.device)
-    wrap_triton(chain_kernel)[(G, -(-V // fixed["BV"]))](seen, lost, kept, known, Ms, U, N, G, **fixed)
+    built("chain", f, K, V, low, sort).launch(chain_kernel, (G, tiles(V), 1), seen, lost, kept, known, Ms, U, N, G)
     return Ms, U
+
+
+def tiles(V: int) -> int:
+    """Programs that share the rows of a state."""
+    return -(-V // min(TILE, int(triton.next_power_of_2(V))))
 
 
 def prepared(f: Form, G: int, N: int, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -105,7 +116,7 @@ def backward(
     """
     f = Form(*form)
     (B, T, H, K), V = k.shape, v.shape[3]
-    G, N, C = B * H, Ms.shape[0] - 1, f.chunk
+    G, N, C, sort = B * H, Ms.shape[0] - 1, f.chunk, capability(k.device)
     full = {"dtype": torch.float32, "device": k.device}
     seen, lost, kept = prepared(f, G, N, k)
     inverse = torch.empty(G, N, C, C, dtype=k.dtype, device=k.device)
@@ -115,27 +126,21 @@ def backward(
     dk, dv, drate = torch.empty(B, T, H, K, **full), torch.empty(B, T, H, V, **full), torch.empty(B, T, H, **full)
     dkeep = torch.empty(B, T, H if f.keeps else 0, **full)
     decay = rate if keep is None else keep
-    wrap_triton(prepare_kernel)[(N, G)](
-        k, v, rate, decay, seen, lost, kept, lost, inverse, T, N, H,
-        BACK=True, **options("prepare", f, K, V, low, k.device),
-    )  # fmt: skip
-    fixed = options("pull", f, K, V, low, k.device)
-    tiles = -(-V // fixed["BV"])
-    dkept = torch.empty(tiles, G, N, **full)
-    wrap_triton(pull_kernel)[(G, tiles)](
+    built("prepare", f, K, V, low, sort, 1).launch(
+        prepare_kernel, (N, G, 1), k, v, rate, decay, seen, lost, kept, lost, inverse, T, N, H
+    )
+    dkept = torch.empty(tiles(V), G, N, **full)
+    given = 2 * (given_M is not None) + (given_U is not None)
+    built("pull", f, K, V, low, sort, given).launch(
+        pull_kernel, (G, tiles(V), 1),
         seen, lost, kept, Ms, Ms if given_M is None else given_M, U if given_U is None else given_U,
         dM, after, dkept, dU, N, G,
-        GIVEN_M=given_M is not None, GIVEN_U=given_U is not None, **fixed,
     )  # fmt: skip
-    wrap_triton(spread_kernel)[(N, G)](
+    built("spread", f, K, V, low, sort).launch(
+        spread_kernel, (N, G, 1),
         k, v, rate, decay, Ms, U, inverse, after, dkept, dU, dk, dv, drate, dkeep, T, N, H, G,
-        **options("spread", f, K, V, low, k.device),
     )  # fmt: skip
     return dk, dv, drate, dkeep, dM
-
-
-def of_read(when: int) -> dict[str, bool]:
-    return {"INSIDE": when > 0, "AFTER": READS[when] == "after"}
 
 
 @operator("nlc::linear_memory_read")
@@ -146,10 +151,9 @@ def read(
     f = Form(*form)
     (B, T, H, K), V = q.shape, U.shape[3]
     y = torch.empty(B, T, H, V, dtype=torch.float32, device=q.device)
-    wrap_triton(read_kernel)[(len(Ms), B * H)](
-        q, k, y if keep is None else keep, Ms, U, y, T, len(Ms), H, B * H,
-        **of_read(when), **options("read", f, K, V, low, q.device),
-    )  # fmt: skip
+    built("read", f, K, V, low, capability(q.device), when).launch(
+        read_kernel, (len(Ms), B * H, 1), q, k, y if keep is None else keep, Ms, U, y, T, len(Ms), H, B * H
+    )
     return y
 
 
@@ -166,8 +170,8 @@ def read_backward(
     dk = torch.empty(B, T, H if inside else 0, K, **full)
     dkeep = torch.empty(B, T, H if inside and f.keeps else 0, **full)
     dMs, dU = torch.empty_like(Ms), torch.empty_like(U if inside else U[:0])
-    wrap_triton(read_gradient_kernel)[(len(Ms), B * H)](
+    built("read gradient", f, K, V, low, capability(q.device), when).launch(
+        read_gradient_kernel, (len(Ms), B * H, 1),
         q, k, dq if keep is None else keep, Ms, U, dy, dq, dk, dkeep, dMs, dU, T, len(Ms), H, B * H,
-        **of_read(when), **options("read gradient", f, K, V, low, q.device),
     )  # fmt: skip
     return dq, dk, dkeep, dMs, dU

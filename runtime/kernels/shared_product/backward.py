@@ -2,6 +2,9 @@
 
 `prepare_kernel` makes again what a chunk's gradient needs, from its P; `chain_kernel` carries the gradient of P to the
 beginning and leaves the gradients of the reads; `spread_kernel` takes those to the queries and the rows that are read.
+
+What one leaves to the next is `work`, eight tiles a chunk, and `numbers`, eight a token: rate, log retention, its
+running sum c, r, what multiplies e K in B and in B_0, the factors of the norms of key and value.
 """
 
 from __future__ import annotations
@@ -9,28 +12,42 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from runtime.kernels.shared_product.chunk import (
-    factors,
-    identity,
-    load_row,
-    rate_gradient,
-    store_row,
-    unit_gradient,
-)
+from runtime.kernels.shared_product.chunk import factors, identity, load_row, rate_gradient, store_row, unit_gradient
 from runtime.kernels.shared_product.forward import flow, written
-from runtime.kernels.tiles import SIZES, decay_before, load_rows, load_tokens, product, store_rows
+from runtime.kernels.tiles import (
+    SIZES,
+    decay_before,
+    load_rows,
+    load_tokens,
+    prefetch,
+    prefetch_tokens,
+    product,
+    store_rows,
+)
+
+KEYS, VALUES, LS, MS, YS = (tl.constexpr(i) for i in range(5))  # tiles of `work`: MS is R^T after the chain
+DKEYS, DVALUES, DYS = (tl.constexpr(i) for i in range(5, 8))  # gradients of z_key, z_value and Y
+
+
+@triton.jit
+def tile(work, AT: tl.constexpr, C: tl.constexpr, K: tl.constexpr, BK: tl.constexpr):
+    return load_rows(work + AT * C * K, C, K, C, BK)
+
+
+@triton.jit
+def leave(work, AT: tl.constexpr, value, C: tl.constexpr, K: tl.constexpr, BK: tl.constexpr):
+    store_rows(work + AT * C * K, value, C, K, C, BK)
 
 
 @triton.jit(do_not_specialize=SIZES)
 def prepare_kernel(
-    x_BTHK, W_HBRK, given_rate, given_keep, P_NHBKK,
-    k_GNCK, v_GNCK, Y_GNCK, L_GNCK, M_GNCK, gram_GNCC, scalars_GN4C,
+    x_BTHK, W_HBRK, given_rate, given_keep, P_NHBKK, work_GN8CK, gram_GNCC, numbers_GN8C,
     T, N, H, B, per, rate_scale, rate_shift, keep_shift,
     R: tl.constexpr, K: tl.constexpr, BK: tl.constexpr,
     C: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr, RATE: tl.constexpr, KEEP: tl.constexpr,
     ERASE: tl.constexpr, L2: tl.constexpr, KEPT: tl.constexpr, TO_START: tl.constexpr,
     UNIT_VALUE: tl.constexpr, RATE_KIND: tl.constexpr, KEEP_KIND: tl.constexpr,
-    DT: tl.constexpr, IP: tl.constexpr, TP: tl.constexpr,
+    DT: tl.constexpr, IP: tl.constexpr, HT: tl.constexpr, TP: tl.constexpr,
 ):  # fmt: skip
     """M = (I + N)^-T (-diag(r) K)."""
     n = tl.program_id(0)
@@ -45,30 +62,36 @@ def prepare_kernel(
         K, BK, C, KEY, VALUE, RATE, KEEP, UNIT_VALUE, RATE_KIND, KEEP_KIND, DT, IP,
     )  # fmt: skip
     chunk = g.to(tl.int64) * N + n
-    rows = chunk * (C * K)
-    store_rows(Y_GNCK + rows, Y, C, K, C, BK)
-    store_rows(k_GNCK + rows, k, C, K, C, BK)
-    store_rows(v_GNCK + rows, v, C, K, C, BK)
-    scalar = scalars_GN4C + chunk * (4 * C) + tl.arange(0, C)
-    tl.store(scalar, e)
-    tl.store(scalar + C, l)
-    tl.store(scalar + 2 * C, k_scale)
-    tl.store(scalar + 3 * C, v_scale)
-    L, M, inverse, gram, _ = written(P, k, v, e, l, C, ERASE, L2, KEPT, TO_START, DT, IP, TP)
+    work = work_GN8CK + chunk * (8 * C * K)
+    leave(work, YS, Y, C, K, BK)
+    leave(work, KEYS, k, C, K, BK)
+    leave(work, VALUES, v, C, K, BK)
+    c = tl.cumsum(l, 0)
+    at_state, at_start = factors(l, tl.exp(c - l), ERASE, L2, KEPT)
+    numbers = numbers_GN8C + chunk * (8 * C) + tl.arange(0, C)
+    tl.store(numbers, e)
+    tl.store(numbers + C, l)
+    tl.store(numbers + 2 * C, c)
+    tl.store(numbers + 3 * C, tl.exp(tl.sum(l, 0) - c))
+    tl.store(numbers + 4 * C, at_state)
+    tl.store(numbers + 5 * C, at_start)
+    tl.store(numbers + 6 * C, k_scale)
+    tl.store(numbers + 7 * C, v_scale)
+    L, M, inverse, gram, _ = written(P, k, v, e, l, C, ERASE, L2, KEPT, TO_START, DT, IP, HT, TP)
     if ERASE:
         M = product(tl.trans(inverse), M, tl.float32, TP)
         s = tl.arange(0, C)
         tl.store(gram_GNCC + chunk * (C * C) + s[:, None] * C + s[None, :], gram)
-    store_rows(L_GNCK + rows, L, C, K, C, BK)
-    store_rows(M_GNCK + rows, M, C, K, C, BK)
+    leave(work, LS, L, C, K, BK)
+    leave(work, MS, M, C, K, BK)
 
 
 @triton.jit
 def pull(
-    k_CK, v_CK, L_CK, M_CK, gram_CC, dvalue_CK, v_scale, e, l, P_KK, low,
+    work, gram_CC, numbers, P_KK, low,
     C: tl.constexpr, K: tl.constexpr, BK: tl.constexpr,
-    ERASE: tl.constexpr, L2: tl.constexpr, KEPT: tl.constexpr, TO_START: tl.constexpr,
-    UNIT_VALUE: tl.constexpr, KEEPS: tl.constexpr, DT: tl.constexpr, IP: tl.constexpr,
+    ERASE: tl.constexpr, TO_START: tl.constexpr, UNIT_VALUE: tl.constexpr, KEEPS: tl.constexpr,
+    DT: tl.constexpr, IP: tl.constexpr,
 ):  # fmt: skip
     """R^T and the gradients of the key, of rate and of log retention but for gamma's part (dc of the last token), from
     that of P after the chunk, an operand; that of the value's read is stored.
@@ -76,47 +99,47 @@ def pull(
     runtime.ops.product.gradient, in an order that keeps few tiles alive: each is loaded where it is needed, and again
     rather than held.
     """
-    c = tl.cumsum(l, 0)
-    total = tl.sum(l, 0)
-    p = tl.exp(c - l)
-    at_state, at_start = factors(l, p, ERASE, L2, KEPT)
-    dk_lost = product(load_rows(L_CK, C, K, C, BK), low, DT, IP)
-    dk = dk_lost * -tl.exp(total - c)[:, None]
-    rho = tl.sum(dk * load_rows(k_CK, C, K, C, BK).to(tl.float32), 1)
-    Rt = product(load_rows(M_CK, C, K, C, BK), tl.trans(low), DT, IP)
+    e = tl.load(numbers)
+    at_state, at_start = tl.load(numbers + 4 * C), tl.load(numbers + 5 * C)
+    dk_lost = product(tile(work, LS, C, K, BK), low, DT, IP)
+    dk = dk_lost * -tl.load(numbers + 3 * C)[:, None]
+    rho = tl.sum(dk * tile(work, KEYS, C, K, BK).to(tl.float32), 1)
+    Rt = product(tile(work, MS, C, K, BK), tl.trans(low), DT, IP)
     on_start = tl.zeros_like(e)
     if TO_START:
-        on_start = tl.sum(Rt * load_rows(k_CK, C, K, C, BK).to(tl.float32), 1)
+        on_start = tl.sum(Rt * tile(work, KEYS, C, K, BK).to(tl.float32), 1)
         dk += Rt * (e * at_start)[:, None]
-    store_rows(M_CK, Rt, C, K, C, BK)
+    leave(work, MS, Rt, C, K, BK)
     tl.debug_barrier()
     later = tl.zeros_like(e)
     earlier = tl.zeros_like(e)
     de = tl.zeros_like(e)
     if ERASE:
         s = tl.arange(0, C)
-        minus_dN = product(load_rows(M_CK, C, K, C, BK), tl.trans(load_rows(L_CK, C, K, C, BK)), DT, IP)
+        minus_dN = product(tile(work, MS, C, K, BK), tl.trans(tile(work, LS, C, K, BK)), DT, IP)
         on_gram = minus_dN * tl.load(gram_CC + s[:, None] * C + s[None, :]).to(tl.float32)
         by_row = tl.sum(on_gram, 1)
         de -= by_row
         later = e * by_row
         earlier = tl.sum(on_gram * e[:, None], 0)
         tl.debug_barrier()
+        l, c = tl.load(numbers + C), tl.load(numbers + 2 * C)
         tl.store(gram_CC + s[:, None] * C + s[None, :], minus_dN * decay_before(c - l, c, C) * e[:, None])
         tl.debug_barrier()
         A = tl.load(gram_CC + s[:, None] * C + s[None, :])
-        k = load_rows(k_CK, C, K, C, BK)
+        k = tile(work, KEYS, C, K, BK)
         dk -= product(A, k, DT, IP)
         dk -= product(tl.trans(A), k, DT, IP)
-    dB = product(load_rows(M_CK, C, K, C, BK), load_rows(P_KK, K, K, BK, BK), DT, IP)
-    v = load_rows(v_CK, C, K, C, BK).to(tl.float32)
+    dB = product(tile(work, MS, C, K, BK), load_rows(P_KK, K, K, BK, BK), DT, IP)
+    v = tile(work, VALUES, C, K, BK).to(tl.float32)
     along = tl.sum(dB * v, 1)
     if UNIT_VALUE:  # unit_gradient of -e dB, whose sum along v is there already
+        v_scale = tl.load(numbers + 7 * C)
         across = dB - v * tl.where(v_scale < 1e6, along, 0.0)[:, None]
-        store_rows(dvalue_CK, across * (-e * v_scale)[:, None], C, K, C, BK)
+        leave(work, DVALUES, across * (e * v_scale)[:, None], C, K, BK)
     else:
-        store_rows(dvalue_CK, dB * (-e)[:, None], C, K, C, BK)
-    on_scale = tl.sum(dB * load_rows(k_CK, C, K, C, BK).to(tl.float32), 1)
+        leave(work, DVALUES, dB * e[:, None], C, K, BK)
+    on_scale = tl.sum(dB * tile(work, KEYS, C, K, BK).to(tl.float32), 1)
     de += at_state * on_scale + at_start * on_start - along
     dk += dB * (e * at_state)[:, None]
     dc = tl.zeros_like(e)
@@ -125,24 +148,39 @@ def pull(
         on_scale = (on_scale - on_start) * e
         dc = earlier - rho + tl.where(tl.arange(0, C) == C - 1, tl.sum(rho, 0), 0.0)
         if ERASE:
-            db = p * on_scale - later
+            db = tl.exp(tl.load(numbers + 2 * C) - tl.load(numbers + C)) * on_scale - later
     return dk, de, dc, db, on_scale
+
+
+@triton.jit
+def bring(
+    x, P, work, gram, numbers, given, H,
+    GIVEN: tl.constexpr, K: tl.constexpr, BK: tl.constexpr, C: tl.constexpr, ERASE: tl.constexpr, CACHE: tl.constexpr,
+):  # fmt: skip
+    """What a step of the chain loads, into a cache: it would otherwise wait for one after the other."""
+    prefetch(work, 4 * C * K, 4 * C * BK, CACHE)
+    prefetch(P, K * K, BK * BK, CACHE)
+    prefetch(numbers, 8 * C, 8 * C, CACHE)
+    prefetch_tokens(x, H, K, C, CACHE)
+    if ERASE:
+        prefetch(gram, C * C, C * C, CACHE)
+    if GIVEN:
+        prefetch(given, K * K, BK * BK, CACHE)
 
 
 @triton.jit(do_not_specialize=SIZES)
 def chain_kernel(
-    x_BTHK, W_HBRK, P_NHBKK, k_GNCK, v_GNCK, L_GNCK, M_GNCK, gram_GNCC, scalars_GN4C, given_NHBKK,
-    dP_HBKK, dkey_GNCK, dvalue_GNCK, dY_GNCK, drate_BTH, dkeep_BTH,
+    x_BTHK, W_HBRK, P_NHBKK, work_GN8CK, gram_GNCC, numbers_GN8C, given_NHBKK, dP_HBKK, drate_BTH, dkeep_BTH,
     T, N, H, B, per, rate_scale,
     R: tl.constexpr, GIVEN: tl.constexpr, K: tl.constexpr, BK: tl.constexpr,
     C: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr, RATE: tl.constexpr, KEEP: tl.constexpr,
     ERASE: tl.constexpr, L2: tl.constexpr, KEPT: tl.constexpr, TO_START: tl.constexpr,
     UNIT_VALUE: tl.constexpr, RATE_KIND: tl.constexpr, KEEP_KIND: tl.constexpr,
-    DT: tl.constexpr, IP: tl.constexpr,
+    DT: tl.constexpr, IP: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
     """dP_HBKK holds the gradient of the P at hand: first of the last one, and then of the first.
 
-    GIVEN: a gradient of every P comes in."""
+    GIVEN: a gradient of every P comes in.  AHEAD: the cache to which the next chunk is brought."""
     g = tl.program_id(0)
     token = (g % B).to(tl.int64) * T * H + g // B + (N - 1).to(tl.int64) * C * H
     W = W_HBRK + (g // per).to(tl.int64) * (R * K)
@@ -152,28 +190,32 @@ def chain_kernel(
         n = N - 1 - back
         matrix = (n.to(tl.int64) * H * B + g) * (K * K)
         chunk = g.to(tl.int64) * N + n
-        rows = chunk * (C * K)
-        scalar = scalars_GN4C + chunk * (4 * C) + s
+        if AHEAD > 0 and n > 0:
+            before, state = chunk - 1, matrix - (H * B).to(tl.int64) * (K * K)
+            bring(
+                x_BTHK + (token - C * H) * K, P_NHBKK + state, work_GN8CK + before * (8 * C * K),
+                gram_GNCC + before * (C * C), numbers_GN8C + before * (8 * C), given_NHBKK + state,
+                H, GIVEN, K, BK, C, ERASE, AHEAD,
+            )  # fmt: skip
+        work = work_GN8CK + chunk * (8 * C * K)
+        gram = gram_GNCC + chunk * (C * C)
+        numbers = numbers_GN8C + chunk * (8 * C) + s
         count = T - n * C
-        e = tl.load(scalar)
-        l = tl.load(scalar + C)
         dk, de, dc, db, on_scale = pull(
-            k_GNCK + rows, v_GNCK + rows, L_GNCK + rows, M_GNCK + rows, gram_GNCC + chunk * (C * C),
-            dvalue_GNCK + rows, tl.load(scalar + 3 * C), e, l, P_NHBKK + matrix,
-            load_rows(at, K, K, BK, BK).to(DT),
-            C, K, BK, ERASE, L2, KEPT, TO_START, UNIT_VALUE, KEEP_KIND > 0, DT, IP,
+            work, gram, numbers, P_NHBKK + matrix, load_rows(at, K, K, BK, BK).to(DT),
+            C, K, BK, ERASE, TO_START, UNIT_VALUE, KEEP_KIND > 0, DT, IP,
         )  # fmt: skip
-        k = load_rows(k_GNCK + rows, C, K, C, BK).to(tl.float32)
-        store_rows(dkey_GNCK + rows, unit_gradient(dk, k, tl.load(scalar + 2 * C)), C, K, C, BK)
+        k = tile(work, KEYS, C, K, BK).to(tl.float32)
+        leave(work, DKEYS, unit_gradient(dk, k, tl.load(numbers + 6 * C)), C, K, BK)
         tl.debug_barrier()  # what other threads stored is loaded from here on
-        dz_key = load_rows(dkey_GNCK + rows, C, K, C, BK)
+        dz_key = tile(work, DKEYS, C, K, BK)
         dY = product(dz_key, load_rows(W + KEY * K, K, K, BK, BK), DT, IP)
-        dz_value = load_rows(dvalue_GNCK + rows, C, K, C, BK)
-        dY += product(dz_value, load_rows(W + VALUE * K, K, K, BK, BK), DT, IP)
+        dz_value = tile(work, DVALUES, C, K, BK)
+        dY -= product(dz_value, load_rows(W + VALUE * K, K, K, BK, BK), DT, IP)
         # P itself: its gradient, and gamma's
-        e = tl.load(scalar)
-        l = tl.load(scalar + C)
-        gamma = tl.exp(tl.sum(l, 0))
+        e = tl.load(numbers)
+        l = tl.load(numbers + C)
+        gamma = tl.exp(tl.load(numbers_GN8C + chunk * (8 * C) + 3 * C - 1))
         dP = load_rows(at, K, K, BK, BK)
         if KEEP_KIND > 0:
             P = load_rows(P_NHBKK + matrix, K, K, BK, BK)
@@ -191,15 +233,15 @@ def chain_kernel(
             de = rate_gradient(de, e, rate_scale, RATE_KIND)
             dY += de[:, None] * load_row(W, RATE, K, BK).to(tl.float32)[None, :]
         tl.store(drate_BTH + token + s * H, de, mask=s < count)
-        store_rows(dY_GNCK + rows, dY, C, K, C, BK)
-        at_state, _ = factors(l, tl.exp(tl.cumsum(l, 0) - l), ERASE, L2, KEPT)
-        k = load_rows(k_GNCK + rows, C, K, C, BK).to(tl.float32)
-        right = e[:, None] * (at_state[:, None] * k - load_rows(v_GNCK + rows, C, K, C, BK).to(tl.float32))
+        leave(work, DYS, -dY, C, K, BK)
+        at_state = tl.load(numbers + 4 * C)
+        k = tile(work, KEYS, C, K, BK).to(tl.float32)
+        right = e[:, None] * (at_state[:, None] * k - tile(work, VALUES, C, K, BK).to(tl.float32))
         dP = gamma * load_rows(at, K, K, BK, BK)
-        dP += product(tl.trans(load_rows(M_GNCK + rows, C, K, C, BK)), right, DT, IP)
+        dP += product(tl.trans(tile(work, MS, C, K, BK)), right, DT, IP)
         tl.debug_barrier()
-        dY = load_rows(dY_GNCK + rows, C, K, C, BK)
-        dP += product(tl.trans(dY), load_tokens(x_BTHK + token * K, count, H, K, C, BK), DT, IP)
+        dY = tile(work, DYS, C, K, BK)
+        dP -= product(tl.trans(dY), load_tokens(x_BTHK + token * K, count, H, K, C, BK), DT, IP)
         if GIVEN:
             dP += load_rows(given_NHBKK + matrix, K, K, BK, BK)
         tl.debug_barrier()  # all threads have loaded what is stored over
@@ -210,7 +252,7 @@ def chain_kernel(
 
 @triton.jit(do_not_specialize=SIZES)
 def spread_kernel(
-    P_NHBKK, Y_GNCK, dkey_GNCK, dvalue_GNCK, dY_GNCK, drate_BTH, dkeep_BTH, dx_BTHK, dW_SHBRK,
+    P_NHBKK, work_GN8CK, drate_BTH, dkeep_BTH, dx_BTHK, dW_SHBRK,
     T, N, H, B, share,
     R: tl.constexpr, K: tl.constexpr, BK: tl.constexpr,
     C: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr, RATE: tl.constexpr, KEEP: tl.constexpr,
@@ -228,14 +270,14 @@ def spread_kernel(
     for i in range(tl.minimum(share, N - part * share)):
         n = part * share + i
         token = (g % B).to(tl.int64) * T * H + g // B + n.to(tl.int64) * C * H
-        rows = (g.to(tl.int64) * N + n) * (C * K)
+        work = work_GN8CK + (g.to(tl.int64) * N + n) * (8 * C * K)
         there = s < T - n * C
         P = load_rows(P_NHBKK + (n.to(tl.int64) * H * B + g) * (K * K), K, K, BK, BK)
-        dx = product(load_rows(dY_GNCK + rows, C, K, C, BK), P, DT, IP)
+        dx = -product(tile(work, DYS, C, K, BK), P, DT, IP)
         tl.store(dx_BTHK + token * K + s[:, None] * (H * K) + j, dx, mask=there[:, None] & (j < K))
-        Y = load_rows(Y_GNCK + rows, C, K, C, BK)
-        dkey += product(tl.trans(load_rows(dkey_GNCK + rows, C, K, C, BK)), Y, DT, IP)
-        dvalue += product(tl.trans(load_rows(dvalue_GNCK + rows, C, K, C, BK)), Y, DT, IP)
+        Y = tile(work, YS, C, K, BK)
+        dkey += product(tl.trans(tile(work, DKEYS, C, K, BK)), Y, DT, IP)
+        dvalue -= product(tl.trans(tile(work, DVALUES, C, K, BK)), Y, DT, IP)
         if RATE_KIND > 0:
             de = tl.load(drate_BTH + token + s * H, mask=there, other=0.0)
             rate += tl.sum(de[:, None] * Y.to(tl.float32), 0)

@@ -13,7 +13,16 @@ from runtime.kernels.shared_product.chunk import (
     rate_of,
     unit,
 )
-from runtime.kernels.tiles import SIZES, decay_before, invert, load_rows, load_tokens, product, store_rows
+from runtime.kernels.tiles import (
+    SIZES,
+    decay_before,
+    invert,
+    load_rows,
+    load_tokens,
+    prefetch_tokens,
+    product,
+    store_rows,
+)
 
 
 @triton.jit
@@ -49,12 +58,13 @@ def flow(
 def written(
     P, k, v, e, l,
     C: tl.constexpr, ERASE: tl.constexpr, L2: tl.constexpr, KEPT: tl.constexpr, TO_START: tl.constexpr,
-    DT: tl.constexpr, IP: tl.constexpr, TP: tl.constexpr,
+    DT: tl.constexpr, IP: tl.constexpr, HT: tl.constexpr, TP: tl.constexpr,
 ):  # fmt: skip
     """L^T and -diag(r) K, operands of products in DT already; (I + N)^-1, K K^T * D and gamma.
 
-    The triangular system is formed and solved in TP.  Where keys repeat and rates are near 1, a token's row is what is
-    left of the difference of two before it: to round those to bfloat16 is to write the rounding, at every token alike.
+    The triangular system is formed in HT and its right-hand sides, which may be tiny, are multiplied in TP.  Where keys
+    repeat and rates are near 1, a token's row is what is left of the difference of two before it: to round those to
+    bfloat16 is to write the rounding, at every token alike.
     """
     c = tl.cumsum(l, 0)
     total = tl.sum(l, 0)
@@ -66,8 +76,8 @@ def written(
     gram = tl.zeros([C, C], tl.float32)
     inverse = L
     if ERASE:
-        gram = product(k, tl.trans(k), tl.float32, TP) * decay_before(c - l, c, C)
-        inverse = invert(e[:, None] * gram, C, TP)
+        gram = product(k, tl.trans(k), HT, IP) * decay_before(c - l, c, C)
+        inverse = invert(e[:, None] * gram, C, HT, IP)
         L = product(inverse, L, tl.float32, TP)
     return L.to(DT), k_lost, inverse, gram, tl.exp(total)
 
@@ -80,14 +90,21 @@ def forward_kernel(
     C: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr, RATE: tl.constexpr, KEEP: tl.constexpr,
     ERASE: tl.constexpr, L2: tl.constexpr, KEPT: tl.constexpr, TO_START: tl.constexpr,
     UNIT_VALUE: tl.constexpr, RATE_KIND: tl.constexpr, KEEP_KIND: tl.constexpr,
-    DT: tl.constexpr, IP: tl.constexpr, TP: tl.constexpr,
+    DT: tl.constexpr, IP: tl.constexpr, HT: tl.constexpr, TP: tl.constexpr,
+    FRESH: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
-    """per: sequences that share rows of W; all of them, or each its own."""
+    """per: sequences that share rows of W; all of them, or each its own.  FRESH: the first P is the identity, and else
+    given.  AHEAD: the cache the next x is brought to."""
     g = tl.program_id(0)
     token = (g % B).to(tl.int64) * T * H + g // B
     W = W_HBRK + (g // per).to(tl.int64) * (R * K)
     at = P_NHBKK + g.to(tl.int64) * (K * K)
-    P = load_rows(at, K, K, BK, BK)
+    if FRESH:
+        P = identity(K, BK)
+        store_rows(at, P, K, K, BK, BK)
+        tl.debug_barrier()
+    else:
+        P = load_rows(at, K, K, BK, BK)
     for n in range(N):
         count = T - n * C
         Y = product(load_tokens(x_BTHK + token * K, count, H, K, C, BK), tl.trans(P), DT, IP)
@@ -95,7 +112,9 @@ def forward_kernel(
             Y, W, given_rate + token, given_keep + token, H, count, rate_scale, rate_shift, keep_shift,
             K, BK, C, KEY, VALUE, RATE, KEEP, UNIT_VALUE, RATE_KIND, KEEP_KIND, DT, IP,
         )  # fmt: skip
-        L, k_lost, _, _, gamma = written(P, k, v, e, l, C, ERASE, L2, KEPT, TO_START, DT, IP, TP)
+        L, k_lost, _, _, gamma = written(P, k, v, e, l, C, ERASE, L2, KEPT, TO_START, DT, IP, HT, TP)
+        if AHEAD > 0 and n < N - 2:  # the last may be unfinished
+            prefetch_tokens(x_BTHK + (token + C * H) * K, H, K, C, AHEAD)
         P = load_rows(at, K, K, BK, BK)  # again, rather than hold it: the inverse takes the registers
         P = gamma * P + product(tl.trans(L), k_lost, DT, IP)
         if TO_START:

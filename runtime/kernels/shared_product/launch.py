@@ -14,33 +14,47 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.library import wrap_triton
 
 from runtime.kernels.device import capability, multiprocessors
-from runtime.kernels.operator import operator
+from runtime.kernels.operator import Built, operator
 from runtime.kernels.shared_product.backward import chain_kernel, prepare_kernel, spread_kernel
-from runtime.kernels.shared_product.configurations import warps
+from runtime.kernels.shared_product.configurations import ahead, share, warps
 from runtime.kernels.shared_product.form import Form
 from runtime.kernels.shared_product.forward import forward_kernel
 from runtime.kernels.shared_product.read import read_gradient_kernel, read_kernel
 
-SHARE = 8  # chunks over which one program sums the gradient of the rows that are read
 
-
-@cache
 def constants(form: Form, R: int, K: int, low: bool) -> dict[str, Any]:
-    """What a kernel is compiled for.  low: bfloat16 operands, and the triangular inverse in TF32; else all products are
-    of float32 to its last digits, as three of TF32."""
+    """What a kernel is compiled for.  low: bfloat16 operands, and the triangular system in float16 and TF32; else all
+    products are of float32 to its last digits, as three of TF32."""
     rows = {"R": R, "KEY": form.key, "VALUE": form.value, "RATE": form.rate, "KEEP": form.keep}
     flags = {"ERASE": form.erase, "L2": form.l2, "KEPT": form.kept, "TO_START": form.to_start}
     gates = {"UNIT_VALUE": form.unit_value, "RATE_KIND": form.rate_kind, "KEEP_KIND": form.keep_kind}
-    types = {"DT": tl.bfloat16 if low else tl.float32, "IP": "tf32x3", "TP": "tf32" if low else "tf32x3"}
+    types = {"DT": tl.bfloat16 if low else tl.float32, "IP": "tf32x3"}
+    types |= {"HT": tl.float16 if low else tl.float32, "TP": "tf32" if low else "tf32x3"}
     return {"K": K, "BK": triton.next_power_of_2(K), "C": form.chunk, **rows, **flags, **gates, **types}
 
 
 def only(values: dict[str, Any], *names: str) -> dict[str, Any]:
     """Without some of them."""
     return {name: x for name, x in values.items() if name not in names}
+
+
+@cache
+def built(kernel: str, form: Form, R: int, K: int, low: bool, sort: int, more: int = 0) -> Built:
+    """sort: of the GPU.  more: of forward, whether the first P is the identity; of a chain, twice whether a gradient of
+    every P comes in, once whether it is crowded."""
+    fixed = constants(form, R, K, low)
+    match kernel:
+        case "forward":
+            fixed |= {"FRESH": more, "AHEAD": ahead(kernel, sort)}
+        case "chain":
+            crowded = more % 2 > 0
+            fixed = {"GIVEN": more > 1, "AHEAD": ahead(kernel, sort, crowded)} | only(fixed, "HT", "TP")
+            return Built(fixed, warps(kernel, K, form.chunk, sort, low, crowded))
+        case "spread":
+            fixed = only(fixed, "HT", "TP", "ERASE", "L2", "KEPT", "TO_START", "UNIT_VALUE")
+    return Built(fixed, warps(kernel, K, form.chunk, sort, low))
 
 
 @operator("nlc::shared_product")
@@ -63,14 +77,12 @@ def forward(
     B, T, H, K = x.shape
     N, R = -(-T // f.chunk), W.shape[2]
     Ps = torch.empty(N + 1, H, B, K, K, dtype=torch.float32, device=x.device)
-    if P is None:
-        Ps[0].zero_().diagonal(dim1=-2, dim2=-1).fill_(1.0)
-    else:
+    if P is not None:
         Ps[0] = P
-    wrap_triton(forward_kernel)[(H * B,)](
+    built("forward", f, R, K, low, capability(x.device), int(P is None)).launch(
+        forward_kernel, (H * B, 1, 1),
         x, W, x if rate is None else rate, x if keep is None else keep, Ps,
         T, N, H, B, B if W.shape[1] == 1 else 1, *scales,
-        **constants(f, R, K, low), num_warps=warps("forward", K, f.chunk, capability(x.device), low), num_stages=1,
     )  # fmt: skip
     return Ps
 
@@ -95,48 +107,51 @@ def backward(
     f = Form(*form)
     B, T, H, K = x.shape
     G, N, C, R = H * B, Ps.shape[0] - 1, f.chunk, W.shape[2]
-    fixed, per = constants(f, R, K, low), B if W.shape[1] == 1 else 1
+    sort, processors, per = capability(x.device), multiprocessors(x.device), B if W.shape[1] == 1 else 1
     full = {"dtype": torch.float32, "device": x.device}
     half = {"dtype": torch.bfloat16 if low else torch.float32, "device": x.device}
-    k, v, Y, L, M, dkey, dvalue, dY = (torch.empty(G, N, C, K, **half) for _ in range(8))
-    gram = torch.empty(G, N, C, C, **half) if f.erase else k
-    scalars = torch.empty(G, N, 4, C, **full)
+    work = torch.empty(G, N, 8, C, K, **half)
+    gram = torch.empty(G, N, C, C, **half) if f.erase else work
+    numbers = torch.empty(G, N, 8, C, **full)
     dP = torch.zeros(H, B, K, K, **full) if last is None else last.clone(memory_format=torch.contiguous_format)
     drate = torch.empty(B, T, H, **full)
     dkeep = torch.empty(B, T, H if f.keep_kind else 0, **full)
     dx = torch.empty(B, T, H, K, **full)
-    splits = -(-N // SHARE)
-    dW = torch.empty(splits, H, B, R, K, **full)
-    sort, crowded = capability(x.device), multiprocessors(x.device) < G
-    number = {name: warps(name, K, C, sort, low, crowded) for name in ("prepare", "chain", "spread")}
-    wrap_triton(prepare_kernel)[(N, G)](
-        x, W, x if rate is None else rate, x if keep is None else keep, Ps, k, v, Y, L, M, gram, scalars,
-        T, N, H, B, per, *scales, **fixed, num_warps=number["prepare"], num_stages=1,
+    built("prepare", f, R, K, low, sort).launch(
+        prepare_kernel, (N, G, 1),
+        x, W, x if rate is None else rate, x if keep is None else keep, Ps, work, gram, numbers,
+        T, N, H, B, per, *scales,
     )  # fmt: skip
-    wrap_triton(chain_kernel)[(G,)](
-        x, W, Ps, k, v, L, M, gram, scalars, Ps if given is None else given,
-        dP, dkey, dvalue, dY, drate, dkeep, T, N, H, B, per, scales[0],
-        GIVEN=given is not None, **only(fixed, "TP"), num_warps=number["chain"], num_stages=1,
+    more = 2 * (given is not None) + (processors < G)
+    built("chain", f, R, K, low, sort, more).launch(
+        chain_kernel, (G, 1, 1),
+        x, W, Ps, work, gram, numbers, Ps if given is None else given, dP, drate, dkeep, T, N, H, B, per, scales[0],
     )  # fmt: skip
-    wrap_triton(spread_kernel)[(splits, G)](
-        Ps, Y, dkey, dvalue, dY, drate, dkeep, dx, dW, T, N, H, B, SHARE,
-        **only(fixed, "TP", "ERASE", "L2", "KEPT", "TO_START", "UNIT_VALUE"),
-        num_warps=number["spread"], num_stages=1,
-    )  # fmt: skip
-    return dP, dW.sum((0, 2) if W.shape[1] == 1 else 0).view_as(W), dx, drate, dkeep
+    of_each = share(N * G, processors)
+    dW = torch.empty(-(-N // of_each), H, B, R, K, **full)
+    built("spread", f, R, K, low, sort).launch(
+        spread_kernel, (len(dW), G, 1), Ps, work, drate, dkeep, dx, dW, T, N, H, B, of_each
+    )
+    return dP, summed(dW, W), dx, drate, dkeep
+
+
+def summed(dW: Tensor, W: Tensor) -> Tensor:
+    """The gradient of rows, of those (parts, H, B, R, K) of each part and sequence."""
+    if W.shape[1] == 1:
+        return dW.sum((0, 2), keepdim=True)[0]
+    return dW.sum(0) if len(dW) > 1 else dW[0]
 
 
 @cache
 def read_constants(R: int, K: int, chunk: int, low: bool) -> dict[str, Any]:
     types = {"DT": tl.bfloat16 if low else tl.float32, "IP": "tf32x3"}
-    return {
-        "R": R,
-        "BR": max(16, triton.next_power_of_2(R)),
-        "K": K,
-        "BK": triton.next_power_of_2(K),
-        "C": chunk,
-        **types,
-    }
+    sizes = {"R": R, "BR": max(16, triton.next_power_of_2(R)), "K": K, "BK": triton.next_power_of_2(K), "C": chunk}
+    return {**sizes, **types}
+
+
+@cache
+def read_built(kernel: str, R: int, K: int, chunk: int, low: bool, sort: int) -> Built:
+    return Built(read_constants(R, K, chunk, low), warps(kernel, K, chunk, sort, low))
 
 
 @operator("nlc::shared_product_read")
@@ -145,10 +160,9 @@ def read(q: Tensor, P: Tensor, W: Tensor, chunk: int, low: bool) -> Tensor:
     B, T, H, K = q.shape
     R = W.shape[2]
     y = torch.empty(B, T, H, R, dtype=q.dtype, device=q.device)
-    wrap_triton(read_kernel)[(len(P), H * B)](
-        q, W, P, y, T, H, B, B if W.shape[1] == 1 else 1,
-        **read_constants(R, K, chunk, low), num_warps=warps("read", K, chunk, capability(q.device), low), num_stages=1,
-    )  # fmt: skip
+    read_built("read", R, K, chunk, low, capability(q.device)).launch(
+        read_kernel, (len(P), H * B, 1), q, W, P, y, T, H, B, B if W.shape[1] == 1 else 1
+    )
     return y
 
 
@@ -158,10 +172,10 @@ def read_backward(dy: Tensor, q: Tensor, P: Tensor, W: Tensor, chunk: int, low: 
     B, T, H, K = q.shape
     N, R = len(P), W.shape[2]
     dq, dP = torch.empty_like(q), torch.empty_like(P)
-    dW = torch.empty(N, H, B, R, K, dtype=torch.float32, device=q.device)
-    number = warps("read gradient", K, chunk, capability(q.device), low)
-    wrap_triton(read_gradient_kernel)[(N, H * B)](
-        q, W, P, dy, dq, dP, dW, T, H, B, B if W.shape[1] == 1 else 1,
-        **read_constants(R, K, chunk, low), num_warps=number, num_stages=1,
+    of_each = share(N * H * B, multiprocessors(q.device))
+    dW = torch.empty(-(-N // of_each), H, B, R, K, dtype=torch.float32, device=q.device)
+    read_built("read gradient", R, K, chunk, low, capability(q.device)).launch(
+        read_gradient_kernel, (len(dW), H * B, 1),
+        q, W, P, dy, dq, dP, dW, T, N, H, B, B if W.shape[1] == 1 else 1, of_each,
     )  # fmt: skip
-    return dq, dP, dW.sum((0, 2) if W.shape[1] == 1 else 0).view_as(W)
+    return dq, dP, summed(dW, W)

@@ -60,6 +60,7 @@ class KernelProduct(torch.autograd.Function):
 class KernelRead(torch.autograd.Function):
     """apply(chunk, low, ordinary, q (B, T, H, K), P (N, H, B, K, K), W (H, 1 or B, R, K)) -> W P_c q (B, T, H, R).
 
+    P and W are of earlier tokens: a token's own error stops there.
     ordinary(q, P, W): the same by ordinary operations, for derivatives of higher order.
     """
 
@@ -77,4 +78,5 @@ class KernelRead(torch.autograd.Function):
             wanted = [x for x in own if x.requires_grad]
             found = iter(torch.autograd.grad(ctx.ordinary(*own), wanted, dy, create_graph=True, allow_unused=True))
             return (None, None, None, *(next(found) if x.requires_grad else None for x in own))
-        return (None, None, None, *read_backward(dy.contiguous(), q.contiguous(), P, W.contiguous(), *ctx.call))
+        dq, dP, dW = read_backward(dy.contiguous(), q.contiguous(), P, W.contiguous(), *ctx.call)
+        return (None, None, None, dq, None, None) if Past.closed else (None, None, None, dq, dP, dW)
