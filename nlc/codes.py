@@ -354,7 +354,8 @@ when: names axes said before, and values that they have.
       levels.titans.chunk: {values: [16, 64], when: {rule: dgd}}     # plain
 
 NLC1204 a score that is not there
-A score is named for a task of the search, then for a metric; a rung ranks by one of its own tasks.
+A score is named for a task of the search, then for a metric, with a test set of the task in between unless it is the
+first; a rung ranks by one of its own tasks.
     tasks: [mqar]
     rank_by: parity.accuracy     # mqar.accuracy
 
@@ -365,6 +366,10 @@ A budget or a rung says the same thing in two ways, or leaves open when the sear
 NLC1206 a budget that cannot be met
 At no size is the variant within the budget of its search.
     budget: {params: 100}
+
+NLC1207 a name that folders cannot have
+Folders are called after a search and its tasks: letters, digits, spaces, - and _, at most 64 of them.
+    search: ../mine     # mine
 
 # 10: not supported yet
 

@@ -60,6 +60,8 @@ MemoryOption = Annotated[
         "--memory", metavar="SIZE", help="What a training step may take: 8GB, 512MiB; run.memory of the spec otherwise."
     ),
 ]
+MOST_ITEMS = 1_000_000  # of a test set: they are made in memory
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 

@@ -34,7 +34,9 @@ def asked(run: Path, tasks: str | None, data: Path | None) -> list[Task | str]:
     from runtime.evaluate.harness import named
 
     if tasks is not None:
-        return [named(name) or runnable(load_task(name)) for name in split(tasks)]
+        if not (names := split(tasks)):
+            raise Stop(Status.USAGE, f"--tasks '{tasks}' names no task: nlc tasks lists them")
+        return [named(name) or runnable(load_task(name)) for name in names]
     for folder in (run, run.resolve().parent.parent):  # of a checkpoint
         with suppress(RunError):
             own = task_of(RunDirectory(folder).read_lock())

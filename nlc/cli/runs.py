@@ -15,6 +15,7 @@ import typer
 
 from nlc.cli import completion
 from nlc.cli.common import (
+    MOST_ITEMS,
     DeviceOption,
     JsonOption,
     MemoryOption,
@@ -390,7 +391,9 @@ def evaluate(
     tasks: Annotated[
         str | None, typer.Option("--tasks", metavar="TASK,...", help="Answers to tasks, with learning on and off.")
     ] = None,
-    items: Annotated[int | None, typer.Option("--items", min=1, help="Items of each test set of a task (256).")] = None,
+    items: Annotated[
+        int | None, typer.Option("--items", min=1, max=MOST_ITEMS, help="Items of each test set of a task (256).")
+    ] = None,
     device: DeviceOption = "auto",
     json_: JsonOption = False,
 ) -> None:

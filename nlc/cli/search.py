@@ -98,6 +98,7 @@ def search(
         if folder is not None:
             raise Stop(Status.USAGE, f"{folder}: a search has one argument; its folder is --out")
         found = load_search(search)
+        check_there(found)
         if dry_run:
             return plan(found, json_)
         place = out or Path("searches") / found.name
@@ -113,14 +114,12 @@ def run(
     from nlc.cli.searching import watch
     from nlc.variants.course import Course
     from nlc.variants.journal import Journal
+    from nlc.variants.runs import Unable
 
     if on is On.local and address is not None:
         raise Stop(Status.USAGE, "--address is for --on ray")
-    if search.sampler.name not in ("grid", "random") and find_spec("optuna") is None:
-        raise Stop(Status.MISSING, f"sampler {search.sampler.name} is optuna's: pip install 'nlc[search]'")
-    if search.data is not None and not search.data.exists():
-        raise Stop(Status.MISSING, f"{search.source}: there is no {search.data}")
     taught = lessons(search)
+    check_read(search)
     at_once = jobs or max(1, cores() // search.fields.threads)
     with Journal.open(folder) as journal, stopping(folder):
         begin(search, taught, journal)
@@ -134,6 +133,8 @@ def run(
         try:
             with shown:
                 board = course.run()
+        except Unable as error:
+            raise Stop(Status.MISSING, f"stopped: {error}; mend that, and the same command goes on") from None
         finally:
             workers.close()
             with suppress(OSError):  # those of runs that are kept
@@ -141,6 +142,29 @@ def run(
         end(course, board)
         write_page(folder, quiet)
         return told(board, taught, folder, json_)
+
+
+def check_there(search: Search) -> None:
+    """Raises Stop where the search needs what is not here."""
+    if search.sampler.name not in ("grid", "random") and find_spec("optuna") is None:
+        raise Stop(Status.MISSING, f"sampler {search.sampler.name} is optuna's: pip install 'nlc[search]'")
+    if search.data is not None and not search.data.exists():
+        raise Stop(Status.MISSING, f"{search.source}: there is no {search.data}")
+
+
+def check_read(search: Search) -> None:
+    """Read once what every run of a task will read.  Raises Stop where it cannot be."""
+    from nlc.cli.tasks import runnable
+    from runtime import exercise
+    from runtime.errors import RunError
+
+    for name, task in search.tasks.items():
+        of = None if task is None else runnable(task)
+        try:
+            if of is not None and (of.hides or of.ordered):
+                exercise.load(of, search.data)
+        except RunError as error:
+            raise Stop(error.status, f"task {name}: {error}") from None
 
 
 def workers_on(on: On, jobs: int, folder: Path, address: str | None) -> Workers:
@@ -177,7 +201,7 @@ def lessons(search: Search) -> dict[str, Lesson]:
     """The tasks as variants learn them: what their sequences are, and which score is the main one."""
     calm_threads()
     from nlc.cli.tasks import runnable
-    from nlc.variants.search import TEXT
+    from nlc.variants.scores import TEXT
     from nlc.variants.variant import Lesson
 
     found = {}
@@ -202,9 +226,13 @@ def begin(search: Search, taught: Mapping[str, Lesson], journal: Journal) -> Non
         changed = [key for key, value in said.items() if before.get(key) != json.loads(json.dumps(value))]
         what = f"other {', '.join(changed)}" if changed else "another version of it"
         raise Stop(Status.USAGE, f"{journal.folder} holds another search ({what}): give another --out")
+    where = place()
+    versions = {name: where["versions"][name] for name in ("nlc", "torch", "python")}
+    if before is not None:
+        for name in versions:
+            if before.get(name) not in (None, versions[name]):
+                note(f"warning: begun with {name} {before[name]}, goes on with {versions[name]}: scores may differ")
     if before is None:
-        where = place()
-        versions = {name: where["versions"][name] for name in ("nlc", "torch", "python")}
         told = {"version": 1, **versions, "machine": where["machine"], "digest": digest}
         write_whole(search.text, journal.folder / "search.yaml")
         keep_bases(search, journal.folder)
@@ -284,7 +312,7 @@ def write_page(folder: Path, quiet: bool) -> None:
 
 def columns(board: Standings, taught: Mapping[str, Lesson]) -> list[str]:
     """The score that ranks, and the main one of every other task."""
-    from nlc.variants.search import task_of
+    from nlc.variants.scores import task_of
 
     own = task_of(board.rank_by, taught)
     return [board.rank_by, *(lesson.main for name, lesson in taught.items() if name != own)]

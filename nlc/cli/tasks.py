@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nlc.cli import completion
-from nlc.cli.common import JsonOption, Stop, calm_threads, say, say_json
+from nlc.cli.common import MOST_ITEMS, JsonOption, Stop, calm_threads, say, say_json
 
 if TYPE_CHECKING:
     from nlc.spec import TaskSpec
@@ -23,7 +23,9 @@ def tasks(
         str | None,
         typer.Argument(metavar="[TASK]", help="A name, mqar(pairs=16), or a path.", autocompletion=completion.tasks),
     ] = None,
-    items: Annotated[int, typer.Option("--items", min=0, help="Show so many of its training items.")] = 1,
+    items: Annotated[
+        int, typer.Option("--items", min=0, max=MOST_ITEMS, help="Show so many of its training items.")
+    ] = 1,
     json_: JsonOption = False,
 ) -> None:
     """List the tasks, or show one: knobs, tests, chance, items.

@@ -1,11 +1,13 @@
 """One run of a search, in a process of its own: python -m nlc.cli.variant FOLDER PARENT.
 
 FOLDER/request.json -> the variant is compiled, learns its task, is asked -> FOLDER/outcome.json.  Ends when the process
-PARENT is gone.  What goes wrong in a way that is no surprise is an outcome; anything else ends it with a traceback.
+PARENT is gone.  What goes wrong in a way that is no surprise is an outcome; what the machine lacks ends it with a line
+and the status of that; anything else ends it with a traceback.
 """
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -15,11 +17,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nlc.cli.common import calm_threads
+from nlc.cli.common import Status, calm_threads, note
 
 if TYPE_CHECKING:
     from runtime.evaluate.exam import Exam
@@ -27,18 +29,30 @@ if TYPE_CHECKING:
 POINTS = 100  # of a learning curve
 LAST = 2_000  # characters of an error
 ABOUT = ("low", "high", "answers", "items")  # how sure an accuracy is, and what it is of
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+class Missing(Exception):
+    """The machine lacks what any variant needs: data, a device, room on its disk."""
 
 
 def main(arguments: Sequence[str]) -> int:
     folder, parent = Path(arguments[0]), int(arguments[1])
     threading.Thread(target=follow, args=(parent,), daemon=True).start()
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
-    told = learned(request, folder / "run")
-    told["peak_memory"] = peak()
     part = folder / "outcome.json.part"
-    part.write_text(json.dumps(told), encoding="utf-8")
-    part.replace(folder / "outcome.json")
-    return 0
+    try:
+        told = learned(request, folder / "run")
+        told["peak_memory"] = peak()
+        part.write_text(json.dumps(told), encoding="utf-8")
+        part.replace(folder / "outcome.json")
+    except (Missing, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in FULL:
+            raise
+        with suppress(OSError):  # the log may be on the disk that is full
+            note(str(error))
+        return Status.MISSING
+    return Status.DONE
 
 
 def follow(parent: int) -> None:
@@ -55,7 +69,7 @@ def peak() -> int:
 
 
 def learned(request: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The outcome of a request, but for its memory."""
+    """The outcome of a request, but for its memory.  Raises Missing."""
     calm_threads()
     from nlc.cli.runs import TASK, start, write
     from nlc.spec import loads
@@ -74,13 +88,15 @@ def learned(request: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if request["facts"] is not None:
         (directory.code / TASK).write_text(json.dumps(request["facts"]), encoding="utf-8")
         options += ["--task", str(directory.code / TASK)]
-    options += ["--data", request["data"]] if request["data"] is not None else []
+    options += ["--data", request["data"]] if request["data"] is not None and reads(request) else []
     said, errors = io.StringIO(), io.StringIO()
     with redirect_stdout(said), redirect_stderr(errors):
         status = start(directory.code, options, 1)
     told: dict[str, Any] = {"curve": curve(directory.metrics)}
     if status:
         why = errors.getvalue().strip()
+        if status == Status.MISSING:
+            raise Missing(why[-LAST:])
         kind = "not_finite" if directory.diverged.exists() else "crashed"
         kind = "overmemory" if short_of_memory(RuntimeError(why)) else kind
         return {**told, "status": kind, "error": why[-LAST:]}
@@ -93,18 +109,32 @@ def learned(request: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     try:
         return {**told, **judged(name, asked(request, folder, device))}
     except RunError as error:
+        if error.status == Status.MISSING:
+            raise Missing(str(error)) from None
         return {**told, "status": "crashed", "error": str(error)}
+
+
+def reads(request: Mapping[str, Any]) -> bool:
+    """Whether the search's data is for this task: others make their items themselves."""
+    from runtime.evaluate.tasks import Task
+
+    task = None if request["facts"] is None else Task.read(request["facts"])
+    return task is None or task.hides or task.ordered
 
 
 def course(request: Mapping[str, Any], batch: int) -> dict[str, object]:
     """What tasks that are learned one after another say of a run: how long it is, and that no task has a lower rate."""
     from runtime import exercise
+    from runtime.errors import DataError
     from runtime.evaluate.tasks import Task
 
     if request["facts"] is None:
         return {}
     task = Task.read(request["facts"])
-    found = exercise.load(task, request["data"]).course(batch) if task.ordered else None
+    try:
+        found = exercise.load(task, request["data"]).course(batch) if task.ordered else None
+    except DataError as error:
+        raise Missing(str(error)) from None
     return {} if found is None else {"run.steps": found.steps, "run.schedule": "constant"}
 
 

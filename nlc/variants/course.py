@@ -21,8 +21,9 @@ from nlc.variants.fields import RungFields
 from nlc.variants.journal import Journal, Record
 from nlc.variants.proposals import Tried, proposals
 from nlc.variants.rates import grid, rated
-from nlc.variants.runs import Ask, Outcome, Request
-from nlc.variants.search import Search, task_of
+from nlc.variants.runs import UNABLE, Ask, Outcome, Request, Unable
+from nlc.variants.scores import task_of
+from nlc.variants.search import Search
 from nlc.variants.standings import Standings, less_is_better, score_of, standings
 from nlc.variants.variant import Candidate, Lesson, make
 
@@ -87,6 +88,7 @@ class Course:
         self.rungs = resolved(self.search, self.lessons)
 
     def run(self) -> Standings:
+        """Raises Unable where the machine cannot go on, OSError where the journal or a variant cannot be written."""
         source = proposals(self.search)
         batch = next(source, [])
         while batch:
@@ -192,19 +194,23 @@ class Course:
             first = next(i for i, one in enumerate(self.rungs) if task in one["tasks"])
             steps = (s.tune.steps if s.tune else None) or self.steps(trial, task, first)
             found = yield [Ask(trial.id, task, steps, TUNING + s.seed, rates, first, "rates") for rates in choices]
-            name = self.main(task)
-            sign = -1.0 if self.less(name) else 1.0
-            good = [(sign * run["scores"][name], -i) for i, run in enumerate(found) if name in run["scores"]]
+            good = [(*values, -i) for i, run in enumerate(found) if (values := self.learned(task, run))]
             if not good:
                 return
-            best = choices[-max(good)[1]]
+            best = choices[-int(max(good)[-1])]
         steps, seeds = self.steps(trial, task, rung), self.rungs[rung]["seeds"]
         yield [Ask(trial.id, task, steps, s.seed + i, best, rung, "score") for i in range(seeds)]
 
-    def main(self, task: str) -> str:
-        """The score by which the rates of a task are chosen."""
+    def learned(self, task: str, run: Record) -> tuple[float, ...]:
+        """How well a run learned its task, more is better: the task's main score, then the one that ranks; () if not.
+
+        That one may be of something else than was trained: at chance, after few steps, it says nothing of a rate.
+        """
         last = str(self.rungs[-1]["rank_by"])
-        return last if task_of(last, self.lessons) == task else self.lessons[task].main
+        names = [self.lessons[task].main, *([last] if task_of(last, self.lessons) == task else [])]
+        if any(name not in run["scores"] for name in names):
+            return ()
+        return tuple((-1.0 if self.less(name) else 1.0) * run["scores"][name] for name in names)
 
     def steps(self, trial: Trial, task: str, rung: int) -> int:
         """Of a run; tokens are whole steps."""
@@ -230,6 +236,8 @@ class Course:
                     self.workers.begin(self.request(by_id[ask.trial], ask))
                     self.watch.begun(ask)
             for request, outcome in self.workers.ended():
+                if outcome.status == UNABLE:
+                    raise Unable(f"{request.name}: {outcome.error}")
                 ask = left.pop(request.name)
                 cost = by_id[ask.trial].record["cost"][ask.task]
                 run = self.journal.add("run", {**ask.as_dict(), **outcome.as_dict(cost)})

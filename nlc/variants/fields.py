@@ -179,7 +179,7 @@ class SearchFields(Section):
     """Which scores win; known of the shipped tasks' own."""
     limits: LimitFields = LimitFields()
     """What a run may take before it is ended."""
-    items: Count = 256
+    items: Annotated[int, Field(ge=1, le=1_000_000)] = 256
     """Items of each test set of a task."""
     threads: Count = 1
     """Threads of each run: results depend on them, in the last digits."""

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from nlc.variants.lines import checked
+
 Record = Mapping[str, Any]
 
 JOURNAL, LOCK = "journal.jsonl", ".lock"
@@ -45,7 +47,10 @@ class Journal:
 
     @classmethod
     def open(cls, folder: Path) -> Journal:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise JournalError(f"'{error.filename}' is a file: a search has a folder") from None
         lock = (folder / LOCK).open("w", encoding="utf-8")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -64,9 +69,13 @@ class Journal:
     def add(self, record: str, values: Record) -> Record:
         """Raises OSError where it cannot be written."""
         line: Record = {"record": record, "at": round(time.time(), 3), **values}
-        self.file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-        self.file.flush()
-        os.fsync(self.file.fileno())
+        try:
+            self.file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            self.file.flush()
+            os.fsync(self.file.fileno())
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
         self.records.append(line)
         return line
 
@@ -113,7 +122,7 @@ def _record(line: bytes) -> Record | None:
 
 
 def _read(path: Path) -> tuple[list[Record], int]:
-    """The records, and how many bytes they take; a last line that is not whole does not count."""
+    """The records, what they may lack filled in, and how many bytes they take; a last line that is cut is none."""
     found: list[Record] = []
     whole = 0
     lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
@@ -123,6 +132,10 @@ def _read(path: Path) -> tuple[list[Record], int]:
             if number == len(lines) - 1:
                 break
             raise JournalError(f"'{path}', line {number}, is damaged: give it back, or another --out")
-        found.append(record)
+        try:
+            found.append({**checked(record), **record})
+        except ValueError as error:
+            why = f"is damaged ({error}): give it back, or another --out"
+            raise JournalError(f"'{path}', line {number}, {why}") from None
         whole += len(line) + 1
     return found, whole

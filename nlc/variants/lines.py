@@ -1,17 +1,19 @@
-"""What a line of a journal must hold for a report to count on it.
+"""What a line of a journal must hold to be counted on, when a search goes on and in reports.
 
 checked(record) -> the record, what it may lack filled in; raises ValueError, in words, where it lacks something else
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError, model_validator
 
-from nlc.variants.journal import Record
+from nlc.variants.scores import task_of
 
 Number = FiniteFloat | None
+Index = Annotated[int, Field(ge=0)]
 Costs = dict[str, int]
 
 
@@ -31,6 +33,8 @@ class RungAsked(Line):
 
 class Asked(Line):
     record: Literal["search"]
+    version: Literal[1] = 1
+    digest: str = ""
     name: str = "search"
     doc: str = ""
     base: list[str] = []
@@ -42,6 +46,13 @@ class Asked(Line):
     rungs: Annotated[list[RungAsked], Field(min_length=1)]
     set: dict[str, Any] = {}
     specs: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _ranked_by_its_tasks(self) -> Asked:
+        for name in (self.rank_by, *(rung.rank_by for rung in self.rungs)):
+            if task_of(name, self.tasks) is None:
+                raise ValueError(f"'{name}' is a score of no task")
+        return self
 
 
 class Edit(BaseModel):
@@ -58,6 +69,7 @@ class Trial(Line):
     edits: list[Edit] = []
     parents: list[str] = []
     hash: str | None = None
+    key: str | None = None
     status: str
     of: str | None = None
     diagnostics: list[dict[str, Any]] = []
@@ -96,7 +108,7 @@ class Run(Line):
     task: str
     steps: int
     seed: int
-    rung: int
+    rung: Index
     purpose: Literal["rates", "score"]
     lr: Number = None
     weight_decay: Number = None
@@ -112,7 +124,7 @@ class Run(Line):
 
 class Rung(Line):
     record: Literal["rung"]
-    rung: int
+    rung: Index
     rank_by: str
     scores: dict[str, FiniteFloat]
     kept: list[str]
@@ -129,7 +141,7 @@ class End(Line):
 LINE = TypeAdapter[Line](Annotated[Asked | Trial | Run | Rung | End, Field(discriminator="record")])
 
 
-def checked(record: Record) -> Record:
+def checked(record: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return LINE.validate_python(record).model_dump()
     except ValidationError as error:

@@ -23,9 +23,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from nlc.variants.runs import CRASHED, OVERMEMORY, OVERTIME, Outcome, Request
+from nlc.variants.runs import CRASHED, OVERMEMORY, OVERTIME, UNABLE, Outcome, Request
 
 CHILD = "nlc.cli.variant"  # the module that a process runs
+MISSING = 4  # its exit status where something of the machine is
 PERIOD = 0.05  # seconds between two looks
 LAST = 2_000  # characters of what a process said that are kept
 
@@ -78,6 +79,8 @@ class Process:
             return Outcome.read(told)
         except (OSError, ValueError, TypeError):
             log = (self.folder / "log.txt").read_bytes().decode("utf-8", "replace")
+            if status == MISSING:
+                return Outcome(UNABLE, log[-LAST:].strip() or f"it cannot write in '{self.folder}'")
             how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
             return Outcome(CRASHED, f"{log[-LAST:].strip()}\n({how})".strip(), peak_memory=self.peak)
 

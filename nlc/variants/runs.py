@@ -15,6 +15,11 @@ from typing import Any
 from nlc.variants.rates import Rates
 
 OK, CRASHED, NOT_FINITE, OVERTIME, OVERMEMORY = "ok", "crashed", "not_finite", "overtime", "overmemory"
+UNABLE = "unable"  # of the machine, not of the variant: its disk is full, what is read is gone; never in a journal
+
+
+class Unable(Exception):
+    """A run could not be made here.  It counts for nothing: the search stops, and goes on when the cause is mended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,10 @@ Every fault is a diagnostic at its place.  What variants are legal is found out 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
 from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from nlc.diagnostics import Reporter, SpecError, suggest
 from nlc.source import Entry, Mapping, Position, Scalar, Sequence, Tree, plain
@@ -25,8 +24,9 @@ from nlc.spec.text import parse, read
 from nlc.spec.types import typed
 from nlc.variants.axes import BASE, Axis, Choice
 from nlc.variants.fields import LimitFields, MutateFields, RungFields, SamplerFields, SearchFields, TuneFields
+from nlc.variants.scores import TEXT, scores
 
-TEXT = "text"  # a task that is no task: the text itself
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _-]{0,63}")  # of a search, of a task: folders are called by them
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,10 @@ def search_from(tree: Mapping, text: str, found: Found) -> Search:
         report.error("NLC1205", at, f"sampler {sampler.name} draws for ever", "say how often: budget: {trials: 24}")
     _rungs(tree, said, tasks, report)
     place = tree.entries.get("rank_by", tree.entries["search"]).value.at
-    if said.rank_by is not None and task_of(said.rank_by, tasks) is None:
-        hint = suggest(said.rank_by.split(".")[0], tasks, "tasks")
-        report.error("NLC1204", place, f"'{said.rank_by}' is no score of a task of this search", hint)
+    if said.rank_by is not None:
+        _score(said.rank_by, tasks, "search", place, report)
+    if not NAME.fullmatch(said.search):
+        report.error("NLC1207", tree.entries["search"].value.at, f"a search cannot be called '{said.search}'")
     report.check()
     return Search(
         name=said.search, doc=" ".join(said.doc.split()), source=found.shown, text=text, bases=bases, shared=shared,
@@ -127,9 +128,11 @@ def search_from(tree: Mapping, text: str, found: Found) -> Search:
     )  # fmt: skip
 
 
-def task_of(score: str, tasks: Iterable[str]) -> str | None:
-    """The task that a score is of: mqar.accuracy, parity[256 bits].off.loss."""
-    return next((name for name in tasks if score.startswith((f"{name}.", f"{name}["))), None)
+def _score(said: str, tasks: MappingOf[str, TaskSpec | None], of: str, at: Position, report: Reporter) -> None:
+    """A score that no run can have would be missed when all of them have ended."""
+    known = list(scores(tasks))
+    if said not in known:
+        report.error("NLC1204", at, f"'{said}' is no score of a task of this {of}", suggest(said, known, "scores"))
 
 
 def _nulls_as_words(tree: Mapping) -> Mapping:
@@ -264,14 +267,16 @@ def _tasks(tree: Mapping, found: Found, report: Reporter) -> dict[str, TaskSpec 
                 report.error(first.code, item.at, first.message, first.hint)
                 continue
         key = name or (TEXT if task is None else task.name.split("(")[0])
-        if key in tasks or set(key) & set(".[]"):
+        if key in tasks:
             hint = "give them names: tasks: {easy: 'mqar(pairs=4)', hard: 'mqar(pairs=16)'}"
-            report.error("NLC0211", item.at, f"two tasks are called '{key}'" if key in tasks else f"'{key}'", hint)
+            report.error("NLC0211", item.at, f"two tasks are called '{key}'", hint)
+        elif not NAME.fullmatch(key):
+            report.error("NLC1207", item.at, f"a task cannot be called '{key}' here", "tasks: {recall: mqar}")
         tasks[key] = task
     return tasks
 
 
-def _rungs(tree: Mapping, said: SearchFields, tasks: MappingOf[str, Any], report: Reporter) -> None:
+def _rungs(tree: Mapping, said: SearchFields, tasks: MappingOf[str, TaskSpec | None], report: Reporter) -> None:
     """Their tasks are the search's, and all but the last say how many go on."""
     written = tree.get("rungs")
     items = written.items if isinstance(written, Sequence) else (None,) * len(said.rungs)
@@ -281,8 +286,9 @@ def _rungs(tree: Mapping, said: SearchFields, tasks: MappingOf[str, Any], report
         for task in rung.tasks or ():
             if task not in tasks:
                 report.error("NLC1204", item.at, f"'{task}' is no task of this search", suggest(task, tasks, "tasks"))
-        if rung.rank_by is not None and task_of(rung.rank_by, rung.tasks or tasks) is None:
-            report.error("NLC1204", item.at, f"'{rung.rank_by}' is no score of a task of this rung")
+        if rung.rank_by is not None:
+            own = {task: tasks[task] for task in rung.tasks or tasks if task in tasks}
+            _score(rung.rank_by, own, "rung", item.at, report)
         if rung.steps is not None and rung.tokens is not None:
             report.error("NLC1205", item.at, "steps and tokens say the same", "give one")
         if (rung.keep is None) != (rung is said.rungs[-1]):

@@ -17,7 +17,7 @@ from statistics import stdev
 from typing import Any
 
 from nlc.variants.journal import Record
-from nlc.variants.search import task_of
+from nlc.variants.scores import task_of
 
 T_95 = (  # Student's t, two-sided 95 %, by degrees of freedom from 1; above 30 the normal distribution's
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,

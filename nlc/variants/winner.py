@@ -9,7 +9,7 @@ from nlc.show import yaml_text
 from nlc.spec import loads
 from nlc.variants.journal import Record
 from nlc.variants.rates import Rates, rated
-from nlc.variants.search import task_of
+from nlc.variants.scores import task_of
 from nlc.variants.standings import Standing
 from nlc.variants.table import said
 
@@ -23,7 +23,7 @@ def winner(folder: Path, records: Sequence[Record], row: Standing) -> str:
     task = task_of(head["rungs"][row.rung]["rank_by"], head["tasks"])
     assert task is not None and row.score is not None
     changes = dict(rated(loads(text, str(path)), Rates(**row.rates[task])))
-    changes |= {**head["sizes"][task], "run.steps": row.steps[task]}
+    changes |= {**head["sizes"].get(task, {}), "run.steps": row.steps[task]}
     name = head["rungs"][row.rung]["rank_by"]
     notes = [f"{row.trial} of search {head['name']}: {name} {said(row.score, name)}, n = {row.score.n}"]
     notes += [f"{axis}: {label}" for axis, label in row.settings.items()]

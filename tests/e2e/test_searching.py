@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -15,9 +16,12 @@ from typing import Any
 
 import pytest
 
+from nlc.cli import variant
+from nlc.spec import load_task
 from nlc.variants.journal import read
 from nlc.variants.local import alone
 from nlc.variants.runs import Request
+from nlc.variants.scores import scores
 from tests.e2e.command import ROOT, Run
 
 pytestmark = pytest.mark.timeout(900)
@@ -79,7 +83,8 @@ def test_the_table_ranks_what_has_a_score_and_says_what_was_refused(searched: tu
     first = runs[0]
     assert set(first["cost"]) == {"params", "state_bytes", "flops", "tokens", "seconds", "peak_memory"}
     assert first["cost"]["tokens"] == 4 * 4 * 8 and first["cost"]["peak_memory"] > 50e6
-    assert first["scores"].keys() >= {"recall.accuracy", "recall.off.accuracy", "recall[longer].loss"}
+    task = load_task("mqar(pairs=1, context=8, vocab=8)")
+    assert first["scores"].keys() == set(scores({"recall": task})) >= {"recall.off.accuracy", "recall[longer].loss"}
     assert first["curve"]["tokens"][-1] == 128 and len(first["curve"]["train/loss"]) == len(first["curve"]["step"])
     assert not (folder / "out" / "runs").exists()
 
@@ -124,11 +129,17 @@ def test_another_search_is_not_mixed_into_a_folder(searched: tuple[Path, str, st
 
 
 def test_wrong_use_is_one_line(nlc: Run, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere.yaml").write_text(TINY.replace("search: tiny", "search: ../tiny"), encoding="utf-8")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "journal.jsonl").write_text('{"record": "search", "version": 2}\n', encoding="utf-8")
     for arguments, said in (
+        (("search", "elsewhere.yaml"), "a search cannot be called '../tiny'"),
+        (("search", "best", "other"), "line 1, is damaged (search.version: input should be 1)"),
         (("search", "which-rul"), "which-rule"),
         (("search", "best"), "nlc search best DIR"),
         (("search", "best", "nothing"), "'nothing' holds no search"),
         (("search", "which-rule", "x"), "--out"),
+        (("search", "which-rule", "--out", "elsewhere.yaml"), "'elsewhere.yaml' is a file: a search has a folder"),
         (("search", "which-rule", "--address", "h:1"), "--on ray"),
     ):
         ended = nlc(*arguments)
@@ -137,7 +148,7 @@ def test_wrong_use_is_one_line(nlc: Run, tmp_path: Path) -> None:
 
 def request(**changes: Any) -> Request:
     from nlc.show import yaml_text
-    from nlc.spec import load, load_task
+    from nlc.spec import load
 
     small = {"sizes.width": 8, "sizes.heads": 2, "sizes.layers": 1, "run.batch": 4}
     text = yaml_text(load("linear_attention", small).resolved())
@@ -166,6 +177,35 @@ def test_a_run_that_is_ended_or_crashes_is_an_outcome(
     outcome = alone(request(**changes), tmp_path / "run")
     assert outcome.status == status and said in outcome.error
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_whose_data_is_gone_is_no_outcome_of_the_variant(tmp_path: Path) -> None:
+    banking = load_task("banking77").as_dict()
+    outcome = alone(request(facts=banking, data=str(tmp_path / "gone")), tmp_path / "run")
+    assert outcome.status == "unable" and "gone" in outcome.error and "Traceback" not in outcome.error
+
+
+def test_a_full_disk_is_no_outcome_of_the_variant_even_where_its_log_is_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(request: object, folder: object) -> dict[str, Any]:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "request.json").write_text("{}", encoding="utf-8")
+    monkeypatch.setattr(variant, "follow", lambda parent: None)
+    monkeypatch.setattr(variant, "learned", full)
+    monkeypatch.setattr(variant, "note", full_log)
+    assert variant.main([str(tmp_path), "1"]) == 4 and not (tmp_path / "outcome.json").exists()
+
+
+def full_log(text: str) -> None:
+    raise OSError(errno.ENOSPC, f"No space left on device: '{text}'")
+
+
+def test_the_data_of_a_search_is_for_the_tasks_that_read_it(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("some words\n" * 2000)
+    outcome = alone(request(data=str(tmp_path / "text.txt")), tmp_path / "run")
+    assert (outcome.status, outcome.error) == ("ok", "")
 
 
 def test_a_run_whose_numbers_are_no_longer_finite_is_an_outcome(tmp_path: Path) -> None:

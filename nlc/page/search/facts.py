@@ -8,7 +8,7 @@ from functools import cached_property
 
 from nlc.spec import Spec
 from nlc.variants.journal import Record
-from nlc.variants.search import task_of
+from nlc.variants.scores import task_of
 from nlc.variants.standings import Estimate, Standing, Standings, less_is_better, score_of, standings
 
 MOST = 8  # finalists that are compared with their base

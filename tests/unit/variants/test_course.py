@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from pathlib import Path
 
 import pytest
 
 from nlc.variants.journal import Journal, JournalError, read
-from nlc.variants.runs import Outcome, Request
+from nlc.variants.runs import UNABLE, Outcome, Request, Unable
 from tests.unit.variants.searched import TINY, ran, right, searched
 
 RULES = TINY + "base: deltanet\naxes: {levels.delta.retain: [0.5, 0.6, 0.7, 0.8]}\n"
@@ -70,6 +72,20 @@ def test_rates_are_chosen_for_each_variant_on_a_grid_with_a_seed_of_its_own(tmp_
     assert {row.trial: row.rates["mqar"]["lr"] for row in board.rows} == {
         "t001": 0.01, "t002": 0.01, "t003": 0.01, "t004": 0.001,
     }  # fmt: skip
+
+
+def test_rates_are_chosen_by_what_was_trained_and_of_equal_ones_by_what_ranks(tmp_path: Path) -> None:
+    text = RULES + "tasks: [parity]\nbudget: {steps: 10}\ntune: {lr: [0.001, 0.01, 0.1]}\n"
+    text += "rank_by: parity[twice as long].accuracy\n"
+    trained, longer = {"0.001": 0.6, "0.01": 0.9, "0.1": 0.9}, {"0.001": 0.52, "0.01": 0.49, "0.1": 0.5}
+
+    def outcome(request: Request) -> Outcome:
+        lr = re.search(r"lr=([0-9.]+)", str(request.set["levels.train.rule"]))[1]
+        found = {"parity.accuracy": trained[lr], "parity[twice as long].accuracy": longer[lr]}
+        return Outcome("ok", scores=found, tokens=1, seconds=1.0)
+
+    board, _ = ran(searched(text), tmp_path, outcome)
+    assert {row.rates["parity"]["lr"] for row in board.rows} == {0.1}
 
 
 def test_a_rate_that_diverges_is_not_chosen_and_a_variant_that_always_does_has_no_score(tmp_path: Path) -> None:
@@ -138,3 +154,46 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"{" + path.read_bytes())
     with pytest.raises(JournalError, match="line 1, is damaged"):
         read(tmp_path)
+
+
+def test_a_line_that_lacks_something_is_named(tmp_path: Path) -> None:
+    ran(searched(HALVED), tmp_path, by_retention)
+    path = tmp_path / "journal.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    for number, key in ((0, "rungs"), (1, "trial"), (-1, "kept")):
+        altered = list(lines)
+        altered[number] = altered[number].replace(f'"{key}":', '"x":', 1)
+        path.write_text("".join(altered))
+        at = number % len(lines) + 1
+        with pytest.raises(JournalError, match=rf"line {at}, is damaged \(.*{key}: field required"):
+            read(tmp_path)
+
+
+def test_what_the_machine_cannot_do_stops_the_search_and_counts_for_nothing(tmp_path: Path) -> None:
+    def full(request: Request) -> Outcome:
+        done = request.name in ("t001-mqar-10-s0", "t002-mqar-10-s0")
+        return by_retention(request) if done else Outcome(UNABLE, "No space left on device")
+
+    with pytest.raises(Unable, match="t003-mqar-10-s0: No space left on device"):
+        ran(searched(HALVED), tmp_path / "full", full)
+    assert [line["run"] for line in read(tmp_path / "full") if line["record"] == "run"] == [
+        "t001-mqar-10-s0", "t002-mqar-10-s0",
+    ]  # fmt: skip
+    whole, _ = ran(searched(HALVED), tmp_path / "whole", by_retention)
+    again, begun = ran(searched(HALVED), tmp_path / "full", by_retention)
+    assert again == whole and "t003-mqar-10-s0" in begun and "t001-mqar-10-s0" not in begun
+
+
+def test_a_journal_that_cannot_be_written_is_named_and_what_it_holds_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Journal.open(tmp_path) as journal:
+        journal.add("end", {"trials": 1})
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=r"No space left on device: '.*journal.jsonl'"):
+            journal.add("end", {"trials": 2})
+        assert len(journal.records) == 1
+    assert read(tmp_path)[0]["trials"] == 1

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from nlc.diagnostics import SpecError
+from nlc.spec import load_task
 from nlc.variants.axes import combinations, settings
 from nlc.variants.schema import search_schema
+from nlc.variants.scores import IN_ORDER, scores
 from nlc.variants.search import load_search, searches
 from tests.unit.variants.searched import searched
 
@@ -24,6 +26,10 @@ WRONG = {
     "a condition on a later axis": (REST + "axes: {a: {values: [1], when: {b: 1}}, b: [1]}", [("NLC1203", 5, 32)]),
     "a condition on no value": (REST + "axes: {b: [1], a: {values: [1], when: {b: 2}}}", [("NLC1203", 5, 43)]),
     "a score of no task": (REST + "rank_by: parity.accuracy", [("NLC1204", 5, 10)]),
+    "a score of no metric": (REST + "rank_by: mqar.acuracy", [("NLC1204", 5, 10)]),
+    "a score of no test": (REST + "rank_by: mqar[longest].accuracy", [("NLC1204", 5, 10)]),
+    "a rung's score of no metric": (REST + "rungs: [{steps: 1, rank_by: mqar.bits}]", [("NLC1204", 5, 9)]),
+    "a task that is called as a folder": ("tasks: {../x: mqar}\nbase: hope\n", [("NLC1207", 3, 15)]),
     "a rung of no task": (REST + "rungs: [{tasks: [parity]}]", [("NLC1204", 5, 9)]),
     "nobody is kept": (REST + "rungs: [{steps: 1}, {steps: 2}]", [("NLC1205", 5, 9)]),
     "kept for nothing": (REST + "rungs: [{steps: 1, keep: 2}]", [("NLC1205", 5, 9)]),
@@ -64,3 +70,14 @@ def test_shipped_searches_are_legal_and_the_schema_knows_their_keys() -> None:
     assert "which-rule" in searches()
     for name in searches():
         assert load_search(name).fields.model_fields_set <= known
+
+
+def test_every_score_of_a_task_has_a_name() -> None:
+    from runtime.evaluate.tasks.continual.measures import DEFINITIONS
+
+    found = list(scores({"state": load_task("parity"), "bytes": load_task("text"), "order": load_task("clinc150")}))
+    assert {"state.accuracy", "state[256 bits].off.loss", "state.whole_items", "bytes.bits_per_byte"} <= set(found)
+    assert "state[as trained].accuracy" not in found and "state.bits_per_byte" not in found
+    assert ("accuracy", *DEFINITIONS) == IN_ORDER
+    ordered = [name for name in found if name.startswith("order.") and ".off" not in name]
+    assert ordered == [f"order.{metric}" for metric in IN_ORDER]

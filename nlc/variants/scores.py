@@ -1,0 +1,36 @@
+"""The names of scores: a task of the search, a test set in brackets unless it is the first, learning off, a metric.
+
+task_of("parity[256 bits].off.loss", tasks)      "parity"
+scores(tasks)                                    every score that a run of these tasks can have
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice, product
+
+from nlc.spec import TaskSpec
+from nlc.spec.task_kinds import KINDS
+
+TEXT = "text"  # a task that is no task, the text itself; and the items of a task that are pieces of a text
+ANSWERS = ("accuracy", "loss", "whole_items")
+IN_ORDER = (
+    "accuracy", "final", "average", "learning", "forgetting", "backward_transfer", "forward_transfer",
+)  # fmt: skip
+
+
+def task_of(score: str, tasks: Iterable[str]) -> str | None:
+    """The task that a score is of."""
+    return next((name for name in tasks if score.startswith((f"{name}.", f"{name}["))), None)
+
+
+def scores(tasks: Mapping[str, TaskSpec | None]) -> Iterator[str]:
+    """Of a text that is learned there are two; of tasks that are learned in order, one test set and their measures."""
+    for name, task in tasks.items():
+        if task is None:
+            yield from (f"{name}.bits_per_byte", f"{name}.loss")
+            continue
+        ordered = KINDS[task.items].ordered
+        metrics = IN_ORDER if ordered else (*ANSWERS, "bits_per_byte") if task.items == TEXT else ANSWERS
+        tests = ["", *(f"[{test}]" for test in islice(task.tests, 1, 1 if ordered else None))]
+        yield from (f"{name}{test}{learn}.{metric}" for test, learn, metric in product(tests, ("", ".off"), metrics))
