@@ -68,7 +68,7 @@ def product(W: Tensor, a: Tensor) -> Tensor:
     if W.dim() == 3 and W.shape[0] == 1:
         return wide(F.linear(a, W[0]))
     if W.dim() == 4:
-        if Reading.token and W.nbytes < NEAR[0]:  # a product of stacks takes longer to begin
+        if Reading.token and a.shape[1] == 1 and W.nbytes < NEAR[0]:  # a product of stacks takes longer to begin
             return torch.linalg.vecdot(W, a.transpose(1, 2)).unsqueeze(1)
         return wide(by_weight(a.transpose(1, 2), W)).transpose(1, 2)
     return wide(a.transpose(1, 2) @ W.mT).transpose(1, 2)
