@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.gpu_timed import KERNELS, main
 from runtime.ops import causal_conv, convolution, gated_norm
-from runtime.ops.convolution import followed
 from runtime.ops.gated import gated
+from runtime.ops.short_convolution import followed
 
 H, K, TAPS = 16, 64, 4
 

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from runtime.ops.inputs import Summed
 from runtime.ops.watch import Watched
+from runtime.precision import exact
 
 WARM = 2  # calls of a pattern before it is recorded: they compile kernels, and make what libraries keep
 
@@ -104,9 +105,11 @@ def on_own_stream(graphs: CudaGraphs | None) -> Iterator[None]:
         return
     before, own = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
     own.wait_stream(before)
-    with torch.cuda.stream(own):
-        yield
-    before.wait_stream(own)
+    try:
+        with torch.cuda.stream(own):
+            yield
+    finally:
+        before.wait_stream(own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +161,8 @@ class CudaGraphs:
 
         def function(given: list[Tensor]) -> Made:
             value = loss(*given)
-            return [value.detach(), *torch.autograd.grad(value, weights, allow_unused=True)]
+            with exact(value):  # as where a backward pass is run: outside of what the forward pass was in
+                return [value.detach(), *torch.autograd.grad(value, weights, allow_unused=True)]
 
         value, *gradients = self.run(model, ("step", len(weights)), function, given)
         known: Tensor = _Known.apply(value, gradients, *weights)  # type: ignore[no-untyped-call]
@@ -181,6 +185,7 @@ class CudaGraphs:
                 self.graphs[key] = self.captured(model, function, given)
             except RuntimeError as error:
                 self.failed, self.trace = True, format_exc()
+                self.graphs.clear()  # and what they hold of the device's memory
                 self.once(f"a step cannot be recorded ({told(error)}): all are run as always")
         return function(given) if self.failed else self.graphs[key].run(model, given)
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from runtime.cuda_graphs import CudaGraphs, Function, Made
 from runtime.ops.inputs import unseen
 from runtime.ops.watch import unwatched
-from runtime.precision import same
+from runtime.precision import exact, same
 from runtime.state import Clock, State
 
 Leaves = list[Tensor]
@@ -165,7 +165,8 @@ class _MadeAgain(torch.autograd.Function):
             if not pairs or not sources:
                 return [None] * len(sources)
             ends, shares = [y for y, _ in pairs], [g for _, g in pairs]
-            return list(torch.autograd.grad(ends, sources, shares, allow_unused=True))
+            with exact(sources[0]):  # as where a backward pass is run: outside of what the forward pass was in
+                return list(torch.autograd.grad(ends, sources, shares, allow_unused=True))
 
         with ctx.around.again():
             given = [*(x.detach() for x in tensors[:count]), *(g for g in grads if g is not None)]

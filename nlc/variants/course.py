@@ -235,14 +235,18 @@ class Course:
                     begun.add(ask.name)
                     self.workers.begin(self.request(by_id[ask.trial], ask))
                     self.watch.begun(ask)
-            for request, outcome in self.workers.ended():
+            ended = list(self.workers.ended())
+            unable = [f"{request.name}: {outcome.error}" for request, outcome in ended if outcome.status == UNABLE]
+            for request, outcome in ended:
                 if outcome.status == UNABLE:
-                    raise Unable(f"{request.name}: {outcome.error}")
+                    continue  # said once all others are in the journal
                 ask = left.pop(request.name)
                 cost = by_id[ask.trial].record["cost"][ask.task]
                 run = self.journal.add("run", {**ask.as_dict(), **outcome.as_dict(cost)})
                 self.runs[ask.name] = run
                 self.watch.ended(run, standings(self.journal.records), list(left.values()))
+            if unable:
+                raise Unable(unable[0])
             for i, asks in list(going.items()):
                 if all(ask.name in self.runs for ask in asks):
                     following = self._next(learnings[i], [self.runs[ask.name] for ask in asks])

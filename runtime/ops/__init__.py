@@ -25,7 +25,6 @@ from runtime.ops.basic import (
     trace,
 )
 from runtime.ops.boxes import Boxes
-from runtime.ops.convolution import convolution
 from runtime.ops.equations import Equations
 from runtime.ops.forms import Matrix, Mlp, Swiglu, Vector, read
 from runtime.ops.gated import gated_norm
@@ -36,6 +35,7 @@ from runtime.ops.recurrence import log_share
 from runtime.ops.remembered import Remembered
 from runtime.ops.segment import Call, Learner, held, now, segments
 from runtime.ops.shared import shared_product
+from runtime.ops.short_convolution import convolution
 from runtime.ops.softmax import attention
 
 __all__ = [

@@ -77,9 +77,7 @@ class Learner:
         if register is not None and self.form.parts[0] in register:
             parts = {part: register[f"held.{part}" if self.hold and not before else part] for part in start}
             parts = {part: x.detach() if self.constant else past(x) for part, x in parts.items()}
-        if torch.is_grad_enabled() and (self.form.moving(parts) or not x.requires_grad):
-            return leanly(self.form, parts, x, sources(register))
-        return self.form.read(parts, x)
+        return leanly(self.form, parts, x, sources(register)) if torch.is_grad_enabled() else self.form.read(parts, x)
 
     def gather(
         self, register: Register, call: Call, errors: Sequence[Tensor], taught: Tensor | None = None

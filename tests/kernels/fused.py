@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from runtime.ops.basic import causal_conv
-from runtime.ops.convolution import convolution, followed
 from runtime.ops.gated import gated, gated_norm
 from runtime.ops.history import own_errors
+from runtime.ops.short_convolution import convolution, followed
 from tests.kernels.cell import difference
 
 Results = dict[str, Tensor]

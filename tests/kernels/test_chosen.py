@@ -13,8 +13,8 @@ from runtime.kernels.gated_norm import choose as choose_gated
 from runtime.kernels.linear_memory import choose as choose_memory
 from runtime.kernels.shared_product import choose
 from runtime.ops.basic import causal_conv
-from runtime.ops.convolution import convolution, followed
 from runtime.ops.gated import gated, gated_norm
+from runtime.ops.short_convolution import convolution, followed
 from tests.kernels.cell import Cell
 from tests.kernels.fused import Convolution, Gated
 from tests.kernels.memory import Memory

@@ -244,6 +244,10 @@ BODIES = [
     "y = l2norm(heads(silu(conv(x, 4))))",
     "h = conv(x, 4); g = sigmoid(linear(h)); o = merge(rmsnorm(heads(h))); y = silu(h + o * g)",
     "y = rmsnorm(silu(conv(rmsnorm(x) * gelu(linear(x)), 3)))",
+    "y = rmsnorm(x) * silu(conv(linear(x), 4))",
+    "y = rmsnorm(conv(x, 4)) * silu(x)",
+    "y = merge(rmsnorm(heads(conv(x, 4)))) * silu(conv(x, 3))",
+    "g = silu(conv(x, 3)); y = merge(rmsnorm(heads(x))) * g",
 ]
 
 

@@ -1,1 +1,1 @@
-"""Short causal convolutions with what follows of them (runtime.ops.convolution), in Triton; derivation in README.md."""
+"""Short causal convolutions and what follows (runtime.ops.short_convolution), in Triton; derivation in README.md."""
