@@ -133,7 +133,7 @@ def _read(path: Path) -> tuple[list[Record], int]:
                 break
             raise JournalError(f"'{path}', line {number}, is damaged: give it back, or another --out")
         try:
-            found.append(checked(record))
+            found.append({**checked(record), **record})
         except ValueError as error:
             why = f"is damaged ({error}): give it back, or another --out"
             raise JournalError(f"'{path}', line {number}, {why}") from None
