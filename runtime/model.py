@@ -52,6 +52,12 @@ IGNORED = -100  # a target that teaches nothing
 NOTHING = -1  # no token is waiting for its target
 
 
+def mean(nats: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
+    """The mean of nats (B, T) over the tokens that have a target and are no padding."""
+    taught = targets != IGNORED if mask is None else (targets != IGNORED) & mask.to(targets.device)
+    return nats.sum() / taught.sum().clamp(min=1)
+
+
 def nats_of(logits: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy of every token in nats (B, T), 0 where the target is ignored."""
     return F.cross_entropy(logits.mT, targets, reduction="none", ignore_index=IGNORED)
@@ -233,22 +239,9 @@ class LanguageModel(Sequenced):
         """
         graphs = self.cuda_graphs if learn is True and self.span is None else None
         if graphs is not None and graphs.wanted(self._not_recorded(state, starts, mask, final)):
-            return graphs.loss(self, [tokens, targets], lambda x, y: self._mean(x, y, final=True)[0]), None
-        return self._mean(tokens, targets, state, starts, mask, final, learn)
-
-    def _mean(
-        self,
-        tokens: Tensor,
-        targets: Tensor,
-        state: State | None = None,
-        starts: Tensor | None = None,
-        mask: Tensor | None = None,
-        final: bool = False,
-        learn: bool | Collection[str] = True,
-    ) -> tuple[Tensor, State | None]:
+            return graphs.loss(self, [tokens, targets], lambda x, y: mean(self.nats(x, y, final=True)[0], y)), None
         nats, state = self.nats(tokens, targets, state, starts, mask, final, learn)
-        taught = targets != IGNORED if mask is None else (targets != IGNORED) & mask.to(targets.device)
-        return nats.sum() / taught.sum().clamp(min=1), state
+        return mean(nats, targets, mask), state
 
     def _not_recorded(self, state: State | None, starts: Tensor | None, mask: Tensor | None, final: bool) -> str:
         """Why a graph cannot hold the loss of these sequences: "" where it can."""
