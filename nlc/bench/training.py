@@ -6,13 +6,14 @@ Its `main` is given a run of a few steps on random text, each of which is timed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType, TracebackType
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -110,10 +111,5 @@ def loaded(made: Program) -> ModuleType:
 
 def through(module: ModuleType, run: Any) -> None:
     """The `main` of a generated train.py, which is given this run."""
-    main: Callable[[], int] = module.main
-    own = module.Run
-    setattr(module, "Run", lambda *_: run)  # noqa: B010
-    try:
-        main()
-    finally:
-        setattr(module, "Run", own)  # noqa: B010
+    with patch.object(module, "Run", lambda *_: run):
+        module.main()
