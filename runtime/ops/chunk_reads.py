@@ -9,77 +9,73 @@ import torch
 from torch import Tensor
 
 from runtime.ops.history import Past
-from runtime.ops.stack import read, read_gradient
+from runtime.ops.stack import Size, at_once, by_chunk
 from runtime.precision import exact
 
 
 class ReadChunks(torch.autograd.Function):
     """Reads of one box at every chunk's first state:  y = W P_c q.
 
-    apply((N, C), fresh, q (B, N C, H, K), P (N, H, B, I, K), W (H, 1 or B, rows, I)) to (B, N C, H, rows).  On a
-    processor a chunk at a time: what one needs stays in its cache.  fresh: the first P is the identity, a constant.
+    apply((N, C), q (B, N C, H, K), P (N, H, B, I, K), W (H, 1 or B, rows, I)) to (B, N C, H, rows).
     """
 
     @staticmethod
-    def forward(ctx: Any, size: tuple[int, int], fresh: bool, q: Tensor, P: Tensor, W: Tensor) -> Tensor:
-        ctx.size, ctx.fresh = size, fresh
+    def forward(ctx: Any, size: Size, q: Tensor, P: Tensor, W: Tensor) -> Tensor:
+        ctx.size = size
         ctx.save_for_backward(q, P, W)
-        out = q.new_empty(*q.shape[:-1], W.shape[-2])
-        for at, tokens in groups(size, fresh, q):
-            x = chunks(q, tokens, size)
-            Y = x if fresh and not at.start else x @ P[at].mT
-            chunks(out, tokens, size).copy_(apart(read(joint(Y), W), x))
-        return out
+        return tokens(size, [read(X @ P[at].mT, W) for at, (X,) in groups(size, q)])
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         """Of any order: ordinary operations."""
         with exact(g):
-            return None, None, *ReadChunks.pulled(ctx.size, ctx.fresh, g, *ctx.saved_tensors)
+            return None, *ReadChunks.pulled(ctx.size, g, *ctx.saved_tensors)
 
     @staticmethod
-    def pulled(size: tuple[int, int], fresh: bool, g: Tensor, q: Tensor, P: Tensor, W: Tensor) -> Any:
-        own = Past.closed  # a token's own error ends here at the state
-        dq, dP, dW = [], [], torch.zeros_like(W)
-        for at, tokens in groups(size, fresh, q):
-            dy, x = chunks(g, tokens, size), chunks(q, tokens, size)
-            identity = fresh and not at.start
-            if own:
-                dY = apart(read(joint(dy), W.mT), dy)
-            else:
-                rows, more = read_gradient(joint(dy), joint(x if identity else x @ P[at].mT), W)
-                dY, dW = apart(rows, x), dW + more
-                dP.append(torch.zeros_like(P[at]) if identity else dY.mT @ x)
-            dq.append(by_token(dY if identity else dY @ P[at]))
-        return along(1, dq), None if own else along(0, dP), None if own else dW
+    def pulled(size: Size, g: Tensor, q: Tensor, P: Tensor, W: Tensor) -> Any:
+        if Past.closed:  # a token's own error ends here at the state
+            return tokens(size, [read(dy, W.mT) @ P[at] for at, (dy,) in groups(size, g)]), None, None
+        dq, dP, dW = [], [], []
+        for at, (dy, X) in groups(size, g, q):
+            dY = read(dy, W.mT)
+            dW.append(read_gradient(dy, X @ P[at].mT, W))
+            dP.append(dY.mT @ X)
+            dq.append(dY @ P[at])
+        return tokens(size, dq), along(0, dP), sum(dW[1:], dW[0])
 
 
-def groups(size: tuple[int, int], fresh: bool, x: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Chunks that are computed at once, and their tokens: each alone on a processor, else all but a fresh first."""
+def groups(size: Size, *xs: Tensor) -> Iterator[tuple[slice, list[Tensor]]]:
+    """Chunks that are computed at once, and the tokens of each tensor, (B, N C, H, ...), as (n, H, B, C, ...)."""
     N, C = size
-    firsts = range(N) if x.device.type == "cpu" else range(2 if fresh and N > 1 else 1)
-    for first, end in zip(firsts, (*firsts[1:], N), strict=True):
-        yield slice(first, end), slice(first * C, end * C)
+    n = at_once(xs[0].device, N)
+    for first in range(0, N, n):
+        end = min(N, first + n)
+        yield slice(first, end), [by_chunk(x[:, first * C : end * C], (end - first, C)) for x in xs]
 
 
-def chunks(x: Tensor, tokens: slice, size: tuple[int, int]) -> Tensor:
-    """Some chunks of (B, T, H, ...) as (n, H, B, C, ...): a view."""
-    return x[:, tokens].unflatten(1, (-1, size[1])).permute(1, 3, 0, 2, 4)
+def tokens(size: Size, parts: list[Tensor]) -> Tensor:
+    """Groups of chunks (n, H, B, C, ...) as (B, N C, H, ...)."""
+    return along(1, [x.permute(2, 0, 3, 1, 4) for x in parts]).flatten(1, 2)
 
 
-def by_token(x: Tensor) -> Tensor:
-    """(n, H, B, C, ...) as (B, n C, H, ...)."""
-    return x.permute(2, 0, 3, 1, 4).flatten(1, 2)
+def read(Y: Tensor, W: Tensor) -> Tensor:
+    """Y W^T: (n, H, B, C, I) by rows (H, 1 or B, R, I).  Rows that all sequences share are copied for every chunk
+    rather than what is read is gathered by head."""
+    if W.shape[1] != 1:
+        return Y @ W.mT
+    return (Y.flatten(2, 3) @ W.squeeze(1).mT).unflatten(2, Y.shape[2:4])
+
+
+def read_gradient(dz: Tensor, Y: Tensor, W: Tensor) -> Tensor:
+    """Gradient of W from that of `read`."""
+    if W.shape[1] != 1:
+        return (dz.mT @ Y).sum(0)
+    return (dz.flatten(2, 3).mT @ Y.flatten(2, 3)).sum(0).unsqueeze(1)
 
 
 def joint(x: Tensor) -> Tensor:
     """(N, H, B, C, ...) to (H, B, N C, ...)."""
     return x.movedim(0, 2).flatten(2, 3)
-
-
-def apart(x: Tensor, like: Tensor) -> Tensor:
-    """(H, B, N C, ...) to (N, H, B, C, ...), as `like` has them."""
-    return x.unflatten(2, (like.shape[0], like.shape[3])).movedim(2, 0)
 
 
 def along(dim: int, parts: list[Tensor]) -> Tensor:

@@ -92,8 +92,8 @@ def chunk_of(
     gradient_at = a if kind.kept else 1.0
     at_state = (p if kind.erase else 0.0) + (gradient_at if kind.l2 else 0.0)
     at_start = (1 - p if kind.erase else 0.0) + (1 - gradient_at if kind.l2 else 0.0)
-    B = (at_state * k).sub_(v).mul_(e)
-    B_start = (e * at_start) * k if kind.to_start else None
+    B = (k * (e * at_state)).addcmul_(v, e, value=-1)
+    B_start = k * (e * at_start) if kind.to_start else None
     return Chunk(k, v, e, keep, a, p, gamma, D, gram, N, inverses, at_state, at_start, lost, lost * k, B, B_start)
 
 

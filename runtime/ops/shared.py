@@ -242,7 +242,6 @@ class Piece:
     first: Tensor
     form: Form | None = None  # of the kernels that computed it
     low: bool = False  # by products of bfloat16
-    fresh: bool = False  # the first is the identity
 
     def first_sequence(self) -> Piece:
         """The same of the batch's first sequence alone, for reads."""
@@ -263,7 +262,7 @@ class Piece:
         return y.movedim(0, 2)
 
     def by_chunks(self, q: Tensor, P: Tensor, W: Tensor) -> Tensor:
-        return ReadChunks.apply(self.size, self.fresh, q, P, W)
+        return ReadChunks.apply(self.size, q, P, W)
 
 
 # ---- pieces
@@ -318,7 +317,7 @@ class Call:
             after = Running(span, P, boxes.held, boxes.start)
         else:
             after = Running(stack, torch.cat([span.of(P, box) for box in stack.at], -2), boxes.held, boxes.start)
-        return Piece(self.size, outs, after, span, Ps, form, self.low, boxes.fresh)
+        return Piece(self.size, outs, after, span, Ps, form, self.low)
 
     def launched(self, form: Form, gates: Gates, first: Tensor | None, W: Tensor) -> list[Tensor | None]:
         """What `Product` returns, by kernels.
@@ -394,18 +393,18 @@ class Product(torch.autograd.Function):
         Ls, inverses = [], []
         square = W[0].shape[-1] == K  # [identity, 0] is the identity
         rows, first_rows = layout.boxes(W), layout.boxes([w[..., :K] for w in W])
-        kept = []
+        kept, by_state = [], Ps.flatten(1, 2).unbind()
         for c in range(N):
             identity = P is None and c == 0
-            Ys = [X[c] if identity else X[c] @ Ps[c].mT for X in Xs]
+            Ys = [X[c] if identity else torch.bmm(flat(X[c]), by_state[c].mT).view(H, B, C, -1) for X in Xs]
             zs = [z for Y, w in zip(Ys, first_rows if identity else rows, strict=True) for z in reads(Y, w)]
             tokens = slice(c * C, (c + 1) * C)
             k, v, rate, keep = layout.flowing(zs, tuple(x[:, tokens] for x in extras), weights)
             keep_GC = None if keep is None else keep.reshape(-1, C)
             chunk = chunk_of(layout.kind, flat(k), flat(v), rate.reshape(-1, C), keep_GC)
-            P_c = None if identity and square else flat(Ps[c])
+            P_c = None if identity and square else by_state[c]
             Ls.append(written(chunk, P_c))
-            advance(chunk, P_c, Ls[c], flat(Ps[c + 1]))
+            advance(chunk, P_c, Ls[c], by_state[c + 1])
             inverses.append(chunk.inverses)
             if outputs:
                 kept.append((k, v, rate, keep))

@@ -13,7 +13,7 @@ from torch import Tensor
 from runtime.ops.chunk_reads import along
 from runtime.ops.history import past
 from runtime.ops.product import Chunk, chunk_of, gradient
-from runtime.ops.stack import Layout, by_chunk, by_token, flat, read, reads, reads_gradient
+from runtime.ops.stack import Layout, Size, at_once, by_chunk, by_token, flat, read, reads, reads_gradient
 
 
 def own_gradient(
@@ -48,16 +48,12 @@ def own_gradient(
 
 
 class Backward:
-    """Gradients of P, rows read, queries, extras and weights, in the module's three phases, some chunks together at a
-    time.
-
-    A processor's cache holds the work of one chunk, not of all of them; a GPU wants as many as there are.
-    """
+    """Gradients of P, rows read, queries, extras and weights, in the module's three phases, some chunks together."""
 
     def __init__(
         self,
         layout: Layout,
-        size: tuple[int, int],
+        size: Size,
         identity: bool,
         first: Tensor,
         Ls: Sequence[Tensor],
@@ -72,27 +68,22 @@ class Backward:
         self.dfirst = grads[4]
         self.dP = torch.zeros_like(first[0]) if grads[5] is None else grads[5]
         self.unread = grads[5] is None and all(g is None for g in grads[:4])  # what the last chunk writes
-        self.dW = [torch.zeros_like(w) for w in self.W]
         K = first.shape[-1]
         self.square = first.shape[-2] == K  # [identity, 0] is the identity
         self.rows, self.first_rows = layout.boxes(self.W), layout.boxes([w[..., :K] for w in self.W])
-        self.drows, self.dfirst_rows = layout.boxes(self.dW), layout.boxes([dw[..., :K] for dw in self.dW])
+        self.drows = [[torch.zeros_like(w.flatten(0, 1)) for w in rows] for rows in self.rows]
         N, C = size
         self.dXs = [x.new_empty(N, *first.shape[1:3], C, x.shape[-1]) for x in self.xs]
         self.dextras = [torch.empty_like(x) for x in self.extras]
         self.dweights: list[Any] = [0] * len(self.weights)
 
-    @staticmethod
-    def together(device: torch.device, N: int) -> int:
-        return 1 if device.type == "cpu" else N
-
     def run(self) -> list[Tensor | None]:
-        N = self.size[0]
-        together = self.together(self.first.device, N)
+        together = at_once(self.first.device, self.size[0])
         for last in range(self._after_the_unread(), 0, -together):
             self._group(max(0, last - together), last)
+        dW = [torch.cat(rows, 1).view(w.shape) for rows, w in zip(self.drows, self.W, strict=True)]
         dweights = [d if isinstance(d, Tensor) else None for d in self.dweights]
-        return [None if self.identity else self.dP, *self.dW, *map(by_token, self.dXs), *self.dextras, *dweights]
+        return [None if self.identity else self.dP, *dW, *map(by_token, self.dXs), *self.dextras, *dweights]
 
     def _after_the_unread(self) -> int:
         """How many chunks have a gradient: none reaches what the last one reads where nobody reads what it writes."""
@@ -108,35 +99,32 @@ class Backward:
         return N - 1
 
     def _group(self, first: int, last: int) -> None:
-        C = self.size[1]
-        size = (last - first, C)
+        C, n = self.size[1], last - first
         # 1: reads, flow and products again
-        Xs = [by_chunk(x[:, first * C : last * C], size) for x in self.xs]
-        chunks = range(last - first)
-        flows = [Flowed(first + c, [X[c] for X in Xs], self) for c in chunks]
+        Xs = [by_chunk(x[:, first * C : last * C], (n, C)) for x in self.xs]
+        flows = [Flowed(first + c, [X[c] for X in Xs], self) for c in range(n)]
         k, v, rate, keep = (stacked([f.values[i] for f in flows]) for i in range(4))
         assert k is not None and v is not None and rate is not None
         known = [x for x in self.inverses[first:last] if x is not None]
         t = chunk_of(self.layout.kind, k, v, rate, keep, along(0, known) if known else None)
         # 2: last chunk to first
-        G = self.dP.shape[0] * self.dP.shape[1]
-        for c in reversed(chunks):
-            at = t if len(chunks) == 1 else of_chunk(t, slice(c * G, (c + 1) * G))
+        for c, at in reversed(list(enumerate(chunks_of(t, n)))):
             self._chunk(first + c, at, flows[c])
 
     def _chunk(self, c: int, t: Chunk, flow: Flowed) -> None:
         """Take the gradient of P from the chunk's end to its beginning, and leave those of what was read."""
         identity = self.identity and c == 0
-        rows, drows = (self.first_rows, self.dfirst_rows) if identity else (self.rows, self.drows)
-        P = None if identity and self.square else flat(self.first[c])
-        found, before = gradient(self.layout.kind, t, P, self.Ls[c], flat(self.dP))
+        P, dP = flat(self.first[c]), flat(self.dP)
+        found, before = gradient(self.layout.kind, t, None if identity and self.square else P, self.Ls[c], dP)
         dzs = iter(flow.pull(found))
-        for X, Y, w, dw, dX in zip(flow.Xs, flow.Ys, rows, drows, self.dXs, strict=True):
+        for X, Y, w, dw, dX in zip(flow.Xs, flow.Ys, flow.rows, self.drows, self.dXs, strict=True):
+            if identity:
+                dw = [d[..., : P.shape[-1]] for d in dw]
             dY = reads_gradient(list(islice(dzs, len(w))), Y, w, dw)
             if identity:
                 dX[c] = dY
             elif before is not None:
-                torch.matmul(dY, self.first[c], out=dX[c])
+                torch.bmm(flat(dY), P, out=flat(dX[c]))
                 before.baddbmm_(flat(dY).mT, flat(X))
         if before is not None:
             self.dP = before.view_as(self.dP)
@@ -145,18 +133,22 @@ class Backward:
 
 
 def stacked(values: list[Tensor | None]) -> Tensor | None:
-    """One matrix stack of every chunk's values, (B, H, C[, K]) each."""
+    """One matrix stack of every chunk's values, (B, C, H, K) or (B, C, H) each."""
+    values = [x if x is None else x.movedim(2, 0) for x in values]
     if values[0] is None:
         return None
-    axes = values[0].dim() - 2
     if len(values) == 1:
-        return values[0].reshape(-1, *values[0].shape[-axes:])
-    return torch.cat([x.reshape(-1, *x.shape[-axes:]) for x in values if x is not None])
+        return values[0].flatten(0, 1)
+    return torch.stack([x for x in values if x is not None]).flatten(0, 2)
 
 
-def of_chunk(t: Chunk, rows: slice) -> Chunk:
+def chunks_of(t: Chunk, n: int) -> list[Chunk]:
+    """Each of so many chunks by itself."""
+    if n == 1:
+        return [t]
     values = [getattr(t, f.name) for f in fields(t)]
-    return Chunk(*(x[rows] if isinstance(x, Tensor) else x for x in values))
+    apart = [x.chunk(n) if isinstance(x, Tensor) else (x,) * n for x in values]
+    return [Chunk(*of_one) for of_one in zip(*apart, strict=True)]
 
 
 class Flowed:
@@ -166,30 +158,36 @@ class Flowed:
         C = of.size[1]
         self.of, self.c, self.Xs, self.tokens = of, c, Xs, slice(c * C, (c + 1) * C)
         identity = of.identity and c == 0
-        self.Ys = Xs if identity else [X @ of.first[c].mT for X in Xs]
-        rows = of.first_rows if identity else of.rows
-        self.zs = [z.requires_grad_() for Y, w in zip(self.Ys, rows, strict=True) for z in reads(Y, w)]
+        H, B = Xs[0].shape[:2]
+        P = flat(of.first[c])
+        self.Ys = Xs if identity else [torch.bmm(flat(X), P.mT).view(H, B, C, -1) for X in Xs]
+        self.rows = of.first_rows if identity else of.rows
+        zs = [z for Y, w in zip(self.Ys, self.rows, strict=True) for z in reads(Y, w)]
+        zs = [z.permute(1, 2, 0, 3).requires_grad_() for z in zs]
         extras = [x[:, self.tokens].detach().requires_grad_(x.is_floating_point()) for x in of.extras]
         weights = [w.detach().requires_grad_(w.is_floating_point()) for w in of.weights]
         with torch.enable_grad():
-            self.outs = of.layout.flowing(self.zs, tuple(extras), tuple(weights))
-        self.inputs = [*self.zs, *extras, *weights]
+            self.outs = of.layout.flowing_by_token(zs, tuple(extras), tuple(weights))
+        self.inputs, self.reads = [*zs, *extras, *weights], len(zs)
         self.values = tuple(x if x is None else x.detach() for x in self.outs)
 
     def pull(self, found: Sequence[Tensor | None]) -> list[Tensor]:
         """Gradients of the reads; those of extras and weights go where they belong."""
-        ys, gs = [], []
+        ys, gs, (B, C, H) = [], [], self.outs[0].shape[:3]
         for y, g, given in zip(self.outs, found, self.of.given, strict=True):
             if y is not None and y.requires_grad and g is not None:
+                by_head = g.view(H, B, C, *g.shape[2:])
                 ys.append(y)
-                gs.append(g.view(y.shape) if given is None else g.view(y.shape) + given[self.c])
+                gs.append((by_head if given is None else by_head + given[self.c]).movedim(0, 2))
         asked = [x for x in self.inputs if x.requires_grad]
         back = iter(torch.autograd.grad(ys, asked, gs, allow_unused=True))
         full = [next(back) if x.requires_grad else None for x in self.inputs]
-        dzs, rest = full[: len(self.zs)], full[len(self.zs) :]
+        dzs, rest = full[: self.reads], full[self.reads :]
         for d, g in zip(self.of.dextras, rest, strict=False):
             d[:, self.tokens] = 0 if g is None else g
         for i, g in enumerate(rest[len(self.of.extras) :]):
             if g is not None:
                 self.of.dweights[i] = self.of.dweights[i] + g
-        return [torch.zeros_like(z) if g is None else g for z, g in zip(self.zs, dzs, strict=True)]
+        zs = self.inputs[: self.reads]
+        dzs = [torch.zeros_like(z) if g is None else g for z, g in zip(zs, dzs, strict=True)]
+        return [dz.permute(2, 0, 1, 3) for dz in dzs]

@@ -15,6 +15,8 @@ from torch import Tensor
 from runtime.ops.product import Kind
 
 Tensors = tuple[Tensor, ...]
+Size = tuple[int, int]  # chunks, tokens of each
+TOGETHER = 8  # chunks that a processor computes at once: fewer calls than one by one, and memory for no more
 Flow = Callable[[Tensors, Tensors, Tensors], tuple[Tensor, Tensor, Tensor, Tensor | None]]
 
 
@@ -46,11 +48,21 @@ class Layout:
         self, zs: Sequence[Tensor], extras: Tensors, weights: Tensors
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """k, v (H, B, T, K), rate, log retention (H, B, T) from the reads of the boxes, (H, B, T, rows) each."""
-        k, v, rate, keep = self.flow(tuple(z.permute(1, 2, 0, 3) for z in zs), extras, weights)
+        k, v, rate, keep = self.flowing_by_token([z.permute(1, 2, 0, 3) for z in zs], extras, weights)
+        return (
+            k.permute(2, 0, 1, 3),
+            v.permute(2, 0, 1, 3),
+            rate.permute(2, 0, 1),
+            None if keep is None else keep.permute(2, 0, 1),
+        )
+
+    def flowing_by_token(
+        self, zs: Sequence[Tensor], extras: Tensors, weights: Tensors
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """The same with heads after tokens: reads (B, T, H, rows); k, v (B, T, H, K), rate, log retention (B, T, H)."""
+        k, v, rate, keep = self.flow(tuple(zs), extras, weights)
         shape = k.shape[:3]
-        rate = rate.expand(shape).permute(2, 0, 1)
-        keep = keep if keep is None else keep.expand(shape).permute(2, 0, 1)
-        return k.permute(2, 0, 1, 3), v.permute(2, 0, 1, 3), rate, keep
+        return k, v, rate.expand(shape), None if keep is None else keep.expand(shape)
 
 
 def cut(T: int, chunk: int, phase: int) -> list[tuple[int, int]]:
@@ -60,7 +72,12 @@ def cut(T: int, chunk: int, phase: int) -> list[tuple[int, int]]:
     return [(n, length) for n, length in ((1, head), (whole, chunk), (1, rest)) if n and length]
 
 
-def by_chunk(x: Tensor, size: tuple[int, int]) -> Tensor:
+def at_once(device: torch.device, N: int) -> int:
+    """How many of N chunks are computed at once where none needs another's: on a GPU all."""
+    return min(N, TOGETHER) if device.type == "cpu" else N
+
+
+def by_chunk(x: Tensor, size: Size) -> Tensor:
     """(B, T, H, K) to (N, H, B, C, K), dense; (B, T, H) to (N, H, B, C)."""
     B, _, H, *K = x.shape
     return x.reshape(B, *size, H, *K).permute(1, 3, 0, 2, *range(4, 4 + len(K))).contiguous()
@@ -78,9 +95,8 @@ def flat(x: Tensor) -> Tensor:
 
 def read(Y: Tensor, W: Tensor) -> Tensor:
     """Y W^T: (H, B, C, I) by rows (H, 1 or B, R, I); rows that all sequences share are one product for all of them."""
-    if W.shape[1] != 1:
-        return Y @ W.mT
-    return torch.bmm(Y.flatten(1, 2), W.squeeze(1).mT).unflatten(1, Y.shape[1:3])
+    w = W.flatten(0, 1)
+    return torch.bmm(Y.reshape(len(w), -1, Y.shape[-1]), w.mT).view(*Y.shape[:-1], W.shape[2])
 
 
 def reads(Y: Tensor, W: Sequence[Tensor]) -> list[Tensor]:
@@ -88,26 +104,12 @@ def reads(Y: Tensor, W: Sequence[Tensor]) -> list[Tensor]:
     return [read(Y, w) for w in W]
 
 
-def read_gradient(dz: Tensor, Y: Tensor, W: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of Y and W from that of `read`."""
-    if W.shape[1] != 1:
-        return dz @ W, dz.mT @ Y
-    rows = dz.flatten(1, 2)
-    dY = torch.bmm(rows, W.squeeze(1)).unflatten(1, dz.shape[1:3])
-    return dY, torch.bmm(rows.mT, Y.flatten(1, 2)).unsqueeze(1)
-
-
 def reads_gradient(dzs: Sequence[Tensor], Y: Tensor, W: Sequence[Tensor], dW: Sequence[Tensor]) -> Tensor:
-    """Gradient of Y from those of `reads`; that of every box's rows is added to its `dW`."""
+    """Gradient of Y from those of `reads`; that of every box's rows is added to its `dW`, (H or H B, rows, I)."""
     dY = None
     for dz, w, dw in zip(dzs, W, dW, strict=True):
-        if w.shape[1] == 1 and dY is not None:
-            rows = dz.flatten(1, 2)
-            dY.flatten(1, 2).baddbmm_(rows, w.squeeze(1))
-            dw += torch.bmm(rows.mT, Y.flatten(1, 2)).unsqueeze(1)
-            continue
-        more, dw_more = read_gradient(dz, Y, w)
-        dY = more if dY is None else dY.add_(more)
-        dw += dw_more
+        rows, w = dz.reshape(len(dw), -1, dz.shape[-1]), w.flatten(0, 1)
+        dY = torch.bmm(rows, w) if dY is None else dY.baddbmm_(rows, w)
+        dw.baddbmm_(rows.mT, Y.reshape(len(dw), -1, Y.shape[-1]))
     assert dY is not None
-    return dY
+    return dY.view(Y.shape)

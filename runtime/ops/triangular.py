@@ -28,25 +28,23 @@ def block(C: int) -> int:
 
 def solve(N: Tensor, D: Tensor, R: Tensor) -> Tensor:
     """(I + N)^-1 R: N (G, C, C), D its `inverse_blocks`, R (G, C, I)."""
-    n, b = D.shape[1:3]
-    if n == 1:
-        return torch.bmm(D[:, 0], R)
-    X = torch.empty_like(R)
-    for i in range(n):
-        rows, before = slice(i * b, (i + 1) * b), slice(0, i * b)
-        rest = torch.baddbmm(R[:, rows], N[:, rows, before], X[:, before], alpha=-1) if i else R[:, rows]
-        X[:, rows] = torch.bmm(D[:, i], rest)
+    b = D.shape[2]
+    Ds, X = D.unbind(1), torch.empty_like(R)
+    for i, (N_i, R_i, X_i) in enumerate(zip(N.split(b, 1), R.split(b, 1), X.split(b, 1), strict=True)):
+        if i:
+            R_i = torch.baddbmm(R_i, N_i.narrow(2, 0, i * b), X.narrow(1, 0, i * b), alpha=-1)
+        X_i.copy_(torch.bmm(Ds[i], R_i))
     return X
 
 
 def solve_transposed(N: Tensor, D: Tensor, R: Tensor) -> Tensor:
     """(I + N)^-T R, from the last rows to the first."""
     n, b = D.shape[1:3]
-    if n == 1:
-        return torch.bmm(D[:, 0].mT, R)
-    X = torch.empty_like(R)
+    N, Ds, X = N.mT, D.mT.unbind(1), torch.empty_like(R)
+    Ns, Rs, Xs = N.split(b, 1), R.split(b, 1), X.split(b, 1)
     for i in reversed(range(n)):
-        rows, after = slice(i * b, (i + 1) * b), slice((i + 1) * b, None)
-        rest = torch.baddbmm(R[:, rows], N[:, after, rows].mT, X[:, after], alpha=-1) if i < n - 1 else R[:, rows]
-        X[:, rows] = torch.bmm(D[:, i].mT, rest)
+        R_i, at, after = Rs[i], (i + 1) * b, (n - 1 - i) * b
+        if after:
+            R_i = torch.baddbmm(R_i, Ns[i].narrow(2, at, after), X.narrow(1, at, after), alpha=-1)
+        Xs[i].copy_(torch.bmm(Ds[i], R_i))
     return X

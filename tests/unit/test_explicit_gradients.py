@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 import runtime.ops
-from runtime.ops import basic
+from runtime.ops import basic, stack
 from runtime.ops.chunk_reads import ReadChunks
 from runtime.ops.deep import Task, Written
 from runtime.ops.forms import Lean, Matrix, Mlp, Swiglu
@@ -40,16 +40,12 @@ def test_every_explicit_gradient_is_checked() -> None:
 
 
 @pytest.mark.parametrize("B", [1, 2])
-@pytest.mark.parametrize("fresh", [False, True])
-def test_reads_of_chunks(fresh: bool, B: int) -> None:
-    N, H, C, K, rows = 2, 2, 3, 3, 2
-    P = normal(N, H, 2, K, K, seed=1)
-    given = normal(2, N * C, H, K), P, normal(H, B, rows, K, seed=2)
-
-    def run(q: Tensor, P: Tensor, W: Tensor) -> Tensor:
-        first = torch.eye(K, dtype=P.dtype).expand_as(P[:1])
-        return ReadChunks.apply((N, C), fresh, q, torch.cat((first, P[1:])) if fresh else P, W)
-
+@pytest.mark.parametrize("together", [1, 2, 3])
+def test_reads_of_chunks(together: int, B: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    N, H, C, K, rows = 3, 2, 2, 3, 2
+    given = normal(2, N * C, H, K), normal(N, H, 2, K, K, seed=1), normal(H, B, rows, K, seed=2)
+    monkeypatch.setattr(stack, "TOGETHER", together)
+    run = lambda *given: ReadChunks.apply((N, C), *given)
     assert gradcheck(run, given) and gradgradcheck(run, given)
 
 

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import gradcheck
 
+from runtime.ops import stack
 from runtime.ops.basic import l2norm
 from runtime.ops.history import own_errors, past
 from runtime.ops.shared import Running, Shared, shared_product
-from runtime.ops.shared_gradient import Backward
 from runtime.ops.triangular import BLOCK
 
 B, H, K = 2, 2, 4
@@ -198,12 +198,12 @@ def test_own_errors_equal_the_loop(group):
         same(*found, 1e-8)
 
 
-@pytest.mark.parametrize("together", [2, 100])
+@pytest.mark.parametrize("together", [1, 2, 100])
 def test_chunks_taken_together_give_the_same_gradient(together, monkeypatch):
-    """As on a GPU, where all chunks' products are made at once."""
+    """All of them, as on a GPU, or each alone."""
     case = Case(40, 8, two=True)
     alone = torch.autograd.grad(probe(case.values()), case.leaves, allow_unused=True)
-    monkeypatch.setattr(Backward, "together", staticmethod(lambda device, N: together))
+    monkeypatch.setattr(stack, "TOGETHER", together)
     same(torch.autograd.grad(probe(case.values()), case.leaves, allow_unused=True), alone, 1e-12)
 
 
