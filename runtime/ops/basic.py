@@ -27,7 +27,37 @@ CUBIC = (1.5, -0.5, 0.0)
 
 def rmsnorm(x: Tensor, gain: Tensor | None = None) -> Tensor:
     """x / sqrt(mean(x^2) + 1e-5) * gain over the last axis; gain (D,)."""
+    differentiated = torch.is_grad_enabled() and not Reading.token
+    if gain is not None and differentiated and x.device.type == "cpu" and x.dtype == gain.dtype:
+        return RmsNorm.apply(x, gain)
     return torch.rms_norm(x, x.shape[-1:], gain, EPS)
+
+
+class RmsNorm(torch.autograd.Function):
+    """y = x s gain and s = (mean(x^2) + eps)^-1/2; with p = g x, dx = s g gain - x s^3 (p . gain) / D, dgain = sum p s.
+
+    On a processor torch has no function for it and differentiates its parts one by one: 2.5 times as long.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gain: Tensor) -> Tensor:
+        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(EPS).rsqrt_()
+        ctx.save_for_backward(x, gain, scale)
+        return (x * scale).mul_(gain)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor | None]:
+        x, gain, scale = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[1] and not Past.closed  # a token's own error wants no gradient of a weight
+        with exact(x):
+            if torch.is_grad_enabled():  # to be differentiated again: nothing in place
+                scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + EPS)
+                along = (g * x * gain).sum(-1, keepdim=True) * scale.pow(3) / x.shape[-1]
+                return g * gain * scale - x * along, (g * x * scale).sum_to_size(gain.shape) if wanted else None
+            p = (g * x).flatten(0, -2)
+            along = (p @ gain).view_as(scale).mul_(scale.pow(3)).div_(x.shape[-1])
+            dgain = scale.reshape(-1) @ p if wanted else None
+            return (g * gain).mul_(scale).addcmul_(x, along, value=-1), dgain
 
 
 def layernorm(x: Tensor, gain: Tensor | None = None, bias: Tensor | None = None) -> Tensor:

@@ -21,7 +21,8 @@ from runtime.ops.naive import Write
 from runtime.ops.rows import by_weight
 
 CHECKED = {  # Product: with its operator; Gathered: in Written
-    "ByWeight", "CausalConv", "Gathered", "L2norm", "Lean", "Past", "Product", "ReadChunks", "Written",
+    "ByWeight", "CausalConv", "Gathered", "L2norm", "Lean", "Past", "Product", "ReadChunks", "RmsNorm",
+    "Written",
 }  # fmt: skip
 
 
@@ -71,7 +72,10 @@ def test_what_is_past_is_open_to_the_outer_gradient() -> None:
     assert gradcheck(Past.apply, (normal(3),)) and gradgradcheck(Past.apply, (normal(3),))
 
 
-def test_unit_vectors_and_convolutions() -> None:
+def test_norms_and_convolutions() -> None:
+    rms = normal(2, 3, 4), normal(4, seed=1)
+    assert gradcheck(basic.rmsnorm, rms) and gradgradcheck(basic.rmsnorm, rms)
+    torch.testing.assert_close(basic.rmsnorm(*rms), torch.rms_norm(rms[0], (4,), rms[1], basic.EPS))
     assert gradcheck(basic.l2norm, (normal(2, 3, 4),)) and gradgradcheck(basic.l2norm, (normal(2, 3, 4),))
     given = normal(2, 4, 3), normal(3, 3, seed=1), normal(2, 2, 3, seed=2)
     assert gradcheck(basic.causal_conv, given) and gradgradcheck(basic.causal_conv, given)
