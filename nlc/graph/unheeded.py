@@ -3,8 +3,8 @@
     unheeded(graph) -> (Diagnostic, ...)        warnings, each where its field is said
 
 A rule that sets the weight at every update decides itself what is kept: `retain_to` says nothing beside it, and
-`retain` nothing beside one that never reads it.  Where gradients are taken after retention (`grad_at: kept`) both say something.
-A level's field is heeded where one of its memories heeds it.
+`retain` nothing beside one that never reads it.  Where gradients are taken after retention (`grad_at: kept`)
+both say something.  A level's field is heeded where one of its memories heeds it.
 """
 
 from __future__ import annotations
