@@ -25,7 +25,7 @@ WIDTH = 110  # characters of a source line that are shown
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One refusal.  `hint` stands beside the caret, `note` on lines of its own below."""
+    """One refusal, or a warning.  `hint` stands beside the caret, `note` on lines of its own below."""
 
     code: str
     at: Position
@@ -38,9 +38,13 @@ class Diagnostic:
             raise CompilerBug(f"unknown diagnostic code {self.code}")
 
     def __str__(self) -> str:
+        return self.text("error")
+
+    def text(self, kind: str) -> str:
+        """For people; `kind`: error, or warning of what is legal and says nothing."""
         at = self.at
         where = at.file if at.line == 0 else f"{at.file}:{at.line}:{at.column}"
-        lines = [f"{where}: error: {self.message} [{self.code}]"]
+        lines = [f"{where}: {kind}: {self.message} [{self.code}]"]
         source = line_of(at.file, at.line)
         if source is None:
             notes = [self.hint, *self.note.splitlines()]

@@ -30,7 +30,7 @@ from nlc.graph.nodes import (
     When,
     per_step,
 )
-from nlc.graph.specialise import keeps_no_share
+from nlc.graph.unheeded import unheeded
 from nlc.passes.keep import written_every
 
 
@@ -354,8 +354,7 @@ def _notes(graph: Graph) -> Iterator[str]:
                 "activations are not normalised; it diverges where rate x |h|^2 is large: bound the rate, or say "
                 "normalise_hidden: true"
             )
-        if memory.retain and keeps_no_share(memory.rule):
-            yield f"{memory_name(memory)}: rule {memory.rule.name} sets the state itself, so retain says nothing"
+    yield from (warning.message for warning in unheeded(graph))
 
 
 def _invisible(graph: Graph, memories: Sequence[Memory]) -> Iterator[str]:

@@ -37,7 +37,8 @@ def meet(*shapes: Shape) -> Shape:
 
 def vector(shape: Shape, what: str) -> None:
     if not shape:
-        raise ShapeError(f"{what} acts on the last axis, and a number has none")
+        hint = "linear to a width of 1 gives a number"
+        raise ShapeError(f"{what} acts on the last axis, and a number has none", hint)
 
 
 def same(inputs: tuple[Shape, ...], options: Options) -> Shape:

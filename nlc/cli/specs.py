@@ -68,6 +68,7 @@ def check(
     from nlc import passes
     from nlc.diagnostics import SpecError
     from nlc.graph.choices import rule_of
+    from nlc.graph.unheeded import unheeded
     from nlc.inherit import inherited
     from nlc.spec import load
 
@@ -98,9 +99,10 @@ def check(
             loaded = load(spec, chosen)
             result |= summary(made := passes.build(loaded)) | inherited(made).as_dict()
             result |= {"rules": hiding} if (hiding := loaded.rules.hiding()) else {}
+            result |= {"warnings": [w.as_dict() for w in warnings]} if (warnings := unheeded(made)) else {}
             if not json_:
                 say(f"{called(spec)}: ok ({sentence(result)})")
-                for line in hidden(hiding):
+                for line in (*hidden(hiding), *(warning.text("warning") for warning in warnings)):
                     note(line)
         except SpecError as error:
             result |= {"ok": False, "diagnostics": [d.as_dict() for d in error.diagnostics]}

@@ -58,8 +58,16 @@ class Graph:
 
     def of(self, kind: type[N], block: str | None = None) -> list[N]:
         """The nodes of one type, in order; of one block kind when given."""
-        found: list[N] = [n for n in self.nodes.values() if isinstance(n, kind)]
-        return found if block is None else [n for n in found if getattr(n, "block", None) == block]
+        if (kind, block) not in self._found:
+            nodes = self.nodes.values() if block is None else self.of(kind)
+            found = (n for n in nodes if block is None or getattr(n, "block", None) == block)
+            self._found[kind, block] = tuple(n for n in found if isinstance(n, kind))
+        return list(self._found[kind, block])
+
+    @cached_property
+    def _found(self) -> dict[tuple[type, str | None], tuple[Any, ...]]:
+        """What `of` was asked for: the interpreter asks at every token."""
+        return {}
 
     @property
     def levels(self) -> list[Level]:

@@ -52,7 +52,11 @@ def reads(rule: Rule) -> set[str]:
     return read - own
 
 
+def sets_weight(rule: Rule) -> bool:
+    """Whether every update sets the weight, so that the rule itself decides what is kept."""
+    return any("weight" in line.targets for level in rule.levels if level.period == 1 for line in level.do)
+
+
 def keeps_no_share(rule: Rule) -> bool:
     """Whether every update sets the weight without a look at the share that is kept, which says nothing then."""
-    sets = any("weight" in line.targets for level in rule.levels if level.period == 1 for line in level.do)
-    return sets and "retain" not in reads(rule)
+    return sets_weight(rule) and "retain" not in reads(rule)

@@ -95,10 +95,13 @@ class Map(BaseModel):
     cells: list[Cell]
 
 
-class RunCost(Line):
-    seconds: FiniteFloat = 0.0
-    tokens: int = 0
-    peak_memory: int = 0
+class RunCost(BaseModel):
+    """Whole where it is said: what a run took is added up, and a report shows each."""
+
+    model_config = ConfigDict(extra="allow")
+    seconds: FiniteFloat
+    tokens: int
+    peak_memory: int
 
 
 class Run(Line):
@@ -118,7 +121,7 @@ class Run(Line):
     intervals: dict[str, tuple[FiniteFloat, FiniteFloat]] = {}
     curve: dict[str, list[float | None]] = {}
     maps: list[Map] = []
-    cost: RunCost = RunCost()
+    cost: RunCost = RunCost(seconds=0.0, tokens=0, peak_memory=0)
     retries: int = 0
 
 

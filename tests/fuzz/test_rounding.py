@@ -86,3 +86,22 @@ def test_a_product_that_cancels_is_off() -> None:
 def test_rounding_leaves_zeros_without_memory() -> None:
     with Rounded():
         assert not (torch._efficientzerotensor((2, 3)) * 2).any()
+
+
+@pytest.mark.parametrize(("size", "agrees_with_it"), [(10 * agreement.SQUARED, True), (1.0, False)])
+def test_finite_numbers_beside_an_overflow_agree_only_where_their_products_overflow_too(
+    size: float, agrees_with_it: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interpreter's infinity is the other order of operations where numbers are that large, and wrong elsewhere."""
+
+    def run(x: float) -> Run:
+        return Run(None, {"y": torch.tensor([x], dtype=torch.float64)}, {}, {})
+
+    monkeypatch.setattr(agreement, "reference", lambda *_: run(float("inf")))
+    monkeypatch.setattr(agreement, "generated", lambda *_: run(size))
+    program = compile(loads(CANCELLED.format(read="u")))
+    if agrees_with_it:
+        assert agrees(program, Feeding(4), {}).overflows
+    else:
+        with pytest.raises(Disagreement, match="no finite number"):
+            agrees(program, Feeding(4), {})

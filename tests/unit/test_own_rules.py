@@ -15,6 +15,7 @@ from nlc.explain_rule import explain_rule, report_rule
 from nlc.graph.choices import rule_of
 from nlc.graph.dump import from_text, to_text
 from nlc.graph.hash import graph_hash
+from nlc.graph.unheeded import unheeded
 from nlc.passes import build
 from nlc.spec import load, load_rule, loads, rules
 from nlc.spec.resolve import to_yaml
@@ -420,7 +421,19 @@ def test_a_field_that_the_rule_takes_nothing_from_is_refused(program: str, field
 
 def test_it_is_said_where_a_rule_has_no_use_for_the_share_that_is_kept() -> None:
     text = own("weight = l2norm(weight - lr * grad)").replace("read: before", "read: before, retain: 0.9")
-    assert "m.memory: rule mine sets the state itself, so retain says nothing" in explain(build(loads(text))).notes
+    said = "memory 'm.memory': rule mine sets the state itself, so retain says nothing"
+    (warning,) = unheeded(build(loads(text)))
+    assert warning.message == said and warning.code == "NLC0411" and warning.at.line == 6
+    assert said in explain(build(loads(text))).notes
+    assert unheeded(build(loads(text.replace("retain: 0.9", "retain: 0.9, grad_at: kept")))) == ()
+
+
+@pytest.mark.parametrize("rule", ["kl", "lq", "sphere", "elastic_net"])
+def test_it_is_said_where_a_rule_that_is_a_retention_has_no_use_for_where_the_rest_goes(rule: str) -> None:
+    text = spec(rule)
+    (warning,) = unheeded(build(loads(text.replace("read: before", "read: before, retain: 0.9, retain_to: start"))))
+    assert warning.message.endswith(f"rule {rule} sets the state itself, so retain_to says nothing")
+    assert unheeded(build(loads(text.replace("read: before", "read: before, retain: 0.9")))) == ()
 
 
 def test_a_rule_that_sets_the_weight_and_keeps_no_share_is_verified() -> None:

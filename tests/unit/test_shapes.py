@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from nlc.diagnostics import SpecError
 from nlc.graph.nodes import Init, Memory, Weight
 from nlc.passes import build
 from nlc.spec import load
@@ -205,3 +206,10 @@ def test_what_depends_on_a_refused_value_is_silent(block: str, said: str) -> Non
     memories = f"{{m: {{{fields}, values: w}}" + (f", n: {{{fields}, values: m(k)}}}}" if "n(" in block else "}")
     found = refusals(cell, f"- {{name: a, every: 1 token, memories: {memories}}}", block)
     assert len(found) == 1 and said in found[0]
+
+
+def test_a_width_of_1_is_named_as_what_leaves_no_axis() -> None:
+    with pytest.raises(SpecError) as caught:
+        build(load("transformer", set={"sizes.width": 1, "sizes.heads": 1}))
+    first = caught.value.diagnostics[0]
+    assert (first.code, first.hint) == ("NLC0601", "linear to a width of 1 gives a number")

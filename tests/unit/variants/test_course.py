@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 from pathlib import Path
@@ -167,6 +168,17 @@ def test_a_line_that_lacks_something_is_named(tmp_path: Path) -> None:
         at = number % len(lines) + 1
         with pytest.raises(JournalError, match=rf"line {at}, is damaged \(.*{key}: field required"):
             read(tmp_path)
+
+
+def test_a_run_whose_cost_was_emptied_by_hand_is_named(tmp_path: Path) -> None:
+    ran(searched(HALVED), tmp_path, by_retention)
+    path = tmp_path / "journal.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    at = next(number for number, line in enumerate(lines, 1) if line["record"] == "run")
+    lines[at - 1]["cost"] = {}
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(JournalError, match=rf"line {at}, is damaged \(.*cost.seconds: field required"):
+        read(tmp_path)
 
 
 def test_what_the_machine_cannot_do_stops_the_search_and_counts_for_nothing(tmp_path: Path) -> None:
