@@ -19,7 +19,7 @@ is one product of all of them.  What is as small as the tokens is computed again
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ from torch import Tensor
 from runtime.ops.forms import Layer, Tap
 from runtime.ops.naive import Write, objective_slope, parts
 from runtime.ops.recurrence import decay
+from runtime.ops.rows import Products
 from runtime.precision import exact
 
 Parts = Mapping[str, Tensor]
@@ -100,14 +101,21 @@ def moved(
     write: Write, params: Sequence[Any], s: State, k: Tensor, v: Tensor, rate: Tensor, keep: Tensor | None
 ) -> Moved:
     form = write.form
+    taps: Sequence[Tap]
     asked: dict[str, Tensor] = {}
 
     def layer(part: Layer, x: Tensor) -> Tensor:
         asked[part.weight] = z = s.held[part.weight].forth(x)
         return z + s.held[part.bias].value.mT if part.bias else z
 
-    target = form.run(layer, v)[0] if write.self_values else v
-    y, taps = form.run(layer, k)  # the last, so that what was asked is its own
+    if write.self_values:  # the tokens twice: what is read for their targets, then for their keys
+        C = k.shape[1]
+        both, all_taps = form.run(layer, torch.cat((v, k), 1))
+        target, y = both[:, :C], both[:, C:]
+        taps = [(x[:, C:], z[:, C:]) for x, z in all_taps]
+        asked = {name: z[:, C:] for name, z in asked.items()}
+    else:
+        target, (y, taps) = v, form.run(layer, k)
     u = objective_slope(write.objective, y, k, target, params)
     errors = form.pull(lambda part, e: s.held[part.weight].back(e), taps, u)
     d = None if keep is None else decay(keep)
@@ -143,7 +151,8 @@ def blend(W: Tensor, start: Weight | None, kept: Tensor | None) -> Tensor:
 class Task:
     """What is written and how its tensors lie in a row: k, v, rate[, keep], now[, held][, start].
 
-    seen: told the taps and errors, where somebody watches."""
+    seen: told the taps and errors, where somebody watches.  sums: who sums the gradients of a part's start, which all
+    of `batch` sequences share, instead of autograd."""
 
     write: Write
     params: tuple[Any, ...]
@@ -151,6 +160,16 @@ class Task:
     outside: bool
     to_start: bool
     seen: Callable[[Sequence[Tap], Sequence[Tensor]], None] | None
+    batch: int = 1
+    sums: Mapping[str, Products] = field(default_factory=dict)
+
+    def sum_start(self, name: str, weight: Weight, dW: Tensor | None, kept: Tensor | None) -> None:
+        """The gradient of a shared start, sum over sequences of (1 - kept) dW' + its products, to who sums it."""
+        owner, B = self.sums[name], self.batch
+        for e, a in weight.gather or ():
+            owner.add(*(x if B == 1 else x.unflatten(0, (B, -1)).transpose(0, 1).flatten(1, 2) for x in (e, a)))
+        if dW is not None and kept is not None:
+            owner.add_share(dW.unflatten(0, (B, -1)), (1 - kept).unflatten(0, (B, -1)))
 
     def state(self, tensors: Sequence[Tensor], gather: bool) -> State:
         names = [name for name, _ in parts(self.write.form)]
@@ -266,6 +285,9 @@ def pulled(
         if name in vectors or not needed[i]:
             continue
         weight: Weight = getattr(s, group)[name]
+        if group == "start" and name in task.sums:
+            task.sum_start(name, weight, after.get(name), kept)
+            continue
         grads[i] = weight.gradient(share_of(group, after.get(name), kept))
     return grads
 
