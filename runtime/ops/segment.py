@@ -27,7 +27,7 @@ from runtime.ops.boundaries import Step, Write, followed, sources, written
 from runtime.ops.descent import descended
 from runtime.ops.forms import Form, Tap
 from runtime.ops.history import past
-from runtime.ops.rows import collected
+from runtime.ops.rows import ROWS, collected
 from runtime.ops.rules import Rule, stepped
 from runtime.ops.taps import Readings, leanly, without_graph
 from runtime.ops.watch import ONCE, Watched, squared
@@ -80,7 +80,7 @@ class Learner:
         parts, seen = start, Register()
         if register is not None and self.form.parts[0] in register:
             names = {part: f"held.{part}" if self.hold and not before else part for part in start}
-            if not self.constant:
+            if not self.constant and x.shape[1] < ROWS:  # more are worth a product of their own
                 seen = {names[part]: collected(register[names[part]]) for part in self.form.matrices}
             now = register | seen
             parts = {part: now[name].detach() if self.constant else past(now[name]) for part, name in names.items()}
