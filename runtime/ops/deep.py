@@ -24,11 +24,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from runtime.ops.forms import Layer, Tap
 from runtime.ops.naive import Write, objective_slope, parts
-from runtime.ops.recurrence import decay
+from runtime.ops.recurrence import FLOOR
 from runtime.ops.rows import Products
 from runtime.precision import exact
 
@@ -57,7 +58,7 @@ class Weight:
     def _product(self, x: Tensor, back: bool) -> Tensor:
         if self.gather is not None and self.made is not None:
             return Gathered.apply(x, self.value, back, self.gather, self.made.pop(0))
-        y = x @ self.value if back else x @ self.value.mT
+        y = torch.bmm(x, self.value if back else self.value.mT)
         if self.made is not None:
             self.made.append(y)
         return y
@@ -84,7 +85,26 @@ class Gathered(torch.autograd.Function):
         x, W = ctx.saved_tensors
         own = x.detach()  # the list is part of the graph, and must not hold on to it
         ctx.gather.append((own, g) if ctx.back else (g, own))
-        return g @ W.mT if ctx.back else g @ W, None, None, None, None
+        return torch.bmm(g, W.mT if ctx.back else W), None, None, None, None
+
+
+@dataclass(frozen=True)
+class Decayed:
+    """What log retention leaves within a block: share before each token = p (G, C, 1), before = D (G, C, C), left = r
+    (G, C, 1) of each token's row and kept = c (G, 1, 1) of the state at the end."""
+
+    share: Tensor
+    before: Tensor
+    left: Tensor
+    kept: Tensor
+
+    @staticmethod
+    def by(keep: Tensor) -> Decayed:
+        """keep (G, C).  Every exponent is at most 0."""
+        after = keep.clamp(min=FLOOR).cumsum(-1)
+        share, last = F.pad(after[:, :-1], (1, 0)).unsqueeze(-1), after[:, -1:, None]
+        before = (share - after.unsqueeze(-2)).tril(-1).exp().tril(-1)
+        return Decayed(share.exp(), before, (last - after.unsqueeze(-1)).exp(), last.exp())
 
 
 @dataclass(frozen=True)
@@ -125,24 +145,24 @@ def moved(
         both, all_taps = form.run(layer, torch.cat((v, k), 1))
         target, y = both[:, :C], both[:, C:]
         taps = [(x[:, C:], z[:, C:]) for x, z in all_taps]
-        asked = {name: z[:, C:] for name, z in asked.items()}
+        for part, (_, z) in zip(form.layers, taps, strict=True):
+            asked[part.weight] = asked[part.weight][:, C:] if part.bias else z
     else:
         target, (y, taps) = v, form.run(layer, k)
     u = objective_slope(write.objective, y, k, target, params)
     errors = form.pull(lambda part, e: s.held[part.weight].back(e), taps, u)
-    d = None if keep is None else decay(keep)
-    kept = None if d is None else d.share_after[:, -1, None, None]
-    left = None if d is None else d.after[:, -1, :, None]
+    d = None if keep is None else Decayed.by(keep)
+    kept, left = (None, None) if d is None else (d.kept, d.left)
     e, same = rate.unsqueeze(-1), s.now is s.held
     rows, biases = {}, {}
     for part, (x, _), error in zip(form.layers, taps, errors, strict=True):
-        U = e * error
-        if write.erase and not part.vector:
+        if not write.erase or part.vector:
+            U = e * error
+        else:
             z = asked[part.weight] if same else s.now[part.weight].forth(x)
-            gram = x @ x.mT
+            gram = torch.bmm(x, x.mT)
             if d is not None:
-                share = d.share_before.unsqueeze(-1)
-                z = torch.lerp(s.start[part.weight].forth(x), z, share) if s.start else share * z
+                z = torch.lerp(s.start[part.weight].forth(x), z, d.share) if s.start else d.share * z
             N = e * (gram * d.before if d is not None else gram.tril(-1))
             U = torch.linalg.solve_triangular(N, e * (z + error), upper=False, unitriangular=True)
         rows[part.weight] = U, x if left is None else left * x
