@@ -77,12 +77,13 @@ class Learner:
 
         `before`: the state after the last write, where a chunk holds an older one.
         """
-        parts, seen = start, Register()
+        parts, seen = start, dict[str, tuple[Tensor, Tensor]]()
         if register is not None and self.form.parts[0] in register:
             names = {part: f"held.{part}" if self.hold and not before else part for part in start}
             if not self.constant and x.shape[1] < ROWS:  # more are worth a product of their own
-                seen = {names[part]: collected(register[names[part]]) for part in self.form.matrices}
-            now = register | seen
+                found = [names[part] for part in self.form.matrices]
+                seen = {name: (register[name], collected(register[name])) for name in found}
+            now = register | {name: x for name, (_, x) in seen.items()}
             parts = {part: now[name].detach() if self.constant else past(now[name]) for part, name in names.items()}
         if not torch.is_grad_enabled():
             return self.form.read(parts, x)
@@ -106,7 +107,7 @@ class Learner:
         return out if self.keep else followed(register, lambda: self._once_more(call, errors, taught), out)
 
     def _gathered(self, register: Register, call: Call, errors: Sequence[Tensor], taught: Tensor | None) -> Register:
-        out, rate = register | call.seen(), call.rate
+        out, rate = register | call.seen(register), call.rate
         if self.gram and taught is not None:
             rate = _weighted(taught, call)
         for taps, own in call.taught(errors):
@@ -263,12 +264,12 @@ class Call:
     def outputs(self) -> list[Tensor]:
         return [z for pieces in self.pieces() for taps in pieces for _, z in taps]
 
-    def seen(self) -> Register:
-        """The register's tensors as they were read: what comes after the reads goes on from there."""
-        found = Register()
-        for taps in (taps for pieces in self.pieces() for taps in pieces):
-            found |= taps.seen if isinstance(taps, Readings) else {}
-        return found
+    def seen(self, register: Register) -> Register:
+        """The register's tensors as they were read: what comes after the reads goes on from there.
+
+        None, where it is the register of a slower memory that learns from these reads."""
+        reads = [taps.seen for pieces in self.pieces() for taps in pieces if isinstance(taps, Readings)]
+        return {name: x for seen in reads for name, (read, x) in seen.items() if register.get(name) is read}
 
     def taught(self, errors: Sequence[Tensor]) -> Iterator[tuple[Sequence[Tap], Sequence[Tensor]]]:
         """Taps of each read, and of `errors`, which are those at `outputs()`, its own."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -14,6 +14,8 @@ from runtime.ops.forms import Form, Layer, Tap, Weights
 from runtime.ops.saving import Found, Saving, place
 from runtime.precision import half, mixed, same
 
+Seen = Mapping[str, tuple[Tensor, Tensor]]
+
 
 class Enough(Exception):
     """What is asked for is there: the rest of a form need not run."""
@@ -23,7 +25,7 @@ class Readings(tuple[Tap, ...]):
     """Taps of a read that knows how to make them again.  seen: as in `leanly`."""
 
     left: Left
-    seen: Weights
+    seen: Seen
 
 
 class Left:
@@ -59,10 +61,10 @@ class Left:
         return self.inputs(part)[part] if known is None else known.detach()
 
 
-def leanly(form: Form, W: Weights, x: Tensor, again: Found, seen: Weights) -> tuple[Tensor, tuple[Tap, ...]]:
+def leanly(form: Form, W: Weights, x: Tensor, again: Found, seen: Seen) -> tuple[Tensor, tuple[Tap, ...]]:
     """`form.read(W, x)`, of which autograd, which is on, keeps no layer's input and nothing that is found again.
 
-    seen: where W is of a register, its tensors as this read has them, by their names there.
+    seen: of the tensors of a register, by name, each one and what this read has of it.
     """
     left, given = Left(form, x), [x]
     with Saving(again) as saving:
