@@ -26,7 +26,7 @@ from codegen.views import BlockView, ModelView
 from codegen.written_forms import functions
 from nlc.graph.flow import self_query
 from nlc.graph.graph import Graph
-from nlc.graph.linearity import linear, relative
+from nlc.graph.linearity import descends, linear, relative
 from nlc.graph.nodes import Carry, Init, Input, Memory, Op, Output, Read, Recurrence, Rule, Shape, Weight, When
 from nlc.graph.remembered import state_names
 from nlc.graph.twins import twins
@@ -189,7 +189,9 @@ def _write(graph: Graph, memory: Memory, names: dict[Rule, str], recurrence: Rec
     if begins(memory) and not memory.retain_to_start:
         options.append("to_start=False")
     options += ["keep=True"] * recurrence.kept + [f"name={quoted(place_of(graph, memory))}"]
-    options += ["relative=True"] * relative(memory) + ["kernel=True"] * bool(recurrence.kernel)
+    options += ["relative=True"] * relative(memory)
+    options += ["descends=True"] * (memory.period.count > 1 and descends(memory.rule))
+    options += ["kernel=True"] * bool(recurrence.kernel)
     return f"Write({', '.join(options)})"
 
 

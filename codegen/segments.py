@@ -15,7 +15,7 @@ from codegen.memories import begins, clock_of, counts, erases, holds, start_part
 from codegen.names import class_constant, function_name
 from codegen.places import place_of
 from nlc.graph.graph import Graph
-from nlc.graph.linearity import relative
+from nlc.graph.linearity import descends, relative
 from nlc.graph.nodes import Carry, Input, Level, Memory, Meta, Rule, Tail
 
 IGNORED = -100  # a target that teaches nothing
@@ -30,7 +30,8 @@ def learner(graph: Graph, memory: Memory, rules: Mapping[Rule, str], kept: bool)
     options = ["gram=True"] * erases(memory) + ["first_order=True"] * (memory.meta is not Meta.FULL)
     options += ["constant=True"] * (memory.meta is Meta.NONE) + ["to_start=True"] * memory.retain_to_start
     options += ["hold=True"] * holds(memory) + ["counts=True"] * counts(memory)
-    options += ["relative=True"] * relative(memory) + ["keep=True"] * kept
+    options += ["relative=True"] * relative(memory) + ["descends=True"] * descends(memory.rule)
+    options += ["keep=True"] * kept
     options.append(f"name={quoted(place_of(graph, memory))}")
     told = [quoted(graph[memory.level].name), form_text(memory, graph), rules[memory.rule]]
     return f"Learner({', '.join([*told, *options])})"

@@ -8,7 +8,8 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from runtime.ops.boundaries import gathered
+from runtime.ops.boundaries import gathered, handed_over
+from runtime.ops.boxes import Apart
 from runtime.state import Clock, State, count, held_parts, joined, short
 from runtime.weights import Weights
 
@@ -71,7 +72,8 @@ class Sequenced(Weights):
             register = next((r for p, r in state.items() if short(p) == place), {})
             base = clock["stream" if place in self.streams else "sequence"]
             clock[place] = base - register.get("origin", 0)
-        return state | {"clock": clock}
+        alone = {place: dict(r) if isinstance(r, Apart) else r for place, r in state.items()}
+        return {place: handed_over(register) for place, register in alone.items()} | {"clock": clock}
 
     def advanced(self, state: State, ticks: int) -> State:
         return state | {"clock": {name: at + ticks for name, at in state["clock"].items()}}

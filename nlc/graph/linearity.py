@@ -63,6 +63,12 @@ def linear(rule: Rule) -> Linear | None:
     return Linear(erase=False, state=m, factor=factor) if not names else None
 
 
+def descends(rule: Rule) -> bool:
+    """Whether a step is delta = -lr grad and nothing else."""
+    found = linear(rule)
+    return found is not None and not found.erase and not found.state
+
+
 def relative(memory: Memory) -> bool:
     """Whether a period's gradients are weighed by each token's rate relative to their mean, which is the rule's lr.
 

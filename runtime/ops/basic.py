@@ -307,6 +307,20 @@ def softplus(z: Tensor) -> Tensor:
     return F.softplus(z, threshold=40.0)
 
 
+def layernorm_pull(x: Tensor, d: Tensor) -> Tensor:
+    """Error at x from the error d at layernorm(x) without gain; not to be differentiated."""
+    _, mean, scale = torch.native_layer_norm(x, x.shape[-1:], None, None, EPS)
+    wanted = [True, False, False]
+    return torch.ops.aten.native_layer_norm_backward(d, x, x.shape[-1:], mean, scale, None, None, wanted)[0]  # type: ignore[no-any-return]
+
+
+def rmsnorm_pull(x: Tensor, d: Tensor) -> Tensor:
+    """Error at x from the error d at rmsnorm(x) without gain."""
+    scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + EPS)
+    y = x * scale
+    return scale * (d - y * (y * d).mean(-1, keepdim=True))
+
+
 def gelu_pull(z: Tensor, d: Tensor) -> Tensor:
     """Error at z from the error d at the exact GELU of it: d (Phi(z) + z phi(z)), in one pass."""
     return torch.ops.aten.gelu_backward(d, z)

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from runtime.ops.history import past
+from runtime.ops.rows import products_of
 from runtime.ops.saving import Found, place
 
 Register = dict[str, Tensor]
@@ -174,6 +175,14 @@ def traced(register: Register) -> Traced:
 def marked(register: Register) -> Register:
     """The register as read of earlier tokens: see `past`."""
     found = {name: past(x) for name, x in register.items()}
+    return Traced(found, register.boundary, register.since) if isinstance(register, Traced) else found
+
+
+def handed_over(register: Register) -> Register:
+    """The register as one call hands it to another: what the next one collects is also its tensors' gradient."""
+    if all(products_of(x) is None for x in register.values()):
+        return register
+    found = {name: x if products_of(x) is None else x.view_as(x) for name, x in register.items()}
     return Traced(found, register.boundary, register.since) if isinstance(register, Traced) else found
 
 

@@ -21,7 +21,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from runtime.ops.basic import gelu_pull, l2norm, layernorm, rmsnorm, silu_pull, softplus
+from runtime.ops.basic import (
+    gelu_pull,
+    l2norm,
+    layernorm,
+    layernorm_pull,
+    rmsnorm,
+    rmsnorm_pull,
+    silu_pull,
+    softplus,
+)
 from runtime.ops.history import Past, past
 from runtime.ops.inputs import seen
 from runtime.ops.one import NEAR, Reading, affine, alone
@@ -56,7 +65,11 @@ ACTS: dict[str, Act] = {  # act, and error at z from the error d at act(z)
     "softplus": (softplus, lambda z, d: d * torch.sigmoid(z)),
     "identity": (lambda z: z, lambda z, d: d),
 }
-NORMS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "layernorm": layernorm, "rmsnorm": rmsnorm}
+NORMS: dict[str, Act] = {  # norm without gain, and error at x from the error d at it
+    "none": (lambda x: x, lambda x, d: d),
+    "layernorm": (layernorm, layernorm_pull),
+    "rmsnorm": (rmsnorm, rmsnorm_pull),
+}
 
 
 def product(W: Tensor, a: Tensor) -> Tensor:
@@ -106,6 +119,10 @@ class Form:
 
     def pull(self, back: Product, taps: Sequence[Tap], u: Tensor) -> tuple[Tensor, ...]:
         """Error at every layer's output from the error `u` at the form's, where back(l, e) is W_l^T e."""
+        raise NotImplementedError
+
+    def enter(self, back: Product, x: Tensor, errors: Sequence[Tensor], u: Tensor) -> Tensor:
+        """Error at the form's input `x` from what `pull` has found; of a form that is `lean`."""
         raise NotImplementedError
 
     def given(self, **weights: Tensor) -> Form:
@@ -207,6 +224,9 @@ class Matrix(Form):
     def pull(self, back: Product, taps: Sequence[Tap], u: Tensor) -> tuple[Tensor, ...]:
         return (u,)
 
+    def enter(self, back: Product, x: Tensor, errors: Sequence[Tensor], u: Tensor) -> Tensor:
+        return back(self.layers[0], errors[0])
+
 
 @dataclass(frozen=True)
 class Mlp(Form):
@@ -230,7 +250,7 @@ class Mlp(Form):
 
     def run(self, layer: Product, x: Tensor) -> tuple[Tensor, tuple[Tap, ...]]:
         act, _ = ACTS[self.act]
-        a, taps = NORMS[self.norm](x), []
+        a, taps = NORMS[self.norm][0](x), []
         for part in self.layers:
             z = layer(part, a)
             taps.append((a, z))
@@ -249,6 +269,10 @@ class Mlp(Form):
             errors.append(pull(z, d))
         return tuple(reversed(errors))
 
+    def enter(self, back: Product, x: Tensor, errors: Sequence[Tensor], u: Tensor) -> Tensor:
+        d = NORMS[self.norm][1](x, back(self.layers[0], errors[0]))
+        return u + d if self.residual else d
+
 
 @dataclass(frozen=True)
 class Swiglu(Form):
@@ -266,7 +290,7 @@ class Swiglu(Form):
 
     def run(self, layer: Product, x: Tensor) -> tuple[Tensor, tuple[Tap, ...]]:
         gate, up, down = self.layers
-        n = NORMS[self.norm](x)
+        n = NORMS[self.norm][0](x)
         z_gate, z_up = layer(gate, n), layer(up, n)
         h = F.silu(z_gate) * z_up
         h = l2norm(h) if self.normalise_hidden else h
@@ -279,6 +303,11 @@ class Swiglu(Form):
         if self.normalise_hidden:
             d = l2norm_pull(F.silu(z_gate) * z_up, d)
         return silu_pull(z_gate, d * z_up), d * F.silu(z_gate), u
+
+    def enter(self, back: Product, x: Tensor, errors: Sequence[Tensor], u: Tensor) -> Tensor:
+        gate, up, _ = self.layers
+        d = NORMS[self.norm][1](x, back(gate, errors[0]) + back(up, errors[1]))
+        return u + d if self.residual else d
 
 
 @dataclass(frozen=True)
@@ -368,30 +397,20 @@ class Lean(torch.autograd.Function):
 def pulled(
     form: Form, W: Weights, x: Tensor, outputs: Sequence[Tensor], g: Tensor, only_x: bool
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Gradients at x and at every part from g at M(x): layers, whose outputs are known, are leaves in between."""
-    with torch.enable_grad():
-        leaves = [z.detach().requires_grad_() for z in (x, *outputs, g)]  # the last output's value does not matter
-        given = dict(zip(form.layers, leaves[1:], strict=True))
-        y, taps = form.run(lambda part, a: given[part], leaves[0])
-    found: list[Tensor | None] = list(torch.autograd.grad(y, leaves, g, allow_unused=True))
+    """Gradients at x and at every part from g at M(x), by the output of every layer but the last."""
+    given = dict(zip(form.layers, (*outputs, g), strict=True))  # the last one's value does not matter
+    taps = [(x, z) for z in given.values()] if only_x else form.run(lambda part, a: given[part], x)[1]
+
+    def back(part: Layer, e: Tensor) -> Tensor:
+        return product(W[part.weight].mT, e)
+
+    errors = form.pull(back, taps, g)
     grads: dict[str, Tensor] = {}
-    for i, part in reversed(list(enumerate(form.layers, 1))):
-        a, e = taps[i - 1][0], found[i]
-        assert e is not None
-        if not only_x:
-            grads[part.weight] = across(as_one(e), as_one(a.detach()))[0].sum_to_size(W[part.weight].shape)
-            if part.bias:
-                grads[part.bias] = as_one(e).sum(1)[0].sum_to_size(W[part.bias].shape)
-        back = product(W[part.weight].mT, e)
-        if a is leaves[0]:
-            more: Sequence[Tensor | None] = [back]
-        else:
-            more = torch.autograd.grad(a, leaves[:i], back, allow_unused=True, retain_graph=True)
-        for j, d in enumerate(more):
-            before = found[j]
-            found[j] = d if before is None else before if d is None else before + d
-    assert found[0] is not None
-    return found[0], grads
+    for part, (a, _), e in zip(form.layers, taps, errors, strict=True) if not only_x else ():
+        grads[part.weight] = across(as_one(e), as_one(a))[0].sum_to_size(W[part.weight].shape)
+        if part.bias:
+            grads[part.bias] = as_one(e).sum(1)[0].sum_to_size(W[part.bias].shape)
+    return form.enter(back, x, errors, g), grads
 
 
 def as_one(x: Tensor) -> Tensor:

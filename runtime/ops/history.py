@@ -26,10 +26,11 @@ class Past(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
+        ctx.set_materialize_grads(False)
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor | None:
+    def backward(ctx, grad: Tensor | None) -> Tensor | None:
         return None if Past.closed else grad
 
     @staticmethod

@@ -71,7 +71,8 @@ def written(
     starts = [s.start for s in registers.values() if s.start is not None]
     states += [starts] * (first.start is not None)
     task = Task(
-        call.write, call.params, kept, at.outside, first.start is not None and kept, seen if Watched.by else None
+        call.write, call.params, kept, at.outside, first.start is not None and kept, seen if Watched.by else None, B,
+        {name: s.sums for name, s in registers.items() if s.sums is not None},
     )  # fmt: skip
     if not task.to_start:
         states = states[: 1 + at.outside]

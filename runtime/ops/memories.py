@@ -28,6 +28,7 @@ from runtime.ops.memory_kernels import by_kernels
 from runtime.ops.memory_rows import Tokens, affine_rows, factor_rows, head_major
 from runtime.ops.naive import Write
 from runtime.ops.recurrence import Block, Rows, Solved, State, plan
+from runtime.ops.rows import products_of
 from runtime.ops.watch import Watch, Watched
 from runtime.precision import exact, mixed, widened
 
@@ -381,8 +382,10 @@ def open_registers(call: naive.Call, state: Weights) -> dict[str, State]:
         now = shape(state[part])
         held = shape(state["held." + part]) if call.write.chunk > 1 and call.phase % call.write.chunk else now
         momentum = shape(state["rule.m." + part]) if call.write.momentum else None
-        start = None if call.start is None else lead(shape(call.start[part]), 4)
-        found[part] = State(now, held, momentum, start)
+        first = None if call.start is None else call.start[part]
+        start = None if first is None else lead(shape(first), 4)
+        sums = products_of(first) if first is not None and not bias and first.dim() == 3 else None
+        found[part] = State(now, held, momentum, start, sums)
     return found
 
 

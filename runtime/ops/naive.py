@@ -42,6 +42,7 @@ class Write:
     kernel: on a GPU the kernels of a linear memory may take it.
     keep: of one written once in a period, as runtime.ops.segment has it.
     relative: a period's rates weigh relative to their mean, which is the rule's lr.
+    descends: the rule of one written once in a period is delta = -lr grad.
     """
 
     form: Form = field(default_factory=Matrix)
@@ -61,6 +62,7 @@ class Write:
     kernel: bool = False
     keep: bool = False
     relative: bool = False
+    descends: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -122,6 +122,7 @@ def learner_of(write: Write, state: Register, start: Parts | None, gram: bool, h
         "", write.form, write.rule, gram, first_order=write.meta != "full",
         to_start=start is not None and write.to_start, hold=hold,
         counts="rule.count" in state, keep=write.keep, name=write.name, relative=write.relative,
+        descends=write.descends,
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from runtime.ops.history import past
-from runtime.ops.rows import by_weight
+from runtime.ops.rows import Products, by_weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +168,15 @@ class Rows:
 
 @dataclass(frozen=True)
 class State:
-    """One part's tensors between blocks: now, the chunk's first state, momentum, start (None: absent)."""
+    """One part's tensors between blocks: now, the chunk's first state, momentum, start (None: absent).
+
+    sums: who sums the gradients of a start that all sequences share, if anybody does."""
 
     now: Tensor
     held: Tensor
     momentum: Tensor | None = None
     start: Tensor | None = None
+    sums: Products | None = None
 
 
 def row(x: Tensor, W: Tensor) -> Tensor:

@@ -24,10 +24,12 @@ import torch
 from torch import Tensor
 
 from runtime.ops.boundaries import Step, Write, followed, sources, written
+from runtime.ops.descent import descended
 from runtime.ops.forms import Form, Tap
 from runtime.ops.history import past
+from runtime.ops.rows import ROWS, collected
 from runtime.ops.rules import Rule, stepped
-from runtime.ops.taps import leanly, without_graph
+from runtime.ops.taps import Readings, leanly, without_graph
 from runtime.ops.watch import ONCE, Watched, squared
 from runtime.precision import full, same
 
@@ -47,6 +49,7 @@ class Learner:
     counts: the rule asks for its updates.  keep: what the backward pass needs of its registers is kept, not made again.
     name: of the memory, for who watches.
     relative: rates weigh relative to their mean, which is the rule's lr.
+    descends: the rule is delta = -lr grad, which is written in one pass.
     """
 
     level: str
@@ -61,6 +64,7 @@ class Learner:
     keep: bool = False
     name: str = ""
     relative: bool = False
+    descends: bool = False
 
     def given(self, **weights: Tensor) -> Learner:
         """The same with the weights that the form's equations use (runtime.ops.equations)."""
@@ -73,11 +77,17 @@ class Learner:
 
         `before`: the state after the last write, where a chunk holds an older one.
         """
-        parts = start
+        parts, seen = start, dict[str, tuple[Tensor, Tensor]]()
         if register is not None and self.form.parts[0] in register:
-            parts = {part: register[f"held.{part}" if self.hold and not before else part] for part in start}
-            parts = {part: x.detach() if self.constant else past(x) for part, x in parts.items()}
-        return leanly(self.form, parts, x, sources(register)) if torch.is_grad_enabled() else self.form.read(parts, x)
+            names = {part: f"held.{part}" if self.hold and not before else part for part in start}
+            if not self.constant and x.shape[1] < ROWS:  # more are worth a product of their own
+                found = [names[part] for part in self.form.matrices]
+                seen = {name: (register[name], collected(register[name])) for name in found}
+            now = register | {name: x for name, (_, x) in seen.items()}
+            parts = {part: now[name].detach() if self.constant else past(now[name]) for part, name in names.items()}
+        if not torch.is_grad_enabled():
+            return self.form.read(parts, x)
+        return leanly(self.form, parts, x, sources(register), seen)
 
     def gather(
         self, register: Register, call: Call, errors: Sequence[Tensor], taught: Tensor | None = None
@@ -97,7 +107,7 @@ class Learner:
         return out if self.keep else followed(register, lambda: self._once_more(call, errors, taught), out)
 
     def _gathered(self, register: Register, call: Call, errors: Sequence[Tensor], taught: Tensor | None) -> Register:
-        out, rate = dict(register), call.rate
+        out, rate = register | call.seen(register), call.rate
         if self.gram and taught is not None:
             rate = _weighted(taught, call)
         for taps, own in call.taught(errors):
@@ -192,12 +202,17 @@ class Learner:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """One part.  A bias or vector meets the rule as a matrix with one column, and has no gram."""
         vector = self.form.vector(part)
+        axes = 1 if vector else 2
         keep = register["kept"].exp() if "kept" in register else None
-        base = W
+        base, retain = W, None
         if keep is not None:
             missing = grad.dim() - keep.dim()  # one number a head, or one a key channel
-            of_heads = missing == (1 if vector else 2)
-            retain = keep[(..., *(None,) * missing)] if of_heads else keep if vector else keep.unsqueeze(-2)
+            retain = keep[(..., *(None,) * missing)] if missing == axes else keep if vector else keep.unsqueeze(-2)
+        if self.descends:
+            rate = lr if isinstance(lr, Tensor) else grad.new_tensor(lr)
+            rate = rate[(..., *(None,) * axes)] if rate.dim() else rate
+            return descended(W, grad, rate, retain, start if self.to_start else None), {}
+        if retain is not None:
             base = retain * W + ((1 - retain) * start if self.to_start else 0)
         delta, after = stepped(
             self.rule,
@@ -248,6 +263,13 @@ class Call:
 
     def outputs(self) -> list[Tensor]:
         return [z for pieces in self.pieces() for taps in pieces for _, z in taps]
+
+    def seen(self, register: Register) -> Register:
+        """The register's tensors as they were read: what comes after the reads goes on from there.
+
+        None, where it is the register of a slower memory that learns from these reads."""
+        reads = [taps.seen for pieces in self.pieces() for taps in pieces if isinstance(taps, Readings)]
+        return {name: x for seen in reads for name, (read, x) in seen.items() if register.get(name) is read}
 
     def taught(self, errors: Sequence[Tensor]) -> Iterator[tuple[Sequence[Tap], Sequence[Tensor]]]:
         """Taps of each read, and of `errors`, which are those at `outputs()`, its own."""

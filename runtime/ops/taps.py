@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -13,15 +14,18 @@ from runtime.ops.forms import Form, Layer, Tap, Weights
 from runtime.ops.saving import Found, Saving, place
 from runtime.precision import half, mixed, same
 
+Seen = Mapping[str, tuple[Tensor, Tensor]]
+
 
 class Enough(Exception):
     """What is asked for is there: the rest of a form need not run."""
 
 
 class Readings(tuple[Tap, ...]):
-    """Taps of a read that knows how to make them again."""
+    """Taps of a read that knows how to make them again.  seen: as in `leanly`."""
 
     left: Left
+    seen: Seen
 
 
 class Left:
@@ -30,6 +34,7 @@ class Left:
     def __init__(self, form: Form, x: Tensor) -> None:
         self.form, self.x, self.mode = form, x.detach(), same(x)
         self.outputs: dict[Layer, Tensor] = {}  # in the order in which the layers are run
+        self.alive: dict[Layer, weakref.ref[Tensor]] = {}  # inputs that somebody still has
 
     def taps(self) -> Sequence[Tap]:
         """As they were, but for the last output, which is blank."""
@@ -52,11 +57,15 @@ class Left:
         return found
 
     def input(self, part: Layer) -> Tensor:
-        return self.inputs(part)[part]
+        known = self.alive[part]()
+        return self.inputs(part)[part] if known is None else known.detach()
 
 
-def leanly(form: Form, W: Weights, x: Tensor, again: Found) -> tuple[Tensor, tuple[Tap, ...]]:
-    """`form.read(W, x)`, of which autograd, which is on, keeps no layer's input and nothing that is found again."""
+def leanly(form: Form, W: Weights, x: Tensor, again: Found, seen: Seen) -> tuple[Tensor, tuple[Tap, ...]]:
+    """`form.read(W, x)`, of which autograd, which is on, keeps no layer's input and nothing that is found again.
+
+    seen: of the tensors of a register, by name, each one and what this read has of it.
+    """
     left, given = Left(form, x), [x]
     with Saving(again) as saving:
         if mixed(x):  # here, to be known by their place: autocast would do it unseen
@@ -64,6 +73,7 @@ def leanly(form: Form, W: Weights, x: Tensor, again: Found) -> tuple[Tensor, tup
 
         def layer(part: Layer, a: Tensor) -> Tensor:
             if all(place(a) != place(z) for z in given):
+                left.alive[part] = weakref.ref(a)
                 saving.follows(a, partial(left.input, part))
             z = form.layer(W, part, a)
             if not z.requires_grad:  # made of nothing that wants a gradient: the error at it is asked for all the same
@@ -76,7 +86,7 @@ def leanly(form: Form, W: Weights, x: Tensor, again: Found) -> tuple[Tensor, tup
     *_, last = left.outputs
     left.outputs[last] = blank(left.outputs[last])  # no layer's input needs it
     taps = Readings(found)
-    taps.left = left
+    taps.left, taps.seen = left, seen
     return y, taps
 
 

@@ -46,7 +46,7 @@ def model_of(settings: Mapping[str, str]) -> nn.Module:
 def all_kept() -> Iterator[None]:
     """As autograd would have it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segment, "leanly", lambda form, W, x, _: form.read(W, x))
+        patch.setattr(segment, "leanly", lambda form, W, x, *_: form.read(W, x))
         patch.setattr(segment, "followed", lambda register, step, out: out)
         patch.setattr(segment, "written", lambda write, register, start, lr: write(register, start, lr))
         yield

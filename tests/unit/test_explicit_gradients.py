@@ -15,20 +15,21 @@ import runtime.ops
 from runtime.ops import basic, stack
 from runtime.ops.chunk_reads import ReadChunks
 from runtime.ops.deep import Task, Written
+from runtime.ops.descent import descended
 from runtime.ops.forms import Lean, Matrix, Mlp, Swiglu
-from runtime.ops.history import Past
+from runtime.ops.history import Past, past
 from runtime.ops.naive import Write
-from runtime.ops.rows import by_weight
+from runtime.ops.rows import by_weight, collected
 
 CHECKED = {  # Product: with its operator; Gathered: in Written
-    "ByWeight", "CausalConv", "Gathered", "L2norm", "Lean", "Past", "Product", "ReadChunks", "RmsNorm",
-    "Written",
+    "ByWeight", "CausalConv", "Collected", "Descent", "Gathered", "L2norm", "Lean", "Past", "Product", "ReadChunks",
+    "RmsNorm", "Written",
 }  # fmt: skip
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
     draw = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=draw, dtype=torch.float64).requires_grad_()
+    return torch.randn(shape, generator=draw, dtype=torch.float64).requires_grad_()
 
 
 def test_every_explicit_gradient_is_checked() -> None:
@@ -86,6 +87,44 @@ def test_products_with_the_weights_of_every_sequence() -> None:
     assert gradcheck(by_weight, given) and gradgradcheck(by_weight, given)
     by_weight(*given).sum().backward()
     assert given[1].grad is not None and given[1].grad.stride() == given[1].stride()
+
+
+def test_gradients_that_a_weight_collects() -> None:
+    def run(x: Tensor, W: Tensor) -> Tensor:
+        own = collected(W)
+        read = past(own)
+        y = by_weight(x, read)
+        return by_weight(y.sin() @ own, read).cos() + own.sum()
+
+    given = normal(2, 3, 4), normal(2, 5, 4, seed=1)
+    assert gradcheck(run, given) and gradgradcheck(run, given)
+
+
+def test_a_backward_pass_that_stops_at_a_product_leaves_nothing_behind() -> None:
+    x, W = normal(1, 3, 4), normal(1, 5, 4, seed=1)
+    own = collected(W)
+    y = by_weight(x, own)
+    torch.autograd.grad(y.sum(), x, retain_graph=True)
+    (found,) = torch.autograd.grad(y.sum(), W)
+    assert torch.equal(found, torch.autograd.grad((x @ W.mT).sum(), W)[0])
+
+
+DESCENTS: dict[str, tuple[tuple[int, ...] | None, ...]] = {  # W, G, r, c, S
+    "first": ((5, 4), (2, 5, 4), (), None, None),
+    "kept": ((2, 5, 4), (2, 5, 4), (2, 1, 1), (2, 1, 1), None),
+    "rates of heads, towards the start": ((2, 3, 5, 4), (2, 3, 5, 4), (3, 1, 1), (2, 3, 1, 1), (3, 5, 4)),
+    "kept by channel": ((2, 3, 5, 4), (2, 3, 5, 4), (2, 3, 1, 1), (2, 3, 1, 4), (3, 5, 4)),
+    "vector": ((2, 3, 5), (2, 3, 5), (3, 1), (2, 3, 1), (3, 5)),
+}
+
+
+@pytest.mark.parametrize("name", DESCENTS)
+def test_writes_of_plain_descent(name: str) -> None:
+    given = tuple(None if s is None else normal(*s, seed=i) for i, s in enumerate(DESCENTS[name]))
+    assert gradcheck(descended, given) and gradgradcheck(descended, given)
+    W, G, r, c, S = given
+    kept = W if c is None else c * W + (0 if S is None else (1 - c) * S)
+    torch.testing.assert_close(descended(*given), kept - r * G)
 
 
 @pytest.mark.parametrize(("kept", "outside"), [(False, True), (True, False)])
