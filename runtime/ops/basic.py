@@ -27,6 +27,9 @@ CUBIC = (1.5, -0.5, 0.0)
 
 def rmsnorm(x: Tensor, gain: Tensor | None = None) -> Tensor:
     """x / sqrt(mean(x^2) + 1e-5) * gain over the last axis; gain (D,)."""
+    if Reading.token and gain is not None and x.numel() == x.shape[-1]:  # torch's own is ten operations and more
+        row = x.view(-1)
+        return (x * gain).mul_(torch.dot(row, row).div_(len(row)).add_(EPS).rsqrt_())
     return torch.rms_norm(x, x.shape[-1:], gain, EPS)
 
 
