@@ -27,8 +27,11 @@ CUBIC = (1.5, -0.5, 0.0)
 
 def rmsnorm(x: Tensor, gain: Tensor | None = None) -> Tensor:
     """x / sqrt(mean(x^2) + 1e-5) * gain over the last axis; gain (D,)."""
-    differentiated = torch.is_grad_enabled() and not Reading.token
-    if gain is not None and differentiated and x.device.type == "cpu" and x.dtype == gain.dtype:
+    if gain is not None and Reading.token and x.numel() == x.shape[-1]:  # torch's own is ten operations and more
+        row = x.view(-1)
+        return (x * gain).mul_(torch.dot(row, row).div_(len(row)).add_(EPS).rsqrt_())
+    explicit = torch.is_grad_enabled() and x.device.type == "cpu" and not Reading.token
+    if gain is not None and explicit and x.dtype == gain.dtype:
         return RmsNorm.apply(x, gain)
     return torch.rms_norm(x, x.shape[-1:], gain, EPS)
 

@@ -44,9 +44,9 @@ def affine(x: Tensor, W: Tensor, bias: Tensor | None = None) -> Tensor:
 
     A product with one row goes through W some rows at a time, columns where it lies by columns.  Where they are short a
     processor does not foresee it as well as a reading from end to end.  After one, which is what the sum is, W is near,
-    and both together take half as long.
+    and both together take half as long; of rows of a page each, six sevenths, and of such columns longer.
     """
-    if NEAR[0] <= W.nbytes <= NEAR[1] and W.is_cpu and run(W) < RUN:
+    if NEAR[0] <= W.nbytes <= NEAR[1] and W.is_cpu and (run(W) < RUN or (run(W) == RUN and W.stride(-1) == 1)):
         W.sum()
     return F.linear(x, W, bias)
 
