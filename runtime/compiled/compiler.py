@@ -11,19 +11,22 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
 import torch._inductor
 from torch import Tensor
+from torch._guards import TracingContext, tracing
+from torch._subclasses import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from runtime.compiled.regions import Region, cut, graph_of, key_of
 from runtime.compiled.tape import Made, Recording, Tape, Unrecordable, functional
 from runtime.precision import DEVICES
 from runtime.recordings import Recordings
 
-MOST = 3000  # different operations that are compiled: more take minutes
+MOST = 2000  # different operations that are compiled: more take minutes
 SMALL = 8  # operations of a region that is worth a call
 Call = Callable[..., Any]
 
@@ -82,7 +85,7 @@ class Compiler:
             graph: Call = graph_of(region)
             self.regions[key] = graph
             try:
-                with warnings.catch_warnings():
+                with warnings.catch_warnings(), kept():
                     warnings.simplefilter("ignore")
                     self.regions[key] = torch._inductor.compile(graph, given)  # type: ignore[arg-type]
             except Exception as error:
@@ -169,6 +172,12 @@ def undirected() -> ExitStack:
         if torch.is_autocast_enabled(kind):
             stack.enter_context(torch.autocast(kind, enabled=False))
     return stack
+
+
+def kept() -> AbstractContextManager[Any]:
+    """In here, what inductor compiles is kept on the disk for later runs: it asks for a context to do so."""
+    shapes = ShapeEnv(assume_static_by_default=True)
+    return tracing(TracingContext(FakeTensorMode(shape_env=shapes)))  # type: ignore[no-untyped-call]
 
 
 def random_state() -> list[Tensor]:

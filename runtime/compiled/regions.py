@@ -1,4 +1,4 @@
-"""The steps of a tape, cut into regions: layers, segments and their gradients repeat, and what is equal is compiled once.
+"""The steps of a tape, cut into regions: what repeats, as layers, segments and gradients do, is compiled once.
 
 Where to cut is decided by the operations alone, by what the last few were: so equal sequences of them are cut alike,
 wherever they stand.  A cut is before a matrix product, which inductor fuses with nothing anyway.
