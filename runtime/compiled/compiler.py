@@ -32,12 +32,14 @@ Call = Callable[..., Any]
 
 
 class Compiled(Recordings):
-    """Compiled steps of one model.  `note` hears what is compiled, `say` what is not."""
+    """Compiled steps of one model.  `note` hears what is compiled, `say` what is not; `most` operations at most."""
 
     name = "--compile"
 
-    def __init__(self, say: Callable[[str], None], note: Callable[[str], None] = lambda line: None) -> None:
-        super().__init__(say, Compiler(self.once, note))
+    def __init__(
+        self, say: Callable[[str], None], note: Callable[[str], None] = lambda line: None, most: int = MOST
+    ) -> None:
+        super().__init__(say, Compiler(self.once, note, most))
 
 
 def refusal() -> str:
@@ -55,8 +57,8 @@ def refusal() -> str:
 class Compiler:
     """A `Recorder` whose replays are compiled.  regions: what was compiled, for all patterns of a model."""
 
-    def __init__(self, say: Callable[[str], None], note: Callable[[str], None]) -> None:
-        self.say, self.note = say, note
+    def __init__(self, say: Callable[[str], None], note: Callable[[str], None], most: int) -> None:
+        self.say, self.note, self.most = say, note, most
         self.regions: dict[Any, Call] = {}
 
     def __call__(self, run: Callable[[], Made]) -> tuple[Made, Callable[[], None]]:
@@ -95,13 +97,13 @@ class Compiler:
 
 
 class Program:
-    """A tape as calls of its regions.  Those that are there most often are compiled, up to `MOST` operations."""
+    """A tape as calls of its regions, of which those that are there most often are compiled."""
 
     def __init__(self, tape: Tape, compiler: Compiler) -> None:
         self.tape, self.compiler = tape, compiler
         self.regions = cut(tape)
         self.keys = [key_of(tape, region) for region in self.regions]
-        self.chosen = chosen(self.keys, self.regions)
+        self.chosen = chosen(self.keys, self.regions, compiler.most)
         self.calls: list[Call] = []  # made by the first run
         self.done = read_last(tape, self.regions)
 
@@ -136,12 +138,12 @@ class Program:
         return f"{what}, as {len(self.chosen)} different regions, in {seconds:.0f} s; the others run one by one"
 
 
-def chosen(keys: list[Any], regions: list[Region]) -> set[Any]:
-    """The regions to compile: those that are there most often first."""
+def chosen(keys: list[Any], regions: list[Region], most: int) -> set[Any]:
+    """The regions to compile: those that are there most often first, `most` operations of them."""
     uses, size = Counter(keys), dict(zip(keys, (len(region.steps) for region in regions), strict=True))
     found, operations = set(), 0
     for key in sorted(size, key=lambda key: -uses[key]):
-        if SMALL <= size[key] <= MOST - operations:
+        if SMALL <= size[key] <= most - operations:
             found.add(key)
             operations += size[key]
     return found
