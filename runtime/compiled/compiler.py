@@ -71,7 +71,10 @@ class Compiler:
         tape = recording.outputs(made)
         functional(tape)
         program = Program(tape, self)
-        found = program.run()
+        try:
+            found = program.run()
+        except Exception as error:
+            raise Unrecordable(f"what was compiled fails: {error}") from error
         for a, b in zip(made, found, strict=True):
             if a is not None and b is not None and not same(a, b):
                 raise Unrecordable("what was compiled gives other numbers")
