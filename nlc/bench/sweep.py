@@ -2,7 +2,8 @@
 
 Each in one run, taking turns, with its rivals: for the cell the per-token loop, the generic chunk form and the matmul
 peak; for a layer a Transformer's; for the model a Transformer of as many layers, and hope with its continuum at
-`never`.  Width 256, 4 heads; one thread.  Batches of more than 32,768 tokens are left out.
+`never`.  Width 256, 4 heads; one thread.  Batches of more than 32,768 tokens are left out, and a shape gets no further
+turn after half a minute.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
 BATCHES = (1, 4, 16)
 LOOPED = 4096  # tokens of a batch above which the loop, which keeps 345 KB a token and layer, is left out
 MOST = 32_768  # tokens of a batch
+WITHIN = 30  # seconds of a shape's turns
 FORWARD, BOTH = "forward", "forward + backward"
 
 Line = dict[str, Any]
@@ -38,8 +40,15 @@ def shapes(scale: Scale) -> Iterator[tuple[int, int]]:
 def line(took: Times, B: int, T: int, work: str, ours: str, rivals: Mapping[str, str]) -> Line:
     """One shape: milliseconds, tokens a second, and how many times faster than each rival, by column."""
     times = {said: round(took.ratio(name, ours).value, 2) for name, said in rivals.items() if name in took.seconds}
-    found: Line = {"batch": B, "tokens": T, "pass": work, "ms": round(1e3 * took.median(ours), 2)}
-    return found | {"tokens/s": round(B * T / took.median(ours))} | times
+    seconds = took.median(ours)
+    found: Line = {
+        "batch": B,
+        "tokens": T,
+        "pass": work,
+        "ms": round(1e3 * seconds, 2),
+        "tokens/s": round(B * T / seconds),
+    }
+    return found | times | {"turns": len(took.seconds[ours])}
 
 
 def cells(scale: Scale) -> Iterator[Line]:
@@ -51,7 +60,7 @@ def cells(scale: Scale) -> Iterator[Line]:
         for work, share in ((FORWARD, 1 / 3), (BOTH, 1.0)):
             make = one.forward if work == FORWARD else one.both
             runs: dict[str, Run] = {name: still(make(name)) if work == FORWARD else make(name) for name in names}
-            took = turns({**runs, cell.PEAK: square(n)}, scale.turns)
+            took = turns({**runs, cell.PEAK: square(n)}, scale.turns, within=WITHIN)
             peak = took.ratio(cell.PEAK, cell.OURS, 100 * share * one.flops() / flops_of_square(n)).value
             yield line(took, B, T, work, cell.OURS, rivals) | {"% of the peak": round(peak, 1)}
 
@@ -64,7 +73,7 @@ def layers(scale: Scale) -> Iterator[Line]:
                 name: still(both.forward(name, B, T)[0]) if work == FORWARD else both.both(name, B, T)
                 for name in (layer.OURS, layer.THEIRS)
             }
-            took = turns(runs, scale.turns)
+            took = turns(runs, scale.turns, within=WITHIN)
             yield line(took, B, T, work, layer.OURS, {layer.THEIRS: "times a Transformer layer"})
 
 
@@ -75,7 +84,7 @@ def models(scale: Scale) -> Iterator[Line]:
     for B, T in shapes(scale):
         chosen = {"hope": sizes(scale, T * scale.by), "never": {**sizes(scale, T * scale.by), **NEVER}}
         runs = {name: step(model("hope", settings), B, T) for name, settings in chosen.items()}
-        took = turns({**runs, "transformer": step(theirs, B, T)}, scale.turns)
+        took = turns({**runs, "transformer": step(theirs, B, T)}, scale.turns, within=WITHIN)
         yield line(took, B, T, BOTH, "hope", rivals)
 
 

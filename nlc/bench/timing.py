@@ -10,6 +10,7 @@ threads by the wall.
 from __future__ import annotations
 
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -64,15 +65,21 @@ class Seconds(float):
     """What a rival returns that says itself how long it took: preparing it is not counted."""
 
 
-def turns(rivals: Mapping[str, Run], count: int, warm: bool = True) -> Times:
-    """Every rival in turn, `count` times; `warm`: after one that is not counted and says how often a turn runs it."""
+def turns(rivals: Mapping[str, Run], count: int, warm: bool = True, within: float = math.inf) -> Times:
+    """Every rival in turn, `count` times; `warm`: after one that is not counted and says how often a turn runs it.
+
+    within: seconds after which no further turn begins; there is always one.
+    """
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     times: dict[str, list[float]] = {name: [] for name in rivals}
     often = dict.fromkeys(rivals, 1)
     for name, run in rivals.items() if warm else ():
         if clocked(run, 1, clock) < SHORTEST:  # the first is slower than those that follow
             often[name] = max(1, min(50, round(SHORTEST / max(clocked(run, 1, clock), 1e-9))))
-    for _ in range(count):
+    began = clock()
+    for turn in range(count):
+        if turn and clock() - began >= within:
+            break
         for name, run in rivals.items():
             times[name].append(clocked(run, often[name], clock))
     return Times(times)

@@ -63,3 +63,8 @@ def test_rivals_take_turns_and_a_ratio_is_the_median_turn() -> None:
     ratio = took.ratio("slow", "fast")
     assert (ratio.value, ratio.low, ratio.high) == (3.0, 2.5, 3.5)
     assert took.rate("fast", 512).value == 512
+
+
+def test_no_turn_begins_after_the_seconds_given_and_one_is_always_taken() -> None:
+    assert len(turns({"slow": lambda: Seconds(1.0)}, 4, warm=False, within=0.0).seconds["slow"]) == 1
+    assert len(turns({"quick": lambda: Seconds(1.0)}, 4, warm=False, within=60.0).seconds["quick"]) == 4
