@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from runtime.cuda_graphs import CudaGraphs
 from runtime.inference import outside_inference
 from runtime.layer import Layer
+from runtime.recordings import Recordings
 from runtime.sequenced import Sequenced
 from runtime.spans import Again, in_spans
 from runtime.state import (
@@ -106,7 +106,7 @@ class LanguageModel(Sequenced):
 
     vocab: int
     span: int | None = None  # tokens whose activations are in memory at a time; None: those of all
-    cuda_graphs: CudaGraphs | None = None  # of training steps, where a run wants them recorded
+    recordings: Recordings | None = None  # of training steps, where a run wants them recorded
 
     def start(self, B: int) -> State:
         raise NotImplementedError
@@ -128,7 +128,7 @@ class LanguageModel(Sequenced):
             return Part(self, at, final and b == T, learn)
 
         why_not = "" if self.steady else "what a span computes depends on where in the sequence it is"
-        graphs = self.cuda_graphs if self.cuda_graphs is not None and self.cuda_graphs.wanted(why_not) else None
+        graphs = self.recordings if self.recordings is not None and self.recordings.wanted(why_not) else None
         weights = [weight for weight in self.parameters() if weight.requires_grad]
         (logits, nats), state = in_spans(part, [tokens, targets], T, state, clock, self.span, weights, graphs)
         return logits, nats, state
@@ -237,7 +237,7 @@ class LanguageModel(Sequenced):
 
         `final`: nobody wants the state.  What only it would show is not computed, and None is in its place.
         """
-        graphs = self.cuda_graphs if learn is True and self.span is None else None
+        graphs = self.recordings if learn is True and self.span is None else None
         if graphs is not None and graphs.wanted(self._not_recorded(state, starts, mask, final)):
             return graphs.loss(self, [tokens, targets], lambda x, y: mean(self.nats(x, y, final=True)[0], y)), None
         nats, state = self.nats(tokens, targets, state, starts, mask, final, learn)

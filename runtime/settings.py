@@ -58,6 +58,7 @@ class Options:
     device: str = "auto"
     on_nan: str = "stop"  # or skip, clip: see runtime.finite
     cuda_graphs: bool = False  # steps as CUDA graphs: see runtime.cuda_graphs
+    compile: bool = False  # steps by torch's compiler: see runtime.compiled
 
 
 def read(settings: Settings, arguments: Sequence[str] | None = None) -> tuple[Settings, Options]:
@@ -91,9 +92,11 @@ def read(settings: Settings, arguments: Sequence[str] | None = None) -> tuple[Se
     parser.add_argument("--on-nan", choices=("stop", "skip", "clip"), default="stop",
                         help="a loss or gradient that is not finite: stop the run, skip the step, or clip: take "
                              "what is not finite as 0 (stop)")  # fmt: skip
-    parser.add_argument(
+    recorded = parser.add_mutually_exclusive_group()
+    recorded.add_argument(
         "--cuda-graphs", action="store_true", help="on a GPU, record a step once and replay it (a CUDA graph)"
     )
+    recorded.add_argument("--compile", action="store_true", help="steps by torch's compiler: minutes once, then faster")
     parser.add_argument(
         "--tensorboard", action="store_true", help="mirror the metrics for TensorBoard, below the run directory"
     )
@@ -121,6 +124,7 @@ def read(settings: Settings, arguments: Sequence[str] | None = None) -> tuple[Se
         device=given.device,
         on_nan=given.on_nan,
         cuda_graphs=given.cuda_graphs,
+        compile=given.compile,
     )
     return changed, options
 

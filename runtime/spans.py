@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from runtime.cuda_graphs import CudaGraphs, Function, Made
 from runtime.ops.inputs import unseen
 from runtime.ops.watch import unwatched
 from runtime.precision import exact, same
+from runtime.recordings import Function, Made, Recordings
 from runtime.state import Clock, State
 
 Leaves = list[Tensor]
@@ -54,7 +54,7 @@ def in_spans(
     clock: Clock,
     span: int,
     weights: Sequence[Tensor],
-    graphs: CudaGraphs | None = None,
+    graphs: Recordings | None = None,
 ) -> tuple[Leaves, State]:
     """The outputs of all tokens, and the state after them, span by span, each run again for its gradient.
 
@@ -74,7 +74,7 @@ def passed(
     inputs: Leaves,
     state: State,
     weights: Sequence[Tensor],
-    graphs: CudaGraphs | None = None,
+    graphs: Recordings | None = None,
 ) -> tuple[Leaves, State]:
     """run(inputs, state), whose activations are made again in the backward pass: its outputs, and the state after it.
 
@@ -104,7 +104,7 @@ def passed(
 
 
 def recorded(
-    graphs: CudaGraphs, model: Any, pattern: Hashable, what: Hashable, function: Function, given: list[Tensor]
+    graphs: Recordings, model: Any, pattern: Hashable, what: Hashable, function: Function, given: list[Tensor]
 ) -> Made:
     return graphs.run(model, (what, pattern), function, given)
 

@@ -36,7 +36,7 @@ from runtime.cuda_graphs import CudaGraphs, on_own_stream
 from runtime.data import Data, Text
 from runtime.directory import RunDirectory, environment, fresh
 from runtime.diverge import Step
-from runtime.errors import Diverged, Interrupted, Lost, Preempted
+from runtime.errors import DATA_MISSING, Diverged, Interrupted, Lost, Preempted, RunError
 from runtime.evaluate.loss import Result
 from runtime.exercise import Examined, Exercise
 from runtime.finite import Guard, not_finite
@@ -47,6 +47,7 @@ from runtime.precision import autocast
 from runtime.processes import Processes
 from runtime.progress import Report, display
 from runtime.record import Record
+from runtime.recordings import Recordings
 from runtime.schedule import due
 from runtime.settings import Settings
 from runtime.signals import Stop
@@ -74,8 +75,8 @@ class Run:
         self.status = 0
         self.result: dict[str, Any] = {}
         self.batch: Batch | None = None  # the last one given out
-        self.cuda_graphs = self._cuda_graphs()
-        self.stream = on_own_stream(self.cuda_graphs)
+        self.recordings = self._cuda_graphs()
+        self.stream = on_own_stream(self.recordings)
         self.ends: frozenset[int] = frozenset()  # steps after which one of several tasks is over
         self.claimed: int | None = None  # a handle of the directory, in the process that writes it
         self.record = Record(self.settings.tokens, self.processes)
@@ -87,7 +88,7 @@ class Run:
 
     # ---- before the first step --------------------------------------------------------------------------------------
 
-    def _cuda_graphs(self) -> CudaGraphs | None:
+    def _cuda_graphs(self) -> Recordings | None:
         """What records the steps of this run, where it is asked to and can."""
         if not self.options.cuda_graphs:
             return None
@@ -95,6 +96,14 @@ class Run:
             self._warn(f"warning: --cuda-graphs is for a GPU: on {self.device} steps are run as always")
             return None
         return CudaGraphs(lambda line: self._warn(f"warning: {line}"))
+
+    def _compiled(self) -> Recordings:
+        """What compiles the steps of this run.  Raises RunError where nothing can be compiled."""
+        from runtime.compiled import Compiled, refusal  # torch's compiler takes seconds to import
+
+        if why_not := refusal():
+            raise RunError(why_not, DATA_MISSING)
+        return Compiled(lambda line: self._warn(f"warning: {line}"), self.display.note)
 
     def data(self) -> Data | Exercise:
         """The text to learn from, or the task, checked against the settings.  Raises DataError."""
@@ -135,14 +144,15 @@ class Run:
                 watch.begin()
                 for level in self.levels:
                     level.watched = True
-            if self.cuda_graphs is not None:
-                self.cuda_graphs.on = not self._logs(self.running)
+            if self.recordings is not None:
+                self.recordings.on = not self._logs(self.running)
             yield self.step
         self._finish()
 
     def _begin(self, model: nn.Module, levels: Sequence[Level]) -> None:
         self.model, self.levels = model, list(levels)
-        model.cuda_graphs = self.cuda_graphs  # type: ignore[assignment]
+        self.recordings = self._compiled() if self.options.compile else self.recordings
+        model.recordings = self.recordings  # type: ignore[assignment]
         self.parameters = sum(p.numel() for p in model.parameters())
         for level in self.levels:
             level.processes = self.processes
@@ -219,8 +229,8 @@ class Run:
         try:
             self.guard.backward(loss, self.levels, state)
         finally:
-            if self.cuda_graphs is not None:
-                self.cuda_graphs.on = False
+            if self.recordings is not None:
+                self.recordings.on = False
         if self.guard.bad:
             self.display.note(f"step {self.running}: {self.guard.said}: {self.guard.policy}ped")  # skipped, clipped
 

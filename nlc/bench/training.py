@@ -70,7 +70,7 @@ class Steps:
             yield tokens, targets, starts
 
     def steps(self, model: nn.Module, levels: Sequence[Any]) -> Iterator[int]:
-        model.cuda_graphs = self.graphs  # type: ignore[assignment]
+        model.recordings = self.graphs  # type: ignore[assignment]
         for step in range(self.settings.steps):
             if self.graphs is not None:
                 self.graphs.on = True

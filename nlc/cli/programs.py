@@ -76,6 +76,9 @@ def verify(
     device: Annotated[
         str, typer.Option("--device", metavar="DEVICE", help="Where the compiled program runs: cpu, cuda or cuda:N.")
     ] = "cpu",
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="By torch's compiler, too, as nlc train --compile.")
+    ] = False,
     jobs: Annotated[
         int | None,
         typer.Option("--jobs", min=1, help="Specs verified at a time; as many as there are cores.", show_default=False),
@@ -103,7 +106,12 @@ def verify(
             load(name, chosen)
     reports = []
     at_once = 1 if place != "cpu" else jobs or cores()
-    for report in every(names, chosen, chunk or CHUNKS, place, at_once):
+    if compile_:
+        from runtime.compiled import refusal
+
+        if why_not := refusal():
+            raise Stop(Status.MISSING, why_not)
+    for report in every(names, chosen, chunk or CHUNKS, place, at_once, compile_):
         reports.append(report)
         if all_:
             note(f"{len(reports)} of {len(names)}: {report.lines()[0]}")

@@ -20,10 +20,18 @@ from nlc.verify.rules import verify_rule
 from nlc.verify.small import CHUNKS
 
 
-def one(name: str, set: Mapping[str, str | object], chunks: Sequence[int] = CHUNKS, device: str = "cpu") -> Report:
+def one(
+    name: str,
+    set: Mapping[str, str | object],
+    chunks: Sequence[int] = CHUNKS,
+    device: str = "cpu",
+    compiled: bool = False,
+) -> Report:
     """A spec or a rule, by path or shipped name.  Raises SpecError where it is not legal at small sizes."""
     rule = find_rule(name)
-    return verify(name, set, chunks=chunks, device=device) if rule is None else verify_rule(rule, device=device)
+    if rule is not None:
+        return verify_rule(rule, device=device)
+    return verify(name, set, chunks=chunks, device=device, compiled=compiled)
 
 
 def every(
@@ -32,19 +40,22 @@ def every(
     chunks: Sequence[int] = CHUNKS,
     device: str = "cpu",
     jobs: int = 1,
+    compiled: bool = False,
 ) -> Iterator[Report]:
     """The report of each name, in the order given; `jobs` processes where that is above 1.
+
+    `compiled`: by torch's compiler, too.
 
     Raises what verifying one raises; what has not begun by then is not begun.
     """
     if jobs == 1 or len(names) == 1:
-        yield from (one(name, set, chunks, device) for name in names)
+        yield from (one(name, set, chunks, device, compiled) for name in names)
         return
     pool = ProcessPoolExecutor(
         min(jobs, len(names)), mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
     )
     try:
-        running = [pool.submit(one, name, set, chunks, device) for name in names]
+        running = [pool.submit(one, name, set, chunks, device, compiled) for name in names]
         yield from (run.result() for run in running)
     finally:
         pool.shutdown(cancel_futures=True)

@@ -85,11 +85,13 @@ def verify(
     seed: int = 0,
     full: bool = True,
     device: str = "cpu",
+    compiled: bool = False,
 ) -> Report:
     """Verify a shipped name or a path at small sizes.  `set` overrides what is made small.
 
     The first of `chunks` gets every case (with `full`), the others the main one.  The compiled program runs on
-    `device`, the interpreter on the processor.  Raises SpecError where the small spec is not legal.
+    `device`, the interpreter on the processor.  Raises SpecError where the small spec is not legal. `compiled`:
+    the main case of the first by torch's compiler, too.
     """
     began = perf_counter()
     given = dict(set or {})
@@ -104,12 +106,14 @@ def verify(
         seen.append(chosen)
         program = compile(load(spec, chosen), target=Target.of(device), starts=False)
         label = "as written" if chosen == settings else f"chunk {chunk}"
-        judge(program, label, report, seed, full and i == 0, device)
+        judge(program, label, report, seed, full and i == 0, device, compiled and i == 0)
     report.seconds = perf_counter() - began
     return report
 
 
-def judge(program: Program, label: str, report: Report, seed: int, full: bool, device: str) -> None:
+def judge(
+    program: Program, label: str, report: Report, seed: int, full: bool, device: str, compiled: bool = False
+) -> None:
     """Every case of one program; with `full` not the main one alone."""
     model = perturbed(program.model(seed=seed, dtype=torch.float64), seed)
     graph, there = program.graph, deepcopy(model).to(device)
@@ -130,8 +134,22 @@ def judge(program: Program, label: str, report: Report, seed: int, full: bool, d
         if case.main:
             single = program.model(seed=seed).to(device)
             single.load_state_dict(model.state_dict())
+            if compiled:
+                report.outcomes.append(by_compiler(program, there, given, name, expected, report))
             rounded = observed(program, single, given, (case.length,))
             report.outcomes.append(compare(name, "float32", rounded, expected, FLOAT32))
+
+
+def by_compiler(program: Program, model: nn.Module, case: Case, name: str, expected: Result, report: Report) -> Outcome:
+    """What `nlc train --compile` computes of a case."""
+    from nlc.verify.compiled import computed  # torch's compiler takes seconds to import
+
+    try:
+        outputs, gradients = computed(program, model, case, lambda outputs: summed(program, case, outputs))
+    except RuntimeError as error:
+        report.faults.append(f"{name}: {error}")
+        return Outcome(name, "compiled", float("inf"), "not compiled", FLOAT64)
+    return compare(name, "compiled", Seen(outputs, None, gradients), expected, FLOAT64)
 
 
 def perturbed(model: nn.Module, seed: int) -> nn.Module:

@@ -144,7 +144,7 @@ def test_gradients_in_bfloat16_are_those_of_a_whole_step_to_the_bit(name: str) -
     made = model(name, torch.float32)
 
     def gradients(span: int | None = None, graphs: CudaGraphs | None = None) -> list[Tensor]:
-        made.span, made.cuda_graphs = span, graphs
+        made.span, made.recordings = span, graphs
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss, _ = made.loss(*batch(), final=True)
         return [g for g in torch.autograd.grad(loss, [*made.parameters()], allow_unused=True) if g is not None]

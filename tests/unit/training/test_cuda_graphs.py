@@ -17,9 +17,10 @@ from torch import Tensor
 from nlc.bench.training import Steps, loaded, through
 from nlc.compile import compile
 from nlc.spec import load
-from runtime.cuda_graphs import WARM, CudaGraphs, Made, Recorded
+from runtime.cuda_graphs import WARM, CudaGraphs, Recorded
 from runtime.ops.inputs import summed
 from runtime.program import load as load_program
+from runtime.recordings import Made
 
 SMALL = {"sizes.width": 16, "sizes.heads": 2, "sizes.layers": 1, "sizes.context": 16, "run.batch": 2}
 PERIODS = {f"levels.cms.memories.{name}.every": f"{n} tokens" for name, n in (("fast", 4), ("mid", 8))}
@@ -134,7 +135,7 @@ def test_losses_that_wait_for_one_another_keep_their_gradients(hope: ModuleType)
         found = torch.autograd.grad(losses[0] + 3 * losses[1], weights, allow_unused=True)
         return [g for g in found if g is not None]
 
-    model.cuda_graphs = graphs
+    model.recordings = graphs
     for _ in range(WARM):
         gradients(True)
     assert recorder.replays > 0
@@ -146,7 +147,7 @@ def test_losses_that_wait_for_one_another_keep_their_gradients(hope: ModuleType)
 def test_what_no_graph_can_hold_is_run_as_always(hope: ModuleType, why: str) -> None:
     said: list[str] = []
     model = hope.build(0)
-    model.cuda_graphs = CudaGraphs(said.append, Recorder())
+    model.recordings = CudaGraphs(said.append, Recorder())
     tokens = torch.randint(256, (2, 17), generator=torch.Generator().manual_seed(0))
     x, y = tokens[:, :-1], tokens[:, 1:]
     given: dict[str, Any] = {"final": why != "is read"}
@@ -157,23 +158,23 @@ def test_what_no_graph_can_hold_is_run_as_always(hope: ModuleType, why: str) -> 
             given["state"] = model.loss(x, y)[1]
     model.span, model.steady = (8, False) if why == "span" else (None, True)
     for _ in range(2):
-        model.cuda_graphs.on = True
+        model.recordings.on = True
         with summed([model.blocks[0].q.linear] if why.startswith("inputs") else []):
             loss, _ = model.loss(x, y, **given)
         loss.backward()
-    assert len(said) == 1 and why in said[0] and not model.cuda_graphs.calls
+    assert len(said) == 1 and why in said[0] and not model.recordings.calls
 
 
 def test_only_the_loss_of_a_step_is_replayed(hope: ModuleType) -> None:
     model, recorder = hope.build(0), Recorder()
-    model.cuda_graphs = CudaGraphs(print, recorder)
+    model.recordings = CudaGraphs(print, recorder)
     tokens = torch.randint(256, (2, 17))
     for _ in range(WARM + 2):
         model.loss(tokens[:, :-1], tokens[:, 1:], final=True)
-    model.cuda_graphs.on = True
+    model.recordings.on = True
     with torch.no_grad():
         model.loss(tokens[:, :-1], tokens[:, 1:], final=True)
-    assert not model.cuda_graphs.calls
+    assert not model.recordings.calls
 
 
 def test_without_a_gpu_the_option_changes_nothing_and_says_so(

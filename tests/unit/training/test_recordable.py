@@ -17,7 +17,8 @@ from torch.utils._pytree import tree_leaves
 
 import nlc
 from nlc.verify.small import small_settings
-from runtime.cuda_graphs import Counted, CudaGraphs, Function, Made
+from runtime.cuda_graphs import CudaGraphs
+from runtime.recordings import Counted, Function, Made
 
 SIZES = {"sizes.context": 48, "sizes.layers": 1, "run.batch": 2}
 SPANS = {"run.memory": "0 B", "levels.titans.chunk": 8, "levels.cms.memories.mid.every": "16 tokens"}
@@ -74,7 +75,7 @@ def step(spec: str, settings: dict[str, object]) -> Looked:
     small = small_settings(nlc.load(spec)) | SIZES | settings
     model: Any = nlc.compile(nlc.load(spec, set=small), target="cuda").model(seed=0).to("meta")
     model.span, graphs = 16 if "run.memory" in settings else None, Looked()
-    model.cuda_graphs, graphs.on = graphs, True
+    model.recordings, graphs.on = graphs, True
     tokens = torch.zeros(2, 48, dtype=torch.long, device="meta")
     model.loss(tokens, tokens, final=True)[0].backward()
     return graphs

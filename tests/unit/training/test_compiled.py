@@ -1,0 +1,168 @@
+"""Steps that torch's compiler computes: the numbers they give, and what is run as always."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import runtime.compiled.compiler as compiler
+from nlc.bench.training import Steps, loaded, through
+from nlc.cli import main
+from nlc.compile import compile
+from nlc.spec import load
+from runtime.compiled import Compiled, refusal
+from runtime.compiled.tape import Recording
+
+TINY = {"sizes.width": 8, "sizes.heads": 2, "sizes.layers": 1, "sizes.context": 16, "run.batch": 2}
+HOPE = TINY | {
+    "levels.titans.chunk": 4,
+    "levels.cms.memories.fast.every": "4 tokens",
+    "levels.cms.memories.mid.every": "8 tokens",
+}
+SPANS = HOPE | {"sizes.context": 24, "run.memory": "0 B", "levels.titans.carry": "stream"}
+COUNT = 3  # steps
+compiles = pytest.mark.skipif(bool(refusal()), reason="there is no C++ compiler")
+
+
+class Kept(Steps):
+    """Keeps the model and the losses."""
+
+    def steps(self, model: Any, levels: Any) -> Any:
+        self.model, self.losses, model.span = model, [], model.span and 8
+        return super().steps(model, levels)
+
+    def report(self, loss: Tensor, state: Any = None) -> None:
+        self.losses.append(loss.detach())
+
+
+def module_of(spec: str, settings: dict[str, Any]) -> ModuleType:
+    return loaded(compile(load(spec, settings)))
+
+
+def run(module: ModuleType, recordings: Compiled | None = None) -> Kept:
+    kept = Kept(module.settings, COUNT, graphs=recordings)
+    through(module, kept)
+    return kept
+
+
+def failing(line: str) -> None:
+    raise AssertionError(line)
+
+
+@pytest.mark.parametrize(
+    ("spec", "settings"),
+    [("hope", HOPE | {"levels.cms.meta": "full"}), ("hope", SPANS | {"run.precision": "bfloat16"}),
+     ("transformer", TINY), ("ttt_mlp", TINY)],
+    ids=["full gradients", "spans in bfloat16", "transformer", "ttt_mlp"],
+)  # fmt: skip
+def test_the_operations_of_a_recorded_step_make_the_run_that_all_others_make(
+    spec: str, settings: dict[str, Any]
+) -> None:
+    module = module_of(spec, settings)
+    want, got = run(module), run(module, Compiled(failing, most=0))
+    assert all(a.equal(b) for a, b in zip(want.losses, got.losses, strict=True))
+    assert all(a.equal(b) for a, b in zip(want.model.parameters(), got.model.parameters(), strict=True))
+    assert want.model.fires == got.model.fires
+    assert want.model.state_dict().keys() == got.model.state_dict().keys()
+
+
+@compiles
+def test_compiled_steps_give_the_same_loss_and_gradients_but_for_rounding() -> None:
+    """Of tokens that were not there when the step was recorded."""
+    model, notes = compile(load("deltanet", TINY)).model(seed=0, dtype=torch.float64), list[str]()
+    text = torch.randint(256, (2, 2, 17), generator=torch.Generator().manual_seed(0))
+
+    def gradients(tokens: Tensor) -> list[Tensor]:
+        loss = model.loss(tokens[:, :-1], tokens[:, 1:], final=True)[0]
+        found = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+        return [loss.detach(), *(g for g in found if g is not None)]
+
+    want = gradients(text[1])
+    model.recordings = Compiled(failing, notes.append, most=60)
+    model.recordings.on = True
+    gradients(text[0])
+    for a, b in zip(gradients(text[1]), want, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-14)
+    assert len(notes) == 1 and not notes[0].startswith("0 of")
+
+
+def test_what_the_compiler_refuses_runs_operation_by_operation_and_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*given: Any) -> None:
+        raise RuntimeError("no such instruction\nand a long trace")
+
+    monkeypatch.setattr(torch._inductor, "compile", refuse)
+    module, said = module_of("transformer", TINY), list[str]()
+    want, got = run(module), run(module, Compiled(said.append))
+    assert all(a.equal(b) for a, b in zip(want.losses, got.losses, strict=True))
+    assert said and all("cannot be compiled (no such instruction)" in line for line in said)
+
+
+def test_other_numbers_than_the_recorded_ones_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(graph: Callable[..., Any], given: Any) -> Callable[..., Any]:
+        return lambda *given: [1.01 * x if x.is_floating_point() else x for x in graph(*given)]
+
+    monkeypatch.setattr(torch._inductor, "compile", wrong)
+    module, said = module_of("transformer", TINY), list[str]()
+    want, got = run(module), run(module, Compiled(said.append))
+    assert all(a.equal(b) for a, b in zip(want.losses, got.losses, strict=True))
+    assert len(said) == 1 and "gives other numbers" in said[0] and "are run as always" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("why", "function"),
+    [
+        ("draws random numbers", lambda x: x * torch.rand(3)),
+        ("a number is taken out of a tensor", lambda x: x * float(x.sum())),
+    ],
+)
+def test_what_differs_from_step_to_step_is_not_recorded(why: str, function: Callable[[Tensor], Tensor]) -> None:
+    said: list[str] = []
+    recordings = Compiled(said.append)
+    for _ in range(2):
+        (found,) = recordings.run(
+            compile(load("transformer", TINY)).model(), "", lambda g: [function(*g)], [torch.ones(3)]
+        )
+    assert found is not None and len(said) == 1 and why in said[0]
+
+
+def test_a_recording_knows_what_is_written_to() -> None:
+    x = torch.ones(4)
+    with Recording([x]) as recording:
+        y = x + 1
+        y[1:].add_(x[1:])
+    tape = recording.outputs([y])
+    assert [bool(step.changes) for step in tape.steps] == [False, False, False, True]
+
+
+def test_without_a_compiler_the_run_does_not_begin(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
+    sizes = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
+    given = [
+        "train",
+        "transformer",
+        "--steps",
+        "2",
+        "--out",
+        str(tmp_path / "run"),
+        "--quiet",
+        "--device",
+        "cpu",
+        *sizes,
+    ]
+    assert main([*given, "--compile"]) == 4
+    assert "--compile needs a C++ compiler" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_two_ways_to_record_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "transformer", "--compile", "--cuda-graphs"]) == 2
+    assert "--compile and --cuda-graphs" in capsys.readouterr().err
+    assert compiler.MOST > 0
