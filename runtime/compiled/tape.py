@@ -217,4 +217,10 @@ def twin_of(tape: Tape, step: Step) -> Any:
     dense = strides == torch.empty(shape, device="meta").stride()
     if not name.endswith("_") or step.made != step.reads[:1] or not dense or any(x[3] != dtype for x in looks):
         return None
-    return getattr(getattr(torch.ops.aten, name[:-1], None), overload, None)
+    twin = getattr(getattr(torch.ops.aten, name[:-1], None), overload, None)
+    return twin if twin is not None and kinds(twin) == kinds(step.operation) else None  # pow.Scalar raises a number
+
+
+def kinds(operation: Any) -> list[str]:
+    """The kinds of what an operation is given."""
+    return [str(argument.type) for argument in operation._schema.arguments]
