@@ -78,6 +78,12 @@ class Trial(Line):
     cost: dict[str, Costs] = {}
     file: str = ""
 
+    @model_validator(mode="after")
+    def _counted_where_it_runs(self) -> Trial:
+        if self.status == "ok" and not self.cost:
+            raise ValueError("'cost' is empty, of a variant that runs")
+        return self
+
 
 class Cell(BaseModel):
     at: Any

@@ -170,14 +170,18 @@ def test_a_line_that_lacks_something_is_named(tmp_path: Path) -> None:
             read(tmp_path)
 
 
-def test_a_run_whose_cost_was_emptied_by_hand_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("record", "why"),
+    [("trial", "'cost' is empty, of a variant that runs"), ("run", "cost.seconds: field required")],
+)
+def test_a_line_whose_cost_was_emptied_by_hand_is_named(record: str, why: str, tmp_path: Path) -> None:
     ran(searched(HALVED), tmp_path, by_retention)
     path = tmp_path / "journal.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    at = next(number for number, line in enumerate(lines, 1) if line["record"] == "run")
+    at = next(number for number, line in enumerate(lines, 1) if line["record"] == record)
     lines[at - 1]["cost"] = {}
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(JournalError, match=rf"line {at}, is damaged \(.*cost.seconds: field required"):
+    with pytest.raises(JournalError, match=rf"line {at}, is damaged \(.*{why}"):
         read(tmp_path)
 
 
