@@ -19,19 +19,25 @@ def run(
     kind: str,
     left_out: Collection[str] = (),
     say: Callable[[str], None] = lambda _: None,
+    keep: Callable[[Record], None] = lambda _: None,
 ) -> Record:
     """Measure, with freed memory kept as in a run of `nlc train`; rows in the order given.
 
-    left_out: ids of rows that this kind of run only names.  `say` hears what begins.
+    left_out: ids of rows that this kind of run only names.  `say` hears what begins; `keep` is given what there is so
+    far whenever there is more.
 
     A row that needs what is not here, or whose measurement fails, says so and has no number; the others go on.
     """
     keep_freed_memory()
     record, began = Record(place(), kind, scale.by), time.monotonic()
-    found: dict[str, Result] = {}
     mine = {row.id: row for row in rows}
-    for id in left_out:
-        found[id] = Result(mine[id], missing="the full run does")
+    why = dict.fromkeys(left_out, "the full run does")
+    found = {row.id: Result(row, missing=why.get(row.id, "the run was stopped before")) for row in rows}
+
+    def kept() -> None:
+        record.results, record.seconds = list(found.values()), time.monotonic() - began
+        keep(record)
+
     for by, ids in together([row for row in rows if row.id not in left_out]).items():
         say(", ".join(id for id in mine if id in ids))
         try:
@@ -40,11 +46,12 @@ def run(
             found |= {id: Result(mine[id], missing=str(missing)) for id in ids}
         except (ArithmeticError, MemoryError, OSError, RuntimeError) as error:
             found |= {id: Result(mine[id], failed=f"{type(error).__name__}: {error}") for id in ids}
-    record.results = [found[row.id] for row in rows]
+        kept()
     for id in sweeps:
         record.sweeps[id] = []
         for line in lines(id, scale):
             say(f"{id}: batch {line['batch']}, {line['tokens']:,} tokens, {line['pass']}")
             record.sweeps[id].append(line)
-    record.seconds = time.monotonic() - began
+            kept()
+    kept()
     return record

@@ -12,6 +12,7 @@ import typer
 from nlc.cli.common import JsonOption, Status, Stop, calm_threads, note, say, say_json, write_whole
 
 if TYPE_CHECKING:
+    from nlc.bench.record import Record
     from nlc.bench.rows import Row
 
 QUICK, FULL = 5, 9  # turns
@@ -29,7 +30,8 @@ def bench(
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="Say which rows there are, and measure nothing.")] = False,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="DIR", help="Also write bench.json and bench.md there.")
+        Path | None,
+        typer.Option("-o", "--out", metavar="DIR", help="Also write bench.json and bench.md there, as it goes."),
     ] = None,
     divide: Annotated[int, typer.Option("--divide", min=1, hidden=True, help="Divide every size by this.")] = 1,
     json_: JsonOption = False,
@@ -56,10 +58,15 @@ def bench(
     from nlc.bench.run import run
 
     turns = 1 if divide > 1 else QUICK if quick else FULL
-    record = run(chosen, sweeps, Scale(by=divide, turns=turns), "quick" if quick else "full", left_out, note)
+
+    def keep(record: Record) -> None:
+        if out is not None:
+            write_whole(json.dumps(record.as_dict(), indent=1), out / "bench.json")
+            write_whole(record.markdown(), out / "bench.md")
+
+    scale, kind = Scale(by=divide, turns=turns), "quick" if quick else "full"
+    record = run(chosen, sweeps, scale, kind, left_out, note, keep)
     if out is not None:
-        write_whole(json.dumps(record.as_dict(), indent=1), out / "bench.json")
-        write_whole(record.markdown(), out / "bench.md")
         note(f"wrote {out / 'bench.json'} and {out / 'bench.md'}")
     if json_:
         say_json(record.as_dict())

@@ -54,7 +54,9 @@ def test_a_sweep_has_a_line_for_every_shape(id: str, nlc: Run, monkeypatch: pyte
 # ---- what is made of the numbers
 
 
-def pretend(monkeypatch: pytest.MonkeyPatch, fails: str = "", **values: float) -> None:
+def pretend(
+    monkeypatch: pytest.MonkeyPatch, fails: str = "", error: BaseException | None = None, **values: float
+) -> None:
     """Every row measured exactly at its goal, but those of `values`; what a GPU measures is missing, one row fails."""
     rows = {row.id: row for row in ROWS}
 
@@ -62,7 +64,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, fails: str = "", **values: float) -
         if any(id.startswith("gpu-") for id in asked):
             raise Missing("needs a GPU")
         if fails in asked:
-            raise ArithmeticError("the two differ")
+            raise error or ArithmeticError("the two differ")
         return {id: Reading(values.get(id.replace("-", "_"), rows[id].goal or 0.0), 1.0, 2.0) for id in asked}
 
     monkeypatch.setattr("nlc.bench.run.measurement", lambda by: measure)
@@ -113,6 +115,17 @@ def test_a_row_that_fails_leaves_the_others_their_numbers(nlc: Run, monkeypatch:
     assert "failed: ArithmeticError: the two differ" in ended.out
     assert "9 KB, below its floor" in ended.out
     assert "Failed: cell-loop, cell-generic, cell-flops, cell-rows." in ended.out
+
+
+def test_a_run_that_is_stopped_leaves_what_was_measured(
+    nlc: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pretend(monkeypatch, fails="layer-512", error=KeyboardInterrupt())
+    ended = nlc("bench", "--rows", "cell-loop", "--rows", "layer-512", "--out", "made")
+    assert ended.status == 130
+    record = json.loads((tmp_path / "made" / "bench.json").read_text())
+    assert [row["measured"] for row in record["rows"]] == [48, None]
+    assert "not measured: the run was stopped before" in (tmp_path / "made" / "bench.md").read_text()
 
 
 def test_an_unknown_row_is_refused_with_the_nearest(nlc: Run) -> None:
