@@ -23,7 +23,7 @@ from codegen.memories import (
 from codegen.names import function_name, local
 from codegen.places import place_of
 from codegen.written_forms import constant_of
-from nlc.graph.flow import pieces, reads_of, sources
+from nlc.graph.flow import asked_with, pieces, reads_of, sources
 from nlc.graph.nodes import Input, Memory, Number, Op, Read, Recurrence, When
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ class _Walker:
             for r in reads_of(self.graph, memory.block, [memory.id])
             if r.when is When.AFTER or (r.when is When.BEFORE and not self.one)
         ]
-        reads = [r for r in reads if not self.waits(r, {other.id for other in reads if other.id != r.id})]
+        reads = [r for r in reads if not any(one in reads and one is not r for one in asked_with(self.graph, r))]
         for id in (*sources(self.graph, memory), *(r.query for r in reads)):
             self.need(id)
         outs = [self.outer.claim(self.base(r.id), r.id, self.again) for r in reads]
@@ -261,23 +261,6 @@ class _Walker:
         if not isinstance(node, Read) or node.memory != memory.id or node in answered:
             return False
         return node.when is not When.AFTER
-
-    def waits(self, read: Read, others: set[str]) -> bool:
-        """Whether a read is asked with what another read of this token gives."""
-        ahead, seen = [read.query], set[str]()
-        while ahead:
-            id = ahead.pop()
-            if id in others:
-                return True
-            node = self.graph[id]
-            if id in seen or not isinstance(node, Op | Read):
-                continue
-            seen.add(id)
-            ahead += node.inputs if isinstance(node, Op) and node.op != "prev" else ()
-            if isinstance(node, Read):
-                memory = self.graph[node.memory]
-                ahead += [node.query, *(sources(self.graph, memory) if node.when is When.AFTER else ())]
-        return False
 
     def kept(self) -> list[str]:
         """Values of the walk that something after it needs."""

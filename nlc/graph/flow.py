@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 from nlc.graph.graph import Graph
 from nlc.graph.linearity import linear
@@ -66,18 +66,20 @@ def pieces(graph: Graph, members: tuple[str, ...], inside: tuple[str, ...]) -> t
     reads = [n for n in (graph[i] for i in inside) if isinstance(n, Read) and written_inside(graph[n.memory])]
     running = [read for read in reads if read.when is not When.CHUNK]
     written = upstream(graph, (s for m in members for s in sources(graph, graph[m])), inside)
-    feeds = any(
-        one.id in written
-        or any(one.id in upstream(graph, [r.query], inside) for r in running if r.memory == one.memory)
-        for one in running
-    )
+    asked = {m: [r.query for r in running if r.memory == m] for m in members}  # of one call, with the write
+    feeds = any(one.id in written or one.id in upstream(graph, asked[one.memory], inside, asked) for one in running)
     previous = any(isinstance(n, Op) and n.op in ("prev", "conv") for n in (graph[i] for i in inside))
     lengths = tuple(sorted({graph[m].chunk for m in members}))
     return (1,) if feeds or previous or lengths[:1] in ((), (1,)) else lengths
 
 
-def upstream(graph: Graph, ids: Iterable[str], inside: Iterable[str]) -> set[str]:
-    """These values and whatever they need within one token, among the values `inside`."""
+def upstream(
+    graph: Graph, ids: Iterable[str], inside: Iterable[str], asked: Mapping[str, list[str]] | None = None
+) -> set[str]:
+    """These values and whatever they need within one token, among the values `inside`.
+
+    `asked`: what is asked of a memory in the call that answers a read before or after its write.
+    """
     within, found, ahead = set(inside), set[str](), list(ids)
     while ahead:
         id = ahead.pop()
@@ -88,9 +90,32 @@ def upstream(graph: Graph, ids: Iterable[str], inside: Iterable[str]) -> set[str
         if isinstance(node, Read):
             memory = graph[node.memory]
             ahead += [node.query, *(sources(graph, memory) if memory.form.kind == "attention" else ())]
+            ahead += asked.get(memory.id, ()) if asked and node.when is not When.CHUNK else ()
         elif isinstance(node, Op):
             ahead += node.inputs
     return found
+
+
+def asked_with(graph: Graph, read: Read) -> Iterator[Read]:
+    """The reads after a write that this read's query needs within its token.
+
+    A write gives all its answers at once: whatever is asked after it comes before any of them.
+    """
+    ahead, seen = [read.query], set[str]()
+    while ahead:
+        node = graph[ahead.pop()]
+        if node.id in seen:
+            continue
+        seen.add(node.id)
+        if isinstance(node, Read):
+            ahead.append(node.query)
+            if node.when is When.AFTER:
+                yield node
+                memory = graph[node.memory]
+                ahead += sources(graph, memory)
+                ahead += [r.query for r in reads_of(graph, memory.block, [memory.id]) if r.when is When.AFTER]
+        elif isinstance(node, Op) and node.op != "prev":
+            ahead += node.inputs
 
 
 def label(graph: Graph, value: str) -> str:

@@ -1,7 +1,8 @@
 """Pass chunks: how each recurrence is computed in parallel, and why.
 
 Needs        names, shapes, clocks, causality, gradients, heads: references resolved, cycles broken by registers.
-Establishes  one Recurrence per memory, or per group of memories that feed one another's writes within a chunk.
+Establishes  one Recurrence per memory, or per group of memories that feed one another's writes within a
+             chunk, or whose reads wait for one another's.
 Refuses      windows of targets that a memory generates itself.  What has no closed form goes token by token.
 
 The choice is proved from the graph.  Two facts carry most of it:
@@ -21,7 +22,7 @@ from dataclasses import replace
 from typing import Any
 
 from nlc.diagnostics import Reporter
-from nlc.graph.flow import label, pieces, reads_of, self_query, signed_momentum, sources, written_inside
+from nlc.graph.flow import asked_with, label, pieces, reads_of, self_query, signed_momentum, sources, written_inside
 from nlc.graph.graph import Graph
 from nlc.graph.layers import layers
 from nlc.graph.linearity import linear
@@ -71,39 +72,23 @@ def _chained(graph: Graph, report: Reporter) -> None:
         return
     for read in graph.of(Read):
         memory: Memory = graph[read.memory]
-        first = next((r for r in _asked_with(graph, read) if r.memory == memory.id), None)
+        first = next((r for r in asked_with(graph, read) if r.memory == memory.id and r is not read), None)
         if read.when is When.AFTER and written_inside(memory) and first is not None:
-            message = f"'{memory.id}' is read after its write with what another such read of it gives"
+            message = f"'{memory.id}' is read after its write with what waits for another such read of it"
             hint = (
                 "beside a memory that learns from each token's loss this is not supported yet; read one of them before"
             )
             report.error("NLC1001", read.at, message, hint)
 
 
-def _asked_with(graph: Graph, read: Read) -> Iterable[Read]:
-    """The reads after a write that the query of a read depends on within its token."""
-    ahead, seen = [read.query], set[str]()
-    while ahead:
-        node = graph[ahead.pop()]
-        if node.id in seen:
-            continue
-        seen.add(node.id)
-        if isinstance(node, Read):
-            if node.when is When.AFTER:
-                yield node
-                ahead += sources(graph, graph[node.memory])
-            ahead.append(node.query)
-        elif isinstance(node, Op) and node.op != "prev":
-            ahead += node.inputs
-
-
 def _of_block(graph: Graph, block: str) -> Iterable[Recurrence]:
     flow = Dependencies(graph, block)
+    together = components(graph, block, flow)
     taken: set[str] = set()
     for memory in graph.of(Memory, block):
         if memory.id in taken:
             continue
-        members, inside = component(graph, flow, memory)
+        members, inside = together[memory.id]
         taken.update(members, inside)
         yield _choose(graph, memory, members, inside)
     for op in graph.of(Op, block):
@@ -127,10 +112,11 @@ class Dependencies:
     """Who needs whom within a run of tokens: values, and the states of memories written inside a segment.
 
     `prev` counts as any operator: it is a register, through which a token needs the one before it.
+    `answering`: memories whose reads are all answered in one call or walk, which so needs what each of them asks.
     (Plain dictionaries: importing networkx takes longer than compiling.)
     """
 
-    def __init__(self, graph: Graph, block: str) -> None:
+    def __init__(self, graph: Graph, block: str, answering: Iterable[str] = ()) -> None:
         self.users: dict[str, list[str]] = defaultdict(list)
         self.needs: dict[str, list[str]] = defaultdict(list)
         for node in graph.of(Op, block):
@@ -144,6 +130,9 @@ class Dependencies:
         for memory in graph.of(Memory, block):
             if written_inside(memory):
                 self._add(sources(graph, memory), memory.id)
+        for read in reads_of(graph, block, answering):
+            if written_inside(graph[read.memory]):
+                self._add((read.id,), read.memory)
 
     def _add(self, needed: Iterable[str], user: str) -> None:
         for id in needed:
@@ -169,23 +158,38 @@ def _reached(edges: Mapping[str, list[str]], start: str) -> set[str]:
     return found
 
 
-def component(graph: Graph, flow: Dependencies, memory: Memory) -> tuple[tuple[str, ...], tuple[str, ...]]:
+Component = tuple[tuple[str, ...], tuple[str, ...]]  # memories that are walked together, and values between them
+
+
+def components(graph: Graph, block: str, flow: Dependencies) -> dict[str, Component]:
+    """For each memory its component.
+
+    One call or walk answers every read of its memories: those that wait for one another's answers are one component.
+    A shared product alone answers one read after another, until something else has to be walked with it.
+    """
+    memories = [m.id for m in graph.of(Memory, block)]
+    whole, products = flow, set(memories)
+    while True:
+        found = {m: component(graph, flow, whole, m) for m in memories}
+        left = {m for m in products if found[m][1] and not shared_product_refusals(graph, *found[m])}
+        if left == products:
+            return found
+        products = left
+        whole = Dependencies(graph, block, set(memories) - products)
+
+
+def component(graph: Graph, flow: Dependencies, whole: Dependencies, memory: str) -> Component:
     """(memories, values) that must be walked together with this memory, in the graph's order.
 
-    The strongly connected component, and whatever lies between one of its states and a further read of one of them:
-    such a read needs a state that the walk passes by.
+    The memories of its strongly connected component of the `whole`, and what lies between one of their states and a
+    write or a further read of one of them: such a read needs a state that the walk passes by.
     """
-    group = (flow.after(memory.id) & flow.before(memory.id)) | {memory.id}
-    while True:
-        reached = set().union(*(flow.after(m) for m in group))
-        again = [r.id for r in reads_of(graph, memory.block, group) if r.query in reached]
-        between = set().union(*((flow.before(r) & reached) | {r} for r in again)) - group
-        if not between:
-            break
-        group |= between
-    ordered = [i for i in graph.nodes if i in group]
-    members = tuple(i for i in ordered if isinstance(graph[i], Memory))
-    return members, tuple(i for i in ordered if i not in members)
+    group = (whole.after(memory) & whole.before(memory)) | {memory}
+    members = tuple(i for i in graph.nodes if i in group and isinstance(graph[i], Memory))
+    reached = set().union(*(flow.after(m) for m in members))
+    again = {r.id for r in reads_of(graph, graph[memory].block, members) if r.query in reached}
+    between = (reached & set().union(*(flow.before(i) for i in (*members, *again)))) | again
+    return members, tuple(i for i in graph.nodes if i in between and i not in members)
 
 
 # ---- the choice -----------------------------------------------------------------------------------------------------
