@@ -99,6 +99,9 @@ class Recording(TorchDispatchMode):
         held, by_name = self.held(given), tuple((n, self.held(x)) for n, x in named.items())
         reads = tuple(slots_in((held, tuple(x for _, x in by_name))))
         found = operation(*given, **named)
+        if torch.Tag.inplace_view in operation.tags:
+            self.turned(operation, held, by_name, reads, found)
+            return found
         several = isinstance(found, list | tuple)
         results = tuple(found) if several else (found,)
         if any(not isinstance(x, Tensor | None) for x in results):
@@ -120,6 +123,15 @@ class Recording(TorchDispatchMode):
             Step(operation, held, by_name, tuple(made), several, reads, self.changed(operation, given, named))
         )
         return found
+
+    def turned(self, operation: Any, held: Any, named: Any, reads: tuple[int, ...], x: Tensor) -> None:
+        """x.squeeze_(), after which x has another look: a view of it that takes its name."""
+        twin = getattr(getattr(torch.ops.aten, operation._schema.name[6:-1], None), operation._overloadname, None)
+        if twin is None or twin._schema.returns[0].alias_info is None or reads[0] in self.tape.outside:
+            raise Unrecordable(f"a tensor is made to look otherwise ({operation})")
+        at = self.new(x, self.tape.storages[reads[0]])
+        self.moving |= {at} if reads[0] in self.moving else set()
+        self.tape.steps.append(Step(twin, held, named, (at,), False, reads, frozenset()))
 
     def changed(self, operation: Any, given: Any, named: Any) -> frozenset[int]:
         if not operation._schema.is_mutable:

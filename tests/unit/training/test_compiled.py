@@ -139,6 +139,17 @@ def test_a_recording_knows_what_is_written_to() -> None:
     assert [bool(step.changes) for step in tape.steps] == [False, False, False, True]
 
 
+def test_a_tensor_that_is_squeezed_in_place_is_a_view_of_what_it_was() -> None:
+    """As torch does to a vector times a matrix; inductor would forget it."""
+    x = torch.ones(3)
+    with Recording([x]) as recording:
+        y = x @ torch.ones(3, 4)
+    tape = recording.outputs([y])
+    assert tape.made[0] is not None and tape.looks[tape.made[0]][0] == (4,)
+    assert [step.operation._schema.name for step in tape.steps[-2:]] == ["aten::mm", "aten::squeeze"]
+    assert not any(step.changes for step in tape.steps)
+
+
 def test_without_a_compiler_the_run_does_not_begin(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any
 ) -> None:
