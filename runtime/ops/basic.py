@@ -57,7 +57,7 @@ class RmsNorm(torch.autograd.Function):
                 scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + EPS)
                 along = (g * x * gain).sum(-1, keepdim=True) * scale.pow(3) / x.shape[-1]
                 return g * gain * scale - x * along, (g * x * scale).sum_to_size(gain.shape) if wanted else None
-            p = (g * x).flatten(0, -2)
+            p = (g * x).reshape(-1, x.shape[-1])
             along = (p @ gain).view_as(scale).mul_(scale.pow(3)).div_(x.shape[-1])
             dgain = scale.reshape(-1) @ p if wanted else None
             return (g * gain).mul_(scale).addcmul_(x, along, value=-1), dgain
