@@ -60,6 +60,7 @@ class Compiler:
     def __init__(self, say: Callable[[str], None], note: Callable[[str], None], most: int) -> None:
         self.say, self.note, self.most = say, note, most
         self.regions: dict[Any, Call] = {}
+        self.refused: set[Any] = set()  # by inductor
 
     def __call__(self, run: Callable[[], Made]) -> tuple[Made, Callable[[], None]]:
         """Raises RuntimeError for what cannot be recorded, or gives something else once it is compiled."""
@@ -67,6 +68,7 @@ class Compiler:
         with recording:
             made = run()
         if not all(a.equal(b) for a, b in zip(before, random_state(), strict=True)):
+            drawn_again(before)
             raise Unrecordable("it draws random numbers")
         tape = recording.outputs(made)
         functional(tape)
@@ -94,6 +96,7 @@ class Compiler:
                     warnings.simplefilter("ignore")
                     self.regions[key] = torch._inductor.compile(graph, given)  # type: ignore[arg-type]
             except Exception as error:
+                self.refused.add(key)
                 line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
                 self.say(f"{len(region.steps)} operations are run one by one: they cannot be compiled ({line})")
         return self.regions[key]
@@ -134,11 +137,11 @@ class Program:
         return graph_of(self.regions[i])
 
     def told(self, seconds: float) -> str:
-        operations = sum(len(region.steps) for region in self.regions)
+        operations, done = sum(len(region.steps) for region in self.regions), self.chosen - self.compiler.refused
         compiled = sum(len(region.steps) for region, key in zip(self.regions, self.keys, strict=True)
-                       if key in self.chosen)  # fmt: skip
+                       if key in done)  # fmt: skip
         what = f"{compiled:,} of the {operations:,} operations of a step are compiled"
-        return f"{what}, as {len(self.chosen)} different regions, in {seconds:.0f} s; the others run one by one"
+        return f"{what}, as {len(done)} different regions, in {seconds:.0f} s; the others run one by one"
 
 
 def chosen(keys: list[Any], regions: list[Region], most: int) -> set[Any]:
@@ -188,6 +191,14 @@ def kept() -> AbstractContextManager[Any]:
 
 def random_state() -> list[Tensor]:
     return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [])]
+
+
+def drawn_again(state: list[Tensor]) -> None:
+    """The random numbers since `state` come once more, for the step that is run as always."""
+    cpu, *gpus = state
+    torch.set_rng_state(cpu)
+    for i, gpu in enumerate(gpus):
+        torch.cuda.set_rng_state(gpu, i)
 
 
 def same(a: Tensor, b: Tensor) -> bool:

@@ -67,7 +67,7 @@ class Recording(TorchDispatchMode):
         super().__init__()
         self.tape = Tape()
         self.slots: Any = WeakTensorKeyDictionary()
-        self.moving: set[int] = set()  # slots that depend on what is given
+        self.moving: set[int] = set()  # storages that depend on what is given
         self.tape.given = [self.new(x) for x in given]
         self.moving |= set(self.tape.given)
 
@@ -104,8 +104,11 @@ class Recording(TorchDispatchMode):
             return found
         several = isinstance(found, list | tuple)
         results = tuple(found) if several else (found,)
+        moves = any(self.tape.storages[at] in self.moving for at in reads)
+        if moves and counts(operation, given):
+            raise Unrecordable(f"a shape depends on numbers ({operation})")
         if any(not isinstance(x, Tensor | None) for x in results):
-            if self.moving & set(reads):
+            if moves:
                 raise Unrecordable(f"a number is taken out of a tensor ({operation})")
             return found
         lies = {x.untyped_storage()._cdata: self.tape.storages[self.slot(x)] for x in tensors_in((given, named))}
@@ -117,11 +120,10 @@ class Recording(TorchDispatchMode):
                 made.append(self.slots[x])
             else:
                 made.append(self.new(x, lies.get(x.untyped_storage()._cdata)))
-        if self.moving & set(reads):
-            self.moving |= {at for at in made if at is not None}
-        self.tape.steps.append(
-            Step(operation, held, by_name, tuple(made), several, reads, self.changed(operation, given, named))
-        )
+        changes = self.changed(operation, given, named)
+        if moves:
+            self.moving |= changes | {self.tape.storages[at] for at in made if at is not None}
+        self.tape.steps.append(Step(operation, held, by_name, tuple(made), several, reads, changes))
         return found
 
     def turned(self, operation: Any, held: Any, named: Any, reads: tuple[int, ...], x: Tensor) -> None:
@@ -130,7 +132,6 @@ class Recording(TorchDispatchMode):
         if twin is None or twin._schema.returns[0].alias_info is None or reads[0] in self.tape.outside:
             raise Unrecordable(f"a tensor is made to look otherwise ({operation})")
         at = self.new(x, self.tape.storages[reads[0]])
-        self.moving |= {at} if reads[0] in self.moving else set()
         self.tape.steps.append(Step(twin, held, named, (at,), False, reads, frozenset()))
 
     def changed(self, operation: Any, given: Any, named: Any) -> frozenset[int]:
@@ -146,6 +147,12 @@ class Recording(TorchDispatchMode):
     def outputs(self, made: Made) -> Tape:
         self.tape.made = [None if x is None else self.slot(x) for x in made]
         return self.tape
+
+
+def counts(operation: Any, given: Any) -> bool:
+    """Whether the shape of what is made depends on numbers: by an index, where it is a mask."""
+    masks = any(x.dtype in (torch.bool, torch.uint8) for x in tensors_in(given[1:]))
+    return torch.Tag.dynamic_output_shape in operation.tags and (masks or operation._schema.name != "aten::index")
 
 
 def tensors_in(tree: Any) -> Iterator[Tensor]:

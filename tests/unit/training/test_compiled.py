@@ -50,6 +50,13 @@ def run(module: ModuleType, recordings: Compiled | None = None) -> Kept:
     return kept
 
 
+def filled(x: Tensor) -> Tensor:
+    """Zeros, of which a view is written to."""
+    found = torch.zeros(3)
+    found[:1].copy_(x[:1])
+    return found
+
+
 def failing(line: str) -> None:
     raise AssertionError(line)
 
@@ -96,10 +103,11 @@ def test_what_the_compiler_refuses_runs_operation_by_operation_and_is_said(monke
         raise RuntimeError("no such instruction\nand a long trace")
 
     monkeypatch.setattr(torch._inductor, "compile", refuse)
-    module, said = module_of("transformer", TINY), list[str]()
-    want, got = run(module), run(module, Compiled(said.append))
+    module, said, notes = module_of("transformer", TINY), list[str](), list[str]()
+    want, got = run(module), run(module, Compiled(said.append, notes.append))
     assert all(a.equal(b) for a, b in zip(want.losses, got.losses, strict=True))
     assert said and all("cannot be compiled (no such instruction)" in line for line in said)
+    assert notes[0].startswith("0 of the ")
 
 
 def test_other_numbers_than_the_recorded_ones_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,6 +126,8 @@ def test_other_numbers_than_the_recorded_ones_are_refused(monkeypatch: pytest.Mo
     [
         ("draws random numbers", lambda x: x * torch.rand(3)),
         ("a number is taken out of a tensor", lambda x: x * float(x.sum())),
+        ("a number is taken out of a tensor", lambda x: x * float(filled(x).sum())),
+        ("a shape depends on numbers", lambda x: x * len(x[x > 0])),
     ],
 )
 def test_what_differs_from_step_to_step_is_not_recorded(why: str, function: Callable[[Tensor], Tensor]) -> None:
