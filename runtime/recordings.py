@@ -65,7 +65,7 @@ class Recordings:
     name: of what is recorded.  warm: calls of a pattern before it is recorded.
 
     on: a training step is running, of which nobody looks inside.  Nothing else is recorded or replayed.
-    trace: of the step that could not be recorded.
+    asked: whether there was such a step.  trace: of the step that could not be recorded.
     """
 
     name = "recordings"
@@ -73,7 +73,7 @@ class Recordings:
 
     def __init__(self, say: Callable[[str], None], record: Recorder) -> None:
         self.say, self.record = say, record
-        self.on = self.failed = False
+        self.on = self.failed = self.asked = False
         self.trace = ""
         self.calls: Counter[Hashable] = Counter()  # that were run as always
         self.graphs: dict[Hashable, Replayed] = {}
@@ -84,6 +84,7 @@ class Recordings:
         """Whether to record what is computed now.  `why_not`: what of it no recording can hold, "": nothing."""
         if not self.on or self.failed or not torch.is_grad_enabled():
             return False
+        self.asked = True
         if why_not := why_not or looked_at():
             self.once(f"{why_not}: such steps are run as always")
         return not why_not

@@ -147,6 +147,8 @@ class Run:
             if self.recordings is not None:
                 self.recordings.on = not self._logs(self.running)
             yield self.step
+        if self.options.compile and self.recordings is not None and not self.recordings.asked:
+            self._warn("warning: --compile: no step was compiled, since steps that log are run as always")
         self._finish()
 
     def _begin(self, model: nn.Module, levels: Sequence[Level]) -> None:

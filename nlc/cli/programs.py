@@ -111,6 +111,8 @@ def verify(
 
         if why_not := refusal():
             raise Stop(Status.MISSING, why_not)
+        if plain := [name for name in names if rule_in(name, chosen) is not None]:
+            note(f"--compile: not of rules, which are no steps: {', '.join(plain)}")
     for report in every(names, chosen, chunk or CHUNKS, place, at_once, compile_):
         reports.append(report)
         if all_:

@@ -21,7 +21,7 @@ def computed(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Outputs and the gradient of every weight, by a step that was compiled for other tokens of the same shape.
 
-    scalar: of outputs, what gradients are of.  Raises RuntimeError where a step is not recorded.
+    scalar: of outputs, what gradients are of.  Raises RuntimeError where a step is not recorded or nothing compiled.
     """
     weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
     graph = program.graph
@@ -41,6 +41,8 @@ def computed(
     dtype = next((p.dtype for p in model.parameters()), torch.float64)
     given = [x.to(dtype) for x in case.inputs.values()] if graph.bare else [case.tokens, case.targets]
     recordings.run(cast(Any, model), "other tokens", function, [x.flip(1) for x in given])
+    if not recordings.compiler.made:
+        raise RuntimeError("nothing of its step was compiled")
     made = recordings.run(cast(Any, model), "other tokens", function, given)
     outputs = {name: cast(Tensor, y) for name, y in zip(names, made, strict=False)}
     found = {name: torch.zeros_like(p) if g is None else g

@@ -27,6 +27,7 @@ from runtime.precision import DEVICES
 from runtime.recordings import Recordings
 
 MOST = 2000  # different operations that are compiled: more take minutes
+FAR = (1e-3, 1e-9)  # of a result's norm, in float32 and shorter types and in float64, as in nlc verify
 SMALL = 8  # operations of a region that is worth a call
 Call = Callable[..., Any]
 
@@ -39,7 +40,8 @@ class Compiled(Recordings):
     def __init__(
         self, say: Callable[[str], None], note: Callable[[str], None] = lambda line: None, most: int = MOST
     ) -> None:
-        super().__init__(say, Compiler(self.once, note, most))
+        self.compiler = Compiler(self.once, note, most)
+        super().__init__(say, self.compiler)
 
 
 def refusal() -> str:
@@ -71,20 +73,26 @@ class Compiler:
             drawn_again(before)
             raise Unrecordable("it draws random numbers")
         tape = recording.outputs(made)
-        functional(tape)
-        program = Program(tape, self)
         try:
+            functional(tape)
+            program = Program(tape, self)
             found = program.run()
         except Exception as error:
             raise Unrecordable(f"what was compiled fails: {error}") from error
+        largest = max((float(a.double().nan_to_num().norm()) for a in made if a is not None), default=0.0)
         for a, b in zip(made, found, strict=True):
-            if a is not None and b is not None and not same(a, b):
+            if a is not None and b is not None and not same(a, b, largest):
                 raise Unrecordable("what was compiled gives other numbers")
 
         def replay() -> None:
             made[:] = program.run()
 
         return made, replay
+
+    @property
+    def made(self) -> int:
+        """How many regions were compiled."""
+        return len(self.regions) - len(self.refused)
 
     def compile(self, key: Any, region: Region, given: list[Tensor]) -> Call:
         """A region as a function; one that inductor refuses, as its operations."""
@@ -201,9 +209,13 @@ def drawn_again(state: list[Tensor]) -> None:
         torch.cuda.set_rng_state(gpu, i)
 
 
-def same(a: Tensor, b: Tensor) -> bool:
-    """Whether a compiled result is what was recorded, but for rounding; numbers that are not finite are alike."""
+def same(a: Tensor, b: Tensor, largest: float) -> bool:
+    """Whether a compiled result is what was recorded, but for rounding; numbers that are not finite are alike.
+
+    largest: norm of all that a step makes; what is so much smaller that only rounding is left of it may be anything.
+    """
     if not a.is_floating_point():
         return a.equal(b)
+    part, least = FAR[a.dtype == torch.float64], torch.finfo(a.dtype).eps * largest
     a, b = a.double().nan_to_num(), b.double().nan_to_num()
-    return float((a - b).norm()) <= 1e-3 * float(a.norm()) + 1e-30
+    return float((a - b).norm()) <= part * float(a.norm()) + least

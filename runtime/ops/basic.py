@@ -18,7 +18,7 @@ from torch import Tensor
 from runtime.ops.history import Past, past
 from runtime.ops.inputs import seen
 from runtime.ops.one import Reading, affine, alone
-from runtime.precision import exact, full, wide
+from runtime.precision import HALVES, exact, full, wide
 
 EPS = 1e-5  # added to the biased variance by rmsnorm and layernorm
 QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -27,11 +27,13 @@ CUBIC = (1.5, -0.5, 0.0)
 
 def rmsnorm(x: Tensor, gain: Tensor | None = None) -> Tensor:
     """x / sqrt(mean(x^2) + 1e-5) * gain over the last axis; gain (D,)."""
-    if gain is not None and Reading.token and x.numel() == x.shape[-1]:  # torch's own is ten operations and more
+    if gain is None or x.dtype in HALVES:  # which torch sums in float32
+        return torch.rms_norm(x, x.shape[-1:], gain, EPS)
+    if Reading.token and x.numel() == x.shape[-1]:  # torch's own is ten operations and more
         row = x.view(-1)
         return (x * gain).mul_(torch.dot(row, row).div_(len(row)).add_(EPS).rsqrt_())
     explicit = torch.is_grad_enabled() and x.device.type == "cpu" and not Reading.token
-    if gain is not None and explicit and x.dtype == gain.dtype:
+    if explicit and x.dtype == gain.dtype:
         return RmsNorm.apply(x, gain)
     return torch.rms_norm(x, x.shape[-1:], gain, EPS)
 
