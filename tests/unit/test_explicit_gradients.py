@@ -74,8 +74,10 @@ def test_what_is_past_is_open_to_the_outer_gradient() -> None:
 
 
 def test_norms_and_convolutions() -> None:
-    rms = normal(2, 3, 4), normal(4, seed=1)
-    assert gradcheck(basic.rmsnorm, rms) and gradgradcheck(basic.rmsnorm, rms)
+    gain = normal(4, seed=1)
+    for shape in ((2, 3, 4), (4,)):
+        assert gradcheck(basic.rmsnorm, (normal(*shape), gain)) and gradgradcheck(basic.rmsnorm, (normal(*shape), gain))
+    rms = normal(2, 3, 4), gain
     torch.testing.assert_close(basic.rmsnorm(*rms), torch.rms_norm(rms[0], (4,), rms[1], basic.EPS))
     assert gradcheck(basic.l2norm, (normal(2, 3, 4),)) and gradgradcheck(basic.l2norm, (normal(2, 3, 4),))
     given = normal(2, 4, 3), normal(3, 3, seed=1), normal(2, 2, 3, seed=2)
