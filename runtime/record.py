@@ -72,8 +72,10 @@ class Record:
     def pause(self) -> Iterator[None]:
         """Time in here does not count as training."""
         began = time.perf_counter()
-        yield
-        self.clock += time.perf_counter() - began
+        try:
+            yield
+        finally:
+            self.clock += time.perf_counter() - began
 
     # ---- rows -------------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from traceback import extract_tb, format_exc
@@ -62,7 +63,8 @@ class Replayed:
 class Recordings:
     """What was recorded of one model.  `say` hears why a step is run as always.
 
-    name: of what is recorded.  warm: calls of a pattern before it is recorded.
+    name: of what is recorded.  warm: calls of a pattern before it is recorded.  apart: around what is recorded, whose
+    time is no step's.
 
     on: a training step is running, of which nobody looks inside.  Nothing else is recorded or replayed.
     asked: whether there was such a step.  trace: of the step that could not be recorded.
@@ -71,8 +73,13 @@ class Recordings:
     name = "recordings"
     warm = 0
 
-    def __init__(self, say: Callable[[str], None], record: Recorder) -> None:
-        self.say, self.record = say, record
+    def __init__(
+        self,
+        say: Callable[[str], None],
+        record: Recorder,
+        apart: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self.say, self.record, self.apart = say, record, apart
         self.on = self.failed = self.asked = False
         self.trace = ""
         self.calls: Counter[Hashable] = Counter()  # that were run as always
@@ -116,7 +123,8 @@ class Recordings:
             return function(given)
         if key not in self.graphs:
             try:
-                self.graphs[key] = self.captured(model, function, given)
+                with self.apart():
+                    self.graphs[key] = self.captured(model, function, given)
             except RuntimeError as error:
                 self.failed, self.trace = True, format_exc()
                 self.graphs.clear()  # and what they hold of the device's memory

@@ -103,7 +103,7 @@ class Run:
 
         if why_not := refusal():
             raise RunError(why_not, DATA_MISSING)
-        return Compiled(lambda line: self._warn(f"warning: {line}"), self.display.note)
+        return Compiled(lambda line: self._warn(f"warning: {line}"), self.display.note, apart=self.record.pause)
 
     def data(self) -> Data | Exercise:
         """The text to learn from, or the task, checked against the settings.  Raises DataError."""
@@ -147,7 +147,7 @@ class Run:
             if self.recordings is not None:
                 self.recordings.on = not self._logs(self.running)
             yield self.step
-        if self.options.compile and self.recordings is not None and not self.recordings.asked:
+        if self.options.compile and self.running and self.recordings is not None and not self.recordings.asked:
             self._warn("warning: --compile: no step was compiled, since steps that log are run as always")
         self._finish()
 

@@ -13,7 +13,7 @@ from nlc.graph.nodes import Output
 from nlc.verify.cases import Case
 from runtime.compiled import Compiled
 
-MOST = 400  # operations that are compiled, those that are there most often; the others are recorded and run again
+OPERATIONS = 400  # that are compiled, those that are there most often; the others are recorded and run again
 
 
 def computed(
@@ -37,7 +37,7 @@ def computed(
         gradients = torch.autograd.grad(end, list(weights.values()), allow_unused=True)
         return [*(y.detach() for y in outputs), *gradients]
 
-    recordings = Compiled(refused, most=MOST)
+    recordings = Compiled(refused, most=OPERATIONS)
     dtype = next((p.dtype for p in model.parameters()), torch.float64)
     given = [x.to(dtype) for x in case.inputs.values()] if graph.bare else [case.tokens, case.targets]
     recordings.run(cast(Any, model), "other tokens", function, [x.flip(1) for x in given])

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from runtime.compiled.tape import Made, Recording, Tape, Unrecordable, functiona
 from runtime.precision import DEVICES
 from runtime.recordings import Recordings
 
-MOST = 2000  # different operations that are compiled: more take minutes
+OPERATIONS = 2000  # different ones that are compiled: more take minutes
 FAR = (1e-3, 1e-9)  # of a result's norm, in float32 and shorter types and in float64, as in nlc verify
 SMALL = 8  # operations of a region that is worth a call
 Call = Callable[..., Any]
@@ -38,10 +38,14 @@ class Compiled(Recordings):
     name = "--compile"
 
     def __init__(
-        self, say: Callable[[str], None], note: Callable[[str], None] = lambda line: None, most: int = MOST
+        self,
+        say: Callable[[str], None],
+        note: Callable[[str], None] = lambda line: None,
+        most: int = OPERATIONS,
+        apart: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.compiler = Compiler(self.once, note, most)
-        super().__init__(say, self.compiler)
+        super().__init__(say, self.compiler, apart)
 
 
 def refusal() -> str:

@@ -16,7 +16,7 @@ from torch import fx
 
 from runtime.compiled.tape import Slot, Step, Tape
 
-LEAST, MOST = 40, 600  # steps of a region, but for the last
+SHORTEST, LONGEST = 40, 600  # steps of a region, but for the last
 WINDOW = 6  # steps that decide
 OFTEN = 8  # one product in so many is a cut
 PRODUCTS = frozenset(("aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm"))
@@ -36,9 +36,9 @@ def cut(tape: Tape) -> list[Region]:
     groups: list[list[Step]] = [[]]
     whole, marks = unfinished(tape), [mark(tape, step) for step in tape.steps]
     for i, step in enumerate(tape.steps):
-        if step.operation._schema.name in PRODUCTS and len(groups[-1]) >= LEAST and not whole[i]:
+        if step.operation._schema.name in PRODUCTS and len(groups[-1]) >= SHORTEST and not whole[i]:
             recent = crc32(repr(marks[max(0, i - WINDOW) : i]).encode())
-            if recent % OFTEN == 0 or len(groups[-1]) >= MOST:
+            if recent % OFTEN == 0 or len(groups[-1]) >= LONGEST:
                 groups.append([])
         groups[-1].append(step)
     return bounded(tape, [part for group in groups for part in parted(tape, group)])
@@ -61,7 +61,7 @@ def unfinished(tape: Tape) -> list[bool]:
     found = [False] * len(tape.steps)
     for storage, end in last.items():
         begin = first.get(storage, end)
-        if end - begin <= MOST:
+        if end - begin <= LONGEST:
             found[begin + 1 : end + 1] = [True] * (end - begin)
     return found
 

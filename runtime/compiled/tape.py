@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 Made = list[Tensor | None]
 KINDS = (torch.dtype, torch.device, torch.layout, torch.memory_format)
+UNSEEN = frozenset((Tensor.tolist, Tensor.numpy, Tensor.__array__))  # of a tensor's numbers, by no operation
 FIXED = (int, float, complex, bool, str, type(None), *KINDS)
 
 
@@ -61,7 +63,7 @@ def look(x: Tensor) -> tuple[Any, ...]:
 
 
 class Recording(TorchDispatchMode):
-    """While it lasts, every operation is a step of `tape`."""
+    """While it lasts, every operation is a step of `tape`.  Raises Unrecordable where that would not be all of it."""
 
     def __init__(self, given: Sequence[Tensor]) -> None:
         super().__init__()
@@ -70,6 +72,16 @@ class Recording(TorchDispatchMode):
         self.moving: set[int] = set()  # storages that depend on what is given
         self.tape.given = [self.new(x) for x in given]
         self.moving |= set(self.tape.given)
+
+    def __enter__(self) -> Recording:
+        self.function_mode = Unseen()
+        self.function_mode.__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self.function_mode.__exit__(*error)
 
     def new(self, x: Tensor, storage: int | None = None) -> int:
         at = len(self.tape.looks)
@@ -142,11 +154,22 @@ class Recording(TorchDispatchMode):
             if argument.alias_info is not None and argument.alias_info.is_write:
                 value = given[i] if i < len(given) else named.get(argument.name)
                 out |= {self.tape.storages[self.slot(x)] for x in tensors_in(value)}
+        if out & {*self.tape.given, *self.tape.outside}:
+            raise Unrecordable(f"it writes to a tensor that was there before it ({operation})")
         return frozenset(out)
 
     def outputs(self, made: Made) -> Tape:
         self.tape.made = [None if x is None else self.slot(x) for x in made]
         return self.tape
+
+
+class Unseen(TorchFunctionMode):
+    """Refuses what takes numbers out of a tensor without an operation: they would be the same for all others."""
+
+    def __torch_function__(self, function: Any, types: Any, given: Any = (), named: Any = None) -> Any:
+        if function in UNSEEN:
+            raise Unrecordable(f"numbers are taken out of a tensor ({function.__name__})")
+        return function(*given, **(named or {}))
 
 
 def counts(operation: Any, given: Any) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +17,8 @@ from nlc.cli import main
 from nlc.compile import compile
 from nlc.spec import load
 from runtime.compiled import Compiled, refusal
-from runtime.compiled.tape import Recording
+from runtime.compiled.regions import SHORTEST, Region, cut, graph_of, key_of
+from runtime.compiled.tape import Recording, Tape
 
 TINY = {"sizes.width": 8, "sizes.heads": 2, "sizes.layers": 1, "sizes.context": 16, "run.batch": 2}
 HOPE = TINY | {
@@ -128,6 +130,9 @@ def test_other_numbers_than_the_recorded_ones_are_refused(monkeypatch: pytest.Mo
         ("a number is taken out of a tensor", lambda x: x * float(x.sum())),
         ("a number is taken out of a tensor", lambda x: x * float(filled(x).sum())),
         ("a shape depends on numbers", lambda x: x * len(x[x > 0])),
+        ("numbers are taken out of a tensor (tolist)", lambda x: x * x.tolist()[0]),
+        ("numbers are taken out of a tensor (numpy)", lambda x: x * float(x.numpy()[0])),
+        ("writes to a tensor that was there before it", lambda x: x.add_(1)),
     ],
 )
 def test_what_differs_from_step_to_step_is_not_recorded(why: str, function: Callable[[Tensor], Tensor]) -> None:
@@ -158,6 +163,91 @@ def test_a_tensor_that_is_squeezed_in_place_is_a_view_of_what_it_was() -> None:
     assert tape.made[0] is not None and tape.looks[tape.made[0]][0] == (4,)
     assert [step.operation._schema.name for step in tape.steps[-2:]] == ["aten::mm", "aten::squeeze"]
     assert not any(step.changes for step in tape.steps)
+
+
+def layer(x: Tensor, weight: Tensor) -> Tensor:
+    """Products with much between them, and a tensor that is written to a slice at a time."""
+    for function in (torch.sin, torch.cos, torch.tanh, torch.sigmoid, torch.relu, torch.erf, torch.atan, torch.sinh):
+        for _ in range(SHORTEST):
+            x = function(x)
+        x = x @ weight
+    y = torch.zeros_like(x)
+    for i in range(4):
+        y[i].copy_((x @ weight)[i])
+    return y
+
+
+def layers(x: Tensor, weights: list[Tensor]) -> tuple[Tape, list[Region]]:
+    """A tape of equal layers, and its regions."""
+    with Recording([x]) as recording:
+        y = x
+        for weight in weights:
+            y = layer(y, weight)
+    tape = recording.outputs([y])
+    return tape, cut(tape)
+
+
+def test_regions_are_all_steps_in_their_order_and_equal_layers_are_equal_regions() -> None:
+    weights = [torch.randn(4, 4, generator=torch.Generator().manual_seed(i)) for i in range(8)]
+    tape, regions = layers(torch.ones(4, 4), weights)
+    assert [step for region in regions for step in region.steps] == tape.steps
+    made: set[int] = set(tape.given) | set(tape.outside)
+    for region in regions:
+        assert made >= set(region.reads)
+        made |= set(region.makes)
+    assert {at for at in tape.made if at is not None} <= made
+    keys = [key_of(tape, region) for region in regions]
+    assert len(regions) >= 8 and len(set(keys)) <= len(keys) // 2
+
+
+def test_a_region_changes_nothing_that_was_made_before_it() -> None:
+    tape, regions = layers(torch.ones(4, 4), [torch.eye(4)] * 8)
+    assert any(step.changes for region in regions for step in region.steps)
+    for region in regions:
+        own = {tape.storages[at] for step in region.steps for at in step.made if at is not None}
+        own -= {tape.storages[at] for at in region.reads}
+        assert len(region.steps) == 1 or all(step.changes <= own for step in region.steps)
+
+
+def test_a_region_is_a_function_of_what_it_reads() -> None:
+    x = torch.randn(4, 4, generator=torch.Generator().manual_seed(1))
+    tape, regions = layers(x, [torch.eye(4)] * 8)
+    values: dict[int, Tensor] = {tape.given[0]: x} | tape.outside
+    for region in regions:
+        values |= zip(region.makes, graph_of(region)(*(values[at] for at in region.reads)), strict=True)
+    (at,) = tape.made
+    want = x
+    for _ in range(8):
+        want = layer(want, torch.eye(4))
+    assert at is not None
+    torch.testing.assert_close(values[at], want)
+
+
+def test_recording_is_apart_from_the_time_of_steps_and_its_replay_is_not() -> None:
+    apart, inside, model = list[str](), list[bool](), compile(load("transformer", TINY)).model()
+
+    @contextmanager
+    def pause() -> Iterator[None]:
+        apart.append("begins")
+        yield
+        apart.append("ends")
+
+    def function(given: list[Tensor]) -> list[Tensor | None]:
+        inside.append(apart == ["begins"])
+        return [given[0] + 1]
+
+    recordings = Compiled(failing, most=0, apart=pause)
+    for _ in range(2):
+        recordings.run(model, "", function, [torch.ones(3)])
+    assert inside == [True] and apart == ["begins", "ends"]
+
+
+def test_a_run_that_has_no_step_left_says_nothing_of_compiling(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main([*two_steps(tmp_path)]) == 0
+    assert main(["train", "--resume", str(tmp_path / "run"), "--compile", "--device", "cpu"]) == 0
+    assert "no step was compiled" not in capsys.readouterr().err
 
 
 def two_steps(folder: Path) -> list[str]:
