@@ -6,7 +6,6 @@ Such a product reads every number of a weight once, so it takes as long as they 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from runtime.precision import mixed
@@ -48,7 +47,8 @@ def affine(x: Tensor, W: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if NEAR[0] <= W.nbytes <= NEAR[1] and W.is_cpu and (run(W) < RUN or (run(W) == RUN and W.stride(-1) == 1)):
         W.sum()
-    return F.linear(x, W, bias)
+    row = x.view(-1)
+    return (torch.mv(W, row) if bias is None else torch.addmv(bias, W, row)).view(1, 1, -1)
 
 
 def run(W: Tensor) -> int:
