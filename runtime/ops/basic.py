@@ -30,8 +30,8 @@ def rmsnorm(x: Tensor, gain: Tensor | None = None) -> Tensor:
     if gain is None or x.dtype in HALVES:  # which torch sums in float32
         return torch.rms_norm(x, x.shape[-1:], gain, EPS)
     if Reading.token and x.numel() == x.shape[-1]:  # torch's own is ten operations and more
-        row = x.view(-1)
-        return (x * gain).mul_(torch.dot(row, row).div_(len(row)).add_(EPS).rsqrt_())
+        row, D = x.view(-1), x.shape[-1]  # x sqrt(D) / sqrt(|x|^2 + D eps): what is made of the gain is made once
+        return (x * (gain * D**0.5)).mul_(torch.dot(row, row).add_(D * EPS).rsqrt_())
     explicit = torch.is_grad_enabled() and x.device.type == "cpu" and not Reading.token
     if explicit and x.dtype == gain.dtype:
         return RmsNorm.apply(x, gain)

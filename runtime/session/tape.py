@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -30,6 +31,7 @@ SHAPES = frozenset(
     [getattr(Tensor, name) for name in "dim size stride numel __len__ is_contiguous is_floating_point".split()]
     + [getattr(Tensor, name).__get__ for name in "shape dtype device is_cpu nbytes itemsize requires_grad".split()]
 )  # functions whose answer is the same for all tokens, though it is no tensor
+PRODUCTS = frozenset([torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__])  # by entries: they change nothing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +47,11 @@ class Step:
     @property
     def tensors(self) -> list[Tensor]:
         return list(tensors_in((self.given, list(self.named.values()))))
+
+    @property
+    def in_place(self) -> bool:
+        """Whether it writes over the first of what it is given."""
+        return self.function.__name__.endswith("_") and not self.function.__name__.endswith("__")
 
     @property
     def is_view(self) -> bool:
@@ -163,7 +170,7 @@ class Writer:
         return self.apart and all(id(x) in known and place(x) not in self.places for x in self.outputs)
 
     def function(self, steps: list[Step]) -> Bind:
-        views = list(self._views(steps))
+        views = list(self._still(steps))
         lines = [f"def bind({', '.join(self.given)}):", *(f"    {self._line(step)}" for step in views)]
         lines.append(f"    def repeat({', '.join(self.arguments)}):")
         used = {id(x) for step in steps for x in step.tensors} | set(map(id, self.outputs))
@@ -178,11 +185,13 @@ class Writer:
         bind: Bind = self.globals["bind"]
         return bind
 
-    def _views(self, steps: list[Step]) -> Iterator[Step]:
-        """The views of what stays that somebody uses."""
+    def _still(self, steps: list[Step]) -> Iterator[Step]:
+        """Views and products of what stays that somebody uses, and nobody writes over."""
         used = {id(x) for step in steps for x in step.tensors}
+        changed = {place(step.given[0]) for step in steps if step.in_place}
         for step in steps:
-            if step.is_view and self.still.issuperset(map(id, step.tensors)) and used & set(map(id, step.found)):
+            once = step.is_view or (step.function in PRODUCTS and changed.isdisjoint(map(place, step.found)))
+            if once and self.still.issuperset(map(id, step.tensors)) and used & set(map(id, step.found)):
                 self.still |= set(map(id, step.found))
                 yield step
 
