@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+LONG = 1 << 13  # numbers of a vector on the processor: a product of stacks takes three times as long as `dot` of it
 
 def descended(W: Tensor, G: Tensor, r: Tensor, c: Tensor | None = None, S: Tensor | None = None) -> Tensor:
     """W' = c W [+ (1 - c) S] - r G.
@@ -62,5 +63,9 @@ def along(x: Tensor, y: Tensor, like: torch.Size) -> Tensor:
     if not axes:
         return (x * y).sum_to_size(like)
     lead = y.shape[: y.dim() - axes]
-    rows, columns = (z.reshape(*lead, -1) for z in (x.expand_as(y), y))
-    return (rows.unsqueeze(-2) @ columns.unsqueeze(-1)).view(*lead, *(1,) * axes).sum_to_size(like)
+    rows, columns = (z.reshape(lead.numel(), -1) for z in (x.expand_as(y), y))
+    if y.is_cpu and rows.shape[1] >= LONG:
+        found = torch.stack([torch.dot(*pair) for pair in zip(rows.unbind(), columns.unbind(), strict=True)])
+    else:
+        found = (rows.unsqueeze(-2) @ columns.unsqueeze(-1)).flatten()
+    return found.view(*lead, *(1,) * axes).sum_to_size(like)
