@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from nlc.bench import place as here
 from nlc.bench.record import table
+from nlc.diagnostics import SpecError
 from runtime.data import Data
 from runtime.errors import USAGE, RunError
 from runtime.whole import replace_text
 
-__all__ = ["REFERENCES", "alone", "place", "references", "said", "table", "together", "write"]
+__all__ = ["REFERENCES", "alone", "ended", "place", "references", "said", "table", "together", "write"]
 
 REFERENCES = (  # bits per byte on Python 3.11's library
     ("order-4 byte counter", 2.03),
@@ -77,3 +79,15 @@ def alone(folder: Path) -> Iterator[None]:
         except OSError:
             raise RunError(f"another command works in '{folder}': wait for it, or give another --work", USAGE) from None
         yield
+
+
+def ended(main: Callable[[], int]) -> int:
+    """The status of a command that can be given again: what was wrong with its use is a line, and so is a stop."""
+    try:
+        return main()
+    except (RunError, SpecError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return getattr(error, "status", USAGE)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from what is written", file=sys.stderr)
+        return 130

@@ -29,7 +29,6 @@ import torch
 from timed import Budget, Job, interleave, say
 
 import nlc
-from nlc.diagnostics import SpecError
 from nlc.spec import Spec
 from runtime import data as texts
 from runtime.errors import RunError
@@ -120,17 +119,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if wrong := [pair for pair in given.set if "=" not in pair]:
         parser.error(f"--set {wrong[0]}: expected KEY=VALUE")
     torch.set_num_threads(given.threads)
-    try:
-        with facts.alone(given.work):
-            print(run(given, {**LARGER, **dict(pair.split("=", 1) for pair in given.set)}))
-    except (RunError, SpecError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return getattr(error, "status", 2)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last block", file=sys.stderr)
-        return 130
+    with facts.alone(given.work):
+        print(run(given, {**LARGER, **dict(pair.split("=", 1) for pair in given.set)}))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(facts.ended(main))

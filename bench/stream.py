@@ -194,15 +194,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--tokens {given.tokens}: at least {2 * FIRST:,}, to compare with the first {FIRST:,}")
     if not 0 < given.generated < min(given.every, 900):
         parser.error(f"--generated {given.generated}: at least 1, below 900 and below --every")
-    try:
-        with facts.alone(given.work):
-            markdown, held = run(given)
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.status
+    with facts.alone(given.work):
+        markdown, held = run(given)
     print(markdown)
     return 0 if held else UNMET
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(facts.ended(main))

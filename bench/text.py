@@ -29,7 +29,6 @@ import torch
 from timed import Budget, Done, Job, interleave, say
 
 import nlc
-from nlc.diagnostics import SpecError
 from nlc.spec import Spec
 from runtime import data as texts
 from runtime.errors import RunError
@@ -313,17 +312,10 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Plan, Path, float]:
 def main(arguments: Sequence[str] | None = None) -> int:
     plan, out, block = parse(arguments)
     torch.set_num_threads(1)
-    try:
-        with facts.alone(plan.work):
-            print(run(plan, out, block))
-    except (RunError, SpecError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return getattr(error, "status", 2)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last block", file=sys.stderr)
-        return 130
+    with facts.alone(plan.work):
+        print(run(plan, out, block))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(facts.ended(main))
