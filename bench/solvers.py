@@ -43,6 +43,9 @@ class Setting:
 
 
 SOLVERS = (
+    Setting("mqar(context=32, pairs=4, vocab=32)", "transformer", 400),
+    Setting("memorisation(vocab=65)", "transformer", 400),
+    Setting("class_incremental(mixed=1)", "transformer", 0, items=64),
     Setting("fuzzy_recall", "recalling", 300, 4e-3, ONE_LAYER),
     Setting("in_context_recall", "recalling", 100, 4e-3, ONE_LAYER),
     Setting("noisy_recall", "recalling", 200, 4e-3, ONE_LAYER),
@@ -53,6 +56,7 @@ SOLVERS = (
     Setting("s3(context=16)", "product2", 1000, 8e-3, NARROW),
     Setting("s5(context=12)", "product4", 1000, 8e-3, ONE_LAYER),
     Setting("shuffle2(context=20)", "transformer", 600, 4e-3),
+    Setting("anbn(context=48, longest=20)", "product2", 400, 8e-3, NARROW),
     Setting("anbncn(context=48, longest=21)", "product2", 400, 8e-3, NARROW),
     Setting("selective_copying(context=32, copies=4, vocab=10)", "product2", 500, 4e-3),
     Setting("passkey(context=128)", "recalling", 400, 4e-3, ONE_LAYER, items=128),
