@@ -63,6 +63,6 @@ SOLVERS = (
     Setting("number(context=128)", "recalling", 400, 4e-3, ONE_LAYER, items=128),
     Setting("word(context=128)", "recalling", 400, 4e-3, ONE_LAYER, items=128),
     Setting("multi_key(context=256)", "recalling", 400, 4e-3, ONE_LAYER, items=128),
-    Setting("multi_query(context=288)", "recalling", 400, 4e-3, ONE_LAYER, items=128),
-    Setting("multi_value(context=256)", "recalling", 500, 4e-3, ONE_LAYER, items=128),
+    Setting("multi_query(context=384)", "recalling", 300, 4e-3, ONE_LAYER, items=128),
+    Setting("multi_value(context=320)", "recalling", 300, 4e-3, ONE_LAYER, items=128),
 )

@@ -164,7 +164,10 @@ class Recording(TorchDispatchMode):
 
 
 class Unseen(TorchFunctionMode):
-    """Refuses what takes numbers out of a tensor without an operation: they would be the same for all others."""
+    """Refuses what takes numbers out of a tensor without an operation: they would be the same for all others.
+
+    Of what forward passes call: autograd runs backward passes outside of such modes.
+    """
 
     def __torch_function__(self, function: Any, types: Any, given: Any = (), named: Any = None) -> Any:
         if function in UNSEEN:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 LONG = 1 << 13  # numbers of a vector on the processor: a product of stacks takes three times as long as `dot` of it
 
+
 def descended(W: Tensor, G: Tensor, r: Tensor, c: Tensor | None = None, S: Tensor | None = None) -> Tensor:
     """W' = c W [+ (1 - c) S] - r G.
 

@@ -33,6 +33,8 @@ SHAPES = frozenset(
 )  # functions whose answer is the same for all tokens, though it is no tensor
 PRODUCTS = frozenset([torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__])  # by entries: they change nothing
 
+AUGMENTED = frozenset(f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "pow"))  # x += y
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
@@ -51,7 +53,8 @@ class Step:
     @property
     def in_place(self) -> bool:
         """Whether it writes over the first of what it is given."""
-        return self.function.__name__.endswith("_") and not self.function.__name__.endswith("__")
+        name = self.function.__name__
+        return name in AUGMENTED or (name.endswith("_") and not name.endswith("__"))
 
     @property
     def is_view(self) -> bool:

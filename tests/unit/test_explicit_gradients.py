@@ -129,6 +129,14 @@ def test_writes_of_plain_descent(name: str) -> None:
     torch.testing.assert_close(descended(*given), kept - r * G)
 
 
+def test_a_rate_s_gradient_over_long_vectors() -> None:
+    W, G, d = (normal(2, 128, 64, seed=i).detach() for i in range(3))
+    for shape in ((), (2, 1, 1)):
+        r = torch.full(shape, 0.5, dtype=torch.float64, requires_grad=True)
+        descended(W, G, r).backward(d)
+        torch.testing.assert_close(r.grad, -(G * d).sum_to_size(shape))
+
+
 @pytest.mark.parametrize(("kept", "outside"), [(False, True), (True, False)])
 @pytest.mark.parametrize("name", ["matrix", "mlp", "swiglu"])
 def test_blocks_written_to_memories_of_layers(name: str, kept: bool, outside: bool) -> None:
