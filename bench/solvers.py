@@ -1,4 +1,4 @@
-"""Which model learns each shipped task at a size of minutes: what `python bench/tasks.py` runs.
+"""Which model is to solve each shipped task at a size of minutes: what `python bench/tasks.py` runs.
 
 A system is a shipped spec or a file of bench/systems.  Tasks are made easier by their own knobs alone, and the accuracy
 at which one counts as solved is the task's.

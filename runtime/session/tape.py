@@ -32,7 +32,6 @@ SHAPES = frozenset(
     + [getattr(Tensor, name).__get__ for name in "shape dtype device is_cpu nbytes itemsize requires_grad".split()]
 )  # functions whose answer is the same for all tokens, though it is no tensor
 PRODUCTS = frozenset([torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__])  # by entries: they change nothing
-
 AUGMENTED = frozenset(f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "pow"))  # x += y
 
 
