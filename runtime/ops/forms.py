@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from runtime.ops.basic import (
+    L2norm,
     gelu_pull,
     l2norm,
     layernorm,
@@ -353,10 +354,11 @@ class Vector(Form):
 
 def l2norm_pull(x: Tensor, d: Tensor) -> Tensor:
     """Error at x from the error d at l2norm(x): (d - y (y . d)) / |x| where |x| > 1e-6, d / 1e-6 elsewhere."""
-    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    y = x / length.clamp_min(1e-6)
-    inside = (length > 1e-6).to(x.dtype)
-    return (d - inside * y * (y * d).sum(-1, keepdim=True)) / length.clamp_min(1e-6)
+    square = x.square().sum(-1, keepdim=True)  # and not its root: what the root pulls back has no slope at 0
+    inside = (square > L2norm.eps**2).to(x.dtype)
+    scale = square.clamp_min(L2norm.eps**2).rsqrt()
+    y = x * scale
+    return (d - inside * y * (y * d).sum(-1, keepdim=True)) * scale
 
 
 def read(form: Form, W: Weights, x: Tensor) -> Tensor:

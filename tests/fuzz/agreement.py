@@ -115,6 +115,8 @@ def agrees(program: Program, feeding: Feeding, covers: dict[str, list[str]]) -> 
             if finite(mine) and largest(mine) < SQUARED:
                 raise Disagreement(way, "the interpreter alone gives what is no finite number")
             return Verdict(overflows=True, covers=covers)
+        if not finite(mine) and largest(right) >= SQUARED:
+            return Verdict(overflows=True, covers=covers)
         try:
             worst = max(worst, compared(way, mine, right))
         except Disagreement as error:

@@ -19,6 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 PRODUCTS = ("mm", "bmm", "mv", "dot", "addmm", "baddbmm")
 UNIT = 1e-15  # a few units in the last place of float64
+SATURATED = ("erf", "sigmoid", "tanh")  # where they come out as 1, they are rounded
+WHOLE = 2.0**52  # from here on every number of float64 is whole, and rounded like any other
 EXACT = frozenset(
     "abs neg clone copy detach cat stack where masked_fill zeros zeros_like ones ones_like full full_like new_zeros "
     "new_ones scalar_tensor eye arange relu clamp sign max min amax amin maximum minimum gather index select_backward "
@@ -48,15 +50,19 @@ class Rounded(TorchDispatchMode):
             return found
         for x in found if isinstance(found, tuple | list) else (found,):
             if rounds(x):
-                x.mul_(self.factor(x))
+                x.mul_(self.factor(x, args[0] if name in SATURATED else x))
         return found
 
     def off(self, x: Any) -> Any:
         return x * self.factor(x) if rounds(x) else x
 
-    def factor(self, x: Tensor) -> Tensor:
-        """What rounding makes of 1; of a whole number it makes nothing else."""
-        return 1 + UNIT * (x != x.round()) * torch.randn(x.shape, generator=self.draw, dtype=x.dtype)
+    def factor(self, x: Tensor, of: Tensor | None = None) -> Tensor:
+        """What rounding makes of 1; of a whole number that may be exact, a count, it makes nothing else.
+
+        `of`: what x is a function of, whole where x is exact: erf(-8) comes out as -1, and is not."""
+        of = x if of is None else of
+        inexact = (of != of.round()) | (of.abs() >= WHOLE)
+        return 1 + UNIT * inexact * torch.randn(x.shape, generator=self.draw, dtype=x.dtype)
 
 
 def rounds(x: Any) -> bool:

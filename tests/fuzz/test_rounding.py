@@ -105,3 +105,24 @@ def test_finite_numbers_beside_an_overflow_agree_only_where_their_products_overf
     else:
         with pytest.raises(Disagreement, match="no finite number"):
             agrees(program, Feeding(4), {})
+
+
+def test_what_comes_out_whole_by_rounding_is_off() -> None:
+    """1 + erf(-6) is 2e-17; in float64, a neighbour of 1 less 1.  And a number beyond 2^52 is a rounded one."""
+    x = torch.tensor([-6.0 - 1e-3, 1e18], dtype=torch.float64)
+    with Rounded():
+        assert 1e-17 < abs(float(1 + torch.erf(x[0]))) < 1e-14
+        assert 0 < abs(float(x[1] * 1 - 1e18)) < 1e5
+
+
+def test_numbers_near_the_largest_may_overflow_in_the_program_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(run: Run) -> Run:
+        run.gradients = {name: g * float("nan") for name, g in run.gradients.items()}
+        return run
+
+    monkeypatch.setattr(agreement, "generated", lambda *given: lost(generated(*given)))
+    program = compile(loads(CANCELLED.format(read="u")))
+    with pytest.raises(Disagreement):
+        agrees(program, Feeding(4), {})
+    monkeypatch.setattr(agreement, "largest", lambda run: 1e120)
+    assert agrees(program, Feeding(4), {}).overflows

@@ -16,7 +16,7 @@ from runtime.ops import basic, stack
 from runtime.ops.chunk_reads import ReadChunks
 from runtime.ops.deep import Task, Written
 from runtime.ops.descent import descended
-from runtime.ops.forms import Lean, Matrix, Mlp, Swiglu
+from runtime.ops.forms import Lean, Matrix, Mlp, Swiglu, l2norm_pull
 from runtime.ops.history import Past, past
 from runtime.ops.naive import Write
 from runtime.ops.rows import by_weight, collected
@@ -149,3 +149,18 @@ def test_blocks_written_to_memories_of_layers(name: str, kept: bool, outside: bo
     given = normal(1, 2, 3, seed=20), normal(1, 2, 3, seed=21), *speed[: 1 + kept], *states
     run = lambda *tensors: Written.apply(task, *tensors)
     assert gradcheck(run, given) and gradgradcheck(run, given)
+
+
+def test_the_pull_of_a_norm_has_slopes_at_zero() -> None:
+    """A hidden vector is all zeros behind a relu: slopes of what is pulled back are finite, and those of l2norm."""
+    x, d = normal(2, 3, 4), normal(2, 3, 4)
+    with torch.no_grad():
+        x[0, 0] = 0
+    pulled = l2norm_pull(x, d)
+    (right,) = torch.autograd.grad(basic.exact_l2norm(x), x, d, create_graph=True)
+    torch.testing.assert_close(pulled, right)
+    by = torch.randn_like(pulled)
+    found, known = torch.autograd.grad(pulled, (x, d), by), torch.autograd.grad(right, (x, d), by)
+    for mine, other in zip(found, known, strict=True):
+        assert mine.isfinite().all()
+        torch.testing.assert_close(mine, other)
