@@ -65,5 +65,5 @@ SOLVERS = (
     Setting("word", "naming", 200, 4e-3, ONE_LAYER, items=128),
     Setting("multi_key", "naming", 200, 4e-3, ONE_LAYER, items=128),
     Setting("multi_query", "naming", 200, 4e-3, ONE_LAYER, items=128),
-    Setting("multi_value", "counting", 250, 4e-3, ONE_LAYER, items=128),
+    Setting("multi_value(context=256)", "counting", 250, 4e-3, ONE_LAYER, items=128),
 )
