@@ -61,9 +61,9 @@ SOLVERS = (
     Setting("anbncn(context=48, longest=21)", "product2", 400, 8e-3, NARROW),
     Setting("selective_copying(context=32, copies=4, vocab=10)", "product2", 500, 4e-3),
     Setting("passkey(context=128)", "recalling", 400, 4e-3, ONE_LAYER, items=128),
-    Setting("number", "naming", 200, 4e-3, ONE_LAYER, items=128),
+    Setting("number(context=128)", "recalling", 400, 4e-3, ONE_LAYER, items=128),
     Setting("word", "naming", 200, 4e-3, ONE_LAYER, items=128),
     Setting("multi_key", "naming", 200, 4e-3, ONE_LAYER, items=128),
     Setting("multi_query", "naming", 200, 4e-3, ONE_LAYER, items=128),
-    Setting("multi_value(context=256)", "counting", 250, 4e-3, ONE_LAYER, items=128),
+    Setting("multi_value(context=256)", "counting", 250, 4e-3, ONE_LAYER, items=64),
 )
