@@ -14,6 +14,7 @@ SYSTEMS = Path(__file__).parent / "systems"
 SMALL = {"sizes.width": 64, "sizes.heads": 2, "sizes.layers": 2, "run.batch": 32, "run.warmup": 100}
 ONE_LAYER = {"sizes.layers": 1}
 NARROW = {"sizes.width": 32, "sizes.layers": 1}
+TURNED = {"sizes.width": 128, "sizes.heads": 4, "sizes.layers": 1, "run.batch": 256}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +55,15 @@ SOLVERS = (
     Setting("aa(context=48, longest=20)", "signed", 200, 8e-3, NARROW),
     Setting("abab(context=48, longest=20)", "signed", 200, 8e-3, NARROW),
     Setting("s3(context=16)", "product2", 1000, 8e-3, NARROW),
-    Setting("s5(context=12)", "product4", 1000, 8e-3, ONE_LAYER),
+    Setting("s5(context=12)", "product4", 600, 4e-3, TURNED),
     Setting("shuffle2(context=20)", "transformer", 600, 4e-3),
     Setting("anbn(context=48, longest=20)", "product2", 400, 8e-3, NARROW),
     Setting("anbncn(context=48, longest=21)", "product2", 400, 8e-3, NARROW),
     Setting("selective_copying(context=32, copies=4, vocab=10)", "product2", 500, 4e-3),
     Setting("passkey(context=128)", "recalling", 400, 4e-3, ONE_LAYER, items=128),
     Setting("number(context=128)", "recalling", 400, 4e-3, ONE_LAYER, items=128),
-    Setting("word(context=128)", "recalling", 400, 4e-3, ONE_LAYER, items=128),
-    Setting("multi_key(context=256)", "recalling", 400, 4e-3, ONE_LAYER, items=128),
-    Setting("multi_query(context=384)", "recalling", 300, 4e-3, ONE_LAYER, items=128),
-    Setting("multi_value(context=320)", "recalling", 300, 4e-3, ONE_LAYER, items=128),
+    Setting("word", "naming", 200, 4e-3, ONE_LAYER, items=128),
+    Setting("multi_key", "naming", 200, 4e-3, ONE_LAYER, items=128),
+    Setting("multi_query", "naming", 200, 4e-3, ONE_LAYER, items=128),
+    Setting("multi_value(context=256)", "counting", 250, 4e-3, ONE_LAYER, items=64),
 )

@@ -8,7 +8,8 @@ With --systems every one of them learns every one of --tasks: width 64, two head
 rate.  One thread.  A model that has not been trained is examined in the same way.  The command may be killed at any
 moment: given again, it goes on with what is missing, and a run that was cut goes on from its last checkpoint.
 
-Writes OUT/tasks.json (everything) and OUT/tasks.md (the table), with every run that is in WORK.
+Writes OUT/tasks.json (everything) and OUT/tasks.md (the table), with every run that is in WORK and what is recorded in
+OUT/tasks.json already of others.
 """
 
 from __future__ import annotations
@@ -91,6 +92,16 @@ def untrained(place: Path, setting: Setting) -> float:
     return sum(int(one.right_B.sum()) for one in known) / sum(int(one.asked_B.sum()) for one in known)
 
 
+def with_recorded(rows: Sequence[dict[str, Any]], record: Path) -> list[dict[str, Any]]:
+    """And the rows of `record` that are of other runs than these, in order."""
+
+    def run(of: Mapping[str, Any]) -> tuple[str, str, int, str]:
+        return of["task"], of["system"], of["steps"], json.dumps(of["sets"], sort_keys=True)
+
+    recorded = json.loads(record.read_text(encoding="utf-8"))["rows"] if record.exists() else ()
+    return sorted({run(one): one for one in (*recorded, *rows)}.values(), key=run)
+
+
 def rendered(rows: Sequence[Mapping[str, Any]], place: Mapping[str, Any]) -> str:
     columns = ("task", "system", "parameters", "steps", "seconds", "test", "right, learning on", "95 %", "learning off",
                "chance", "untrained", "solved at", "solved")  # fmt: skip
@@ -130,7 +141,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             first = made["tests"][0]
             said = f"{100 * first['on']['accuracy']:.1f} % right, untrained {100 * made['untrained']:.1f} %"
             print(f"{setting.task}, {setting.system}: {said}, chance {100 * first['chance']:.3g} %", file=sys.stderr)
-        rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(given.work.glob("*/row.json"))]
+        rows = [json.loads(path.read_text(encoding="utf-8")) for path in given.work.glob("*/row.json")]
+        rows = with_recorded(rows, given.out / "tasks.json")
     place = facts.together([one["place"] for one in rows])
     facts.write(given.out / "tasks", {**place, "rows": rows}, rendered(rows, place))
     print(rendered(rows, place))
