@@ -47,7 +47,7 @@ class ReadChunks(torch.autograd.Function):
 def groups(size: Size, *xs: Tensor) -> Iterator[tuple[slice, list[Tensor]]]:
     """Chunks that are computed at once, and the tokens of each tensor, (B, N C, H, ...), as (n, H, B, C, ...)."""
     N, C = size
-    n = at_once(xs[0].device, N)
+    n = at_once(xs[0], N)
     for first in range(0, N, n):
         end = min(N, first + n)
         yield slice(first, end), [by_chunk(x[:, first * C : end * C], (end - first, C)) for x in xs]

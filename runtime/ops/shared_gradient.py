@@ -78,7 +78,7 @@ class Backward:
         self.dweights: list[Any] = [0] * len(self.weights)
 
     def run(self) -> list[Tensor | None]:
-        together = at_once(self.first.device, self.size[0])
+        together = at_once(self.xs[0], self.size[0])
         for last in range(self._after_the_unread(), 0, -together):
             self._group(max(0, last - together), last)
         dW = [torch.cat(rows, 1).view(w.shape) for rows, w in zip(self.drows, self.W, strict=True)]

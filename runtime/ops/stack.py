@@ -16,7 +16,7 @@ from runtime.ops.product import Kind
 
 Tensors = tuple[Tensor, ...]
 Size = tuple[int, int]  # chunks, tokens of each
-TOGETHER = 8  # chunks that a processor computes at once: fewer calls than one by one, and memory for no more
+NUMBERS = 2**16  # of a tensor, up to which a processor computes chunks at once: fewer calls, and all in its cache
 Flow = Callable[[Tensors, Tensors, Tensors], tuple[Tensor, Tensor, Tensor, Tensor | None]]
 
 
@@ -72,9 +72,9 @@ def cut(T: int, chunk: int, phase: int) -> list[tuple[int, int]]:
     return [(n, length) for n, length in ((1, head), (whole, chunk), (1, rest)) if n and length]
 
 
-def at_once(device: torch.device, N: int) -> int:
-    """How many of N chunks are computed at once where none needs another's: on a GPU all."""
-    return min(N, TOGETHER) if device.type == "cpu" else N
+def at_once(x: Tensor, N: int) -> int:
+    """How many of the N chunks of x are computed at once where none needs another's: on a GPU all."""
+    return max(1, min(N, NUMBERS * N // max(1, x.numel()))) if x.device.type == "cpu" else N
 
 
 def by_chunk(x: Tensor, size: Size) -> Tensor:
