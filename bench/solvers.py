@@ -46,7 +46,7 @@ class Setting:
 SOLVERS = (
     Setting("mqar(context=32, pairs=4, vocab=32)", "transformer", 400),
     Setting("memorisation(vocab=65)", "transformer", 400),
-    Setting("class_incremental(mixed=1)", "transformer", 0, items=64),
+    Setting("class_incremental(mixed=1, passes=2)", "transformer", 0, items=64),
     Setting("fuzzy_recall", "recalling", 300, 4e-3, ONE_LAYER),
     Setting("in_context_recall", "recalling", 100, 4e-3, ONE_LAYER),
     Setting("noisy_recall", "recalling", 200, 4e-3, ONE_LAYER),
