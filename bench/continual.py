@@ -11,7 +11,8 @@ All have as many parameters as hope, to the nearest that width and layers allow,
 thread; the rate is the spec's own.  The command may be killed at any moment: given again, it goes on with what is
 missing, and a run that was cut goes on from its last checkpoint.
 
-Writes OUT/continual.json (everything) and OUT/continual.md (the table), with all that is in WORK.
+Writes OUT/continual.json (everything) and OUT/continual.md (the table), with what is recorded there already of other
+tasks, systems and sizes.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import nlc
 from nlc.cli.exam import number, split
 from nlc.compile import build
 from runtime import data as texts
+from runtime.errors import USAGE, RunError
 from runtime.evaluate.tasks.continual.measures import DEFINITIONS
 from runtime.evaluate.tasks.continual.sources import ENVIRONMENT
 
@@ -47,6 +49,7 @@ OWN = {  # what a system says beside; of hope periods that fit into a sequence o
 }
 TASKS = ("class_incremental", "clinc150(shots=40, passes=2, context=64)")
 MEASURES = ("final", "average", "learning", "forgetting", "backward_transfer", "forward_transfer")
+PLACE = ("date", "machine", "versions", "corpus")
 WIDTHS, LAYERS = range(48, 97, 4), range(1, 7)  # among which a system of hope's size is looked for
 
 
@@ -80,6 +83,17 @@ def learned(system: str, task: str, given: argparse.Namespace) -> dict[str, Any]
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}: status {done.returncode}\n{done.stdout}")
     return dict(json.loads(done.stdout))
+
+
+def with_recorded(records: Sequence[dict[str, Any]], record: Path) -> list[dict[str, Any]]:
+    """And those of `record` that are of other runs than these; each says where it was made."""
+
+    def run(of: Mapping[str, Any]) -> str:
+        return json.dumps([of[name] for name in ("task", "spec", "set", "replay", "items")], sort_keys=True)
+
+    written = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {"records": ()}
+    before = [{"place": {name: written[name] for name in PLACE}, **one} for one in written["records"]]
+    return list({run(one): one for one in (*before, *records)}.values())
 
 
 def shown(measure: Mapping[str, float] | None, unit: str) -> str:
@@ -137,8 +151,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if task.startswith(("clinc150", "banking77", "dbpedia70")) and ENVIRONMENT not in os.environ:
                 print(f"{task}: skipped, {ENVIRONMENT} is not set", file=sys.stderr)
                 continue
-            records += [learned(system, task, given) for system in given.systems.split(",")]
-    place = facts.place(texts.load(None))
+            made = [learned(system, task, given) for system in given.systems.split(",")]
+            records += [{"place": facts.place(texts.load(None)), **one} for one in made]
+    records = with_recorded(records, given.out / "continual.json")
+    if not records:
+        raise RunError("no task was run, and none is recorded", USAGE)
+    place = facts.together([one["place"] for one in records])
     markdown = rendered(records, place, given)
     facts.write(given.out / "continual", {"sizes": sizes_of(MEASURE), **place, "records": records}, markdown)
     print(markdown)
