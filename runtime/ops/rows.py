@@ -94,7 +94,8 @@ def products_of(W: Tensor) -> Products | None:
 class Products:
     """Gradients sum e^T a of one weight in one backward pass; those of a pass that asked for no sum are forgotten.
 
-    e (..., n, O), a (..., n, I) with the weight's leading axes; they wait until they are worth a product."""
+    e (..., n, O), a (..., n, I) with the weight's leading axes; they wait until they are worth a product and others
+    come: the last are added to the rest of the gradient by their product, which spares a pass over both."""
 
     def __init__(self) -> None:
         self.run = -1  # the pass
@@ -103,9 +104,9 @@ class Products:
 
     def add(self, e: Tensor, a: Tensor) -> None:
         self._begin()
-        self.waiting.append((e.detach(), a.detach()))
         if sum(e.shape[-2] for e, _ in self.waiting) >= ROWS:
             self.sum, self.waiting = multiplied(self.waiting, self.sum, own=True), []
+        self.waiting.append((e.detach(), a.detach()))
 
     def add_share(self, d: Tensor, share: Tensor) -> None:
         """sum over the first axis of share d."""

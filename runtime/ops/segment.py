@@ -80,7 +80,7 @@ class Learner:
         parts, seen = start, dict[str, tuple[Tensor, Tensor]]()
         if register is not None and self.form.parts[0] in register:
             names = {part: f"held.{part}" if self.hold and not before else part for part in start}
-            if not self.constant and x.shape[1] < ROWS:  # more are worth a product of their own
+            if not self.constant and x.shape[1] <= ROWS:  # more are worth a product of their own
                 found = [names[part] for part in self.form.matrices]
                 seen = {name: (register[name], collected(register[name])) for name in found}
             now = register | {name: x for name, (_, x) in seen.items()}

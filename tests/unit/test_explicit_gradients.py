@@ -19,7 +19,7 @@ from runtime.ops.descent import descended
 from runtime.ops.forms import Lean, Matrix, Mlp, Swiglu, l2norm_pull
 from runtime.ops.history import Past, past
 from runtime.ops.naive import Write
-from runtime.ops.rows import by_weight, collected
+from runtime.ops.rows import ROWS, by_weight, collected
 
 CHECKED = {  # Product: with its operator; Gathered: in Written
     "ByWeight", "CausalConv", "Collected", "Descent", "Gathered", "L2norm", "Lean", "Past", "Product", "ReadChunks",
@@ -109,6 +109,34 @@ def test_a_backward_pass_that_stops_at_a_product_leaves_nothing_behind() -> None
     torch.autograd.grad(y.sum(), x, retain_graph=True)
     (found,) = torch.autograd.grad(y.sum(), W)
     assert torch.equal(found, torch.autograd.grad((x @ W.mT).sum(), W)[0])
+
+
+@pytest.mark.parametrize("rows", [3, ROWS, 3 * ROWS])
+def test_the_gradient_of_what_a_weight_collects_is_nobody_s_else(rows: int) -> None:
+    """Of every state of a memory, as asked for, as hooks see it, twice of one graph, and with a graph of its own."""
+    x, start = [normal(2, rows, 4, seed=i) for i in range(4)], normal(2, 5, 4, seed=9)
+
+    def run(collect: bool) -> tuple[Tensor, list[Tensor]]:
+        state, states, loss = start, [start], start.new_zeros(())
+        for pair in (x[:2], x[2:]):
+            own = collected(state) if collect else state
+            loss = loss + sum((by_weight(one, past(own)) if collect else one @ own.mT).sin().sum() for one in pair)
+            state = descended(own, own.tanh(), start.new_tensor(0.1))
+            states.append(state)
+        return loss + (states[-1] ** 2).sum() + (states[1] ** 3).sum(), states
+
+    (loss, states), (plain, known) = run(True), run(False)
+    right = torch.autograd.grad(plain, [*x, *known], create_graph=True)
+    kept: list[tuple[Tensor, Tensor]] = []
+    for state in states:
+        state.register_hook(lambda g: kept.append((g, g.clone())))
+    for _ in range(2):
+        torch.testing.assert_close(torch.autograd.grad(loss, [*x, *states], retain_graph=True), right)
+    assert len(kept) >= 2 * len(states) and all(torch.equal(*pair) for pair in kept)
+    again = torch.autograd.grad(loss, [*x, *states], create_graph=True)
+    torch.testing.assert_close(again, right)
+    slopes = [torch.autograd.grad(sum((g**2).sum() for g in found), [*x, start]) for found in (again, right)]
+    torch.testing.assert_close(*slopes)
 
 
 DESCENTS: dict[str, tuple[tuple[int, ...] | None, ...]] = {  # W, G, r, c, S
