@@ -12,7 +12,7 @@ thread; the rate is the spec's own.  The command may be killed at any moment: gi
 missing, and a run that was cut goes on from its last checkpoint.
 
 Writes OUT/continual.json (everything) and OUT/continual.md (the table), with what is recorded there already of other
-tasks, systems and sizes.
+tasks and systems, if at the same sizes.
 """
 
 from __future__ import annotations
@@ -85,14 +85,19 @@ def learned(system: str, task: str, given: argparse.Namespace) -> dict[str, Any]
     return dict(json.loads(done.stdout))
 
 
-def with_recorded(records: Sequence[dict[str, Any]], record: Path) -> list[dict[str, Any]]:
-    """And those of `record` that are of other runs than these; each says where it was made."""
+def with_recorded(records: Sequence[dict[str, Any]], record: Path, given: argparse.Namespace) -> list[dict[str, Any]]:
+    """And those of `record` of other tasks and systems that were made in the same way; each says where."""
 
     def run(of: Mapping[str, Any]) -> str:
-        return json.dumps([of[name] for name in ("task", "spec", "set", "replay", "items")], sort_keys=True)
+        return json.dumps([of["task"]["name"], of["task"]["knobs"], of["spec"]], sort_keys=True)
+
+    def alike(of: Mapping[str, Any]) -> bool:
+        sizes = {name: str(value) for name, value in sizes_of(of["spec"]).items()}
+        seeds = {len(row["seeds"]) for row in of["rows"]}
+        return (of["replay"], of["items"], seeds, of["set"]) == (given.replay, given.items, {given.seeds}, sizes)
 
     written = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {"records": ()}
-    before = [{"place": {name: written[name] for name in PLACE}, **one} for one in written["records"]]
+    before = [{"place": {name: written[name] for name in PLACE}, **one} for one in written["records"] if alike(one)]
     return list({run(one): one for one in (*before, *records)}.values())
 
 
@@ -153,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 continue
             made = [learned(system, task, given) for system in given.systems.split(",")]
             records += [{"place": facts.place(texts.load(None)), **one} for one in made]
-    records = with_recorded(records, given.out / "continual.json")
+    records = with_recorded(records, given.out / "continual.json", given)
     if not records:
         raise RunError("no task was run, and none is recorded", USAGE)
     place = facts.together([one["place"] for one in records])

@@ -93,13 +93,20 @@ def untrained(place: Path, setting: Setting) -> float:
 
 
 def with_recorded(rows: Sequence[dict[str, Any]], record: Path) -> list[dict[str, Any]]:
-    """And the rows of `record` that are of other runs than these, in order."""
+    """And those of `record` of other runs: settings of solvers.py as they are now, and what --systems asked for."""
 
-    def run(of: Mapping[str, Any]) -> tuple[str, str, int, str]:
-        return of["task"], of["system"], of["steps"], json.dumps(of["sets"], sort_keys=True)
+    def run(of: Mapping[str, Any]) -> tuple[str, str, int, str, int]:
+        return of["task"], of["system"], of["steps"], json.dumps(of["sets"], sort_keys=True), of["items"]
 
+    known = [(one.task, one.system, one.sets, one.items) for one in SOLVERS]
     recorded = json.loads(record.read_text(encoding="utf-8"))["rows"] if record.exists() else ()
-    return sorted({run(one): one for one in (*recorded, *rows)}.values(), key=run)
+    plain = Setting("", "", 0)
+    kept = [
+        one for one in recorded
+        if (one["task"], one["system"], one["sets"], one["items"]) in known
+        or (one["sets"], one["items"]) == (plain.sets, plain.items)
+    ]  # fmt: skip
+    return sorted({run(one): one for one in (*kept, *rows)}.values(), key=run)
 
 
 def rendered(rows: Sequence[Mapping[str, Any]], place: Mapping[str, Any]) -> str:

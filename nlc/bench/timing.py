@@ -50,7 +50,8 @@ class Times:
 
     def reading(self, found: Sequence[float], **details: Any) -> Reading:
         low, high = spread(found)
-        return Reading(statistics.median(found), low, high, {"milliseconds": self.milliseconds(), **details})
+        measured = {"milliseconds": self.milliseconds(), "turns": len(found)}
+        return Reading(statistics.median(found), low, high, measured | details)
 
 
 def spread(found: Sequence[float]) -> tuple[float, float]:

@@ -354,9 +354,9 @@ class Vector(Form):
 
 def l2norm_pull(x: Tensor, d: Tensor) -> Tensor:
     """Error at x from the error d at l2norm(x): (d - y (y . d)) / |x| where |x| > 1e-6, d / 1e-6 elsewhere."""
-    square = x.square().sum(-1, keepdim=True)  # and not its root: what the root pulls back has no slope at 0
-    inside = (square > L2norm.eps**2).to(x.dtype)
-    scale = square.clamp_min(L2norm.eps**2).rsqrt()
+    inside = torch.linalg.vector_norm(x.detach(), dim=-1, keepdim=True) > L2norm.eps
+    length = torch.linalg.vector_norm(torch.where(inside, x, 1), dim=-1, keepdim=True)  # whose slope at 0 has none
+    scale = torch.where(inside, 1 / length, 1 / L2norm.eps)
     y = x * scale
     return (d - inside * y * (y * d).sum(-1, keepdim=True)) * scale
 

@@ -142,17 +142,18 @@ def moved(program: Program, model: nn.Module, case: Case, pieces: tuple[int, ...
     return error if isfinite(error) else 0.0
 
 
+def numbers(run: Run) -> list[Tensor]:
+    """All of a run; of a share that is kept, whose logarithm may be that of 0, the share."""
+    states = [x.exp() if part == "kept" else x for register in run.state.values() for part, x in register.items()]
+    return [x.detach() for x in (*run.outputs.values(), *run.gradients.values(), *states)]
+
+
 def largest(run: Run) -> float:
-    """The largest number of a run."""
-    numbers = [*run.outputs.values(), *run.gradients.values(), *(x for r in run.state.values() for x in r.values())]
-    return max((float(x.abs().max()) for x in numbers if x.numel()), default=0.0)
+    return max((float(x.abs().max()) for x in numbers(run) if x.numel()), default=0.0)
 
 
 def finite(run: Run) -> bool:
-    """Whether every number of a run is; of a share that is kept, the logarithm, which may be that of 0."""
-    numbers = [*run.outputs.values(), *run.gradients.values()]
-    numbers += [x.exp() if part == "kept" else x for register in run.state.values() for part, x in register.items()]
-    return all(bool(torch.isfinite(x).all()) for x in numbers)
+    return all(bool(torch.isfinite(x).all()) for x in numbers(run))
 
 
 def case_of(program: Program, feeding: Feeding) -> Case:

@@ -50,7 +50,7 @@ class Rounded(TorchDispatchMode):
             return found
         for x in found if isinstance(found, tuple | list) else (found,):
             if rounds(x):
-                x.mul_(self.factor(x, args[0] if name in SATURATED else x))
+                x.mul_(self.factor(x, args[0] if name in SATURATED else None))
         return found
 
     def off(self, x: Any) -> Any:
@@ -59,9 +59,10 @@ class Rounded(TorchDispatchMode):
     def factor(self, x: Tensor, of: Tensor | None = None) -> Tensor:
         """What rounding makes of 1; of a whole number that may be exact, a count, it makes nothing else.
 
-        `of`: what x is a function of, whole where x is exact: erf(-8) comes out as -1, and is not."""
-        of = x if of is None else of
-        inexact = (of != of.round()) | (of.abs() >= WHOLE)
+        `of`: what x is a saturated function of, exact at 0 alone: erf(-8) comes out as -1, and is not."""
+        inexact = (x != x.round()) | (x.abs() >= WHOLE)
+        if of is not None:
+            inexact = inexact | (of != 0)
         return 1 + UNIT * inexact * torch.randn(x.shape, generator=self.draw, dtype=x.dtype)
 
 

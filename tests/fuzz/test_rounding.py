@@ -108,10 +108,11 @@ def test_finite_numbers_beside_an_overflow_agree_only_where_their_products_overf
 
 
 def test_what_comes_out_whole_by_rounding_is_off() -> None:
-    """1 + erf(-6) is 2e-17; in float64, a neighbour of 1 less 1.  And a number beyond 2^52 is a rounded one."""
-    x = torch.tensor([-6.0 - 1e-3, 1e18], dtype=torch.float64)
+    """1 + erf(-8) is 1e-29; in float64, a neighbour of 1 less 1.  And a number beyond 2^52 is a rounded one."""
+    x = torch.tensor([-8.0, 1e18], dtype=torch.float64)
     with Rounded():
         assert 1e-17 < abs(float(1 + torch.erf(x[0]))) < 1e-14
+        assert float(torch.tanh(x[0] - x[0])) == 0
         assert 0 < abs(float(x[1] * 1 - 1e18)) < 1e5
 
 

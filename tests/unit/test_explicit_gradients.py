@@ -192,3 +192,14 @@ def test_the_pull_of_a_norm_has_slopes_at_zero() -> None:
     for mine, other in zip(found, known, strict=True):
         assert mine.isfinite().all()
         torch.testing.assert_close(mine, other)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e13])
+def test_the_pull_of_a_norm_is_as_good_of_large_vectors(size: float) -> None:
+    def slopes(dtype: torch.dtype) -> list[Tensor]:
+        x, d = ((by * normal(3, 4, seed=i)).detach().to(dtype).requires_grad_() for i, by in ((0, size), (1, 1.0)))
+        pulled = l2norm_pull(x, d)
+        return [pulled * size, torch.autograd.grad(pulled, x, torch.ones_like(pulled))[0].double() * size**2]
+
+    for mine, right in zip(slopes(torch.float32), slopes(torch.float64), strict=True):
+        torch.testing.assert_close(mine.double(), right, rtol=1e-4, atol=1e-5)
