@@ -22,6 +22,7 @@ from runtime.evaluate.loss import left_alone
 from runtime.evaluate.tasks import Items, Score, Task, score
 from runtime.evaluate.tasks.continual.course import Course
 from runtime.evaluate.tasks.continual.lessons import Lessons
+from runtime.evaluate.tasks.items import IGNORED
 from runtime.precision import autocast
 
 
@@ -147,19 +148,18 @@ def examine(
 ) -> Score:
     """What a model gets right in a test set's first `items`, about so many `tokens` at a time.
 
-    No answer is shown to it, but of a text, whose next byte is known once it has been asked for: a memory that learns
-    from the token's loss learns nothing from what is asked.
+    A memory that learns from the token's loss learns from the targets that belong to no answer, and from no answer but
+    those of a text, whose next byte is known once it has been asked for.
     The model's weights, mode and firing counts are left as they were, whatever happens.
     """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     kind = of.task.kind(test)
     made = of.items("test", range(items), test=test)
 
-    def answer(tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
+    def answer(part: Items) -> Tensor:
+        known_BT = part.targets if of.task.told else part.targets.masked_fill(part.answers >= 0, IGNORED)
         with autocast(precision, device):
-            if of.task.told:
-                return model.told(tokens_BT.to(device), targets_BT.to(device), learn=learn)[0]  # type: ignore[operator]
-            return model.untaught(tokens_BT.to(device), learn)  # type: ignore[operator]
+            return model.predicted(part.tokens.to(device), known_BT.to(device), learn)  # type: ignore[operator]
 
     with left_alone(model):
         return score(answer, made, kind.choices, max(1, tokens // kind.context), between, places=of.task.told)

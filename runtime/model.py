@@ -215,13 +215,14 @@ class LanguageModel(Sequenced):
         return logits[:, -tokens.shape[1] :], self.closed(self.advanced(state, fed.shape[1]), allowed)
 
     @outside_inference
-    def untaught(self, tokens: Tensor, learn: bool | Collection[str] = True) -> Tensor:
-        """Logits (B, T, vocab) of whole sequences that no token is the target of: a memory that learns from the loss
-        learns nothing, the others learn what they always do."""
-        self._check(tokens, None, None, None, None)
+    def predicted(self, tokens: Tensor, targets: Tensor, learn: bool | Collection[str] = True) -> Tensor:
+        """Logits (B, T, vocab) of whole sequences, of which each token's target is said as in `told`: IGNORED (-100)
+        where a memory that learns from the loss is to learn nothing.  The others learn what they always do."""
+        self._check(tokens, targets, None, None, None)
         state, _ = self._resumed(tokens, None)
-        ignored = torch.full_like(tokens, IGNORED)
-        return self.run(tokens, ignored, state, self.clock(state), True, self.learning(learn))[0]
+        allowed = self.learning(learn)
+        taught = targets if allowed else torch.full_like(tokens, IGNORED)
+        return self.run(tokens, taught, state, self.clock(state), True, allowed)[0]
 
     def loss(
         self,

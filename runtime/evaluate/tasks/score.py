@@ -107,14 +107,14 @@ def placed(nats_T: Tensor, items: int) -> list[Place]:
 
 @torch.no_grad()
 def score(
-    answer: Callable[[Tensor, Tensor], Tensor],
+    answer: Callable[[Items], Tensor],
     items: Items,
     choices: range,
     batch: int,
     between: Callable[[], None],
     places: bool = False,
 ) -> Score:
-    """`answer`: tokens, targets (B, T) -> logits (B, T, vocab).  An answer's tokens are each the likeliest choice.
+    """`answer`: items -> logits (B, T, vocab).  An answer's tokens are each the likeliest choice.
 
     `between` is called before every batch.  places: tell the loss apart by place, too.
     """
@@ -122,7 +122,7 @@ def score(
     for i in range(0, len(items), batch):
         between()
         part = items.rows(torch.arange(i, min(i + batch, len(items))))
-        logits_BTV = answer(part.tokens, part.targets)
+        logits_BTV = answer(part)
         targets_BT = part.targets.to(logits_BTV.device)
         likeliest_BT = logits_BTV[..., choices.start : choices.stop].argmax(-1) + choices.start
         exact = logits_BTV.to(torch.promote_types(logits_BTV.dtype, torch.float32))

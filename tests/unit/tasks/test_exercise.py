@@ -82,13 +82,14 @@ def test_learning_off_is_another_model() -> None:
     assert losses[0] != losses[1]
 
 
-def test_untaught_is_what_reading_gives_where_no_memory_learns_from_the_loss() -> None:
+def test_what_is_predicted_is_what_reading_gives_where_no_memory_learns_from_the_loss() -> None:
     model: Any = nlc.compile(nlc.load("deltanet", set=TINY)).model(seed=0).double()
     tokens = torch.arange(40).view(2, 20) % 7
+    none = torch.full_like(tokens, IGNORED)
     with torch.no_grad():
-        assert torch.allclose(model.untaught(tokens), model(tokens)[0], rtol=1e-12, atol=1e-12)
+        assert torch.allclose(model.predicted(tokens, none), model(tokens)[0], rtol=1e-12, atol=1e-12)
         still = model.unlearning(tokens)[0]
-        assert torch.allclose(model.untaught(tokens, False), still, rtol=1e-12, atol=1e-12)
+        assert torch.allclose(model.predicted(tokens, none, False), still, rtol=1e-12, atol=1e-12)
 
 
 def test_no_answer_is_shown_to_a_memory_that_learns_from_the_loss(hope: Any) -> None:
@@ -100,7 +101,29 @@ def test_no_answer_is_shown_to_a_memory_that_learns_from_the_loss(hope: Any) -> 
         register = "blocks.0.cms.fast"
         assert not torch.equal(states[0][register]["W_in"], states[1][register]["W_in"])
         taught = hope.run(tokens, fed[0], hope.start(2), {"sequence": 0, "stream": 0}, True, hope.learning(True))[0]
-        assert not torch.allclose(hope.untaught(tokens), taught)
+        none = torch.full_like(tokens, IGNORED)
+        assert torch.equal(hope.predicted(tokens, fed[0]), taught)
+        assert not torch.allclose(hope.predicted(tokens, none), taught)
+        assert torch.equal(hope.predicted(tokens, fed[0], False), hope.predicted(tokens, none, False))
+
+
+@pytest.mark.parametrize("whole", [0, 1])
+def test_a_text_that_is_learned_may_be_learned_from_when_asked_what_it_is(whole: int) -> None:
+    """As in training: its bytes teach a memory that learns from the loss, those of the label never do."""
+    made = exercise.load(Task.read(load_task(f"class_incremental(whole={whole})").as_dict()))
+    seen: list[torch.Tensor] = []
+
+    class Spy(torch.nn.Module):
+        def predicted(self, tokens: torch.Tensor, targets: torch.Tensor, learn: bool) -> torch.Tensor:
+            seen.append(targets)
+            return torch.zeros(*tokens.shape, 256)
+
+    items = made.items("test", range(4), test="after all tasks")
+    found = examine(Spy(), made, "after all tasks", items=4, tokens=10_000)
+    (known,) = seen
+    assert (known[items.answers >= 0] == IGNORED).all() and found.share.answers == 4
+    taught = known != IGNORED
+    assert bool(taught.any()) == bool(whole) and torch.equal(known[taught], items.tokens.roll(-1, 1)[taught])
 
 
 def test_what_is_kept_of_it_makes_it_again(hay: Data, tmp_path: Path) -> None:

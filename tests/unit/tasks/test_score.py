@@ -46,8 +46,8 @@ def test_the_interval_holds_the_truth_19_times_in_20() -> None:
 def test_only_what_can_be_an_answer_is_chosen() -> None:
     items = Items.of(torch.zeros(2, 3, dtype=torch.long), torch.tensor([[-100, 4, 5], [-100, -100, 4]]))
 
-    def answer(tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        logits = torch.zeros(*tokens.shape, 6)
+    def answer(part: Items) -> torch.Tensor:
+        logits = torch.zeros(*part.tokens.shape, 6)
         logits[..., 0], logits[..., 4] = 9.0, 1.0  # 0 is likeliest, and no answer
         return logits
 
@@ -61,8 +61,8 @@ def test_results_are_told_apart_by_marks() -> None:
     targets = torch.tensor([[1], [1], [0], [1]])
     items = Items.of(targets * 0, targets, marks={"depth": torch.tensor([0.0, 0.5, 0.5, 0.5]).double()})
 
-    def ones(tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return torch.tensor([0.0, 1.0]).expand(*tokens.shape, 2)
+    def ones(part: Items) -> torch.Tensor:
+        return torch.tensor([0.0, 1.0]).expand(*part.tokens.shape, 2)
 
     by = score(ones, items, range(2), batch=3, between=lambda: None).by["depth"]
     assert [(depth, share.accuracy, share.answers) for depth, share in by] == [
@@ -75,9 +75,9 @@ def test_the_loss_is_told_by_place() -> None:
     """Means over 1, 2 to 3, 4 to 7 tokens of context and what is left; weighed by their places they make the whole."""
     items = Items.of(torch.zeros(3, 9, dtype=torch.long), torch.zeros(3, 9, dtype=torch.long))
 
-    def surer(tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def surer(part: Items) -> torch.Tensor:
         sure_T = torch.arange(9).double()
-        return torch.stack((sure_T, torch.zeros(9)), 1).expand(len(tokens), 9, 2)
+        return torch.stack((sure_T, torch.zeros(9)), 1).expand(len(part), 9, 2)
 
     found = score(surer, items, range(2), batch=2, between=lambda: None, places=True)
     assert [(p.first, p.last) for p in found.places] == [(1, 1), (2, 3), (4, 7), (8, 9)]

@@ -193,7 +193,7 @@ class ClassLessons:
             tokens_BT[b, self.room + 1 : self.room + len(end)] = end[:-1]
             targets_BT[b, self.room : self.room + len(end)] = end
             answers_BT[b, self.room : self.room + len(end)] = 0
-            if self.kind.whole and split == "train":
+            if self.kind.whole:
                 first = self.room - len(example.text[-self.room :])
                 targets_BT[b, first : self.room] = tokens_BT[b, first + 1 : self.room + 1]
         return Items.of(tokens_BT, targets_BT, answers_BT)

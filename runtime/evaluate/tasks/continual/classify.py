@@ -15,7 +15,7 @@ from torch import Tensor
 from runtime.model import IGNORED, LanguageModel, State
 from runtime.state import rows_of
 
-ROWS = 1024  # labels that are read at once
+ROWS = 256  # labels that are read at once: memory for the states of many more is asked of the system anew each time
 PIECE = 4  # bytes of a label between two looks at which are still in question
 PAD = ord("\n")
 
