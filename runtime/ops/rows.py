@@ -138,6 +138,6 @@ def multiplied(factors: list[tuple[Tensor, Tensor]], upon: Tensor | None, own: b
     e, a = (torch.cat(xs, -2) if len(xs) > 1 else xs[0] for xs in zip(*factors, strict=True))
     if upon is None:
         return e.mT @ a
-    stack, e, a = (x.flatten(0, -3) if x.dim() > 3 else x.reshape(-1, *x.shape[-2:]) for x in (upon, e, a))
+    stack, e, a = (x[None] if x.dim() == 2 else x.flatten(0, -3) for x in (upon, e, a))
     found = stack.baddbmm_(e.mT, a) if own else torch.baddbmm(stack, e.mT, a)
     return found.view_as(upon)

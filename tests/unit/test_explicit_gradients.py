@@ -102,6 +102,19 @@ def test_gradients_that_a_weight_collects() -> None:
     assert gradcheck(run, given) and gradgradcheck(run, given)
 
 
+@pytest.mark.parametrize("stack", [(), (2,), (2, 3)])
+@pytest.mark.parametrize("empty", [0, 1])
+def test_products_of_no_rows_among_those_that_a_weight_collects(stack: tuple[int, ...], empty: int) -> None:
+    rows = [ROWS, 3]
+    rows.insert(empty, 0)
+    x, W = [normal(*stack, n, 4, seed=n) for n in rows], normal(*stack, 5, 4, seed=9)
+    found, right = (
+        torch.autograd.grad(own.tanh().sum() + sum(by_weight(one, own).sin().sum() for one in x), [*x, W])
+        for own in (collected(W), W)
+    )
+    torch.testing.assert_close(found, right)
+
+
 def test_a_backward_pass_that_stops_at_a_product_leaves_nothing_behind() -> None:
     x, W = normal(1, 3, 4), normal(1, 5, 4, seed=1)
     own = collected(W)
