@@ -47,7 +47,7 @@ OWN = {  # what a system says beside; of hope periods that fit into a sequence o
         "levels.cms.memories.mid.every": "32 tokens",
     },
 }
-TASKS = ("class_incremental", "clinc150(shots=40, passes=2, context=64)")
+TASKS = ("class_incremental", "clinc150(passes=3, context=64, whole=1)")
 MEASURES = ("final", "average", "learning", "forgetting", "backward_transfer", "forward_transfer")
 PLACE = ("date", "machine", "versions", "corpus")
 WIDTHS, LAYERS = range(48, 97, 4), range(1, 7)  # among which a system of hope's size is looked for

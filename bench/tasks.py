@@ -93,7 +93,9 @@ def untrained(place: Path, setting: Setting) -> float:
 
 
 def with_recorded(rows: Sequence[dict[str, Any]], record: Path) -> list[dict[str, Any]]:
-    """And those of `record` of other runs: settings of solvers.py as they are now, and what --systems asked for."""
+    """And those of `record` of other runs: settings of solvers.py as they are now, and what --systems asked for.
+
+    Of two rows of one run, which a folder of an earlier time may hold, the later."""
 
     def run(of: Mapping[str, Any]) -> tuple[str, str, int, str, int]:
         return of["task"], of["system"], of["steps"], json.dumps(of["sets"], sort_keys=True), of["items"]
@@ -106,7 +108,8 @@ def with_recorded(rows: Sequence[dict[str, Any]], record: Path) -> list[dict[str
         if (one["task"], one["system"], one["sets"], one["items"]) in known
         or (one["sets"], one["items"]) == (plain.sets, plain.items)
     ]  # fmt: skip
-    return sorted({run(one): one for one in (*kept, *rows)}.values(), key=run)
+    latest = {run(one): one for one in sorted((*kept, *rows), key=lambda one: str(one["place"]["date"]))}
+    return sorted(latest.values(), key=run)
 
 
 def rendered(rows: Sequence[Mapping[str, Any]], place: Mapping[str, Any]) -> str:
