@@ -123,9 +123,10 @@ def rendered(records: Sequence[Mapping[str, Any]], place: Mapping[str, Any], giv
             finals.setdefault(system, {})[row["method"]] = row["on"]["final"]["mean"]
         for system, final in finals.items():
             gap, by_replay = final["joint"] - final["naive"], final["replay"] - final["naive"]
-            gaps.append([record["task"]["name"], system, number(gap, unit), number(by_replay, unit)])
+            share = f"{100 * by_replay / gap:.0f} %" if gap > 0 else "-"
+            gaps.append([record["task"]["name"], system, number(gap, unit), number(by_replay, unit), share])
     meanings = "\n".join(f"- {name.replace('_', ' ')}: {meaning}" for name, meaning in DEFINITIONS.items())
-    heads = ("task", "system", "gap: joint - naive", "of it made up for by replay")
+    heads = ("task", "system", "gap: joint - naive", "replay - naive", "share of the gap")
     sizes = ", ".join(f"`{name}` {value}" for name, value in sizes_of(MEASURE).items())
     said = f"{given.seeds} seeds, mean ± standard deviation; {given.items} test items a task; {given.replay} texts "
     said += f"of each label are kept for replay. Hope: {sizes}; other systems as many parameters. Rates as specs say."
