@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import StrEnum
 from importlib.util import find_spec
-from pathlib import Path
+from itertools import product
+from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,8 +38,11 @@ if TYPE_CHECKING:
     from nlc.variants.search import Search
     from nlc.variants.standings import Standings
     from nlc.variants.variant import Lesson
+    from runtime.exercise import Exercise
 
 BEST = "best"
+WORD = re.compile(r"[\w./-]+")
+LONGEST = 250  # characters of a file's name
 
 
 class On(StrEnum):
@@ -119,10 +124,11 @@ def run(
     if on is On.local and address is not None:
         raise Stop(Status.USAGE, "--address is for --on ray")
     taught = lessons(search)
-    check_read(search)
+    read = materials(search)
+    texts = {name: made.digest for name, of in read.items() if (made := of.hay or of.lessons)}
     at_once = jobs or max(1, cores() // search.fields.threads)
     with Journal.open(folder) as journal, stopping(folder):
-        begin(search, taught, journal)
+        begin(search, taught, journal, texts)
         workers = workers_on(on, at_once, folder, address)
         shown = watch(at_once, quiet)
         place = device_there(device) if on is On.local else device
@@ -152,19 +158,21 @@ def check_there(search: Search) -> None:
         raise Stop(Status.MISSING, f"{search.source}: there is no {search.data}")
 
 
-def check_read(search: Search) -> None:
-    """Read once what every run of a task will read.  Raises Stop where it cannot be."""
+def materials(search: Search) -> dict[str, Exercise]:
+    """By task, what every run of one that reads will read.  Raises Stop where it cannot be."""
     from nlc.cli.tasks import runnable
     from runtime import exercise
     from runtime.errors import RunError
 
+    found = {}
     for name, task in search.tasks.items():
         of = None if task is None else runnable(task)
         try:
             if of is not None and (of.hides or of.ordered):
-                exercise.load(of, search.data)
+                found[name] = exercise.load(of, search.data)
         except RunError as error:
             raise Stop(error.status, f"task {name}: {error}") from None
+    return found
 
 
 def workers_on(on: On, jobs: int, folder: Path, address: str | None) -> Workers:
@@ -215,13 +223,16 @@ def lessons(search: Search) -> dict[str, Lesson]:
     return found
 
 
-def begin(search: Search, taught: Mapping[str, Lesson], journal: Journal) -> None:
-    """The first line of the journal; one that is there must be of the same search."""
+def begin(search: Search, taught: Mapping[str, Lesson], journal: Journal, texts: Mapping[str, str]) -> None:
+    """The first line of the journal; one that is there must be of the same search.  texts: digests, by task."""
     from nlc.bench.place import place
 
-    said = asked(search, taught)
+    said = {**asked(search, taught), "texts": dict(texts), "files": files(search)}
     digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
     before = next(journal.of("search"), None)
+    if before is not None and "texts" not in before:
+        message = f"{journal.folder} holds a search of an older nlc, which does not say what it read"
+        raise Stop(Status.USAGE, f"{message}: give another --out")
     if before is not None and before["digest"] != digest:
         changed = [key for key, value in said.items() if before.get(key) != json.loads(json.dumps(value))]
         what = f"other {', '.join(changed)}" if changed else "another version of it"
@@ -271,7 +282,7 @@ def asked(search: Search, taught: Mapping[str, Lesson]) -> dict[str, Any]:
     return {
         "name": search.name, "doc": search.doc, "base": list(search.bases),
         "axes": {axis.name: list(axis.labels) for axis in search.axes},
-        "tasks": {name: lesson.facts or {"data": fields.data} for name, lesson in taught.items()},
+        "tasks": {name: lesson.facts or {} for name, lesson in taught.items()},
         "sizes": {name: dict(lesson.sizes) for name, lesson in taught.items()},
         "rank_by": rank, "better": fields.better or ("lower" if less_is_better(rank) else "higher"),
         "budget": fields.budget.model_dump(), "rungs": rungs,
@@ -282,6 +293,46 @@ def asked(search: Search, taught: Mapping[str, Lesson]) -> dict[str, Any]:
         "when": {axis.name: [list(pair) for pair in axis.when] for axis in search.axes if axis.when},
         "specs": {label: hashlib.sha256(text.encode()).hexdigest() for label, text in specs.items()},
     }  # fmt: skip
+
+
+def files(search: Search) -> dict[str, str]:
+    """Digests of bases that are files, and of the rules and checkpoints that these, an axis or `set` may name."""
+    from nlc.diagnostics import SpecError
+    from nlc.source import plain
+    from nlc.spec import load
+    from nlc.weight_file import Unreadable, found
+
+    said = [plain(entry.value) for entry in search.shared.values()]
+    said += [plain(entry.value) for axis in search.axes for choice in axis.choices for _, entry in choice.changes]
+    digests: dict[str, str] = {}
+    folders = {Path(): Path(search.source).parent}
+    for label, base in search.bases.items():
+        if not isinstance(base, Path):
+            continue
+        spec, within = load(base), Path(label).parent
+        tree, book, folders[within] = plain(spec.tree), spec.rules, base.parent
+        for name in (*book.written(), *words([*said, tree])):
+            with suppress(SpecError):
+                book.load(name)
+        rules = {name: None if rule is None else rule.written() for name, rule in book.found.items()}
+        digests[label] = hashlib.sha256(json.dumps([tree, rules], sort_keys=True).encode()).hexdigest()
+        said.append(tree)
+    for (within, folder), name in product(folders.items(), sorted(set(words(said)))):
+        with suppress(Unreadable, OSError), found(folder / name).open("rb") as file:
+            digests.setdefault((within / name).as_posix(), hashlib.file_digest(file, "sha256").hexdigest())
+    return digests
+
+
+def words(value: Any) -> Iterator[str]:
+    """All that may be the name of a file in a folder, or below it."""
+    if isinstance(value, str):
+        for word in (value, *WORD.findall(value)):
+            path = PurePath(word)
+            if path.parts and not path.is_absolute() and ".." not in path.parts and len(word) < LONGEST:
+                yield word
+    elif isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from words(item)
 
 
 def end(course: Course, board: Standings) -> None:
@@ -346,7 +397,7 @@ def plan(search: Search, json_: bool) -> int:
 
     taught = lessons(search)
     with TemporaryDirectory() as place, Journal.open(Path(place)) as journal:
-        begin(search, taught, journal)
+        begin(search, taught, journal, {})
         course = Course(search, taught, journal, Local(1, Path(place)), Quiet())
         for candidate in next(proposals(search), []):
             course.plan(candidate)
