@@ -20,14 +20,13 @@ from nlc.spec import Spec, loads
 from nlc.variants.fields import RungFields
 from nlc.variants.journal import Journal, Record
 from nlc.variants.proposals import Tried, proposals
-from nlc.variants.rates import grid, rated
+from nlc.variants.rates import grid, trained
 from nlc.variants.runs import UNABLE, Ask, Outcome, Request, Unable
 from nlc.variants.scores import task_of
 from nlc.variants.search import Search
 from nlc.variants.standings import Standings, less_is_better, score_of, standings
 from nlc.variants.variant import Candidate, Lesson, make
 
-WARMUP = 10  # the rate rises over at most one of so many steps
 TUNING = 1_000_000  # seeds from here on choose rates; scores have those below
 
 Learning = Generator[list[Ask], Sequence[Record], None]
@@ -265,8 +264,7 @@ class Course:
     def request(self, trial: Trial, ask: Ask) -> Request:
         assert trial.spec is not None
         s, lesson = self.search, self.lessons[ask.task]
-        changes = {**lesson.sizes, **rated(trial.spec, ask.rates), "run.steps": ask.steps, "run.seed": ask.seed}
-        changes["run.warmup"] = min(trial.spec.model.run.warmup, ask.steps // WARMUP)
+        changes = {**trained(trial.spec, lesson.sizes, ask.rates, ask.steps), "run.seed": ask.seed}
         return Request(
             name=ask.name, text=trial.text, set=changes, task=ask.task, facts=lesson.facts, data=self.data,
             items=s.fields.items, device=self.device, threads=s.fields.threads, seconds=s.limits.seconds,

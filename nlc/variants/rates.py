@@ -1,6 +1,7 @@
 """The rates of a variant: learning rate and weight decay of the levels that own the network's weights.
 
 rated(spec, Rates(lr=1e-3, weight_decay=0.1))     what sets them: {"levels.train.rule": "adamw(lr=0.001, ...)"}
+trained(spec, sizes, rates, steps)                what sets all that a run of the variant is trained with
 grid(spec, tune)                                  the rates that a variant tries; (Rates(),) where it has none to set
 
 A level that gives its rate as a number is given another number; one whose rate is learned or computed keeps it.
@@ -8,7 +9,7 @@ A level that gives its rate as a number is given another number; one whose rate 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -20,6 +21,7 @@ from nlc.trees import Number
 from nlc.variants.fields import TuneFields
 
 NOWHERE = Position("", 1, 1)
+WARMUP = 10  # the rate rises over at most one of so many steps
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -55,6 +57,12 @@ def rated(spec: Spec, rates: Rates) -> dict[str, object]:
         if mine:
             found[f"levels.{level.name}.rule"] = to_text(_with(_call(level), mine))
     return found
+
+
+def trained(spec: Spec, sizes: Mapping[str, int], rates: Rates, steps: int) -> dict[str, object]:
+    """What is set of a variant that learns a task for so many steps."""
+    warmup = min(spec.model.run.warmup, steps // WARMUP)
+    return {**sizes, **rated(spec, rates), "run.steps": steps, "run.warmup": warmup}
 
 
 def _outer(spec: Spec) -> Iterator[Level]:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from nlc.spec import loads
 from nlc.variants.journal import Journal, JournalError, read
 from nlc.variants.runs import UNABLE, Outcome, Request, Unable
+from nlc.variants.winner import winner
 from tests.unit.variants.searched import TINY, ran, right, searched
 
 RULES = TINY + "base: deltanet\naxes: {levels.delta.retain: [0.5, 0.6, 0.7, 0.8]}\n"
@@ -213,3 +215,19 @@ def test_a_journal_that_cannot_be_written_is_named_and_what_it_holds_stays(
             journal.add("end", {"trials": 2})
         assert len(journal.records) == 1
     assert read(tmp_path)[0]["trials"] == 1
+
+
+def test_the_winner_is_trained_as_what_was_ranked_was(tmp_path: Path) -> None:
+    asked: dict[str, dict[str, object]] = {}
+
+    def noted(request: Request) -> Outcome:
+        asked[request.name] = dict(request.set)
+        return by_retention(request)
+
+    text = RULES + "tasks: [mqar]\nbudget: {steps: 20}\ntune: {lr: [0.001, 0.01]}\n"
+    board, _ = ran(searched(text), tmp_path, noted)
+    best, records = board.rows[0], read(tmp_path)
+    spec = loads(winner(tmp_path, records, best))
+    run = next(asked[line["run"]] for line in records if line.get("purpose") == "score" and line["trial"] == best.trial)
+    assert run["run.warmup"] == 2
+    assert {f"run.{name}": getattr(spec.model.run, name) for name in ("steps", "warmup")}.items() <= run.items()
