@@ -6,9 +6,10 @@ import hashlib
 import json
 import re
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import StrEnum
+from functools import cache
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path, PurePath
@@ -133,7 +134,8 @@ def run(
         shown = watch(at_once, quiet)
         place = device_there(device) if on is On.local else device
         data = None if search.data is None else str(search.data)
-        course = Course(search, taught, journal, workers, shown, place, data, keep)
+        lengths = {name: length(of) for name, of in read.items() if of.lessons}
+        course = Course(search, taught, journal, workers, shown, place, data, keep, lengths)
         if course.runs and not quiet:
             note(f"going on: {len(course.runs)} runs are in {journal.path}")
         try:
@@ -173,6 +175,18 @@ def materials(search: Search) -> dict[str, Exercise]:
         except RunError as error:
             raise Stop(error.status, f"task {name}: {error}") from None
     return found
+
+
+def length(of: Exercise) -> Callable[[int], int]:
+    """Of tasks that are learned in order: batch -> steps."""
+
+    @cache
+    def steps(batch: int) -> int:
+        course = of.course(batch)
+        assert course is not None
+        return course.steps
+
+    return steps
 
 
 def workers_on(on: On, jobs: int, folder: Path, address: str | None) -> Workers:

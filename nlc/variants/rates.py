@@ -1,7 +1,7 @@
 """The rates of a variant: learning rate and weight decay of the levels that own the network's weights.
 
 rated(spec, Rates(lr=1e-3, weight_decay=0.1))     what sets them: {"levels.train.rule": "adamw(lr=0.001, ...)"}
-trained(spec, sizes, rates, steps)                what sets all that a run of the variant is trained with
+trained(spec, facts, sizes, rates, steps)         what sets all that a run of the variant is trained with
 grid(spec, tune)                                  the rates that a variant tries; (Rates(),) where it has none to set
 
 A level that gives its rate as a number is given another number; one whose rate is learned or computed keeps it.
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 from nlc.equations import Call, parse_call, to_text
 from nlc.source import Position
@@ -19,6 +20,7 @@ from nlc.spec import Level, Spec
 from nlc.spec.resolve import DEFAULTS
 from nlc.trees import Number
 from nlc.variants.fields import TuneFields
+from nlc.variants.scores import ordered
 
 NOWHERE = Position("", 1, 1)
 WARMUP = 10  # the rate rises over at most one of so many steps
@@ -59,10 +61,10 @@ def rated(spec: Spec, rates: Rates) -> dict[str, object]:
     return found
 
 
-def trained(spec: Spec, sizes: Mapping[str, int], rates: Rates, steps: int) -> dict[str, object]:
-    """What is set of a variant that learns a task for so many steps."""
-    warmup = min(spec.model.run.warmup, steps // WARMUP)
-    return {**sizes, **rated(spec, rates), "run.steps": steps, "run.warmup": warmup}
+def trained(spec: Spec, facts: Mapping[str, Any], sizes: Mapping[str, int], rates: Rates, steps: int) -> dict[str, Any]:
+    """What is set of a variant that learns a task for so many steps; of tasks in order none has a lower rate."""
+    run = {"run.steps": steps, "run.warmup": min(spec.model.run.warmup, steps // WARMUP)}
+    return {**sizes, **rated(spec, rates), **run, **({"run.schedule": "constant"} if ordered(facts) else {})}
 
 
 def _outer(spec: Spec) -> Iterator[Level]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice, product
+from typing import Any
 
 from nlc.spec import TaskSpec
 from nlc.spec.task_kinds import KINDS
@@ -24,13 +25,18 @@ def task_of(score: str, tasks: Iterable[str]) -> str | None:
     return next((name for name in tasks if score.startswith((f"{name}.", f"{name}["))), None)
 
 
+def ordered(facts: Mapping[str, Any]) -> bool:
+    """Whether a task, as the runtime takes it, is several that are learned one after another."""
+    return "items" in facts and KINDS[facts["items"]].ordered
+
+
 def scores(tasks: Mapping[str, TaskSpec | None]) -> Iterator[str]:
     """Of a text that is learned there are two; of tasks that are learned in order, one test set and their measures."""
     for name, task in tasks.items():
         if task is None:
             yield from (f"{name}.bits_per_byte", f"{name}.loss")
             continue
-        ordered = KINDS[task.items].ordered
-        metrics = IN_ORDER if ordered else (*ANSWERS, "bits_per_byte") if task.items == TEXT else ANSWERS
-        tests = ["", *(f"[{test}]" for test in islice(task.tests, 1, 1 if ordered else None))]
+        in_order = KINDS[task.items].ordered
+        metrics = IN_ORDER if in_order else (*ANSWERS, "bits_per_byte") if task.items == TEXT else ANSWERS
+        tests = ["", *(f"[{test}]" for test in islice(task.tests, 1, 1 if in_order else None))]
         yield from (f"{name}{test}{learn}.{metric}" for test, learn, metric in product(tests, ("", ".off"), metrics))

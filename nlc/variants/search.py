@@ -20,6 +20,7 @@ from nlc.spec import TaskSpec, load_task, shipped
 from nlc.spec import tasks as tasks_shipped
 from nlc.spec.extends import Found, is_null, without_notes
 from nlc.spec.rule import SHIPPED
+from nlc.spec.task_kinds import KINDS
 from nlc.spec.text import parse, read
 from nlc.spec.types import typed
 from nlc.variants.axes import BASE, Axis, Choice
@@ -287,8 +288,12 @@ def _rungs(tree: Mapping, said: SearchFields, tasks: MappingOf[str, TaskSpec | N
             if task not in tasks:
                 report.error("NLC1204", item.at, f"'{task}' is no task of this search", suggest(task, tasks, "tasks"))
         if rung.rank_by is not None:
-            own = {task: tasks[task] for task in rung.tasks or tasks if task in tasks}
-            _score(rung.rank_by, own, "rung", item.at, report)
+            mine = {task: tasks[task] for task in rung.tasks or tasks if task in tasks}
+            _score(rung.rank_by, mine, "rung", item.at, report)
+        own = [tasks.get(task) for task in rung.tasks or tasks]
+        if (rung.steps or rung.tokens) and all(task is not None and KINDS[task.items].ordered for task in own):
+            hint = "take steps and tokens away; a rung of more seeds adds runs: {seeds: 3}"
+            report.error("NLC1205", item.at, "what is learned in order takes its own steps in every rung", hint)
         if rung.steps is not None and rung.tokens is not None:
             report.error("NLC1205", item.at, "steps and tokens say the same", "give one")
         if (rung.keep is None) != (rung is said.rungs[-1]):

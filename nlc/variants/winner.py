@@ -23,7 +23,7 @@ def winner(folder: Path, records: Sequence[Record], row: Standing) -> str:
     task = task_of(head["rungs"][row.rung]["rank_by"], head["tasks"])
     assert task is not None and row.score is not None
     sizes, rates = head["sizes"].get(task, {}), Rates(**row.rates[task])
-    changes = trained(loads(text, str(path)), sizes, rates, row.steps[task])
+    changes = trained(loads(text, str(path)), head["tasks"][task], sizes, rates, row.steps[task])
     name = head["rungs"][row.rung]["rank_by"]
     notes = [f"{row.trial} of search {head['name']}: {name} {said(row.score, name)}, n = {row.score.n}"]
     notes += [f"{axis}: {label}" for axis, label in row.settings.items()]

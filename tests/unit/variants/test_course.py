@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from nlc.spec import loads
+from nlc.spec.rule import SHIPPED
 from nlc.variants.journal import Journal, JournalError, read
+from nlc.variants.rates import Rates, trained
 from nlc.variants.runs import UNABLE, Outcome, Request, Unable
 from nlc.variants.winner import winner
 from tests.unit.variants.searched import TINY, ran, right, searched
@@ -231,3 +233,25 @@ def test_the_winner_is_trained_as_what_was_ranked_was(tmp_path: Path) -> None:
     run = next(asked[line["run"]] for line in records if line.get("purpose") == "score" and line["trial"] == best.trial)
     assert run["run.warmup"] == 2
     assert {f"run.{name}": getattr(spec.model.run, name) for name in ("steps", "warmup")}.items() <= run.items()
+
+
+def test_what_is_learned_in_order_takes_its_own_steps_in_every_rung(tmp_path: Path) -> None:
+    text = RULES + "tasks: [mqar, parity]\nrank_by: mqar.accuracy\ntune: {lr: [0.001, 0.01], steps: 5}\n"
+    text += "rungs: [{steps: 10, keep: 1}, {steps: 20, seeds: 2}]\n"
+    seen: dict[str, tuple[object, object]] = {}
+
+    def noted(request: Request) -> Outcome:
+        seen[request.name] = request.set["run.steps"], request.set["run.warmup"]
+        return by_retention(request)
+
+    board, begun = ran(searched(text), tmp_path, noted, lengths={"parity": lambda batch: 30 * batch})
+    assert board.rows[0].steps == {"mqar": 20, "parity": 60}
+    mine = [name for name in begun if "t004-parity" in name and "-s1000000" not in name]
+    assert [name.rpartition("-lr")[0] for name in mine] == ["t004-parity-60-s0", "t004-parity-60-s1"]
+    assert {set for name, set in seen.items() if "parity" in name} == {(60, 6)}
+
+
+def test_a_task_in_order_has_one_rate_throughout() -> None:
+    spec = loads((SHIPPED / "architectures" / "deltanet.yaml").read_text(encoding="utf-8"))
+    assert trained(spec, {"items": "domains"}, {}, Rates(), 8)["run.schedule"] == "constant"
+    assert "run.schedule" not in trained(spec, {"items": "parity"}, {}, Rates(), 8)

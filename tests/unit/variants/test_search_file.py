@@ -34,6 +34,10 @@ WRONG = {
     "nobody is kept": (REST + "rungs: [{steps: 1}, {steps: 2}]", [("NLC1205", 5, 9)]),
     "kept for nothing": (REST + "rungs: [{steps: 1, keep: 2}]", [("NLC1205", 5, 9)]),
     "steps and tokens": (REST + "budget: {steps: 1, tokens: 2}", [("NLC1205", 5, 1)]),
+    "steps of what is learned in order": (
+        "base: hope\ntasks: [clinc150, mqar]\nrungs: [{tasks: [clinc150], steps: 1, keep: 2}, {steps: 9}]",
+        [("NLC1205", 5, 9)],
+    ),
     "a draw without end": (REST + "sampler: random", [("NLC1205", 5, 10)]),
     "another sampler": (REST + "sampler: best", [("NLC0204", 5, 10)]),
 }
