@@ -259,7 +259,7 @@ def begin(search: Search, taught: Mapping[str, Lesson], journal: Journal, texts:
                 note(f"warning: begun with {name} {before[name]}, goes on with {versions[name]}: scores may differ")
     if before is None:
         told = {"version": 1, **versions, "machine": where["machine"], "digest": digest}
-        write_whole(search.text, journal.folder / "search.yaml")
+        keep(search.text, journal.folder / "search.yaml")
         keep_bases(search, journal.folder)
         journal.add("search", {**told, **said})
 
@@ -274,7 +274,14 @@ def keep_bases(search: Search, folder: Path) -> None:
     for label, base in search.bases.items():
         if isinstance(base, Path):
             with suppress(SpecError):  # what is legal only with the values of an axis is compared with nothing
-                write_whole(yaml_text(load(base, search.shared).resolved()), folder / base_file(label))
+                keep(yaml_text(load(base, search.shared).resolved()), folder / base_file(label))
+
+
+def keep(text: str, path: Path) -> None:
+    """The text in a file of a new search's folder.  Raises Stop where another one is in it."""
+    if path.is_file() and path.read_bytes().strip() != text.encode().strip():
+        raise Stop(Status.USAGE, f"{path} is there and is not of this search: give another --out")
+    write_whole(text, path)
 
 
 def asked(search: Search, taught: Mapping[str, Lesson]) -> dict[str, Any]:

@@ -174,6 +174,18 @@ def test_a_search_goes_on_with_the_same_texts_and_rules_only(tmp_path: Path) -> 
         begun(folder, text)
 
 
+def test_a_file_in_the_folder_of_a_new_search_is_not_overwritten(tmp_path: Path) -> None:
+    mine = tmp_path / "out" / "search.yaml"
+    mine.parent.mkdir()
+    mine.write_text("nlc: 1\nsearch: mine\n", encoding="utf-8")
+    with pytest.raises(Stop, match="is not of this search"):
+        begun(tmp_path / "out", TINY)
+    assert "mine" in mine.read_text(encoding="utf-8") and not lines(tmp_path / "out", "search")
+    mine.write_text(TINY, encoding="utf-8")
+    begun(tmp_path / "out", TINY)
+    assert lines(tmp_path / "out", "search")
+
+
 def test_wrong_use_is_one_line(nlc: Run, tmp_path: Path) -> None:
     (tmp_path / "elsewhere.yaml").write_text(TINY.replace("search: tiny", "search: ../tiny"), encoding="utf-8")
     (tmp_path / "other").mkdir()
