@@ -116,6 +116,8 @@ def search_from(tree: Mapping, text: str, found: Found) -> Search:
         at = tree.entries["sampler"].value.at
         report.error("NLC1205", at, f"sampler {sampler.name} draws for ever", "say how often: budget: {trials: 24}")
     _rungs(tree, said, tasks, report)
+    if isinstance(data := tree.get("data"), Scalar):
+        _unwritable(data, report)
     place = tree.entries.get("rank_by", tree.entries["search"]).value.at
     if said.rank_by is not None:
         _score(said.rank_by, tasks, "search", place, report)
@@ -172,6 +174,8 @@ def _bases(tree: Mapping, found: Found, report: Reporter) -> dict[str, str | Pat
 
 def _beside(said: Scalar, found: Found, report: Reporter) -> Path | None:
     """A file in the folder of the search or below it."""
+    if _unwritable(said, report):
+        return None
     path = (found.root / said.text).resolve()
     if not path.is_relative_to(found.root):
         report.error("NLC0207", said.at, f"'{said.text}' is outside the search's folder")
@@ -181,6 +185,13 @@ def _beside(said: Scalar, found: Found, report: Reporter) -> Path | None:
     else:
         return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     return None
+
+
+def _unwritable(said: Scalar, report: Reporter) -> bool:
+    """Whether no file can be called so."""
+    if "\0" in said.text:
+        report.error("NLC0208", said.at, "no file has a NUL character in its name")
+    return "\0" in said.text
 
 
 def _changes(tree: Tree | None) -> list[tuple[str, Entry]]:

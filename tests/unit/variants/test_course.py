@@ -161,6 +161,12 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+def test_a_line_that_is_nested_too_deep_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "journal.jsonl").write_text("[" * 100_000 + "\n{}\n", encoding="utf-8")
+    with pytest.raises(JournalError, match="line 1, is damaged"):
+        read(tmp_path)
+
+
 def test_a_line_that_lacks_something_is_named(tmp_path: Path) -> None:
     ran(searched(HALVED), tmp_path, by_retention)
     path = tmp_path / "journal.jsonl"

@@ -38,6 +38,9 @@ WRONG = {
         "base: hope\ntasks: [clinc150, mqar]\nrungs: [{tasks: [clinc150], steps: 1, keep: 2}, {steps: 9}]",
         [("NLC1205", 5, 9)],
     ),
+    "all and more are kept": (REST + "rungs: [{keep: .inf}, {steps: 2}]", [("NLC0205", 5, 16)]),
+    "a text that no file can be": (REST + 'data: "a\\0b"', [("NLC0208", 5, 7)]),
+    "a base that no file can be": ('tasks: [mqar]\nbase: "a\\0b.yaml"\n', [("NLC0208", 4, 7)]),
     "a draw without end": (REST + "sampler: random", [("NLC1205", 5, 10)]),
     "another sampler": (REST + "sampler: best", [("NLC0204", 5, 10)]),
 }
