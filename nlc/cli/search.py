@@ -289,10 +289,10 @@ def asked(search: Search, taught: Mapping[str, Lesson]) -> dict[str, Any]:
     from nlc.source import plain
     from nlc.spec import load
     from nlc.variants.course import resolved
-    from nlc.variants.standings import less_is_better
+    from nlc.variants.scores import less_is_better
 
     fields, rungs = search.fields, resolved(search, taught)
-    rank = rungs[-1]["rank_by"]
+    rank, tasks = rungs[-1]["rank_by"], {name: lesson.facts or {} for name, lesson in taught.items()}
     specs = {label: json.dumps(load(base).resolved(), sort_keys=True) for label, base in search.bases.items()}
     changes = {
         axis.name: {
@@ -303,9 +303,9 @@ def asked(search: Search, taught: Mapping[str, Lesson]) -> dict[str, Any]:
     return {
         "name": search.name, "doc": search.doc, "base": list(search.bases),
         "axes": {axis.name: list(axis.labels) for axis in search.axes},
-        "tasks": {name: lesson.facts or {} for name, lesson in taught.items()},
+        "tasks": tasks,
         "sizes": {name: dict(lesson.sizes) for name, lesson in taught.items()},
-        "rank_by": rank, "better": fields.better or ("lower" if less_is_better(rank) else "higher"),
+        "rank_by": rank, "better": fields.better or ("lower" if less_is_better(rank, tasks) else "higher"),
         "budget": fields.budget.model_dump(), "rungs": rungs,
         "tune": fields.tune.model_dump() if fields.tune else None, "sampler": search.sampler.model_dump(),
         "mutate": fields.mutate.model_dump() if fields.mutate else None, "limits": fields.limits.model_dump(),

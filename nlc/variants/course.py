@@ -22,9 +22,9 @@ from nlc.variants.journal import Journal, Record
 from nlc.variants.proposals import Tried, proposals
 from nlc.variants.rates import grid, trained
 from nlc.variants.runs import UNABLE, Ask, Outcome, Request, Unable
-from nlc.variants.scores import task_of
+from nlc.variants.scores import less_is_better, task_of
 from nlc.variants.search import Search
-from nlc.variants.standings import Standings, less_is_better, score_of, standings
+from nlc.variants.standings import Standings, score_of, standings
 from nlc.variants.variant import Candidate, Lesson, make
 
 TUNING = 1_000_000  # seeds from here on choose rates; scores have those below
@@ -172,7 +172,7 @@ class Course:
         fields = self.search.fields
         if fields.better is not None and name == self.rungs[-1]["rank_by"]:
             return fields.better == "lower"
-        return less_is_better(name)
+        return less_is_better(name, {task: lesson.facts or {} for task, lesson in self.lessons.items()})
 
     def closed(self, rung: int, present: Sequence[Trial]) -> list[Trial]:
         """Who goes on, best first; a rung that is in the journal stays as it is."""

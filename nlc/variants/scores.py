@@ -19,10 +19,20 @@ IN_ORDER = (
     "accuracy", "final", "average", "learning", "forgetting", "backward_transfer", "forward_transfer",
 )  # fmt: skip
 
+BITS = ("final", "average", "learning")  # of these, bits per byte where what is learned in order are texts
+LESS = ("loss", "bits_per_byte", "perplexity", "forgetting", "gap")  # metrics of which less is better
+
 
 def task_of(score: str, tasks: Iterable[str]) -> str | None:
     """The task that a score is of."""
     return next((name for name in tasks if score.startswith((f"{name}.", f"{name}["))), None)
+
+
+def less_is_better(score: str, tasks: Mapping[str, Mapping[str, Any]]) -> bool:
+    """tasks: by name, as the runtime takes them."""
+    metric, task = score.rsplit(".", 1)[-1], task_of(score, tasks)
+    texts = task is not None and tasks[task].get("items") == "domains"
+    return metric in LESS or (texts and metric in BITS)
 
 
 def ordered(facts: Mapping[str, Any]) -> bool:
