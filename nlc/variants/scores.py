@@ -15,9 +15,9 @@ from nlc.spec.task_kinds import KINDS
 
 TEXT = "text"  # a task that is no task, the text itself; and the items of a task that are pieces of a text
 ANSWERS = ("accuracy", "loss", "whole_items")
-IN_ORDER = (
-    "accuracy", "final", "average", "learning", "forgetting", "backward_transfer", "forward_transfer",
-)  # fmt: skip
+ENDS, WAY = ("accuracy", "final"), ("average", "learning")  # of tasks in order: at the end, and after each
+ACROSS = ("forgetting", "backward_transfer", "forward_transfer")  # from one to another
+IN_ORDER = (*ENDS, *WAY, *ACROSS)
 
 BITS = ("final", "average", "learning")  # of these, bits per byte where what is learned in order are texts
 LESS = ("loss", "bits_per_byte", "perplexity", "forgetting", "gap")  # metrics of which less is better
@@ -40,6 +40,13 @@ def ordered(facts: Mapping[str, Any]) -> bool:
     return "items" in facts and KINDS[facts["items"]].ordered
 
 
+def measures(task: TaskSpec) -> tuple[str, ...]:
+    """What can be told of tasks in order: nothing on the way where they are mixed, nothing across of a single one."""
+    if task.knobs.get("tasks", task.knobs.get("domains")) == 1:
+        return (*ENDS, *WAY)
+    return ENDS if task.knobs["mixed"] else IN_ORDER
+
+
 def scores(tasks: Mapping[str, TaskSpec | None]) -> Iterator[str]:
     """Of a text that is learned there are two; of tasks that are learned in order, one test set and their measures."""
     for name, task in tasks.items():
@@ -47,6 +54,6 @@ def scores(tasks: Mapping[str, TaskSpec | None]) -> Iterator[str]:
             yield from (f"{name}.bits_per_byte", f"{name}.loss")
             continue
         in_order = KINDS[task.items].ordered
-        metrics = IN_ORDER if in_order else (*ANSWERS, "bits_per_byte") if task.items == TEXT else ANSWERS
+        metrics = measures(task) if in_order else (*ANSWERS, "bits_per_byte") if task.items == TEXT else ANSWERS
         tests = ["", *(f"[{test}]" for test in islice(task.tests, 1, 1 if in_order else None))]
         yield from (f"{name}{test}{learn}.{metric}" for test, learn, metric in product(tests, ("", ".off"), metrics))
