@@ -130,7 +130,7 @@ def run(
     at_once = jobs or max(1, cores() // search.fields.threads)
     with Journal.open(folder) as journal, stopping(folder):
         begin(search, taught, journal, texts)
-        workers = workers_on(on, at_once, folder, address)
+        workers = workers_on(on, at_once, search.fields.threads, folder, address)
         shown = watch(at_once, quiet)
         place = device_there(device) if on is On.local else device
         data = None if search.data is None else str(search.data)
@@ -189,7 +189,7 @@ def length(of: Exercise) -> Callable[[int], int]:
     return steps
 
 
-def workers_on(on: On, jobs: int, folder: Path, address: str | None) -> Workers:
+def workers_on(on: On, jobs: int, threads: int, folder: Path, address: str | None) -> Workers:
     if on is On.local:
         from nlc.variants.local import Local
 
@@ -199,7 +199,7 @@ def workers_on(on: On, jobs: int, folder: Path, address: str | None) -> Workers:
     except ModuleNotFoundError:
         raise Stop(Status.MISSING, "ray is not installed: pip install 'nlc[search]'") from None
     try:
-        return OnRay(jobs, address)
+        return OnRay(jobs, threads, address)
     except NoCluster as error:
         raise Stop(Status.MISSING, f"no Ray cluster: {error}") from None
 

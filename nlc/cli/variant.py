@@ -78,7 +78,10 @@ def learned(request: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     from runtime.directory import RunDirectory
     from runtime.errors import RunError, short_of_memory
 
-    device = str(choose(request["device"]))
+    try:
+        device = str(choose(request["device"]))
+    except RunError as error:
+        raise Missing(str(error)) from None
     spec = loads(request["text"], "the variant", request["set"])
     directory = RunDirectory(folder)
     write(spec, directory, Target.of(device))
