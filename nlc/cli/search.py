@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import StrEnum
+from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
+from itertools import product
+from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,8 +39,11 @@ if TYPE_CHECKING:
     from nlc.variants.search import Search
     from nlc.variants.standings import Standings
     from nlc.variants.variant import Lesson
+    from runtime.exercise import Exercise
 
 BEST = "best"
+WORD = re.compile(r"[\w./-]+")
+LONGEST = 250  # characters of a file's name
 
 
 class On(StrEnum):
@@ -119,15 +125,17 @@ def run(
     if on is On.local and address is not None:
         raise Stop(Status.USAGE, "--address is for --on ray")
     taught = lessons(search)
-    check_read(search)
+    read = materials(search)
+    texts = {name: made.digest for name, of in read.items() if (made := of.hay or of.lessons)}
     at_once = jobs or max(1, cores() // search.fields.threads)
     with Journal.open(folder) as journal, stopping(folder):
-        begin(search, taught, journal)
-        workers = workers_on(on, at_once, folder, address)
+        begin(search, taught, journal, texts)
+        workers = workers_on(on, at_once, search.fields.threads, folder, address)
         shown = watch(at_once, quiet)
         place = device_there(device) if on is On.local else device
         data = None if search.data is None else str(search.data)
-        course = Course(search, taught, journal, workers, shown, place, data, keep)
+        lengths = {name: length(of) for name, of in read.items() if of.lessons}
+        course = Course(search, taught, journal, workers, shown, place, data, keep, lengths)
         if course.runs and not quiet:
             note(f"going on: {len(course.runs)} runs are in {journal.path}")
         try:
@@ -152,22 +160,36 @@ def check_there(search: Search) -> None:
         raise Stop(Status.MISSING, f"{search.source}: there is no {search.data}")
 
 
-def check_read(search: Search) -> None:
-    """Read once what every run of a task will read.  Raises Stop where it cannot be."""
+def materials(search: Search) -> dict[str, Exercise]:
+    """By task, what every run of one that reads will read.  Raises Stop where it cannot be."""
     from nlc.cli.tasks import runnable
     from runtime import exercise
     from runtime.errors import RunError
 
+    found = {}
     for name, task in search.tasks.items():
         of = None if task is None else runnable(task)
         try:
             if of is not None and (of.hides or of.ordered):
-                exercise.load(of, search.data)
+                found[name] = exercise.load(of, search.data)
         except RunError as error:
             raise Stop(error.status, f"task {name}: {error}") from None
+    return found
 
 
-def workers_on(on: On, jobs: int, folder: Path, address: str | None) -> Workers:
+def length(of: Exercise) -> Callable[[int], int]:
+    """Of tasks that are learned in order: batch -> steps."""
+
+    @cache
+    def steps(batch: int) -> int:
+        course = of.course(batch)
+        assert course is not None
+        return course.steps
+
+    return steps
+
+
+def workers_on(on: On, jobs: int, threads: int, folder: Path, address: str | None) -> Workers:
     if on is On.local:
         from nlc.variants.local import Local
 
@@ -177,7 +199,7 @@ def workers_on(on: On, jobs: int, folder: Path, address: str | None) -> Workers:
     except ModuleNotFoundError:
         raise Stop(Status.MISSING, "ray is not installed: pip install 'nlc[search]'") from None
     try:
-        return OnRay(jobs, address)
+        return OnRay(jobs, threads, address)
     except NoCluster as error:
         raise Stop(Status.MISSING, f"no Ray cluster: {error}") from None
 
@@ -215,13 +237,16 @@ def lessons(search: Search) -> dict[str, Lesson]:
     return found
 
 
-def begin(search: Search, taught: Mapping[str, Lesson], journal: Journal) -> None:
-    """The first line of the journal; one that is there must be of the same search."""
+def begin(search: Search, taught: Mapping[str, Lesson], journal: Journal, texts: Mapping[str, str]) -> None:
+    """The first line of the journal; one that is there must be of the same search.  texts: digests, by task."""
     from nlc.bench.place import place
 
-    said = asked(search, taught)
+    said = {**asked(search, taught), "texts": dict(texts), "files": files(search)}
     digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
     before = next(journal.of("search"), None)
+    if before is not None and "texts" not in before:
+        message = f"{journal.folder} holds a search of an older nlc, which does not say what it read"
+        raise Stop(Status.USAGE, f"{message}: give another --out")
     if before is not None and before["digest"] != digest:
         changed = [key for key, value in said.items() if before.get(key) != json.loads(json.dumps(value))]
         what = f"other {', '.join(changed)}" if changed else "another version of it"
@@ -234,7 +259,7 @@ def begin(search: Search, taught: Mapping[str, Lesson], journal: Journal) -> Non
                 note(f"warning: begun with {name} {before[name]}, goes on with {versions[name]}: scores may differ")
     if before is None:
         told = {"version": 1, **versions, "machine": where["machine"], "digest": digest}
-        write_whole(search.text, journal.folder / "search.yaml")
+        keep(search.text, journal.folder / "search.yaml")
         keep_bases(search, journal.folder)
         journal.add("search", {**told, **said})
 
@@ -249,7 +274,14 @@ def keep_bases(search: Search, folder: Path) -> None:
     for label, base in search.bases.items():
         if isinstance(base, Path):
             with suppress(SpecError):  # what is legal only with the values of an axis is compared with nothing
-                write_whole(yaml_text(load(base, search.shared).resolved()), folder / base_file(label))
+                keep(yaml_text(load(base, search.shared).resolved()), folder / base_file(label))
+
+
+def keep(text: str, path: Path) -> None:
+    """The text in a file of a new search's folder.  Raises Stop where another one is in it."""
+    if path.is_file() and path.read_bytes().strip() != text.encode().strip():
+        raise Stop(Status.USAGE, f"{path} is there and is not of this search: give another --out")
+    write_whole(text, path)
 
 
 def asked(search: Search, taught: Mapping[str, Lesson]) -> dict[str, Any]:
@@ -257,10 +289,10 @@ def asked(search: Search, taught: Mapping[str, Lesson]) -> dict[str, Any]:
     from nlc.source import plain
     from nlc.spec import load
     from nlc.variants.course import resolved
-    from nlc.variants.standings import less_is_better
+    from nlc.variants.scores import less_is_better
 
     fields, rungs = search.fields, resolved(search, taught)
-    rank = rungs[-1]["rank_by"]
+    rank, tasks = rungs[-1]["rank_by"], {name: lesson.facts or {} for name, lesson in taught.items()}
     specs = {label: json.dumps(load(base).resolved(), sort_keys=True) for label, base in search.bases.items()}
     changes = {
         axis.name: {
@@ -271,9 +303,9 @@ def asked(search: Search, taught: Mapping[str, Lesson]) -> dict[str, Any]:
     return {
         "name": search.name, "doc": search.doc, "base": list(search.bases),
         "axes": {axis.name: list(axis.labels) for axis in search.axes},
-        "tasks": {name: lesson.facts or {"data": fields.data} for name, lesson in taught.items()},
+        "tasks": tasks,
         "sizes": {name: dict(lesson.sizes) for name, lesson in taught.items()},
-        "rank_by": rank, "better": fields.better or ("lower" if less_is_better(rank) else "higher"),
+        "rank_by": rank, "better": fields.better or ("lower" if less_is_better(rank, tasks) else "higher"),
         "budget": fields.budget.model_dump(), "rungs": rungs,
         "tune": fields.tune.model_dump() if fields.tune else None, "sampler": search.sampler.model_dump(),
         "mutate": fields.mutate.model_dump() if fields.mutate else None, "limits": fields.limits.model_dump(),
@@ -282,6 +314,46 @@ def asked(search: Search, taught: Mapping[str, Lesson]) -> dict[str, Any]:
         "when": {axis.name: [list(pair) for pair in axis.when] for axis in search.axes if axis.when},
         "specs": {label: hashlib.sha256(text.encode()).hexdigest() for label, text in specs.items()},
     }  # fmt: skip
+
+
+def files(search: Search) -> dict[str, str]:
+    """Digests of bases that are files, and of the rules and checkpoints that these, an axis or `set` may name."""
+    from nlc.diagnostics import SpecError
+    from nlc.source import plain
+    from nlc.spec import load
+    from nlc.weight_file import Unreadable, found
+
+    said = [plain(entry.value) for entry in search.shared.values()]
+    said += [plain(entry.value) for axis in search.axes for choice in axis.choices for _, entry in choice.changes]
+    digests: dict[str, str] = {}
+    folders = {Path(): Path(search.source).parent}
+    for label, base in search.bases.items():
+        if not isinstance(base, Path):
+            continue
+        spec, within = load(base), Path(label).parent
+        tree, book, folders[within] = plain(spec.tree), spec.rules, base.parent
+        for name in (*book.written(), *words([*said, tree])):
+            with suppress(SpecError):
+                book.load(name)
+        rules = {name: None if rule is None else rule.written() for name, rule in book.found.items()}
+        digests[label] = hashlib.sha256(json.dumps([tree, rules], sort_keys=True).encode()).hexdigest()
+        said.append(tree)
+    for (within, folder), name in product(folders.items(), sorted(set(words(said)))):
+        with suppress(Unreadable, OSError), found(folder / name).open("rb") as file:
+            digests.setdefault((within / name).as_posix(), hashlib.file_digest(file, "sha256").hexdigest())
+    return digests
+
+
+def words(value: Any) -> Iterator[str]:
+    """All that may be the name of a file in a folder, or below it."""
+    if isinstance(value, str):
+        for word in (value, *WORD.findall(value)):
+            path = PurePath(word)
+            if path.parts and not path.is_absolute() and ".." not in path.parts and len(word) < LONGEST:
+                yield word
+    elif isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from words(item)
 
 
 def end(course: Course, board: Standings) -> None:
@@ -346,7 +418,7 @@ def plan(search: Search, json_: bool) -> int:
 
     taught = lessons(search)
     with TemporaryDirectory() as place, Journal.open(Path(place)) as journal:
-        begin(search, taught, journal)
+        begin(search, taught, journal, {})
         course = Course(search, taught, journal, Local(1, Path(place)), Quiet())
         for candidate in next(proposals(search), []):
             course.plan(candidate)

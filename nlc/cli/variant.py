@@ -78,10 +78,11 @@ def learned(request: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     from runtime.directory import RunDirectory
     from runtime.errors import RunError, short_of_memory
 
-    device = str(choose(request["device"]))
+    try:
+        device = str(choose(request["device"]))
+    except RunError as error:
+        raise Missing(str(error)) from None
     spec = loads(request["text"], "the variant", request["set"])
-    if length := course(request, spec.model.run.batch):
-        spec = loads(request["text"], "the variant", {**request["set"], **length})
     directory = RunDirectory(folder)
     write(spec, directory, Target.of(device))
     options = ["--out", str(folder), "--quiet", "--json", "--device", device, "--checkpoint-every", "0"]
@@ -120,22 +121,6 @@ def reads(request: Mapping[str, Any]) -> bool:
 
     task = None if request["facts"] is None else Task.read(request["facts"])
     return task is None or task.hides or task.ordered
-
-
-def course(request: Mapping[str, Any], batch: int) -> dict[str, object]:
-    """What tasks that are learned one after another say of a run: how long it is, and that no task has a lower rate."""
-    from runtime import exercise
-    from runtime.errors import DataError
-    from runtime.evaluate.tasks import Task
-
-    if request["facts"] is None:
-        return {}
-    task = Task.read(request["facts"])
-    try:
-        found = exercise.load(task, request["data"]).course(batch) if task.ordered else None
-    except DataError as error:
-        raise Missing(str(error)) from None
-    return {} if found is None else {"run.steps": found.steps, "run.schedule": "constant"}
 
 
 def asked(request: Mapping[str, Any], folder: Path, device: str) -> list[Exam]:

@@ -10,8 +10,8 @@ proposed.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,14 +20,13 @@ from nlc.spec import Spec, loads
 from nlc.variants.fields import RungFields
 from nlc.variants.journal import Journal, Record
 from nlc.variants.proposals import Tried, proposals
-from nlc.variants.rates import grid, rated
+from nlc.variants.rates import grid, trained
 from nlc.variants.runs import UNABLE, Ask, Outcome, Request, Unable
-from nlc.variants.scores import task_of
+from nlc.variants.scores import less_is_better, task_of
 from nlc.variants.search import Search
-from nlc.variants.standings import Standings, less_is_better, score_of, standings
+from nlc.variants.standings import Standings, score_of, standings
 from nlc.variants.variant import Candidate, Lesson, make
 
-WARMUP = 10  # the rate rises over at most one of so many steps
 TUNING = 1_000_000  # seeds from here on choose rates; scores have those below
 
 Learning = Generator[list[Ask], Sequence[Record], None]
@@ -72,6 +71,8 @@ class Trial:
 
 @dataclass
 class Course:
+    """lengths: batch -> steps, of each task that is as long as its own course."""
+
     search: Search
     lessons: Mapping[str, Lesson]
     journal: Journal
@@ -80,6 +81,7 @@ class Course:
     device: str = "auto"
     data: str | None = None
     keep: bool = False
+    lengths: Mapping[str, Callable[[int], int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.trials: list[Trial] = []
@@ -170,7 +172,7 @@ class Course:
         fields = self.search.fields
         if fields.better is not None and name == self.rungs[-1]["rank_by"]:
             return fields.better == "lower"
-        return less_is_better(name)
+        return less_is_better(name, {task: lesson.facts or {} for task, lesson in self.lessons.items()})
 
     def closed(self, rung: int, present: Sequence[Trial]) -> list[Trial]:
         """Who goes on, best first; a rung that is in the journal stays as it is."""
@@ -192,7 +194,8 @@ class Course:
         best, s = choices[0], self.search.fields
         if len(choices) > 1:
             first = next(i for i, one in enumerate(self.rungs) if task in one["tasks"])
-            steps = (s.tune.steps if s.tune else None) or self.steps(trial, task, first)
+            own = None if s.tune is None or task in self.lengths else s.tune.steps
+            steps = own or self.steps(trial, task, first)
             found = yield [Ask(trial.id, task, steps, TUNING + s.seed, rates, first, "rates") for rates in choices]
             good = [(*values, -i) for i, run in enumerate(found) if (values := self.learned(task, run))]
             if not good:
@@ -213,9 +216,11 @@ class Course:
         return tuple((-1.0 if self.less(name) else 1.0) * run["scores"][name] for name in names)
 
     def steps(self, trial: Trial, task: str, rung: int) -> int:
-        """Of a run; tokens are whole steps."""
+        """Of a run: those of the task's own course, or of the rung; tokens are whole steps."""
         assert trial.spec is not None
         model, said = trial.spec.model, self.rungs[rung]
+        if task in self.lengths:
+            return self.lengths[task](model.run.batch)
         if said["tokens"] is None:
             return int(said["steps"] or model.run.steps)
         context = self.lessons[task].sizes.get("sizes.context", model.sizes.get("context", 1))
@@ -265,8 +270,7 @@ class Course:
     def request(self, trial: Trial, ask: Ask) -> Request:
         assert trial.spec is not None
         s, lesson = self.search, self.lessons[ask.task]
-        changes = {**lesson.sizes, **rated(trial.spec, ask.rates), "run.steps": ask.steps, "run.seed": ask.seed}
-        changes["run.warmup"] = min(trial.spec.model.run.warmup, ask.steps // WARMUP)
+        changes = {**trained(trial.spec, lesson.facts or {}, lesson.sizes, ask.rates, ask.steps), "run.seed": ask.seed}
         return Request(
             name=ask.name, text=trial.text, set=changes, task=ask.task, facts=lesson.facts, data=self.data,
             items=s.fields.items, device=self.device, threads=s.fields.threads, seconds=s.limits.seconds,

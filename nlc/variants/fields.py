@@ -79,7 +79,7 @@ class RungFields(Section):
     """Tokens of each run, in place of steps."""
     seeds: Count | None = None
     """Runs of each variant on each task."""
-    keep: Annotated[float, Field(gt=0)] | None = None
+    keep: Positive | None = None
     """How many variants go on to the next rung; below 1 which share of those that have a score, rounded up."""
     rank_by: str | None = None
     """The score that decides here: the search's where it is one of these tasks, the first task's main one otherwise."""

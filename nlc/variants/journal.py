@@ -116,7 +116,7 @@ def _record(line: bytes) -> Record | None:
     """None of a line that is damaged."""
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):  # RecursionError: nested too deep
         return None
     return record if isinstance(record, dict) and isinstance(record.get("record"), str) else None
 

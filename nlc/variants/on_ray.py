@@ -1,7 +1,10 @@
 """Runs on a Ray cluster: each is a task of one worker, which starts the same process as on this machine and watches it.
 
-A worker that is lost, with its node or alone, costs one retry; lost again, the run is recorded as crashed.  nlc must be
-installed on the nodes, at the same version; a cluster that is begun here, on this machine, takes it from where it is.
+A worker that is lost, with its node or alone, costs one retry; lost again, the run is recorded as crashed.  One that is
+there and could not begin the process, since its disk is full or nlc is missing, says nothing of the variant.
+
+nlc must be installed on the nodes, at the same version; a cluster that is begun here, on this machine, takes it from
+where it is.
 """
 
 from __future__ import annotations
@@ -16,11 +19,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 import nlc
 from nlc.variants.local import alone
-from nlc.variants.runs import CRASHED, Outcome, Request
+from nlc.variants.runs import CRASHED, UNABLE, Outcome, Request
 
 RETRIES = 1  # of a run
 TRIES = 3  # to begin a cluster here again: ray gives a node half a minute, which a busy machine may need
@@ -43,8 +46,8 @@ class OnRay:
     address: of a cluster that is there; one of this machine is begun otherwise, for as long as the search takes.
     """
 
-    def __init__(self, jobs: int, address: str | None) -> None:
-        self.jobs = jobs
+    def __init__(self, jobs: int, threads: int, address: str | None) -> None:
+        self.jobs, self.threads = jobs, threads
         self.going: dict[Any, tuple[Request, int]] = {}
         self.words = redirect_stdout(sys.stderr)  # ray says on stdout which worker it lost; results stand there
         self.words.__enter__()
@@ -70,8 +73,10 @@ class OnRay:
         environment = {} if address else {"env_vars": {"PYTHONPATH": home}}
         ray.init(
             address=address, ignore_reinit_error=True, include_dashboard=False, log_to_driver=False,
-            num_cpus=None if address else self.jobs, runtime_env=environment, logging_level="error",
+            num_cpus=None if address else self.jobs * self.threads, runtime_env=environment, logging_level="error",
         )  # fmt: skip
+        if self.threads > max([1, *(node["Resources"].get("CPU", 0) for node in ray.nodes())]):
+            raise NoCluster(f"no node has the {self.threads} cores of a run")
 
     @property
     def free(self) -> bool:
@@ -81,7 +86,7 @@ class OnRay:
         self._begin(request, 0)
 
     def _begin(self, request: Request, retries: int) -> None:
-        task = ray.remote(max_retries=0, num_cpus=1)(work)
+        task = ray.remote(max_retries=0, num_cpus=request.threads)(work)
         self.going[task.remote(request)] = request, retries
 
     def ended(self) -> list[tuple[Request, Outcome]]:
@@ -93,6 +98,8 @@ class OnRay:
             request, retries = self.going.pop(reference)
             try:
                 outcome: Outcome = ray.get(reference)
+            except RayTaskError as failed:  # in the worker, outside the process of the run
+                outcome = Outcome(UNABLE, str(failed).strip().splitlines()[-1])
             except RayError as lost:  # the worker, or the machine that it was on
                 if retries < RETRIES:
                     self._begin(request, retries + 1)

@@ -1,6 +1,7 @@
 """The rates of a variant: learning rate and weight decay of the levels that own the network's weights.
 
 rated(spec, Rates(lr=1e-3, weight_decay=0.1))     what sets them: {"levels.train.rule": "adamw(lr=0.001, ...)"}
+trained(spec, facts, sizes, rates, steps)         what sets all that a run of the variant is trained with
 grid(spec, tune)                                  the rates that a variant tries; (Rates(),) where it has none to set
 
 A level that gives its rate as a number is given another number; one whose rate is learned or computed keeps it.
@@ -8,9 +9,10 @@ A level that gives its rate as a number is given another number; one whose rate 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 from nlc.equations import Call, parse_call, to_text
 from nlc.source import Position
@@ -18,8 +20,10 @@ from nlc.spec import Level, Spec
 from nlc.spec.resolve import DEFAULTS
 from nlc.trees import Number
 from nlc.variants.fields import TuneFields
+from nlc.variants.scores import ordered
 
 NOWHERE = Position("", 1, 1)
+WARMUP = 10  # the rate rises over at most one of so many steps
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -55,6 +59,12 @@ def rated(spec: Spec, rates: Rates) -> dict[str, object]:
         if mine:
             found[f"levels.{level.name}.rule"] = to_text(_with(_call(level), mine))
     return found
+
+
+def trained(spec: Spec, facts: Mapping[str, Any], sizes: Mapping[str, int], rates: Rates, steps: int) -> dict[str, Any]:
+    """What is set of a variant that learns a task for so many steps; of tasks in order none has a lower rate."""
+    run = {"run.steps": steps, "run.warmup": min(spec.model.run.warmup, steps // WARMUP)}
+    return {**sizes, **rated(spec, rates), **run, **({"run.schedule": "constant"} if ordered(facts) else {})}
 
 
 def _outer(spec: Spec) -> Iterator[Level]:

@@ -8,20 +8,43 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice, product
+from typing import Any
 
 from nlc.spec import TaskSpec
 from nlc.spec.task_kinds import KINDS
 
 TEXT = "text"  # a task that is no task, the text itself; and the items of a task that are pieces of a text
 ANSWERS = ("accuracy", "loss", "whole_items")
-IN_ORDER = (
-    "accuracy", "final", "average", "learning", "forgetting", "backward_transfer", "forward_transfer",
-)  # fmt: skip
+ENDS, WAY = ("accuracy", "final"), ("average", "learning")  # of tasks in order: at the end, and after each
+ACROSS = ("forgetting", "backward_transfer", "forward_transfer")  # from one to another
+IN_ORDER = (*ENDS, *WAY, *ACROSS)
+
+BITS = ("final", "average", "learning")  # of these, bits per byte where what is learned in order are texts
+LESS = ("loss", "bits_per_byte", "perplexity", "forgetting", "gap")  # metrics of which less is better
 
 
 def task_of(score: str, tasks: Iterable[str]) -> str | None:
     """The task that a score is of."""
     return next((name for name in tasks if score.startswith((f"{name}.", f"{name}["))), None)
+
+
+def less_is_better(score: str, tasks: Mapping[str, Mapping[str, Any]]) -> bool:
+    """tasks: by name, as the runtime takes them."""
+    metric, task = score.rsplit(".", 1)[-1], task_of(score, tasks)
+    texts = task is not None and tasks[task].get("items") == "domains"
+    return metric in LESS or (texts and metric in BITS)
+
+
+def ordered(facts: Mapping[str, Any]) -> bool:
+    """Whether a task, as the runtime takes it, is several that are learned one after another."""
+    return "items" in facts and KINDS[facts["items"]].ordered
+
+
+def measures(task: TaskSpec) -> tuple[str, ...]:
+    """What can be told of tasks in order: nothing on the way where they are mixed, nothing across of a single one."""
+    if task.knobs.get("tasks", task.knobs.get("domains")) == 1:
+        return (*ENDS, *WAY)
+    return ENDS if task.knobs["mixed"] else IN_ORDER
 
 
 def scores(tasks: Mapping[str, TaskSpec | None]) -> Iterator[str]:
@@ -30,7 +53,7 @@ def scores(tasks: Mapping[str, TaskSpec | None]) -> Iterator[str]:
         if task is None:
             yield from (f"{name}.bits_per_byte", f"{name}.loss")
             continue
-        ordered = KINDS[task.items].ordered
-        metrics = IN_ORDER if ordered else (*ANSWERS, "bits_per_byte") if task.items == TEXT else ANSWERS
-        tests = ["", *(f"[{test}]" for test in islice(task.tests, 1, 1 if ordered else None))]
+        in_order = KINDS[task.items].ordered
+        metrics = measures(task) if in_order else (*ANSWERS, "bits_per_byte") if task.items == TEXT else ANSWERS
+        tests = ["", *(f"[{test}]" for test in islice(task.tests, 1, 1 if in_order else None))]
         yield from (f"{name}{test}{learn}.{metric}" for test, learn, metric in product(tests, ("", ".off"), metrics))

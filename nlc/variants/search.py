@@ -20,6 +20,7 @@ from nlc.spec import TaskSpec, load_task, shipped
 from nlc.spec import tasks as tasks_shipped
 from nlc.spec.extends import Found, is_null, without_notes
 from nlc.spec.rule import SHIPPED
+from nlc.spec.task_kinds import KINDS
 from nlc.spec.text import parse, read
 from nlc.spec.types import typed
 from nlc.variants.axes import BASE, Axis, Choice
@@ -115,6 +116,8 @@ def search_from(tree: Mapping, text: str, found: Found) -> Search:
         at = tree.entries["sampler"].value.at
         report.error("NLC1205", at, f"sampler {sampler.name} draws for ever", "say how often: budget: {trials: 24}")
     _rungs(tree, said, tasks, report)
+    if isinstance(data := tree.get("data"), Scalar):
+        _unwritable(data, report)
     place = tree.entries.get("rank_by", tree.entries["search"]).value.at
     if said.rank_by is not None:
         _score(said.rank_by, tasks, "search", place, report)
@@ -171,6 +174,8 @@ def _bases(tree: Mapping, found: Found, report: Reporter) -> dict[str, str | Pat
 
 def _beside(said: Scalar, found: Found, report: Reporter) -> Path | None:
     """A file in the folder of the search or below it."""
+    if _unwritable(said, report):
+        return None
     path = (found.root / said.text).resolve()
     if not path.is_relative_to(found.root):
         report.error("NLC0207", said.at, f"'{said.text}' is outside the search's folder")
@@ -180,6 +185,13 @@ def _beside(said: Scalar, found: Found, report: Reporter) -> Path | None:
     else:
         return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     return None
+
+
+def _unwritable(said: Scalar, report: Reporter) -> bool:
+    """Whether no file can be called so."""
+    if "\0" in said.text:
+        report.error("NLC0208", said.at, "no file has a NUL character in its name")
+    return "\0" in said.text
 
 
 def _changes(tree: Tree | None) -> list[tuple[str, Entry]]:
@@ -287,8 +299,12 @@ def _rungs(tree: Mapping, said: SearchFields, tasks: MappingOf[str, TaskSpec | N
             if task not in tasks:
                 report.error("NLC1204", item.at, f"'{task}' is no task of this search", suggest(task, tasks, "tasks"))
         if rung.rank_by is not None:
-            own = {task: tasks[task] for task in rung.tasks or tasks if task in tasks}
-            _score(rung.rank_by, own, "rung", item.at, report)
+            mine = {task: tasks[task] for task in rung.tasks or tasks if task in tasks}
+            _score(rung.rank_by, mine, "rung", item.at, report)
+        own = [tasks.get(task) for task in rung.tasks or tasks]
+        if (rung.steps or rung.tokens) and all(task is not None and KINDS[task.items].ordered for task in own):
+            hint = "take steps and tokens away; a rung of more seeds adds runs: {seeds: 3}"
+            report.error("NLC1205", item.at, "what is learned in order takes its own steps in every rung", hint)
         if rung.steps is not None and rung.tokens is not None:
             report.error("NLC1205", item.at, "steps and tokens say the same", "give one")
         if (rung.keep is None) != (rung is said.rungs[-1]):

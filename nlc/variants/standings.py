@@ -17,7 +17,7 @@ from statistics import stdev
 from typing import Any
 
 from nlc.variants.journal import Record
-from nlc.variants.scores import task_of
+from nlc.variants.scores import less_is_better, task_of
 
 T_95 = (  # Student's t, two-sided 95 %, by degrees of freedom from 1; above 30 the normal distribution's
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
@@ -25,7 +25,6 @@ T_95 = (  # Student's t, two-sided 95 %, by degrees of freedom from 1; above 30 
 )  # fmt: skip
 Z_95 = 1.960
 SHARES = ("accuracy", "whole_items")  # metrics that lie between 0 and 1
-LESS = ("loss", "bits_per_byte", "perplexity", "forgetting", "gap")  # metrics of which less is better
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +84,6 @@ def mean(values: Sequence[float], interval: Sequence[float] | None = None, share
     return Estimate(middle, max(0.0, low), min(1.0, high), n) if share else Estimate(middle, low, high, n)
 
 
-def less_is_better(score: str) -> bool:
-    return score.rsplit(".", 1)[-1] in LESS
-
-
 def counted(runs: Sequence[Record], task: str) -> list[Record]:
     """The runs of one trial that count for a task: those that score, of the last rung that learned it."""
     mine = [run for run in runs if run["task"] == task and run["purpose"] == "score"]
@@ -140,7 +135,7 @@ def _order(row: Standing, sign: float, head: Record) -> tuple[Any, ...]:
     if row.score is None:
         return 1, -row.rung, 0.0, row.trial
     name = head["rungs"][row.rung]["rank_by"]
-    way = sign if name == head["rank_by"] else -1.0 if less_is_better(name) else 1.0
+    way = sign if name == head["rank_by"] else -1.0 if less_is_better(name, head["tasks"]) else 1.0
     return 0, -row.rung, -way * row.score.mean, row.trial
 
 

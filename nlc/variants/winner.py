@@ -1,4 +1,4 @@
-"""The winner of a search as a spec that compiles alone: its rates, and the sequences of the task it was ranked by."""
+"""The winner of a search as a spec that compiles alone: trained as it was for the task it was ranked by."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from nlc.show import yaml_text
 from nlc.spec import loads
 from nlc.variants.journal import Record
-from nlc.variants.rates import Rates, rated
+from nlc.variants.rates import Rates, trained
 from nlc.variants.scores import task_of
 from nlc.variants.standings import Standing
 from nlc.variants.table import said
@@ -22,8 +22,8 @@ def winner(folder: Path, records: Sequence[Record], row: Standing) -> str:
     text = path.read_text(encoding="utf-8")
     task = task_of(head["rungs"][row.rung]["rank_by"], head["tasks"])
     assert task is not None and row.score is not None
-    changes = dict(rated(loads(text, str(path)), Rates(**row.rates[task])))
-    changes |= {**head["sizes"].get(task, {}), "run.steps": row.steps[task]}
+    sizes, rates = head["sizes"].get(task, {}), Rates(**row.rates[task])
+    changes = trained(loads(text, str(path)), head["tasks"][task], sizes, rates, row.steps[task])
     name = head["rungs"][row.rung]["rank_by"]
     notes = [f"{row.trial} of search {head['name']}: {name} {said(row.score, name)}, n = {row.score.n}"]
     notes += [f"{axis}: {label}" for axis, label in row.settings.items()]

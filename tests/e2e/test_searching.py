@@ -17,11 +17,14 @@ from typing import Any
 import pytest
 
 from nlc.cli import variant
+from nlc.cli.common import Stop
+from nlc.cli.search import begin, lessons, materials
 from nlc.spec import load_task
-from nlc.variants.journal import read
+from nlc.variants.journal import Journal, read
 from nlc.variants.local import alone
 from nlc.variants.runs import Request
 from nlc.variants.scores import scores
+from nlc.variants.search import load_search
 from tests.e2e.command import ROOT, Run
 
 pytestmark = pytest.mark.timeout(900)
@@ -126,6 +129,61 @@ def test_another_search_is_not_mixed_into_a_folder(searched: tuple[Path, str, st
     (tmp_path / "other.yaml").write_text(TINY.replace("steps: 4", "steps: 5"), encoding="utf-8")
     ended = nlc("search", "other.yaml", "--out", str(folder / "out"))
     assert ended.status == 2 and "holds another search (other budget, rungs)" in ended.err
+
+
+def begun(folder: Path, text: str, name: str = "s.yaml") -> None:
+    """The first line of a search that is in a file of its folder's parent."""
+    (folder.parent / name).write_text(text, encoding="utf-8")
+    search = load_search(str(folder.parent / name))
+    texts = {name: found.digest for name, of in materials(search).items() if (found := of.hay or of.lessons)}
+    with Journal.open(folder) as journal:
+        begin(search, lessons(search), journal, texts)
+
+
+def test_a_search_goes_on_with_the_same_texts_and_rules_only(tmp_path: Path) -> None:
+    text = (
+        "nlc: 1\nsearch: s\nbase: own/mine.yaml\naxes: {levels.train.rule: [mine2, adamw, other]}\ntasks: [text]\n"
+        "data: a.txt\nbudget: {steps: 4}\n"
+    )
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "mine.yaml").write_text(
+        "nlc: 1\nextends: linear_attention\nrules: {other: rules/o.yaml}\n", encoding="utf-8"
+    )
+    rules = {"own/rules/o.yaml": "other", "own/mine2.yaml": "mine2"}
+    (tmp_path / "own" / "rules").mkdir()
+    for path, name in rules.items():
+        rule = f"nlc: 1\nrule: {name}\nlevels:\n  - {{every: 1 update, do: 'delta = -lr * grad'}}\n"
+        (tmp_path / path).write_text(rule, encoding="utf-8")
+    for name, word in (("a.txt", "some "), ("b.txt", "some "), ("c.txt", "more ")):
+        (tmp_path / name).write_text(word * 5000, encoding="utf-8")
+    folder = tmp_path / "out"
+    for same in (text, text, text.replace("a.txt", "b.txt")):
+        begun(folder, same)
+    with pytest.raises(Stop, match="other texts"):
+        begun(folder, text.replace("a.txt", "c.txt"))
+    for path in rules:
+        before = (tmp_path / path).read_text(encoding="utf-8")
+        (tmp_path / path).write_text(before.replace("-lr", "-2 * lr"), encoding="utf-8")
+        with pytest.raises(Stop, match="other files"):
+            begun(folder, text)
+        (tmp_path / path).write_text(before, encoding="utf-8")
+    (first,) = read(folder)
+    old = {key: value for key, value in first.items() if key not in ("texts", "files")}
+    (folder / "journal.jsonl").write_text(json.dumps(old) + "\n", encoding="utf-8")
+    with pytest.raises(Stop, match="of an older nlc"):
+        begun(folder, text)
+
+
+def test_a_file_in_the_folder_of_a_new_search_is_not_overwritten(tmp_path: Path) -> None:
+    mine = tmp_path / "out" / "search.yaml"
+    mine.parent.mkdir()
+    mine.write_text("nlc: 1\nsearch: mine\n", encoding="utf-8")
+    with pytest.raises(Stop, match="is not of this search"):
+        begun(tmp_path / "out", TINY)
+    assert "mine" in mine.read_text(encoding="utf-8") and not lines(tmp_path / "out", "search")
+    mine.write_text(TINY, encoding="utf-8")
+    begun(tmp_path / "out", TINY)
+    assert lines(tmp_path / "out", "search")
 
 
 def test_wrong_use_is_one_line(nlc: Run, tmp_path: Path) -> None:

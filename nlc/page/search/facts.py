@@ -8,8 +8,8 @@ from functools import cached_property
 
 from nlc.spec import Spec
 from nlc.variants.journal import Record
-from nlc.variants.scores import task_of
-from nlc.variants.standings import Estimate, Standing, Standings, less_is_better, score_of, standings
+from nlc.variants.scores import less_is_better, task_of
+from nlc.variants.standings import Estimate, Standing, Standings, score_of, standings
 
 MOST = 8  # finalists that are compared with their base
 
@@ -79,7 +79,8 @@ class SearchFacts:
 
     def less(self, name: str) -> bool:
         """Whether less of a score is better."""
-        return bool(self.head["better"] == "lower") if name == self.head["rank_by"] else less_is_better(name)
+        head = self.head
+        return bool(head["better"] == "lower") if name == head["rank_by"] else less_is_better(name, head["tasks"])
 
     def score(self, trial: str, rung: int) -> Estimate | None:
         """What a rung knew of a trial; of a duplicate, that of the trial which it is the same as."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from nlc.diagnostics import Reporter
 from nlc.source import Mapping
@@ -73,11 +74,11 @@ def head(course: Course) -> dict[str, object]:
     }
 
 
-def ran(search: Search, folder: Path, outcome: Scored) -> tuple[Standings, list[str]]:
-    """The standings at the end, and the runs that were begun."""
+def ran(search: Search, folder: Path, outcome: Scored, **more: Any) -> tuple[Standings, list[str]]:
+    """The standings at the end, and the runs that were begun.  more: of the course."""
     workers = Imagined(outcome)
     with Journal.open(folder) as journal:
-        course = Course(search, lessons(search), journal, workers, Nobody())
+        course = Course(search, lessons(search), journal, workers, Nobody(), **more)
         if not any(True for _ in journal.of("search")):
             journal.add("search", head(course))
         return course.run(), workers.begun

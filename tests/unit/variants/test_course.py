@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from nlc.spec import loads
+from nlc.spec.rule import SHIPPED
 from nlc.variants.journal import Journal, JournalError, read
+from nlc.variants.rates import Rates, trained
 from nlc.variants.runs import UNABLE, Outcome, Request, Unable
+from nlc.variants.winner import winner
 from tests.unit.variants.searched import TINY, ran, right, searched
 
 RULES = TINY + "base: deltanet\naxes: {levels.delta.retain: [0.5, 0.6, 0.7, 0.8]}\n"
@@ -157,6 +161,12 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+def test_a_line_that_is_nested_too_deep_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "journal.jsonl").write_text("[" * 100_000 + "\n{}\n", encoding="utf-8")
+    with pytest.raises(JournalError, match="line 1, is damaged"):
+        read(tmp_path)
+
+
 def test_a_line_that_lacks_something_is_named(tmp_path: Path) -> None:
     ran(searched(HALVED), tmp_path, by_retention)
     path = tmp_path / "journal.jsonl"
@@ -213,3 +223,41 @@ def test_a_journal_that_cannot_be_written_is_named_and_what_it_holds_stays(
             journal.add("end", {"trials": 2})
         assert len(journal.records) == 1
     assert read(tmp_path)[0]["trials"] == 1
+
+
+def test_the_winner_is_trained_as_what_was_ranked_was(tmp_path: Path) -> None:
+    asked: dict[str, dict[str, object]] = {}
+
+    def noted(request: Request) -> Outcome:
+        asked[request.name] = dict(request.set)
+        return by_retention(request)
+
+    text = RULES + "tasks: [mqar]\nbudget: {steps: 20}\ntune: {lr: [0.001, 0.01]}\n"
+    board, _ = ran(searched(text), tmp_path, noted)
+    best, records = board.rows[0], read(tmp_path)
+    spec = loads(winner(tmp_path, records, best))
+    run = next(asked[line["run"]] for line in records if line.get("purpose") == "score" and line["trial"] == best.trial)
+    assert run["run.warmup"] == 2
+    assert {f"run.{name}": getattr(spec.model.run, name) for name in ("steps", "warmup")}.items() <= run.items()
+
+
+def test_what_is_learned_in_order_takes_its_own_steps_in_every_rung(tmp_path: Path) -> None:
+    text = RULES + "tasks: [mqar, parity]\nrank_by: mqar.accuracy\ntune: {lr: [0.001, 0.01], steps: 5}\n"
+    text += "rungs: [{steps: 10, keep: 1}, {steps: 20, seeds: 2}]\n"
+    seen: dict[str, tuple[object, object]] = {}
+
+    def noted(request: Request) -> Outcome:
+        seen[request.name] = request.set["run.steps"], request.set["run.warmup"]
+        return by_retention(request)
+
+    board, begun = ran(searched(text), tmp_path, noted, lengths={"parity": lambda batch: 30 * batch})
+    assert board.rows[0].steps == {"mqar": 20, "parity": 60}
+    mine = [name for name in begun if "t004-parity" in name and "-s1000000" not in name]
+    assert [name.rpartition("-lr")[0] for name in mine] == ["t004-parity-60-s0", "t004-parity-60-s1"]
+    assert {set for name, set in seen.items() if "parity" in name} == {(60, 6)}
+
+
+def test_a_task_in_order_has_one_rate_throughout() -> None:
+    spec = loads((SHIPPED / "architectures" / "deltanet.yaml").read_text(encoding="utf-8"))
+    assert trained(spec, {"items": "domains"}, {}, Rates(), 8)["run.schedule"] == "constant"
+    assert "run.schedule" not in trained(spec, {"items": "parity"}, {}, Rates(), 8)

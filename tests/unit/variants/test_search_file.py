@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 
 from nlc.diagnostics import SpecError
 from nlc.spec import load_task
 from nlc.variants.axes import combinations, settings
 from nlc.variants.schema import search_schema
-from nlc.variants.scores import IN_ORDER, scores
+from nlc.variants.scores import IN_ORDER, measures, scores
 from nlc.variants.search import load_search, searches
 from tests.unit.variants.searched import searched
 
@@ -34,6 +36,13 @@ WRONG = {
     "nobody is kept": (REST + "rungs: [{steps: 1}, {steps: 2}]", [("NLC1205", 5, 9)]),
     "kept for nothing": (REST + "rungs: [{steps: 1, keep: 2}]", [("NLC1205", 5, 9)]),
     "steps and tokens": (REST + "budget: {steps: 1, tokens: 2}", [("NLC1205", 5, 1)]),
+    "steps of what is learned in order": (
+        "base: hope\ntasks: [clinc150, mqar]\nrungs: [{tasks: [clinc150], steps: 1, keep: 2}, {steps: 9}]",
+        [("NLC1205", 5, 9)],
+    ),
+    "all and more are kept": (REST + "rungs: [{keep: .inf}, {steps: 2}]", [("NLC0205", 5, 16)]),
+    "a text that no file can be": (REST + 'data: "a\\0b"', [("NLC0208", 5, 7)]),
+    "a base that no file can be": ('tasks: [mqar]\nbase: "a\\0b.yaml"\n', [("NLC0208", 4, 7)]),
     "a draw without end": (REST + "sampler: random", [("NLC1205", 5, 10)]),
     "another sampler": (REST + "sampler: best", [("NLC0204", 5, 10)]),
 }
@@ -81,3 +90,15 @@ def test_every_score_of_a_task_has_a_name() -> None:
     assert ("accuracy", *DEFINITIONS) == IN_ORDER
     ordered = [name for name in found if name.startswith("order.") and ".off" not in name]
     assert ordered == [f"order.{metric}" for metric in IN_ORDER]
+    for knobs, metrics in (("mixed=1", IN_ORDER[:2]), ("tasks=1", IN_ORDER[:4]), ("tasks=1, mixed=1", IN_ORDER[:4])):
+        told = scores({"c": load_task(f"class_incremental({knobs})")})
+        assert [name for name in told if ".off" not in name] == [f"c.{metric}" for metric in metrics]
+
+
+def test_the_measures_that_have_names_are_those_that_can_be_told() -> None:
+    from runtime.evaluate.tasks.continual.measures import measured
+
+    apart, mixed, single = [[0.5, 0.5], [0.5, 0.5]], [[None, None], [0.5, 0.5]], [[0.5]]
+    for R, knobs in ((apart, "tasks=2"), (mixed, "tasks=2, mixed=1"), (single, "tasks=1")):
+        told = {name for name, value in asdict(measured(R, [0.1] * len(R))).items() if value is not None}
+        assert {"accuracy", *told} == set(measures(load_task(f"class_incremental({knobs})")))

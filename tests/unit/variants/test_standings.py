@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nlc.variants.standings import less_is_better, mean
+from nlc.variants.scores import less_is_better
+from nlc.variants.standings import mean
 from nlc.variants.table import markdown, said
 
 
@@ -20,7 +21,11 @@ def test_one_run_has_the_interval_of_its_answers_and_a_share_stays_one() -> None
 
 
 def test_less_loss_is_better() -> None:
-    assert less_is_better("text.bits_per_byte") and less_is_better("a[b].off.loss") and not less_is_better("a.accuracy")
+    tasks = {"a": {"items": "parity"}, "texts": {"items": "domains"}, "classes": {"items": "topics"}}
+    better = {"a.bits_per_byte", "a[b].off.loss", "texts.final", "texts.average", "texts.off.learning"}
+    better |= {"texts.forgetting", "classes.forgetting"}
+    more = {"a.accuracy", "texts.accuracy", "texts.forward_transfer", "classes.final", "classes.backward_transfer"}
+    assert {name for name in better | more if less_is_better(name, tasks)} == better
 
 
 def test_a_table_in_markdown_has_no_bars_in_its_cells() -> None:
