@@ -107,8 +107,6 @@ def _sampler(search: Search) -> Any:
             return samplers.TPESampler(seed=seed, n_startup_trials=2 * search.sampler.batch)
         case "gp":
             return samplers.GPSampler(seed=seed, deterministic_objective=True)
-        case "cmaes":
-            return samplers.CmaEsSampler(seed=seed)
     return samplers.NSGAIISampler(seed=seed, population_size=search.sampler.batch)
 
 

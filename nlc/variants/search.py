@@ -114,6 +114,9 @@ def search_from(tree: Mapping, text: str, found: Found) -> Search:
     if sampler.name != "grid" and said.budget.trials is None:
         at = tree.entries["sampler"].value.at
         report.error("NLC1205", at, f"sampler {sampler.name} draws for ever", "say how often: budget: {trials: 24}")
+    if sampler.name == "nsga2" and sampler.batch == 1:
+        at = tree.entries["sampler"].value.at
+        report.error("NLC1205", at, "nsga2 puts two variants together: a batch of 1 has no two", "batch: 2, or more")
     _rungs(tree, said, tasks, report)
     place = tree.entries.get("rank_by", tree.entries["search"]).value.at
     if said.rank_by is not None:

@@ -35,6 +35,11 @@ WRONG = {
     "kept for nothing": (REST + "rungs: [{steps: 1, keep: 2}]", [("NLC1205", 5, 9)]),
     "steps and tokens": (REST + "budget: {steps: 1, tokens: 2}", [("NLC1205", 5, 1)]),
     "a draw without end": (REST + "sampler: random", [("NLC1205", 5, 10)]),
+    "a batch of one that nsga2 puts together": (
+        REST + "budget: {trials: 2}\nsampler: {name: nsga2, batch: 1}",
+        [("NLC1205", 6, 10)],
+    ),
+    "a sampler of numbers only": (REST + "budget: {trials: 2}\nsampler: cmaes", [("NLC0204", 6, 10)]),
     "another sampler": (REST + "sampler: best", [("NLC0204", 5, 10)]),
 }
 
