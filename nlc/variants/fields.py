@@ -54,7 +54,7 @@ class BudgetFields(Section):
     steps: Count | None = None
     """Steps of each run, where a rung says nothing else; run.steps of the spec otherwise."""
     trials: Count | None = None
-    """Most variants that are made, rejected and equal ones included; all otherwise."""
+    """Most variants that are made, mutants, rejected and equal ones included; all otherwise."""
 
 
 class TuneFields(Section):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 
 from nlc.diagnostics import Reporter, SpecError, suggest
@@ -22,7 +23,7 @@ from nlc.spec.extends import Found, is_null, without_notes
 from nlc.spec.rule import SHIPPED
 from nlc.spec.text import parse, read
 from nlc.spec.types import typed
-from nlc.variants.axes import BASE, Axis, Choice
+from nlc.variants.axes import BASE, ENUMERATED, Axis, Choice, count
 from nlc.variants.fields import LimitFields, MutateFields, RungFields, SamplerFields, SearchFields, TuneFields
 from nlc.variants.scores import TEXT, scores
 
@@ -59,6 +60,11 @@ class Search:
     @property
     def mutate(self) -> MutateFields | None:
         return self.fields.mutate
+
+    @property
+    def drawn(self) -> int | None:
+        """Most trials that are no mutants; None: every combination."""
+        return _drawn(self.fields, self.sampler, self.axes)
 
     @property
     def limits(self) -> LimitFields:
@@ -111,12 +117,7 @@ def search_from(tree: Mapping, text: str, found: Found) -> Search:
     tasks = _tasks(tree, found, report)
     shared = dict(_changes(tree.get("set")))
     sampler = said.sampler if isinstance(said.sampler, SamplerFields) else SamplerFields(name=said.sampler)
-    if sampler.name != "grid" and said.budget.trials is None:
-        at = tree.entries["sampler"].value.at
-        report.error("NLC1205", at, f"sampler {sampler.name} draws for ever", "say how often: budget: {trials: 24}")
-    if sampler.name == "nsga2" and sampler.batch == 1:
-        at = tree.entries["sampler"].value.at
-        report.error("NLC1205", at, "nsga2 puts two variants together: a batch of 1 has no two", "batch: 2, or more")
+    _trials(tree, said, sampler, axes, report)
     _rungs(tree, said, tasks, report)
     place = tree.entries.get("rank_by", tree.entries["search"]).value.at
     if said.rank_by is not None:
@@ -277,6 +278,42 @@ def _tasks(tree: Mapping, found: Found, report: Reporter) -> dict[str, TaskSpec 
             report.error("NLC1207", item.at, f"a task cannot be called '{key}' here", "tasks: {recall: mqar}")
         tasks[key] = task
     return tasks
+
+
+def _trials(
+    tree: Mapping, said: SearchFields, sampler: SamplerFields, axes: tuple[Axis, ...], report: Reporter
+) -> None:
+    """The sampler has some, and as many as there are only where that is a grid that can be listed."""
+    at = tree.entries.get("sampler", tree.entries["search"]).value.at
+    drawn = _drawn(said, sampler, axes)
+    if sampler.name != "grid" and drawn is None:
+        report.error("NLC1205", at, f"sampler {sampler.name} draws for ever", "say how often: budget: {trials: 24}")
+    elif drawn is None and count(axes, ENUMERATED + 1) > ENUMERATED:
+        up_to = "up to " if any(axis.when for axis in axes) else ""
+        message = f"the axes have {up_to}{prod(len(axis.choices) for axis in axes):,} combinations"
+        hint = f"more than {ENUMERATED:,} are not all tried; a draw of them: budget: {{trials: 24}}"
+        report.error("NLC1205", tree.entries["axes"].at, message, hint)
+    if sampler.name == "nsga2" and sampler.batch == 1:
+        report.error("NLC1205", at, "nsga2 puts two variants together: a batch of 1 has no two", "batch: 2, or more")
+    if drawn is not None and drawn < 1:
+        mutants = _mutants(said)
+        message = f"all {said.budget.trials:,} trials would be mutants: {mutants:,} are asked for"
+        hint = f"more of them: budget: {{trials: {2 * mutants}}}; or fewer generations, or a smaller population"
+        report.error("NLC1205", tree.entries["mutate"].at, message, hint)
+
+
+def _drawn(said: SearchFields, sampler: SamplerFields, axes: tuple[Axis, ...]) -> int | None:
+    """The trials that are no mutants: mutants have what all combinations leave over, or else all that they ask for."""
+    most = said.budget.trials
+    if most is None or said.mutate is None:
+        return most
+    few = min(most, ENUMERATED)
+    whole = sampler.name in ("grid", "random") and count(axes, few) < few
+    return most if whole else most - _mutants(said)
+
+
+def _mutants(said: SearchFields) -> int:
+    return said.mutate.generations * said.mutate.population if said.mutate is not None else 0
 
 
 def _rungs(tree: Mapping, said: SearchFields, tasks: MappingOf[str, TaskSpec | None], report: Reporter) -> None:

@@ -40,6 +40,14 @@ WRONG = {
         [("NLC1205", 6, 10)],
     ),
     "a sampler of numbers only": (REST + "budget: {trials: 2}\nsampler: cmaes", [("NLC0204", 6, 10)]),
+    "a grid that nobody lists": (
+        REST + "axes: {" + ", ".join(f"sizes.a{i}: [1, 2, 3, 4, 5, 6, 7, 8]" for i in range(10)) + "}",
+        [("NLC1205", 5, 1)],
+    ),
+    "mutants that leave no trial for a draw": (
+        REST + "axes: {a.b: [1, 2, 3]}\nbudget: {trials: 3}\nmutate: {generations: 1, population: 3}",
+        [("NLC1205", 7, 1)],
+    ),
     "another sampler": (REST + "sampler: best", [("NLC0204", 5, 10)]),
 }
 
