@@ -149,12 +149,14 @@ def test_two_commands_do_not_work_in_one_folder(tmp_path: Path) -> None:
 
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     with Journal.open(tmp_path) as journal:
-        journal.add("search", {})
-        journal.add("trial", {})
+        journal.add("end", {"trials": 1})
+        journal.add("end", {"trials": 2})
     path = tmp_path / "journal.jsonl"
-    path.write_bytes(b"{" + path.read_bytes())
-    with pytest.raises(JournalError, match="line 1, is damaged"):
-        read(tmp_path)
+    whole = path.read_bytes()
+    for number, altered in enumerate((b"{" + whole, whole[:-2] + b"\n"), 1):
+        path.write_bytes(altered)
+        with pytest.raises(JournalError, match=f"line {number}, is damaged"):
+            read(tmp_path)
 
 
 def test_a_line_that_lacks_something_is_named(tmp_path: Path) -> None:
