@@ -67,6 +67,12 @@ class Search:
         return _drawn(self.fields, self.sampler, self.axes)
 
     @property
+    def own_steps(self) -> bool:
+        """Whether a run has the steps that its variant says."""
+        budget = self.fields.budget
+        return any(not (one.steps or one.tokens or budget.steps or budget.tokens) for one in self.rungs)
+
+    @property
     def limits(self) -> LimitFields:
         return self.fields.limits
 

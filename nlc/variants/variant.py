@@ -116,7 +116,8 @@ def _legal(candidate: Candidate, search: Search, lessons: Sequence[Lesson]) -> V
     rates = grid(spec, search.tune)
     first = candidate.load({**fitted.sizes, **lessons[0].sizes, **rated(spec, rates[0])})
     digest = graph_hash(build(first))
-    how = first.model.run.model_dump(exclude={"batch", "steps", "seed"})  # training that the graph does not hold
+    said = {"batch", "seed"} if search.own_steps else {"batch", "seed", "steps"}  # by the graph, by the search
+    how = first.model.run.model_dump(exclude=said)
     key = hashlib.sha256(json.dumps([digest, how], sort_keys=True).encode()).hexdigest()
     return Variant("ok", yaml_text(spec.resolved()), digest, key, fitted, rates)
 
