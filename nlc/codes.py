@@ -347,8 +347,8 @@ An axis has a list of different values for a path of the spec; or choices, which
 each. Several bases are an axis of their own.
     axes: {levels.titans.chunk: []}     # [16, 64]
 
-NLC1203 a condition on an axis that is not there
-when: names axes said before, and values that they have.
+NLC1203 a condition that cannot hold
+when: names axes said before, and values that they have where they apply themselves.
     axes:
       rule: {choices: {plain: {levels.titans.rule: gd}}}
       levels.titans.chunk: {values: [16, 64], when: {rule: dgd}}     # plain

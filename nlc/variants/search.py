@@ -202,13 +202,28 @@ def _axes(tree: Mapping, bases: MappingOf[str, str | Path], report: Reporter) ->
     if len(bases) > 1:
         choices = tuple(Choice(label, ()) for label in bases)
         found[BASE] = Axis(BASE, choices, (), tree.entries["base"].at)
+    needs: dict[str, dict[str, set[str]]] = {}
     written = tree.get("axes")
     for name, entry in written.entries.items() if isinstance(written, Mapping) else ():
         if name == BASE:
             report.error("NLC1202", entry.at, "the axis 'base' is made of several bases", "base: [hope, transformer]")
             continue
-        found[name] = Axis(name, _choices(name, entry, report), _when(entry.value, found, report), entry.at)
+        axis = Axis(name, _choices(name, entry, report), _when(entry.value, found, report), entry.at)
+        needs[name] = _needs(axis, needs)
+        if never := [other for other, labels in needs[name].items() if not labels]:
+            message = f"axis '{name}' never applies: no value of '{never[0]}' meets every condition"
+            report.error("NLC1203", entry.at, message, "its own, and those of the axes that it names")
+        found[name] = axis
     return tuple(found.values())
+
+
+def _needs(axis: Axis, before: MappingOf[str, MappingOf[str, set[str]]]) -> dict[str, set[str]]:
+    """The labels that axes before it have where this one applies: the axes that it names, and all that those need."""
+    found: dict[str, set[str]] = {}
+    for other, labels in axis.when:
+        for name, allowed in [(other, set(labels)), *before.get(other, {}).items()]:
+            found[name] = found.get(name, allowed) & allowed
+    return found
 
 
 def _choices(name: str, entry: Entry, report: Reporter) -> tuple[Choice, ...]:

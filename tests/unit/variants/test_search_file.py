@@ -25,6 +25,14 @@ WRONG = {
     "values and choices": (REST + "axes: {a: {values: [1], choices: {x: {}}}}", [("NLC1202", 5, 8)]),
     "a condition on a later axis": (REST + "axes: {a: {values: [1], when: {b: 1}}, b: [1]}", [("NLC1203", 5, 32)]),
     "a condition on no value": (REST + "axes: {b: [1], a: {values: [1], when: {b: 2}}}", [("NLC1203", 5, 43)]),
+    "conditions that never hold together": (
+        REST + "axes: {a: [x, y], b: {values: [p], when: {a: x}}, c: {values: [1], when: {a: y, b: p}}}",
+        [("NLC1203", 5, 51)],
+    ),
+    "a condition on none of the values": (
+        REST + "axes: {b: [1], a: {values: [1], when: {b: []}}}",
+        [("NLC1203", 5, 16)],
+    ),
     "a score of no task": (REST + "rank_by: parity.accuracy", [("NLC1204", 5, 10)]),
     "a score of no metric": (REST + "rank_by: mqar.acuracy", [("NLC1204", 5, 10)]),
     "a score of no test": (REST + "rank_by: mqar[longest].accuracy", [("NLC1204", 5, 10)]),
@@ -68,6 +76,11 @@ def test_an_axis_applies_under_its_condition_only() -> None:
     found = list(combinations(search.axes))
     assert len(found) == 2 * 2 + 2
     assert [one.get("levels.delta.objective") for one in found] == ["l2", "l2", "dot", "dot", None, None]
+
+
+def test_an_axis_applies_under_a_condition_on_one_that_has_a_condition() -> None:
+    chain = "axes: {a: [x, y], b: {values: [p, q], when: {a: [x]}}, c: {values: [1, 2], when: {a: [x, y], b: q}}}"
+    assert len(list(combinations(searched(REST + chain).axes))) == 1 + 2 + 1
 
 
 def test_a_choice_changes_several_things_and_null_takes_one_away() -> None:
