@@ -242,7 +242,7 @@ A call is an operator of the language or a memory of a level.
     x = linar(x)     # linear
 
 NLC0503 an unknown size
-A size used in an equation or a shape is declared under sizes:.
+A size used in an equation or a shape, or changed by a search, is declared under sizes:.
     inputs: {k: [heads, hed]}
 
 NLC0504 a name with two meanings

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from nlc.diagnostics import Reporter, SpecError, suggest
 from nlc.source import Entry, Mapping, Position, Scalar, Sequence, Tree, plain
-from nlc.spec import TaskSpec, load_task, shipped
+from nlc.spec import TaskSpec, load, load_task, shipped
 from nlc.spec import tasks as tasks_shipped
 from nlc.spec.extends import Found, is_null, without_notes
 from nlc.spec.rule import SHIPPED
@@ -128,6 +128,7 @@ def search_from(tree: Mapping, text: str, found: Found) -> Search:
     place = tree.entries.get("rank_by", tree.entries["search"]).value.at
     if said.rank_by is not None:
         _score(said.rank_by, tasks, "search", place, report)
+    _rescale(tree, bases, shared, axes, report)
     if not NAME.fullmatch(said.search):
         report.error("NLC1207", tree.entries["search"].value.at, f"a search cannot be called '{said.search}'")
     report.check()
@@ -335,6 +336,29 @@ def _drawn(said: SearchFields, sampler: SamplerFields, axes: tuple[Axis, ...]) -
 
 def _mutants(said: SearchFields) -> int:
     return said.mutate.generations * said.mutate.population if said.mutate is not None else 0
+
+
+def _rescale(
+    tree: Mapping, bases: MappingOf[str, str | Path], shared: MappingOf[str, Entry], axes: tuple[Axis, ...],
+    report: Reporter,
+) -> None:  # fmt: skip
+    """A size that neither a base nor an axis has would never be changed."""
+    said = tree.get("rescale")
+    if said is None or report.found:
+        return
+    changes = [change for axis in axes for choice in axis.choices for change in choice.changes]
+    known = {path for path, _ in changes if path.startswith("sizes.")}
+    known |= {f"sizes.{name}" for path, entry in changes if path == "sizes" for name, _ in _changes(entry.value)}
+    for base in bases.values():
+        try:
+            known |= {f"sizes.{name}" for name in load(base, shared).model.known_sizes()}
+        except SpecError:  # legal only with the values of an axis: what it has is not known here
+            return
+    for item in said.items if isinstance(said, Sequence) else [said]:
+        assert isinstance(item, Scalar)
+        if item.text not in known:
+            hint = suggest(item.text, known, "sizes")
+            report.error("NLC0503", item.at, f"neither a base nor an axis has the size '{item.text}'", hint)
 
 
 def _rungs(tree: Mapping, said: SearchFields, tasks: MappingOf[str, TaskSpec | None], report: Reporter) -> None:

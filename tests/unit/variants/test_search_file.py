@@ -56,6 +56,8 @@ WRONG = {
         REST + "axes: {a.b: [1, 2, 3]}\nbudget: {trials: 3}\nmutate: {generations: 1, population: 3}",
         [("NLC1205", 7, 1)],
     ),
+    "a size that no base has": (REST + "rescale: [sizes.widht, sizes.width]", [("NLC0503", 5, 11)]),
+    "a size without its path": (REST + "rescale: width", [("NLC0503", 5, 10)]),
     "another sampler": (REST + "sampler: best", [("NLC0204", 5, 10)]),
 }
 
@@ -89,6 +91,11 @@ def test_a_choice_changes_several_things_and_null_takes_one_away() -> None:
     )
     found = settings(search.axes, {"cms": "no mid"})
     assert list(found) == ["levels.cms.memories.mid", "sizes.width"] and found["sizes.width"].value.value == 64
+
+
+def test_a_size_that_an_axis_or_one_of_the_bases_has_may_be_changed() -> None:
+    laid = "axes: {deep: {choices: {a: {sizes: {inner: 4}}, b: {sizes: {outer: 4}}}}, sizes.hidden: [1, 2]}\n"
+    searched(REST + laid + "rescale: [sizes.inner, sizes.hidden, sizes.head]")
 
 
 def test_shipped_searches_are_legal_and_the_schema_knows_their_keys() -> None:
