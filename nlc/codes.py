@@ -365,7 +365,7 @@ a grid has more than 100,000 combinations; a batch is too small for its sampler.
     sampler: random     # and budget: {trials: 24}
 
 NLC1206 a budget that cannot be met
-At no size is the variant within the budget of its search.
+At no size is the variant within the budget of its search; or one step of a run has more tokens than the run.
     budget: {params: 100}
 
 NLC1207 a name that folders cannot have

@@ -46,7 +46,7 @@ class Search:
     rungs: tuple[RungFields, ...]
     fields: SearchFields = field(repr=False)
     data: Path | None = None  # a text: as it is named, from the folder of the file
-    at: Position = field(default=Position("", 0, 0), repr=False)  # of rank_by, or of the search
+    at: Position = field(default=Position("", 0, 0), repr=False)  # of the budget, of rungs, or of the search
 
     @property
     def rescale(self) -> tuple[str, ...]:
@@ -134,7 +134,8 @@ def search_from(tree: Mapping, text: str, found: Found) -> Search:
     report.check()
     return Search(
         name=said.search, doc=" ".join(said.doc.split()), source=found.shown, text=text, bases=bases, shared=shared,
-        axes=axes, tasks=tasks, sampler=sampler, rungs=tuple(said.rungs), fields=said, at=place,
+        axes=axes, tasks=tasks, sampler=sampler, rungs=tuple(said.rungs), fields=said,
+        at=next(tree.entries[key].at for key in ("budget", "rungs", "search") if key in tree.entries),
         data=None if said.data is None else (found.root / said.data).resolve(),
     )  # fmt: skip
 
