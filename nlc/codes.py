@@ -242,7 +242,7 @@ A call is an operator of the language or a memory of a level.
     x = linar(x)     # linear
 
 NLC0503 an unknown size
-A size used in an equation or a shape is declared under sizes:.
+A size used in an equation or a shape, or changed by a search, is declared under sizes:.
     inputs: {k: [heads, hed]}
 
 NLC0504 a name with two meanings
@@ -347,8 +347,8 @@ An axis has a list of different values for a path of the spec; or choices, which
 each. Several bases are an axis of their own.
     axes: {levels.titans.chunk: []}     # [16, 64]
 
-NLC1203 a condition on an axis that is not there
-when: names axes said before, and values that they have.
+NLC1203 a condition that cannot hold
+when: names axes said before, and values that they have where they apply themselves.
     axes:
       rule: {choices: {plain: {levels.titans.rule: gd}}}
       levels.titans.chunk: {values: [16, 64], when: {rule: dgd}}     # plain
@@ -360,11 +360,12 @@ first; a rung ranks by one of its own tasks.
     rank_by: parity.accuracy     # mqar.accuracy
 
 NLC1205 parts of a search that do not go together
-A budget or a rung says the same thing in two ways, or leaves open when the search ends.
+A budget or a rung says the same thing in two ways, leaves open when the search ends, or leaves nothing for a part of it;
+a grid has more than 100,000 combinations; a batch is too small for its sampler.
     sampler: random     # and budget: {trials: 24}
 
 NLC1206 a budget that cannot be met
-At no size is the variant within the budget of its search.
+At no size is the variant within the budget of its search; or one step of a run has more tokens than the run.
     budget: {params: 100}
 
 NLC1207 a name that folders cannot have

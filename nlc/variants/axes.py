@@ -19,6 +19,7 @@ from nlc.source import Entry, Position
 Chosen = Mapping[str, str]  # axis -> label
 
 BASE = "base"  # the axis of the specs that variants begin from
+ENUMERATED = 100_000  # combinations that are listed one by one; a draw from more of them just draws
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ class BudgetFields(Section):
     steps: Count | None = None
     """Steps of each run, where a rung says nothing else; run.steps of the spec otherwise."""
     trials: Count | None = None
-    """Most variants that are made, rejected and equal ones included; all otherwise."""
+    """Most variants that are made, mutants, rejected and equal ones included; all otherwise."""
 
 
 class TuneFields(Section):
@@ -101,7 +101,7 @@ class MutateFields(Section):
 class SamplerFields(Section):
     """How values of axes are put together."""
 
-    name: Literal["grid", "random", "tpe", "gp", "cmaes", "nsga2"]
+    name: Literal["grid", "random", "tpe", "gp", "nsga2"]
     """grid, random; or one of optuna's, which look at the scores so far."""
     batch: Count = 4
     """Variants that are asked for at once: the sampler sees the scores of whole batches, however many run at a time."""
@@ -143,7 +143,7 @@ class SearchFields(Section):
     ] = Field(default={})
     """How variants differ: values by path, levels and memories by name; or choices, conditions."""
     sampler: Annotated[
-        Annotated[Literal["grid", "random", "tpe", "gp", "cmaes", "nsga2"], Tag("word")]
+        Annotated[Literal["grid", "random", "tpe", "gp", "nsga2"], Tag("word")]
         | Annotated[SamplerFields, Tag("mapping")],
         Discriminator(_of_sampler),
     ] = "grid"

@@ -129,8 +129,6 @@ def _read(path: Path) -> tuple[list[Record], int]:
     for number, line in enumerate(lines[:-1], 1):
         record = _record(line)
         if record is None:
-            if number == len(lines) - 1:
-                break
             raise JournalError(f"'{path}', line {number}, is damaged: give it back, or another --out")
         try:
             found.append({**checked(record), **record})

@@ -12,11 +12,10 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nlc.variants.axes import combinations, count, drawn
+from nlc.variants.axes import ENUMERATED, combinations, count, drawn
 from nlc.variants.search import Search
 from nlc.variants.variant import Candidate, chosen
 
-ENUMERATED = 100_000  # combinations that are counted one by one; a draw from more of them just draws
 TRIES = 1_000  # draws that may be known already, one after another, before there is taken to be nothing new
 
 
@@ -37,7 +36,7 @@ def proposals(search: Search) -> Proposals:
     """At most as many candidates as the budget has trials; gives back what became of all."""
     name, most = search.sampler.name, search.fields.budget.trials
     first = _grid(search) if name == "grid" else _random(search) if name == "random" else _sampled(search)
-    tried = yield from _within(first, most)
+    tried = yield from _within(first, search.drawn)
     if search.mutate is not None:
         left = None if most is None else most - len(tried)
         tried = yield from _within(_mutants(search, tried), left, tried)
@@ -60,15 +59,14 @@ def _within(source: Proposals, most: int | None, tried: Sequence[Tried] = ()) ->
 
 def _grid(search: Search) -> Proposals:
     """Every combination; where the budget has fewer trials, a seeded draw of them, in the grid's order."""
-    most = search.fields.budget.trials
-    if most is not None and search.mutate is None and count(search.axes, ENUMERATED) > most:
+    if search.drawn is not None:
         return (yield from _random(search))
     return (yield [chosen(search, labels) for labels in combinations(search.axes)])
 
 
 def _random(search: Search) -> Proposals:
     """Different combinations, all in one batch; in the grid's order where that is known."""
-    most = search.fields.budget.trials or 0
+    most = search.drawn or 0
     rng = random.Random(f"{search.fields.seed} axes")
     if count(search.axes, ENUMERATED) < ENUMERATED:
         every = list(combinations(search.axes))
@@ -107,8 +105,6 @@ def _sampler(search: Search) -> Any:
             return samplers.TPESampler(seed=seed, n_startup_trials=2 * search.sampler.batch)
         case "gp":
             return samplers.GPSampler(seed=seed, deterministic_objective=True)
-        case "cmaes":
-            return samplers.CmaEsSampler(seed=seed)
     return samplers.NSGAIISampler(seed=seed, population_size=search.sampler.batch)
 
 

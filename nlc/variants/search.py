@@ -12,18 +12,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 
 from nlc.diagnostics import Reporter, SpecError, suggest
 from nlc.source import Entry, Mapping, Position, Scalar, Sequence, Tree, plain
-from nlc.spec import TaskSpec, load_task, shipped
+from nlc.spec import TaskSpec, load, load_task, shipped
 from nlc.spec import tasks as tasks_shipped
 from nlc.spec.extends import Found, is_null, without_notes
 from nlc.spec.rule import SHIPPED
 from nlc.spec.task_kinds import KINDS
 from nlc.spec.text import parse, read
 from nlc.spec.types import typed
-from nlc.variants.axes import BASE, Axis, Choice
+from nlc.variants.axes import BASE, ENUMERATED, Axis, Choice, count
 from nlc.variants.fields import LimitFields, MutateFields, RungFields, SamplerFields, SearchFields, TuneFields
 from nlc.variants.scores import TEXT, scores
 
@@ -46,7 +47,7 @@ class Search:
     rungs: tuple[RungFields, ...]
     fields: SearchFields = field(repr=False)
     data: Path | None = None  # a text: as it is named, from the folder of the file
-    at: Position = field(default=Position("", 0, 0), repr=False)  # of rank_by, or of the search
+    at: Position = field(default=Position("", 0, 0), repr=False)  # of the budget, of rungs, or of the search
 
     @property
     def rescale(self) -> tuple[str, ...]:
@@ -60,6 +61,17 @@ class Search:
     @property
     def mutate(self) -> MutateFields | None:
         return self.fields.mutate
+
+    @property
+    def drawn(self) -> int | None:
+        """Most trials that are no mutants; None: every combination."""
+        return _drawn(self.fields, self.sampler, self.axes)
+
+    @property
+    def own_steps(self) -> bool:
+        """Whether a run has the steps that its variant says."""
+        budget = self.fields.budget
+        return any(not (one.steps or one.tokens or budget.steps or budget.tokens) for one in self.rungs)
 
     @property
     def limits(self) -> LimitFields:
@@ -112,21 +124,21 @@ def search_from(tree: Mapping, text: str, found: Found) -> Search:
     tasks = _tasks(tree, found, report)
     shared = dict(_changes(tree.get("set")))
     sampler = said.sampler if isinstance(said.sampler, SamplerFields) else SamplerFields(name=said.sampler)
-    if sampler.name != "grid" and said.budget.trials is None:
-        at = tree.entries["sampler"].value.at
-        report.error("NLC1205", at, f"sampler {sampler.name} draws for ever", "say how often: budget: {trials: 24}")
+    _trials(tree, said, sampler, axes, report)
     _rungs(tree, said, tasks, report)
     if isinstance(data := tree.get("data"), Scalar):
         _unwritable(data, report)
     place = tree.entries.get("rank_by", tree.entries["search"]).value.at
     if said.rank_by is not None:
         _score(said.rank_by, tasks, "search", place, report)
+    _rescale(tree, bases, shared, axes, report)
     if not NAME.fullmatch(said.search):
         report.error("NLC1207", tree.entries["search"].value.at, f"a search cannot be called '{said.search}'")
     report.check()
     return Search(
         name=said.search, doc=" ".join(said.doc.split()), source=found.shown, text=text, bases=bases, shared=shared,
-        axes=axes, tasks=tasks, sampler=sampler, rungs=tuple(said.rungs), fields=said, at=place,
+        axes=axes, tasks=tasks, sampler=sampler, rungs=tuple(said.rungs), fields=said,
+        at=next(tree.entries[key].at for key in ("budget", "rungs", "search") if key in tree.entries),
         data=None if said.data is None else (found.root / said.data).resolve(),
     )  # fmt: skip
 
@@ -204,13 +216,28 @@ def _axes(tree: Mapping, bases: MappingOf[str, str | Path], report: Reporter) ->
     if len(bases) > 1:
         choices = tuple(Choice(label, ()) for label in bases)
         found[BASE] = Axis(BASE, choices, (), tree.entries["base"].at)
+    needs: dict[str, dict[str, set[str]]] = {}
     written = tree.get("axes")
     for name, entry in written.entries.items() if isinstance(written, Mapping) else ():
         if name == BASE:
             report.error("NLC1202", entry.at, "the axis 'base' is made of several bases", "base: [hope, transformer]")
             continue
-        found[name] = Axis(name, _choices(name, entry, report), _when(entry.value, found, report), entry.at)
+        axis = Axis(name, _choices(name, entry, report), _when(entry.value, found, report), entry.at)
+        needs[name] = _needs(axis, needs)
+        if never := [other for other, labels in needs[name].items() if not labels]:
+            message = f"axis '{name}' never applies: no value of '{never[0]}' meets every condition"
+            report.error("NLC1203", entry.at, message, "its own, and those of the axes that it names")
+        found[name] = axis
     return tuple(found.values())
+
+
+def _needs(axis: Axis, before: MappingOf[str, MappingOf[str, set[str]]]) -> dict[str, set[str]]:
+    """The labels that axes before it have where this one applies: the axes that it names, and all that those need."""
+    found: dict[str, set[str]] = {}
+    for other, labels in axis.when:
+        for name, allowed in [(other, set(labels)), *before.get(other, {}).items()]:
+            found[name] = found.get(name, allowed) & allowed
+    return found
 
 
 def _choices(name: str, entry: Entry, report: Reporter) -> tuple[Choice, ...]:
@@ -286,6 +313,65 @@ def _tasks(tree: Mapping, found: Found, report: Reporter) -> dict[str, TaskSpec 
             report.error("NLC1207", item.at, f"a task cannot be called '{key}' here", "tasks: {recall: mqar}")
         tasks[key] = task
     return tasks
+
+
+def _trials(
+    tree: Mapping, said: SearchFields, sampler: SamplerFields, axes: tuple[Axis, ...], report: Reporter
+) -> None:
+    """The sampler has some, and as many as there are only where that is a grid that can be listed."""
+    at = tree.entries.get("sampler", tree.entries["search"]).value.at
+    drawn = _drawn(said, sampler, axes)
+    if sampler.name != "grid" and drawn is None:
+        report.error("NLC1205", at, f"sampler {sampler.name} draws for ever", "say how often: budget: {trials: 24}")
+    elif drawn is None and count(axes, ENUMERATED + 1) > ENUMERATED:
+        up_to = "up to " if any(axis.when for axis in axes) else ""
+        message = f"the axes have {up_to}{prod(len(axis.choices) for axis in axes):,} combinations"
+        hint = f"more than {ENUMERATED:,} are not all tried; a draw of them: budget: {{trials: 24}}"
+        report.error("NLC1205", tree.entries["axes"].at, message, hint)
+    if sampler.name == "nsga2" and sampler.batch == 1:
+        report.error("NLC1205", at, "nsga2 puts two variants together: a batch of 1 has no two", "batch: 2, or more")
+    if drawn is not None and drawn < 1:
+        mutants = _mutants(said)
+        message = f"all {said.budget.trials:,} trials would be mutants: {mutants:,} are asked for"
+        hint = f"more of them: budget: {{trials: {2 * mutants}}}; or fewer generations, or a smaller population"
+        report.error("NLC1205", tree.entries["mutate"].at, message, hint)
+
+
+def _drawn(said: SearchFields, sampler: SamplerFields, axes: tuple[Axis, ...]) -> int | None:
+    """The trials that are no mutants: mutants have what all combinations leave over, or else all that they ask for."""
+    most = said.budget.trials
+    if most is None or said.mutate is None:
+        return most
+    few = min(most, ENUMERATED)
+    whole = sampler.name in ("grid", "random") and count(axes, few) < few
+    return most if whole else most - _mutants(said)
+
+
+def _mutants(said: SearchFields) -> int:
+    return said.mutate.generations * said.mutate.population if said.mutate is not None else 0
+
+
+def _rescale(
+    tree: Mapping, bases: MappingOf[str, str | Path], shared: MappingOf[str, Entry], axes: tuple[Axis, ...],
+    report: Reporter,
+) -> None:  # fmt: skip
+    """A size that neither a base nor an axis has would never be changed."""
+    said = tree.get("rescale")
+    if said is None or report.found:
+        return
+    changes = [change for axis in axes for choice in axis.choices for change in choice.changes]
+    known = {path for path, _ in changes if path.startswith("sizes.")}
+    known |= {f"sizes.{name}" for path, entry in changes if path == "sizes" for name, _ in _changes(entry.value)}
+    for base in bases.values():
+        try:
+            known |= {f"sizes.{name}" for name in load(base, shared).model.known_sizes()}
+        except SpecError:  # legal only with the values of an axis: what it has is not known here
+            return
+    for item in said.items if isinstance(said, Sequence) else [said]:
+        assert isinstance(item, Scalar)
+        if item.text not in known:
+            hint = suggest(item.text, known, "sizes")
+            report.error("NLC0503", item.at, f"neither a base nor an axis has the size '{item.text}'", hint)
 
 
 def _rungs(tree: Mapping, said: SearchFields, tasks: MappingOf[str, TaskSpec | None], report: Reporter) -> None:

@@ -22,6 +22,7 @@ from nlc.passes import build
 from nlc.show import yaml_text
 from nlc.source import Entry
 from nlc.spec import Spec, load, loads
+from nlc.spec.task_kinds import KINDS
 from nlc.variants.axes import BASE, settings
 from nlc.variants.budget import Cost, Fitted, fit
 from nlc.variants.rates import Rates, grid, rated
@@ -109,6 +110,7 @@ def _legal(candidate: Candidate, search: Search, lessons: Sequence[Lesson]) -> V
     if spec.model.inputs:
         message = f"'{spec.model.name}' is a bare program, without a loss of its own to train on"
         raise SpecError([Diagnostic("NLC0210", spec.at("inputs"), message)])
+    _whole_step(spec, search, lessons)
     budget = search.fields.budget
     limits = {name: limit for name in LIMITS if (limit := getattr(budget, name)) is not None}
     fitted = fit(measure, limits, spec, search.rescale, search.at)
@@ -116,9 +118,26 @@ def _legal(candidate: Candidate, search: Search, lessons: Sequence[Lesson]) -> V
     rates = grid(spec, search.tune)
     first = candidate.load({**fitted.sizes, **lessons[0].sizes, **rated(spec, rates[0])})
     digest = graph_hash(build(first))
-    how = first.model.run.model_dump(exclude={"batch", "steps", "seed"})  # training that the graph does not hold
+    said = {"batch", "seed"} if search.own_steps else {"batch", "seed", "steps"}  # by the graph, by the search
+    how = first.model.run.model_dump(exclude=said)
     key = hashlib.sha256(json.dumps([digest, how], sort_keys=True).encode()).hexdigest()
     return Variant("ok", yaml_text(spec.resolved()), digest, key, fitted, rates)
+
+
+def _whole_step(spec: Spec, search: Search, lessons: Sequence[Lesson]) -> None:
+    """A run learns from whole steps: where one is more than its tokens, there is none.  Raises SpecError."""
+    for rung in search.rungs:
+        tokens = rung.tokens or (None if rung.steps else search.fields.budget.tokens)
+        for lesson in lessons:
+            task = search.tasks[lesson.name]
+            own = task is not None and KINDS[task.items].ordered  # as many steps as it has
+            if tokens is None or own or lesson.name not in (rung.tasks or search.tasks):
+                continue
+            context = lesson.sizes.get("sizes.context", spec.model.sizes.get("context", 1))
+            if (step := spec.model.run.batch * context) > tokens:
+                message = f"one step of task '{lesson.name}' learns from {step:,} tokens, and a run may from {tokens:,}"
+                hint = "more tokens, or a smaller run.batch"
+                raise SpecError([Diagnostic("NLC1206", search.at, message, hint)])
 
 
 def cost_of(graph: Graph) -> dict[str, int]:

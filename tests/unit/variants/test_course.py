@@ -139,6 +139,14 @@ def test_training_that_the_graph_does_not_hold_makes_another_trial(tmp_path: Pat
     assert len(begun) == 2
 
 
+def test_steps_of_its_own_make_another_trial_unless_the_search_says_them(tmp_path: Path) -> None:
+    text = TINY + "base: deltanet\ntasks: [mqar]\naxes: {run.steps: [10, 20]}\n"
+    _, begun = ran(searched(text), tmp_path / "own", lambda request: right(request, 0.5))
+    assert begun == ["t001-mqar-10-s0", "t002-mqar-20-s0"]
+    _, begun = ran(searched(text + "budget: {steps: 5}\n"), tmp_path / "said", lambda request: right(request, 0.5))
+    assert begun == ["t001-mqar-5-s0"]
+
+
 def test_the_same_run_asked_for_by_two_rungs_is_made_once(tmp_path: Path) -> None:
     text = RULES + "tasks: [mqar]\nbudget: {steps: 10}\nrungs: [{keep: 0.5}, {seeds: 2}]\n"
     board, begun = ran(searched(text), tmp_path, by_retention)
@@ -153,12 +161,14 @@ def test_two_commands_do_not_work_in_one_folder(tmp_path: Path) -> None:
 
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     with Journal.open(tmp_path) as journal:
-        journal.add("search", {})
-        journal.add("trial", {})
+        journal.add("end", {"trials": 1})
+        journal.add("end", {"trials": 2})
     path = tmp_path / "journal.jsonl"
-    path.write_bytes(b"{" + path.read_bytes())
-    with pytest.raises(JournalError, match="line 1, is damaged"):
-        read(tmp_path)
+    whole = path.read_bytes()
+    for number, altered in enumerate((b"{" + whole, whole[:-2] + b"\n"), 1):
+        path.write_bytes(altered)
+        with pytest.raises(JournalError, match=f"line {number}, is damaged"):
+            read(tmp_path)
 
 
 def test_a_line_that_is_nested_too_deep_is_damaged(tmp_path: Path) -> None:

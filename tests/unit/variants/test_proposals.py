@@ -44,6 +44,23 @@ def test_a_draw_of_more_than_there_are_is_all_of_them() -> None:
     assert len(proposed("budget: {trials: 50}\nsampler: random\n")) == 18
 
 
+def test_more_combinations_than_anybody_lists_are_drawn_from() -> None:
+    wide = "".join(f", sizes.a{i}: [1, 2, 3, 4, 5, 6, 7, 8]" for i in range(10))
+    text = AXES.replace("run.batch: [1, 2]", f"run.batch: [1, 2]{wide}")
+    source = proposals(searched(f"{text}budget: {{trials: 24}}\nmutate: {{generations: 1, population: 4}}\n"))
+    assert len({tuple(one.settings.items()) for one in next(source)}) == 20
+
+
+@pytest.mark.parametrize("more", ["", "sampler: random\n"])
+def test_where_not_all_combinations_fit_into_the_trials_mutants_have_their_share(more: str) -> None:
+    def first(trials: int) -> list[Mapping[str, str]]:
+        text = f"{AXES}budget: {{trials: {trials}}}\nmutate: {{generations: 2, population: 3}}\n{more}"
+        return [one.settings for one in next(proposals(searched(text)))]
+
+    assert len(first(18)) == 12 and len(first(19)) == 18
+    assert first(11) == proposed("budget: {trials: 5}\n")
+
+
 @pytest.mark.parametrize("name", ["tpe", "nsga2"])
 def test_samplers_of_optuna_see_the_scores_and_repeat_themselves(name: str) -> None:
     pytest.importorskip("optuna", reason="optuna is not installed: pip install 'nlc[search]'")

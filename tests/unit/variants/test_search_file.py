@@ -27,6 +27,14 @@ WRONG = {
     "values and choices": (REST + "axes: {a: {values: [1], choices: {x: {}}}}", [("NLC1202", 5, 8)]),
     "a condition on a later axis": (REST + "axes: {a: {values: [1], when: {b: 1}}, b: [1]}", [("NLC1203", 5, 32)]),
     "a condition on no value": (REST + "axes: {b: [1], a: {values: [1], when: {b: 2}}}", [("NLC1203", 5, 43)]),
+    "conditions that never hold together": (
+        REST + "axes: {a: [x, y], b: {values: [p], when: {a: x}}, c: {values: [1], when: {a: y, b: p}}}",
+        [("NLC1203", 5, 51)],
+    ),
+    "a condition on none of the values": (
+        REST + "axes: {b: [1], a: {values: [1], when: {b: []}}}",
+        [("NLC1203", 5, 16)],
+    ),
     "a score of no task": (REST + "rank_by: parity.accuracy", [("NLC1204", 5, 10)]),
     "a score of no metric": (REST + "rank_by: mqar.acuracy", [("NLC1204", 5, 10)]),
     "a score of no test": (REST + "rank_by: mqar[longest].accuracy", [("NLC1204", 5, 10)]),
@@ -44,6 +52,21 @@ WRONG = {
     "a text that no file can be": (REST + 'data: "a\\0b"', [("NLC0208", 5, 7)]),
     "a base that no file can be": ('tasks: [mqar]\nbase: "a\\0b.yaml"\n', [("NLC0208", 4, 7)]),
     "a draw without end": (REST + "sampler: random", [("NLC1205", 5, 10)]),
+    "a batch of one that nsga2 puts together": (
+        REST + "budget: {trials: 2}\nsampler: {name: nsga2, batch: 1}",
+        [("NLC1205", 6, 10)],
+    ),
+    "a sampler of numbers only": (REST + "budget: {trials: 2}\nsampler: cmaes", [("NLC0204", 6, 10)]),
+    "a grid that nobody lists": (
+        REST + "axes: {" + ", ".join(f"sizes.a{i}: [1, 2, 3, 4, 5, 6, 7, 8]" for i in range(10)) + "}",
+        [("NLC1205", 5, 1)],
+    ),
+    "mutants that leave no trial for a draw": (
+        REST + "axes: {a.b: [1, 2, 3]}\nbudget: {trials: 3}\nmutate: {generations: 1, population: 3}",
+        [("NLC1205", 7, 1)],
+    ),
+    "a size that no base has": (REST + "rescale: [sizes.widht, sizes.width]", [("NLC0503", 5, 11)]),
+    "a size without its path": (REST + "rescale: width", [("NLC0503", 5, 10)]),
     "another sampler": (REST + "sampler: best", [("NLC0204", 5, 10)]),
 }
 
@@ -66,12 +89,22 @@ def test_an_axis_applies_under_its_condition_only() -> None:
     assert [one.get("levels.delta.objective") for one in found] == ["l2", "l2", "dot", "dot", None, None]
 
 
+def test_an_axis_applies_under_a_condition_on_one_that_has_a_condition() -> None:
+    chain = "axes: {a: [x, y], b: {values: [p, q], when: {a: [x]}}, c: {values: [1, 2], when: {a: [x, y], b: q}}}"
+    assert len(list(combinations(searched(REST + chain).axes))) == 1 + 2 + 1
+
+
 def test_a_choice_changes_several_things_and_null_takes_one_away() -> None:
     search = searched(
         REST + "axes:\n  cms:\n    choices: {none: {}, no mid: {levels.cms.memories.mid: null, sizes.width: 64}}\n"
     )
     found = settings(search.axes, {"cms": "no mid"})
     assert list(found) == ["levels.cms.memories.mid", "sizes.width"] and found["sizes.width"].value.value == 64
+
+
+def test_a_size_that_an_axis_or_one_of_the_bases_has_may_be_changed() -> None:
+    laid = "axes: {deep: {choices: {a: {sizes: {inner: 4}}, b: {sizes: {outer: 4}}}}, sizes.hidden: [1, 2]}\n"
+    searched(REST + laid + "rescale: [sizes.inner, sizes.hidden, sizes.head]")
 
 
 def test_shipped_searches_are_legal_and_the_schema_knows_their_keys() -> None:

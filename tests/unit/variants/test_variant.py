@@ -38,7 +38,18 @@ def test_a_budget_is_met_by_the_largest_size_that_keeps_it(budget: dict[str, int
 def test_a_budget_that_no_size_meets_is_refused_where_it_is_said() -> None:
     (found,) = variants("base: deltanet\ntasks: [mqar]\nset: {sizes.heads: 2, sizes.layers: 1}\nbudget: {params: 50}\n")
     assert found.status == "rejected" and "no sizes.width keeps the budget" in found.error
-    assert found.diagnostics[0]["code"] == "NLC1206"
+    assert [found.diagnostics[0][key] for key in ("code", "line", "column")] == ["NLC1206", 6, 1]
+
+
+@pytest.mark.parametrize("more", ["budget: {tokens: 16}\n", "rungs: [{tokens: 16}]\n"])
+def test_a_step_of_more_tokens_than_a_run_has_is_rejected(more: str) -> None:
+    text = (
+        f"base: deltanet\ntasks: [mqar]\nset: {{sizes.heads: 2, sizes.layers: 1}}\n{more}axes: {{run.batch: [2, 3]}}\n"
+    )
+    two, three = variants(text)
+    assert (two.status, three.status) == ("ok", "rejected")
+    assert [three.diagnostics[0][key] for key in ("code", "line", "column")] == ["NLC1206", 6, 1]
+    assert "one step of task 'mqar' learns from 24 tokens, and a run may from 16" in three.error
 
 
 def test_rates_are_set_in_the_rule_of_the_network() -> None:
