@@ -109,6 +109,7 @@ def test_what_it_is_read_against_stands_beside_it_and_is_not_made_twice(nlc: Run
         (["tasks", "banking77"], 4, "NLC_DATA"),
         (["continual", "hope", "--task", "mqar", "--out", "x"], 2, "task mqar is not learned in order"),
         (["tasks", "class_incremental(shots=0)"], 2, "shots says how many"),
+        (["tasks", "class_incremental(words=1, length=3)"], 2, "a label has 96 different texts, and shots 512 and 32"),
         (["tasks", "class_incremental(examples=8)"], 2, "tasks that are learned in order have no 'examples'"),
     ],
 )
