@@ -76,6 +76,8 @@ def continual(
     found, chosen = load_task(task), settings(set_)
     if "order" not in found.knobs:
         raise Stop(Status.USAGE, f"task {found.name} is not learned in order; class_incremental and clinc150 are")
+    if found.knobs["replay"] or found.knobs["mixed"]:
+        raise Stop(Status.USAGE, f"task {found.name}: replay and mixed are what the methods say; --replay is how many")
     plan, base = Plan(spec, chosen, found, replay, items, data, device, out), load(spec, chosen)
     plan.begin(base)
     with redirect_stdout(sys.stderr):  # what each run says of itself

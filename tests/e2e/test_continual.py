@@ -108,6 +108,8 @@ def test_what_it_is_read_against_stands_beside_it_and_is_not_made_twice(nlc: Run
         (["train", "deltanet", "--task", "clinc150", "--data", "x"], 4, "'x/data_full.json' is not there"),
         (["tasks", "banking77"], 4, "NLC_DATA"),
         (["continual", "hope", "--task", "mqar", "--out", "x"], 2, "task mqar is not learned in order"),
+        (["continual", "hope", "--task", "class_incremental(mixed=1)", "--out", "x"], 2, "what the methods say"),
+        (["continual", "hope", "--task", "class_incremental(replay=4)", "--out", "x"], 2, "--replay is how many"),
         (["tasks", "class_incremental(shots=0)"], 2, "shots says how many"),
         (["tasks", "class_incremental(words=1, length=3)"], 2, "a label has 96 different texts, and shots 512 and 32"),
         (["tasks", "class_incremental(examples=8)"], 2, "tasks that are learned in order have no 'examples'"),
