@@ -130,12 +130,27 @@ class Plan:
     def begin(self, spec: Spec) -> None:
         """Let the folder be this plan's.  Raises Stop where it is another's: runs of both would stand in one table."""
         meaning = {"spec": spec.resolved(), "task": self.task.as_dict(), "replay": self.replay, "items": self.items}
-        text = json.dumps(meaning, indent=1, default=str) + "\n"
+        both = (meaning | {"texts": self.digest()}, meaning)  # as it was written before, without the texts
+        text, before = (json.dumps(told, indent=1, default=str) + "\n" for told in both)
         path = self.out / "plan.json"
-        if path.exists() and path.read_text(encoding="utf-8") != text:
-            raise Stop(Status.USAGE, f"{self.out} holds runs of another spec, task or number: give another --out")
+        if path.exists() and path.read_text(encoding="utf-8") not in (text, before):
+            others = "another spec, task or number, or other texts"
+            raise Stop(Status.USAGE, f"{self.out} holds runs of {others}: give another --out")
         self.out.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
+
+    def digest(self) -> str:
+        """Of the texts, wherever they lie.  Raises Stop where they cannot be had."""
+        from nlc.cli.tasks import runnable
+        from runtime import exercise
+        from runtime.errors import RunError
+
+        try:
+            lessons = exercise.load(runnable(self.task), self.data).lessons
+        except RunError as error:
+            raise Stop(error.status, str(error)) from None
+        assert lessons is not None
+        return lessons.digest
 
     def arms(self, spec: Spec) -> Iterator[tuple[str, str]]:
         for system in ("whole", *(("slow_off",) if slow_off(spec) else ())):
