@@ -176,6 +176,7 @@ class Plan:
 
         folder = self.folder(system, method, seed)
         if (folder / "exam.json").exists():
+            examined(folder)  # what is damaged is said before others are trained
             return
         how = HowToRun({"--data": self.data, "--field": None}, device=self.device, quiet=True)
         note(f"{folder}: {self.task.name}")
@@ -218,10 +219,22 @@ class Plan:
 
         rows = []
         for system, method in self.arms(spec):
-            exams = [json.loads((self.folder(system, method, seed) / "exam.json").read_text()) for seed in range(seeds)]
+            exams = [examined(self.folder(system, method, seed)) for seed in range(seeds)]
             rows.append({"spec": self.spec, "system": system, "method": method, "seeds": exams, **over(exams)})
         told = {"spec": self.spec, "set": dict(self.chosen), "task": facts(self.task), "replay": self.replay}
         return told | {"items": self.items, "slow_off": slow_off(spec), "rows": rows}
+
+
+def examined(folder: Path) -> dict[str, Any]:
+    """The exam of a run.  Raises Stop where the file is damaged."""
+    path = folder / "exam.json"
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        over([found])
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        said = f"'{path}' is no exam of a run ({type(error).__name__}: {error})"
+        raise Stop(Status.MISSING, f"{said}: without it the same command makes it again") from None
+    return found
 
 
 def finished(folder: Path) -> bool:

@@ -123,6 +123,16 @@ def test_runs_of_other_texts_are_another_folder(tmp_path: Path) -> None:
         plan(tmp_path / "b", out).begin(spec)
 
 
+@pytest.mark.parametrize("text", ['{"parameters": 1, "tok', "{}", "[]", "1", '{"parameters": 1, "tokens": 1, "on": 1}'])
+def test_a_damaged_exam_is_named(tmp_path: Path, text: str) -> None:
+    folder = plan(None, tmp_path).folder("whole", "naive", 0)
+    folder.mkdir(parents=True)
+    (folder / "exam.json").write_text(text)
+    with pytest.raises(Stop, match=r"seed-0/whole-naive/exam.json' is no exam of a run .* makes it again") as error:
+        plan(None, tmp_path).run("whole", "naive", 0)
+    assert error.value.status == 4
+
+
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
