@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from runtime.batches import Batch
-from runtime.errors import DATA_MISSING, RunError
+from runtime.errors import DATA_MISSING, USAGE, RunError
 from runtime.state import State
 
 WORDS = "auto, cpu, cuda or cuda:N"
@@ -23,11 +23,11 @@ WORDS = "auto, cpu, cuda or cuda:N"
 def choose(word: str = "auto") -> torch.device:
     """The device of this process.  `auto` is a GPU where there is one; `cuda` is each process's own, by its local rank.
 
-    Raises RunError (status 4) for a device that is not there.
+    Raises RunError: status 4 for a device that is not there, 2 for a word that names none.
     """
     rank, processes = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", word):
-        raise RunError(f"unknown device '{word}': {WORDS}", DATA_MISSING)
+        raise RunError(f"unknown device '{word}': {WORDS}", USAGE)
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if word == "cpu" or (word == "auto" and not there):
         return torch.device("cpu")

@@ -76,6 +76,8 @@ def continual(
     found, chosen = load_task(task), settings(set_)
     if "order" not in found.knobs:
         raise Stop(Status.USAGE, f"task {found.name} is not learned in order; class_incremental and clinc150 are")
+    if found.knobs["replay"] or found.knobs["mixed"]:
+        raise Stop(Status.USAGE, f"task {found.name}: replay and mixed are what the methods say; --replay is how many")
     plan, base = Plan(spec, chosen, found, replay, items, data, device, out), load(spec, chosen)
     plan.begin(base)
     with redirect_stdout(sys.stderr):  # what each run says of itself
@@ -128,12 +130,27 @@ class Plan:
     def begin(self, spec: Spec) -> None:
         """Let the folder be this plan's.  Raises Stop where it is another's: runs of both would stand in one table."""
         meaning = {"spec": spec.resolved(), "task": self.task.as_dict(), "replay": self.replay, "items": self.items}
-        text = json.dumps(meaning, indent=1, default=str) + "\n"
+        both = (meaning | {"texts": self.digest()}, meaning)  # as it was written before, without the texts
+        text, before = (json.dumps(told, indent=1, default=str) + "\n" for told in both)
         path = self.out / "plan.json"
-        if path.exists() and path.read_text(encoding="utf-8") != text:
-            raise Stop(Status.USAGE, f"{self.out} holds runs of another spec, task or number: give another --out")
+        if path.exists() and path.read_text(encoding="utf-8") not in (text, before):
+            others = "another spec, task or number, or other texts"
+            raise Stop(Status.USAGE, f"{self.out} holds runs of {others}: give another --out")
         self.out.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
+
+    def digest(self) -> str:
+        """Of the texts, wherever they lie.  Raises Stop where they cannot be had."""
+        from nlc.cli.tasks import runnable
+        from runtime import exercise
+        from runtime.errors import RunError
+
+        try:
+            lessons = exercise.load(runnable(self.task), self.data).lessons
+        except RunError as error:
+            raise Stop(error.status, str(error)) from None
+        assert lessons is not None
+        return lessons.digest
 
     def arms(self, spec: Spec) -> Iterator[tuple[str, str]]:
         for system in ("whole", *(("slow_off",) if slow_off(spec) else ())):
@@ -159,6 +176,7 @@ class Plan:
 
         folder = self.folder(system, method, seed)
         if (folder / "exam.json").exists():
+            examined(folder)  # what is damaged is said before others are trained
             return
         how = HowToRun({"--data": self.data, "--field": None}, device=self.device, quiet=True)
         note(f"{folder}: {self.task.name}")
@@ -201,10 +219,22 @@ class Plan:
 
         rows = []
         for system, method in self.arms(spec):
-            exams = [json.loads((self.folder(system, method, seed) / "exam.json").read_text()) for seed in range(seeds)]
+            exams = [examined(self.folder(system, method, seed)) for seed in range(seeds)]
             rows.append({"spec": self.spec, "system": system, "method": method, "seeds": exams, **over(exams)})
         told = {"spec": self.spec, "set": dict(self.chosen), "task": facts(self.task), "replay": self.replay}
         return told | {"items": self.items, "slow_off": slow_off(spec), "rows": rows}
+
+
+def examined(folder: Path) -> dict[str, Any]:
+    """The exam of a run.  Raises Stop where the file is damaged."""
+    path = folder / "exam.json"
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        over([found])
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        said = f"'{path}' is no exam of a run ({type(error).__name__}: {error})"
+        raise Stop(Status.MISSING, f"{said}: without it the same command makes it again") from None
+    return found
 
 
 def finished(folder: Path) -> bool:

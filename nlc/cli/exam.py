@@ -54,6 +54,7 @@ def examine(
 ) -> None:
     """Say what a run gets right.  Raises RunError."""
     from runtime.evaluate.exam import examine_run
+    from runtime.evaluate.harness import ready
 
     def done(exam: Exam) -> None:
         note(f"{exam.task.name}, {exam.test}: {percent(exam.on.share.accuracy)}")
@@ -62,6 +63,8 @@ def examine(
     theirs = [task for task in tasks if isinstance(task, str)]
     if theirs and not ours and data is not None:
         raise Stop(Status.USAGE, "--data is for tasks that read a text; those of lm-evaluation-harness have their own")
+    if theirs and ours:
+        ready(theirs)  # what cannot be asked is said before any is
     found = examine_run(run, ours, items=items, text=data, field=field, device=device, warn=note, done=done)
     answers = harness(run, theirs, items, device) if theirs else []
     if json_:

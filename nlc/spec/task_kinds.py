@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from math import comb
 
 Number = int | float
 Knobs = Mapping[str, Number]
@@ -101,6 +102,9 @@ def topics(k: Knobs) -> str:
         )
     if not k["shots"]:
         return "texts are made, so shots says how many"
+    length, wanted = int(k["length"]), k["shots"] + 32  # for tests
+    if wanted > (texts := comb(length, 2) * k["words"] ** 2 * 32 ** (length - 2)):
+        return f"a label has {texts} different texts, and shots {k['shots']} and 32 for tests are {wanted}"
     need = 5 * k["length"] + 5
     return "" if need <= k["context"] else f"{k['length']} words, a tab and a label take {need} bytes of {k['context']}"
 

@@ -75,8 +75,8 @@ def examine_run(
     """
     trained = of_run(path, warn=warn)
     settings, model, own = trained.settings, trained.model.to(choose(device)), task_of(trained.facts)
-    found = []
-    for task in tasks:
+
+    def made(task: Task) -> Exercise:
         for test in task.tests:
             if (wanted := task.kind(test).vocab) > settings.vocab:
                 said = f"task {task.name} has {wanted} different tokens, and the model knows {settings.vocab}"
@@ -86,17 +86,20 @@ def examine_run(
         if (task.hides or task.ordered) and trained.codec.unit != "bytes":
             raise RunError(f"task {task.name} is of bytes, and {path} reads the tokens of {trained.codec.path}", USAGE)
         same = task.hides or (own is not None and own.items == task.items)  # so it may read what the run did
-        of = exercise.load(task, *(text_of(trained.facts, text, field) if same else (text,)), note=warn)
+        return exercise.load(task, *(text_of(trained.facts, text, field) if same else (text,)), note=warn)
+
+    found = []
+    for of in [made(task) for task in tasks]:  # what cannot be asked is said before any is
         if of.lessons is not None:
             found.append(examine_in_order(trained, of, own, model, items, warn))
             done(found[-1])
             continue
-        for test in task.tests:
+        for test in of.task.tests:
             how: dict[str, Any] = {"items": items, "tokens": settings.tokens, "precision": settings.precision}
             with subnormals_flushed():
                 on = examine(model, of, test, **how)
                 off = examine(model, of, test, **how, learn=False) if model.writing else on
-            found.append(Exam(task, test, on, off))
+            found.append(Exam(of.task, test, on, off))
             done(found[-1])
     return found
 

@@ -58,6 +58,28 @@ def evaluate(
     """Ask tasks by the harness's names, or files that describe them, with learning on or off as each of `ways` says.
 
     limit: the first so many items of each.
+    Raises RunError and DataError as `ready` does.
+    """
+    lm_eval, manager, wanted = ready(tasks)
+    model, answers = adapter(), []
+    for learn in ways:
+        found = lm_eval.simple_evaluate(
+            model=model(trained, learn), tasks=wanted, limit=limit, task_manager=manager, bootstrap_iters=0,
+            log_samples=False,
+        )  # fmt: skip
+        results = {
+            task: {
+                metric.removesuffix(",none"): float(value) for metric, value in row.items() if is_metric(metric, value)
+            }
+            for task, row in found["results"].items()
+        }
+        answers.append(Answers(learn, results, {task: int(n["effective"]) for task, n in found["n-samples"].items()}))
+    return answers
+
+
+def ready(tasks: Sequence[str]) -> tuple[Any, Any, list[str]]:
+    """The harness, its TaskManager, and what it calls the tasks, which can be asked.
+
     Raises RunError where the harness is not installed or has no such task, DataError where its data cannot be had.
     """
     lm_eval, manager_of = library()
@@ -75,20 +97,7 @@ def evaluate(
     except Exception as error:  # no file, no network, no such set: each library that looks for it has errors of its own
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise DataError(f"the data of {', '.join(wanted)} cannot be had: {first}") from None
-    model, answers = adapter(), []
-    for learn in ways:
-        found = lm_eval.simple_evaluate(
-            model=model(trained, learn), tasks=wanted, limit=limit, task_manager=manager, bootstrap_iters=0,
-            log_samples=False,
-        )  # fmt: skip
-        results = {
-            task: {
-                metric.removesuffix(",none"): float(value) for metric, value in row.items() if is_metric(metric, value)
-            }
-            for task, row in found["results"].items()
-        }
-        answers.append(Answers(learn, results, {task: int(n["effective"]) for task, n in found["n-samples"].items()}))
-    return answers
+    return lm_eval, manager, wanted
 
 
 def is_metric(name: str, value: object) -> bool:

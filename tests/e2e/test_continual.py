@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from nlc.cli.common import Stop
+from nlc.cli.continual import Plan
+from nlc.spec import load, load_task
 from runtime.trainer import Run as Training
 from tests.e2e.command import Run
 from tests.e2e.test_resuming import kept
@@ -92,7 +95,42 @@ def test_what_it_is_read_against_stands_beside_it_and_is_not_made_twice(nlc: Run
     again = nlc(*words)
     assert again.status == 0 and json.loads(again.out) == found and "whole-replay" not in again.err
     other = nlc(*words, "--replay", "2")
-    assert other.status == 2 and "found holds runs of another spec, task or number" in other.out
+    assert other.status == 2 and "found holds runs of another spec, task or number, or other texts" in other.out
+
+
+def plan(data: Path | None, out: Path, **changed: Any) -> Plan:
+    task = load_task("text_domains(context=16, domains=1, sequences=8)")
+    return Plan(**{"spec": "deltanet", "chosen": {}, "task": task, "replay": 8, "items": 4, "data": data,
+                   "device": "cpu", "out": out} | changed)  # fmt: skip
+
+
+def test_runs_of_other_texts_are_another_folder(tmp_path: Path) -> None:
+    for name, text in (("a", "the cat sat. "), ("b", "le chat dort. "), ("c", "the cat sat. ")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "text.txt").write_text(text * 100)
+    spec, out = load("deltanet"), tmp_path / "out"
+    plan(tmp_path / "a", out).begin(spec)
+    plan(tmp_path / "c", out).begin(spec)
+    with pytest.raises(Stop, match="or other texts: give another --out"):
+        plan(tmp_path / "b", out).begin(spec)
+    written = json.loads((out / "plan.json").read_text())
+    assert written.pop("texts") and not (out / "seed-0").exists()
+    (out / "plan.json").write_text(json.dumps(written, indent=1) + "\n")  # as earlier releases wrote it
+    with pytest.raises(Stop, match="holds runs of another spec"):
+        plan(tmp_path / "a", out, items=5).begin(spec)
+    plan(tmp_path / "a", out).begin(spec)
+    with pytest.raises(Stop, match="or other texts"):
+        plan(tmp_path / "b", out).begin(spec)
+
+
+@pytest.mark.parametrize("text", ['{"parameters": 1, "tok', "{}", "[]", "1", '{"parameters": 1, "tokens": 1, "on": 1}'])
+def test_a_damaged_exam_is_named(tmp_path: Path, text: str) -> None:
+    folder = plan(None, tmp_path).folder("whole", "naive", 0)
+    folder.mkdir(parents=True)
+    (folder / "exam.json").write_text(text)
+    with pytest.raises(Stop, match=r"seed-0/whole-naive/exam.json' is no exam of a run .* makes it again") as error:
+        plan(None, tmp_path).run("whole", "naive", 0)
+    assert error.value.status == 4
 
 
 @pytest.mark.parametrize(
@@ -108,7 +146,10 @@ def test_what_it_is_read_against_stands_beside_it_and_is_not_made_twice(nlc: Run
         (["train", "deltanet", "--task", "clinc150", "--data", "x"], 4, "'x/data_full.json' is not there"),
         (["tasks", "banking77"], 4, "NLC_DATA"),
         (["continual", "hope", "--task", "mqar", "--out", "x"], 2, "task mqar is not learned in order"),
+        (["continual", "hope", "--task", "class_incremental(mixed=1)", "--out", "x"], 2, "what the methods say"),
+        (["continual", "hope", "--task", "class_incremental(replay=4)", "--out", "x"], 2, "--replay is how many"),
         (["tasks", "class_incremental(shots=0)"], 2, "shots says how many"),
+        (["tasks", "class_incremental(words=1, length=3)"], 2, "a label has 96 different texts, and shots 512 and 32"),
         (["tasks", "class_incremental(examples=8)"], 2, "tasks that are learned in order have no 'examples'"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +114,12 @@ def test_what_cannot_be_is_refused(nlc: Run, words: list[str], status: int, said
     assert not list(tmp_path.rglob("lock.json"))
 
 
-def test_a_vocabulary_that_is_too_small_is_refused(nlc: Run) -> None:
+def test_what_cannot_be_asked_is_refused_before_any_task_is(nlc: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert train(nlc, "--task", "parity(context=8)", "--out", "first", "--steps", "2").status == 0
-    ended = nlc("eval", "first", "--tasks", "mqar")
+    ended = nlc("eval", "first", "--tasks", "parity(context=8),mqar", "--items", "2")
     assert ended.status == 2 and "task mqar has 64 different tokens, and the model knows 2" in ended.err
+    assert "as trained" not in ended.err
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    ended = nlc("eval", "first", "--tasks", "parity(context=8),piqa", "--items", "2")
+    assert ended.status == 4 and "which is not installed" in ended.err and "as trained" not in ended.err
     assert nlc("generate", "first", "--prompt", "abc").status == 2

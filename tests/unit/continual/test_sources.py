@@ -64,11 +64,32 @@ def test_a_malformed_table_is_said_at_its_line(tmp_path: Path, text: str | bytes
         ([["a", "freeze"], ["b"]], r"data_full.json.gz': train\[1\] is \[\"b\"\]; \[text, intent\] is expected"),
         ([], r"a list of \[text, intent\] is expected at key 'train'"),
         ([["a", "other"]], r"domains.json': intent 'other' is in no domain"),
+        ([["a \ud800", "bill"]], r"train\[0\] is \[.*, \"bill\"\], with half of a surrogate pair"),
+        ([["a", "bill\udfff"]], r"train\[0\] is \[\"a\", .*, with half of a surrogate pair"),
     ],
 )
 def test_a_malformed_set_is_said_at_its_place(tmp_path: Path, train: object, said: str) -> None:
     with pytest.raises(DataError, match=said):
         sources.read("clinc150", clinc(tmp_path, train))
+
+
+@pytest.mark.parametrize("domains", [5, ["freeze", "bill"], {"x": 5}, {"x": None}, {"x": "freeze"}, {"x": [["a"]]}])
+def test_malformed_domains_are_said(tmp_path: Path, domains: object) -> None:
+    (clinc(tmp_path) / "domains.json").write_text(json.dumps(domains))
+    with pytest.raises(DataError, match=r"domains.json' is .*; \{domain: \[intent, ...\]\} is expected"):
+        sources.read("clinc150", tmp_path)
+
+
+def test_json_that_is_too_deep_is_said(tmp_path: Path) -> None:
+    (clinc(tmp_path) / "domains.json").write_text("[" * 200_000)
+    with pytest.raises(DataError, match=r"domains.json': not read as JSON: "):
+        sources.read("clinc150", tmp_path)
+
+
+def test_labels_that_are_the_same_but_for_spaces_are_refused() -> None:
+    pairs = [("x", "a b"), ("y", "a  b")]
+    with pytest.raises(DataError, match="mine: labels 'a b' and 'a  b' are the same but for spaces"):
+        cut("mine", pairs, [("z", "a b"), ("w", "a  b")], ["a b", "a  b"], 2, 1, 0, seed=0)
 
 
 def test_what_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,8 +75,9 @@ def test_every_command_says_it_in_one_line_and_leaves_nothing(
     if "run" in arguments:
         program.load(package()).main(["--out", "run", "--data", str(text), "--steps", "1", "--quiet"])
     capsys.readouterr()
-    for word, message in (("tpu", "unknown device 'tpu': auto, cpu, cuda or cuda:N"), ("cuda", "no device 'cuda:0'")):
-        assert main([*arguments, "--device", word]) == 4
+    unknown = "unknown device 'tpu': auto, cpu, cuda or cuda:N"
+    for word, status, message in (("tpu", 2, unknown), ("cuda", 4, "no device 'cuda:0'")):
+        assert main([*arguments, "--device", word]) == status
         err = capsys.readouterr().err
         assert err.startswith(f"nlc: {message}") and err.count("\n") == 1
     assert not (tmp_path / "runs").exists() and not (tmp_path / "state").exists()

@@ -72,6 +72,10 @@ def cut(
 
     A training text that is also a text of the test, whatever its label, is left out.  Raises DataError.
     """
+    known_as: dict[bytes, str] = {}
+    for label in labels:
+        if (other := known_as.setdefault(clean(label), label)) != label:
+            raise DataError(f"{name}: labels {other!r} and {label!r} are the same but for spaces")
     if tasks * each > len(labels):
         asked = f"{tasks} tasks of {each} labels are {tasks * each}"
         raise DataError(f"{name} has {len(labels)} labels, and {asked}: take fewer", USAGE)

@@ -11,6 +11,7 @@ import gzip
 import io
 import json
 import os
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from typing import Any
 from runtime.errors import DataError
 
 ENVIRONMENT = "NLC_DATA"
+
+HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair: JSON may hold it, text may not
 
 Pairs = list[tuple[str, str]]  # (text, label)
 
@@ -77,12 +80,16 @@ def clinc150(folder: Path, name: str) -> Published:
         for i, row in enumerate(rows):
             if not (isinstance(row, list) and len(row) == 2 and all(isinstance(x, str) and x.strip() for x in row)):
                 raise DataError(f"'{file}': {part}[{i}] is {json.dumps(row)[:60]}; [text, intent] is expected")
+            if any(map(HALF.search, row)):
+                raise DataError(f"'{file}': {part}[{i}] is {json.dumps(row)[:60]}, with half of a surrogate pair")
         parts.append([(text, label) for text, label in rows if label != "oos"])
     domains = {}
     if there(folder, "domains.json") is not None:
         file, domains = parsed(folder, "domains.json", name)
-        named = {label for labels in domains.values() for label in labels} if isinstance(domains, dict) else set()
-        if missing := sorted({label for _, label in parts[0]} - named):
+        lists = list(domains.values()) if isinstance(domains, dict) else [None]
+        if not all(isinstance(labels, list) and all(isinstance(x, str) for x in labels) for labels in lists):
+            raise DataError(f"'{file}' is {json.dumps(domains)[:60]}; {{domain: [intent, ...]}} is expected")
+        if missing := sorted({label for _, label in parts[0]}.difference(*lists)):
             raise DataError(f"'{file}': intent '{missing[0]}' is in no domain; {{domain: [intent, ...]}} is expected")
     return Published(*parts, domains=domains)
 
@@ -111,8 +118,8 @@ def parsed(folder: Path, name: str, of: str) -> tuple[Path, Any]:
     file, text = contents(folder, name, of)
     try:
         return file, json.loads(text)
-    except ValueError as error:
-        raise DataError(f"'{file}': not JSON: {error}") from None
+    except (RecursionError, ValueError) as error:  # depth and length of numbers have a limit
+        raise DataError(f"'{file}': not read as JSON: {error}") from None
 
 
 def there(folder: Path, name: str) -> Path | None:
