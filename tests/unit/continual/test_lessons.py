@@ -17,6 +17,7 @@ from runtime.errors import DataError
 from runtime.evaluate.tasks import Task
 from runtime.evaluate.tasks.continual.classes import ClassLessons, Topics
 from runtime.evaluate.tasks.continual.domains import Domains
+from runtime.evaluate.tasks.continual.labelled import cut
 from runtime.evaluate.tasks.continual.lessons import How
 from runtime.evaluate.tasks.items import IGNORED
 from runtime.evaluate.tasks.kinds import ORDERED
@@ -51,6 +52,25 @@ def test_training_and_test_share_no_text() -> None:
     made = lessons()
     assert not {e.text for e in made.training} & {e.text for e in made.testing}
     assert Counter(e.label for e in made.training) == dict.fromkeys(range(6), 16)
+
+
+def test_what_is_left_of_a_long_text_is_asked_or_learned() -> None:
+    """Sequences too, not texts alone, are in one of both."""
+
+    def made(context: int, *test: str) -> ClassLessons:
+        train, asked = (
+            [("tell me a joke", "fun"), ("pay", "money")],
+            [*((text, "fun") for text in test), ("rent", "money")],
+        )
+        of = cut("here", train, asked, ["fun", "money"], 2, 1, 0, 0)
+        return ClassLessons(Topics(**KNOBS | {"context": context}), of, None)
+
+    context = len("money\na joke")
+    assert {e.text for e in made(32, "never a joke", "sing").testing} == {b"never a joke", b"sing", b"rent"}
+    short = made(context, "never a joke", "sing")
+    assert {e.text for e in short.testing} == {b"sing", b"rent"} and short.facts()["test_examples"] == 2
+    with pytest.raises(DataError, match="the last 6 bytes of every test text of label 'fun' end a training text, too"):
+        made(context, "never a joke")
 
 
 def test_the_order_depends_on_its_seed_alone() -> None:

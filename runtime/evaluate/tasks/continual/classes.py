@@ -146,8 +146,13 @@ class ClassLessons:
             longest = max(of.labels, key=len).decode()
             raise DataError(f"{of.name}: {kind.context} bytes have no room for a text and label '{longest}'", USAGE)
         self.training = [example for found in of.train for example in found]
-        deep = max(map(len, of.test))
-        self.testing = [found[i] for i in range(deep) for found in of.test if i < len(found)]
+        seen = {self.end(example) for example in self.training}  # two texts may be one where they lose their beginning
+        test = [[example for example in found if self.end(example) not in seen] for found in of.test]
+        if not all(test):
+            label = of.labels[test.index([])].decode()
+            said = f"the last {self.room} bytes of every test text of label '{label}' end a training text, too"
+            raise DataError(f"{of.name}: {said}: give a longer context", USAGE)
+        self.testing = [found[i] for i in range(max(map(len, test))) for found in test if i < len(found)]
 
     @property
     def tasks(self) -> int:
@@ -163,7 +168,7 @@ class ClassLessons:
         return [1 / ((i + 1) * self.of.each) for i in range(self.tasks)]
 
     def facts(self) -> dict[str, Any]:
-        return self.of.facts()
+        return self.of.facts() | {"test_examples": len(self.testing)}
 
     def course(self, batch: int) -> Course:
         first, groups = 0, []
@@ -194,13 +199,17 @@ class ClassLessons:
             targets_BT[b, self.room : self.room + len(end)] = end
             answers_BT[b, self.room : self.room + len(end)] = 0
             if self.kind.whole:
-                first = self.room - len(example.text[-self.room :])
+                first = self.room - len(self.end(example))
                 targets_BT[b, first : self.room] = tokens_BT[b, first + 1 : self.room + 1]
         return Items.of(tokens_BT, targets_BT, answers_BT)
 
+    def end(self, example: Example) -> bytes:
+        """What a sequence has of its text."""
+        return example.text[-self.room :]
+
     def texts(self, examples: Sequence[Example]) -> Tensor:
         """(B, P) the texts, each with the tab that asks."""
-        ends = [example.text[-self.room :] for example in examples]
+        ends = [*map(self.end, examples)]
         return torch.tensor([[*[PAD] * (self.room - len(text)), *text, TAB] for text in ends])
 
     def tested(self, task: int, items: int) -> list[Example]:
