@@ -166,12 +166,13 @@ def materials(search: Search) -> dict[str, Exercise]:
     from runtime import exercise
     from runtime.errors import RunError
 
-    found = {}
-    for name, task in search.tasks.items():
-        of = None if task is None else runnable(task)
+    found, made = {}, {name: None if task is None else runnable(task) for name, task in search.tasks.items()}
+    if search.data is not None and not any(of is None or of.reads for of in made.values()):
+        raise Stop(Status.USAGE, f"{search.source}: data is for tasks that read it, and none of these does")
+    for name, of in made.items():
         try:
             if of is not None and (of.hides or of.ordered):
-                found[name] = exercise.load(of, search.data)
+                found[name] = exercise.load(of, search.data if of.reads else None)
         except RunError as error:
             raise Stop(error.status, f"task {name}: {error}") from None
     return found

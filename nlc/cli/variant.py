@@ -120,7 +120,7 @@ def reads(request: Mapping[str, Any]) -> bool:
     from runtime.evaluate.tasks import Task
 
     task = None if request["facts"] is None else Task.read(request["facts"])
-    return task is None or task.hides or task.ordered
+    return task is None or task.reads
 
 
 def asked(request: Mapping[str, Any], folder: Path, device: str) -> list[Exam]:

@@ -35,4 +35,5 @@ KINDS: dict[str, type[Kind]] = {
 }
 HAYSTACKS = ("passkey", "number", "word", "text")  # kinds that are made from a text
 TOLD = ("text", "domains")  # kinds whose every target is the next token, which is known once it has been asked for
+READ = (*HAYSTACKS, "clinc150", "banking77", "dbpedia70", "domains")  # kinds that --data may be for
 ORDERED = ("topics", "clinc150", "banking77", "dbpedia70", "domains")  # kinds that are learned one task after another

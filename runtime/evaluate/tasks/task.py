@@ -22,7 +22,7 @@ from runtime.data import Text
 from runtime.errors import USAGE, DataError
 from runtime.evaluate.tasks.draw import Draw, digest, key_of, mixed
 from runtime.evaluate.tasks.items import Items, Kind
-from runtime.evaluate.tasks.kinds import HAYSTACKS, KINDS, ORDERED, TOLD
+from runtime.evaluate.tasks.kinds import HAYSTACKS, KINDS, ORDERED, READ, TOLD
 from runtime.shape import misfit
 
 Split = Literal["train", "test"]
@@ -77,6 +77,11 @@ class Task:
     def hides(self) -> bool:
         """Whether its items are made from a text: something is hidden in it, or it is itself to be read."""
         return self.items in HAYSTACKS
+
+    @property
+    def reads(self) -> bool:
+        """Whether it takes texts from a file or folder that is named."""
+        return self.items in READ
 
     @property
     def told(self) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
+from nlc.cli.common import Stop
+from nlc.cli.search import materials
 from nlc.diagnostics import SpecError
 from nlc.spec import load_task
 from nlc.variants.axes import combinations, settings
@@ -135,3 +138,19 @@ def test_the_measures_that_have_names_are_those_that_can_be_told() -> None:
     for R, knobs in ((apart, "tasks=2"), (mixed, "tasks=2, mixed=1"), (single, "tasks=1")):
         told = {name for name, value in asdict(measured(R, [0.1] * len(R))).items() if value is not None}
         assert {"accuracy", *told} == set(measures(load_task(f"class_incremental({knobs})")))
+
+
+def test_data_is_for_the_tasks_that_read_some(tmp_path: Path) -> None:
+    made_up, told = "class_incremental(tasks=1, classes=2, shots=4)", tmp_path / "texts"
+    told.mkdir()
+    for name in ("one", "other"):
+        (told / f"{name}.txt").write_text("some words\n" * 400)
+    both = searched(f"tasks: {{made_up: '{made_up}', read: 'text_domains(domains=2, context=32)'}}\nbase: hope\n")
+    own, built_in = (
+        {name: of.lessons.digest for name, of in materials(one).items() if of.lessons}
+        for one in (replace(both, data=told), both)
+    )
+    assert own.keys() == {"made_up", "read"} and own["made_up"] == built_in["made_up"]
+    assert own["read"] != built_in["read"]
+    with pytest.raises(Stop, match="data is for tasks that read it, and none of these does"):
+        materials(replace(searched(f"tasks: ['{made_up}', mqar]\nbase: hope\n"), data=told))
