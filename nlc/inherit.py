@@ -86,7 +86,7 @@ def inherited(graph: Graph) -> Inherited:
     files: dict[Path, Origin] = {}
     unreadable: set[Path] = set()
     for source, names in wanted.items():
-        place = _folder(source.at) / source.path
+        place = folder_of(source.at) / source.path
         try:
             file = found(place)
             there = tensors(file)
@@ -185,7 +185,7 @@ def _renames(
             report.error("NLC0416", source.at, f"'{source.path}' has no '{name}'", suggest(name, choices))
 
 
-def _folder(at: Position) -> Path:
+def folder_of(at: Position) -> Path:
     """What a path is relative to: the file that says it; on the command line, here."""
     return Path() if at.file == SET or at.file.startswith("<") else Path(at.file).parent
 

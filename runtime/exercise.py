@@ -1,7 +1,7 @@
 """A task as what a run learns from, in place of a text: batches of its items, and a look at its first test set.
 
 Training takes item after item, so that a step's are known by its number; of tasks that are learned in order, the
-sequences of their course.  The loss is that of the answers alone.
+sequences of their course.  The loss is that of the answers and, where a text is learned too, of it.
 """
 
 from __future__ import annotations

@@ -132,6 +132,8 @@ class Plan:
         meaning = {"spec": spec.resolved(), "task": self.task.as_dict(), "replay": self.replay, "items": self.items}
         both = (meaning | {"texts": self.digest()}, meaning)  # as it was written before, without the texts
         text, before = (json.dumps(told, indent=1, default=str) + "\n" for told in both)
+        if self.data is not None and self.out.resolve() == self.data.resolve():
+            raise Stop(Status.USAGE, f"{self.out} holds the texts: give another --out")
         path = self.out / "plan.json"
         if path.exists() and path.read_text(encoding="utf-8") not in (text, before):
             others = "another spec, task or number, or other texts"

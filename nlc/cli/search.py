@@ -11,8 +11,7 @@ from contextlib import contextmanager, suppress
 from enum import StrEnum
 from functools import cache
 from importlib.util import find_spec
-from itertools import product
-from pathlib import Path, PurePath
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +33,7 @@ from nlc.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from nlc.source import Scalar, Tree
     from nlc.variants.course import Course, Workers
     from nlc.variants.journal import Journal
     from nlc.variants.search import Search
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from runtime.exercise import Exercise
 
 BEST = "best"
-WORD = re.compile(r"[\w./-]+")
-LONGEST = 250  # characters of a file's name
+WORD = re.compile(r"[\w-]+")
+CHECKPOINT = re.compile(r"checkpoint:([^,)]+)")
 
 
 class On(StrEnum):
@@ -153,10 +153,16 @@ def run(
 
 
 def check_there(search: Search) -> None:
-    """Raises Stop where the search needs what is not here."""
+    """Raises Stop where the search needs what is not here, or has what nothing needs."""
+    from nlc.cli.tasks import runnable
+
     if search.sampler.name not in ("grid", "random") and find_spec("optuna") is None:
         raise Stop(Status.MISSING, f"sampler {search.sampler.name} is optuna's: pip install 'nlc[search]'")
-    if search.data is not None and not search.data.exists():
+    if search.data is None:
+        return
+    if not any(task is None or runnable(task).reads for task in search.tasks.values()):
+        raise Stop(Status.USAGE, f"{search.source}: data is for tasks that read it, and none of these does")
+    if not search.data.exists():
         raise Stop(Status.MISSING, f"{search.source}: there is no {search.data}")
 
 
@@ -166,10 +172,9 @@ def materials(search: Search) -> dict[str, Exercise]:
     from runtime import exercise
     from runtime.errors import RunError
 
-    found, made = {}, {name: None if task is None else runnable(task) for name, task in search.tasks.items()}
-    if search.data is not None and not any(of is None or of.reads for of in made.values()):
-        raise Stop(Status.USAGE, f"{search.source}: data is for tasks that read it, and none of these does")
-    for name, of in made.items():
+    found = {}
+    for name, task in search.tasks.items():
+        of = None if task is None else runnable(task)
         try:
             if of is not None and (of.hides or of.ordered):
                 found[name] = exercise.load(of, search.data if of.reads else None)
@@ -280,7 +285,7 @@ def keep_bases(search: Search, folder: Path) -> None:
 
 def keep(text: str, path: Path) -> None:
     """The text in a file of a new search's folder.  Raises Stop where another one is in it."""
-    if path.is_file() and path.read_bytes().strip() != text.encode().strip():
+    if path.is_file() and path.read_text(encoding="utf-8-sig", errors="replace").strip() != text.strip():
         raise Stop(Status.USAGE, f"{path} is there and is not of this search: give another --out")
     write_whole(text, path)
 
@@ -318,43 +323,50 @@ def asked(search: Search, taught: Mapping[str, Lesson]) -> dict[str, Any]:
 
 
 def files(search: Search) -> dict[str, str]:
-    """Digests of bases that are files, and of the rules and checkpoints that these, an axis or `set` may name."""
+    """Digests of bases that are files, with their rules, and of the checkpoints that a base, an axis or `set` names."""
     from nlc.diagnostics import SpecError
+    from nlc.inherit import folder_of
     from nlc.source import plain
     from nlc.spec import load
     from nlc.weight_file import Unreadable, found
 
-    said = [plain(entry.value) for entry in search.shared.values()]
-    said += [plain(entry.value) for axis in search.axes for choice in axis.choices for _, entry in choice.changes]
-    digests: dict[str, str] = {}
-    folders = {Path(): Path(search.source).parent}
+    said = [entry.value for entry in search.shared.values()]
+    said += [entry.value for axis in search.axes for choice in axis.choices for _, entry in choice.changes]
+    texts, digests = [text for tree in said for text in scalars(tree)], dict[str, str]()
     for label, base in search.bases.items():
-        if not isinstance(base, Path):
-            continue
-        spec, within = load(base), Path(label).parent
-        tree, book, folders[within] = plain(spec.tree), spec.rules, base.parent
-        for name in (*book.written(), *words([*said, tree])):
-            with suppress(SpecError):
-                book.load(name)
-        rules = {name: None if rule is None else rule.written() for name, rule in book.found.items()}
-        digests[label] = hashlib.sha256(json.dumps([tree, rules], sort_keys=True).encode()).hexdigest()
-        said.append(tree)
-    for (within, folder), name in product(folders.items(), sorted(set(words(said)))):
-        with suppress(Unreadable, OSError), found(folder / name).open("rb") as file:
-            digests.setdefault((within / name).as_posix(), hashlib.file_digest(file, "sha256").hexdigest())
+        spec = load(base)
+        own = [*scalars(spec.tree)]
+        if isinstance(base, Path):
+            beside = {path.stem for path in base.parent.glob("*.yaml")}
+            used = beside.intersection(word for text in (*own, *texts) for word in WORD.findall(text.text))
+            for name in (*spec.rules.written(), *sorted(used)):
+                with suppress(SpecError):
+                    spec.rules.load(name)
+            rules = {name: None if rule is None else rule.written() for name, rule in spec.rules.found.items()}
+            told = json.dumps([plain(spec.tree), rules], sort_keys=True)
+            digests[label] = hashlib.sha256(told.encode()).hexdigest()
+        texts += own
+    for text in texts:
+        for path in map(str.strip, CHECKPOINT.findall(text.text)):
+            with suppress(Unreadable, OSError), found(folder_of(text.at) / path).open("rb") as file:
+                digests[f"{path} of {Path(text.at.file).name}"] = hashlib.file_digest(file, "sha256").hexdigest()
     return digests
 
 
-def words(value: Any) -> Iterator[str]:
-    """All that may be the name of a file in a folder, or below it."""
-    if isinstance(value, str):
-        for word in (value, *WORD.findall(value)):
-            path = PurePath(word)
-            if path.parts and not path.is_absolute() and ".." not in path.parts and len(word) < LONGEST:
-                yield word
-    elif isinstance(value, Mapping | list):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from words(item)
+def scalars(tree: Tree) -> Iterator[Scalar]:
+    """What is written in a spec, but for what it says of itself."""
+    from nlc.source import Mapping, Scalar, Sequence
+
+    match tree:
+        case Mapping(entries, _):
+            for key, entry in entries.items():
+                if key != "doc" and not key.startswith("x-"):
+                    yield from scalars(entry.value)
+        case Sequence(items, _):
+            for item in items:
+                yield from scalars(item)
+        case Scalar():
+            yield tree
 
 
 def end(course: Course, board: Standings) -> None:

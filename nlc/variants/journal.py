@@ -29,7 +29,7 @@ JOURNAL, LOCK = "journal.jsonl", ".lock"
 
 def base_file(label: str) -> str:
     """Where the folder of a search keeps a base that was a file."""
-    return f"bases/{label.replace('/', '-')}"
+    return f"bases/{label.replace('%', '%25').replace('/', '%2F')}"
 
 
 class JournalError(Exception):

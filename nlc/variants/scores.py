@@ -40,6 +40,11 @@ def ordered(facts: Mapping[str, Any]) -> bool:
     return "items" in facts and KINDS[facts["items"]].ordered
 
 
+def in_order(task: TaskSpec | None) -> bool:
+    """The same, of a task as it is written."""
+    return task is not None and KINDS[task.items].ordered
+
+
 def measures(task: TaskSpec) -> tuple[str, ...]:
     """What can be told of tasks in order: nothing on the way where they are mixed, nothing across of a single one."""
     if task.knobs.get("tasks", task.knobs.get("domains")) == 1:
@@ -53,7 +58,7 @@ def scores(tasks: Mapping[str, TaskSpec | None]) -> Iterator[str]:
         if task is None:
             yield from (f"{name}.bits_per_byte", f"{name}.loss")
             continue
-        in_order = KINDS[task.items].ordered
-        metrics = measures(task) if in_order else (*ANSWERS, "bits_per_byte") if task.items == TEXT else ANSWERS
-        tests = ["", *(f"[{test}]" for test in islice(task.tests, 1, 1 if in_order else None))]
+        several = in_order(task)
+        metrics = measures(task) if several else (*ANSWERS, "bits_per_byte") if task.items == TEXT else ANSWERS
+        tests = ["", *(f"[{test}]" for test in islice(task.tests, 1, 1 if several else None))]
         yield from (f"{name}{test}{learn}.{metric}" for test, learn, metric in product(tests, ("", ".off"), metrics))

@@ -21,12 +21,11 @@ from nlc.spec import TaskSpec, load, load_task, shipped
 from nlc.spec import tasks as tasks_shipped
 from nlc.spec.extends import Found, is_null, without_notes
 from nlc.spec.rule import SHIPPED
-from nlc.spec.task_kinds import KINDS
 from nlc.spec.text import parse, read
 from nlc.spec.types import typed
 from nlc.variants.axes import BASE, ENUMERATED, Axis, Choice, count
 from nlc.variants.fields import LimitFields, MutateFields, RungFields, SamplerFields, SearchFields, TuneFields
-from nlc.variants.scores import TEXT, scores
+from nlc.variants.scores import TEXT, in_order, scores
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _-]{0,63}")  # of a search, of a task: folders are called by them
 
@@ -48,6 +47,7 @@ class Search:
     fields: SearchFields = field(repr=False)
     data: Path | None = None  # a text: as it is named, from the folder of the file
     at: Position = field(default=Position("", 0, 0), repr=False)  # of the budget, of rungs, or of the search
+    rungs_at: Position = field(default=Position("", 0, 0), repr=False)
 
     @property
     def rescale(self) -> tuple[str, ...]:
@@ -69,9 +69,10 @@ class Search:
 
     @property
     def own_steps(self) -> bool:
-        """Whether a run has the steps that its variant says."""
+        """Whether a run has the steps that its variant says: those of tasks in order are the course's."""
         budget = self.fields.budget
-        return any(not (one.steps or one.tokens or budget.steps or budget.tokens) for one in self.rungs)
+        left = [one for one in self.rungs if not (one.steps or one.tokens or budget.steps or budget.tokens)]
+        return any(not in_order(self.tasks[name]) for one in left for name in one.tasks or self.tasks)
 
     @property
     def limits(self) -> LimitFields:
@@ -139,6 +140,7 @@ def search_from(tree: Mapping, text: str, found: Found) -> Search:
         name=said.search, doc=" ".join(said.doc.split()), source=found.shown, text=text, bases=bases, shared=shared,
         axes=axes, tasks=tasks, sampler=sampler, rungs=tuple(said.rungs), fields=said,
         at=next(tree.entries[key].at for key in ("budget", "rungs", "search") if key in tree.entries),
+        rungs_at=tree.entries.get("rungs", tree.entries["search"]).at,
         data=None if said.data is None else (found.root / said.data).resolve(),
     )  # fmt: skip
 
@@ -387,8 +389,8 @@ def _rungs(tree: Mapping, said: SearchFields, tasks: MappingOf[str, TaskSpec | N
         if rung.rank_by is not None:
             mine = {task: tasks[task] for task in rung.tasks or tasks if task in tasks}
             _score(rung.rank_by, mine, "rung", item.at, report)
-        own = [tasks.get(task) for task in rung.tasks or tasks]
-        if (rung.steps or rung.tokens) and all(task is not None and KINDS[task.items].ordered for task in own):
+        own = [tasks[task] for task in rung.tasks or tasks if task in tasks]
+        if own and (rung.steps or rung.tokens) and all(map(in_order, own)):
             hint = "take steps and tokens away; a rung of more seeds adds runs: {seeds: 3}"
             report.error("NLC1205", item.at, "what is learned in order takes its own steps in every rung", hint)
         if rung.steps is not None and rung.tokens is not None:

@@ -22,10 +22,10 @@ from nlc.passes import build
 from nlc.show import yaml_text
 from nlc.source import Entry
 from nlc.spec import Spec, load, loads
-from nlc.spec.task_kinds import KINDS
 from nlc.variants.axes import BASE, settings
 from nlc.variants.budget import Cost, Fitted, fit
 from nlc.variants.rates import Rates, grid, rated
+from nlc.variants.scores import in_order
 from nlc.variants.search import Search
 
 LIMITS = ("params", "state_bytes", "flops")
@@ -129,15 +129,14 @@ def _whole_step(spec: Spec, search: Search, lessons: Sequence[Lesson]) -> None:
     for rung in search.rungs:
         tokens = rung.tokens or (None if rung.steps else search.fields.budget.tokens)
         for lesson in lessons:
-            task = search.tasks[lesson.name]
-            own = task is not None and KINDS[task.items].ordered  # as many steps as it has
+            own = in_order(search.tasks[lesson.name])  # as many steps as it has
             if tokens is None or own or lesson.name not in (rung.tasks or search.tasks):
                 continue
             context = lesson.sizes.get("sizes.context", spec.model.sizes.get("context", 1))
             if (step := spec.model.run.batch * context) > tokens:
                 message = f"one step of task '{lesson.name}' learns from {step:,} tokens, and a run may from {tokens:,}"
                 hint = "more tokens, or a smaller run.batch"
-                raise SpecError([Diagnostic("NLC1206", search.at, message, hint)])
+                raise SpecError([Diagnostic("NLC1206", search.rungs_at if rung.tokens else search.at, message, hint)])
 
 
 def cost_of(graph: Graph) -> dict[str, int]:

@@ -109,6 +109,8 @@ def test_runs_of_other_texts_are_another_folder(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "text.txt").write_text(text * 100)
     spec, out = load("deltanet"), tmp_path / "out"
+    with pytest.raises(Stop, match="holds the texts: give another --out"):
+        plan(tmp_path / "a", tmp_path / "c" / ".." / "a").begin(spec)
     plan(tmp_path / "a", out).begin(spec)
     plan(tmp_path / "c", out).begin(spec)
     with pytest.raises(Stop, match="or other texts: give another --out"):

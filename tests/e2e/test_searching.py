@@ -174,6 +174,26 @@ def test_a_search_goes_on_with_the_same_texts_and_rules_only(tmp_path: Path) -> 
         begun(folder, text)
 
 
+def test_a_search_is_of_what_its_files_say_and_not_of_their_prose(tmp_path: Path) -> None:
+    for number, path in enumerate(("x/y.yaml", "x-y.yaml")):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        doc = f"{'Трансформер ' * 15} {number}, as notes.md says"
+        (tmp_path / path).write_text(f"nlc: 1\nextends: linear_attention\ndoc: {doc!r}\n", encoding="utf-8")
+    text = (
+        "nlc: 1\nsearch: s\nbase: [x/y.yaml, x-y.yaml]\ntasks: [parity]\nbudget: {steps: 4}\n"
+        "set: {levels.train.start: 'from(checkpoint:my weights+1, x=y)'}\n"
+    )
+    weights, notes, folder = tmp_path / "my weights+1", tmp_path / "notes.md", tmp_path / "out"
+    weights.write_bytes(b"1")
+    begun(folder, text)
+    notes.write_text("new", encoding="utf-8")
+    begun(folder, text)
+    assert {path.name for path in (folder / "bases").iterdir()} == {"x%2Fy.yaml", "x-y.yaml"}
+    weights.write_bytes(b"2")
+    with pytest.raises(Stop, match="other files"):
+        begun(folder, text)
+
+
 def test_a_file_in_the_folder_of_a_new_search_is_not_overwritten(tmp_path: Path) -> None:
     mine = tmp_path / "out" / "search.yaml"
     mine.parent.mkdir()
@@ -181,7 +201,7 @@ def test_a_file_in_the_folder_of_a_new_search_is_not_overwritten(tmp_path: Path)
     with pytest.raises(Stop, match="is not of this search"):
         begun(tmp_path / "out", TINY)
     assert "mine" in mine.read_text(encoding="utf-8") and not lines(tmp_path / "out", "search")
-    mine.write_text(TINY, encoding="utf-8")
+    mine.write_text("\ufeff" + TINY, encoding="utf-8")
     begun(tmp_path / "out", TINY)
     assert lines(tmp_path / "out", "search")
 

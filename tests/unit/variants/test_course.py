@@ -145,6 +145,10 @@ def test_steps_of_its_own_make_another_trial_unless_the_search_says_them(tmp_pat
     assert begun == ["t001-mqar-10-s0", "t002-mqar-20-s0"]
     _, begun = ran(searched(text + "budget: {steps: 5}\n"), tmp_path / "said", lambda request: right(request, 0.5))
     assert begun == ["t001-mqar-5-s0"]
+    text = text.replace("mqar", "'class_incremental(tasks=2, classes=2, shots=8)'")
+    course = {"class_incremental(tasks=2, classes=2, shots=8)": lambda batch: 8}
+    _, begun = ran(searched(text), tmp_path / "in order", lambda request: right(request, 0.5), lengths=course)
+    assert len(begun) == 1
 
 
 def test_the_same_run_asked_for_by_two_rungs_is_made_once(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nlc.cli.common import Stop
-from nlc.cli.search import materials
+from nlc.cli.search import check_there, materials
 from nlc.diagnostics import SpecError
 from nlc.spec import load_task
 from nlc.variants.axes import combinations, settings
@@ -47,13 +47,17 @@ WRONG = {
     "nobody is kept": (REST + "rungs: [{steps: 1}, {steps: 2}]", [("NLC1205", 5, 9)]),
     "kept for nothing": (REST + "rungs: [{steps: 1, keep: 2}]", [("NLC1205", 5, 9)]),
     "steps and tokens": (REST + "budget: {steps: 1, tokens: 2}", [("NLC1205", 5, 1)]),
+    "steps of no task that is known": (
+        "base: hope\ntasks: mqr\nrungs: [{steps: 2, keep: 1}, {steps: 4}]",
+        [("NLC1101", 4, 8)],
+    ),
     "steps of what is learned in order": (
         "base: hope\ntasks: [clinc150, mqar]\nrungs: [{tasks: [clinc150], steps: 1, keep: 2}, {steps: 9}]",
         [("NLC1205", 5, 9)],
     ),
     "all and more are kept": (REST + "rungs: [{keep: .inf}, {steps: 2}]", [("NLC0205", 5, 16)]),
-    "a text that no file can be": (REST + 'data: "a\\0b"', [("NLC0208", 5, 7)]),
-    "a base that no file can be": ('tasks: [mqar]\nbase: "a\\0b.yaml"\n', [("NLC0208", 4, 7)]),
+    "a text that no file can be": (REST + 'data: "a\\0b"', [("NLC0208", 5, 8)]),
+    "a base that no file can be": ('tasks: [mqar]\nbase: "a\\0b.yaml"\n', [("NLC0208", 4, 8)]),
     "a draw without end": (REST + "sampler: random", [("NLC1205", 5, 10)]),
     "a batch of one that nsga2 puts together": (
         REST + "budget: {trials: 2}\nsampler: {name: nsga2, batch: 1}",
@@ -153,4 +157,4 @@ def test_data_is_for_the_tasks_that_read_some(tmp_path: Path) -> None:
     assert own.keys() == {"made_up", "read"} and own["made_up"] == built_in["made_up"]
     assert own["read"] != built_in["read"]
     with pytest.raises(Stop, match="data is for tasks that read it, and none of these does"):
-        materials(replace(searched(f"tasks: ['{made_up}', mqar]\nbase: hope\n"), data=told))
+        check_there(replace(searched(f"tasks: ['{made_up}', mqar]\nbase: hope\n"), data=told))

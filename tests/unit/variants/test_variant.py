@@ -41,7 +41,9 @@ def test_a_budget_that_no_size_meets_is_refused_where_it_is_said() -> None:
     assert [found.diagnostics[0][key] for key in ("code", "line", "column")] == ["NLC1206", 6, 1]
 
 
-@pytest.mark.parametrize("more", ["budget: {tokens: 16}\n", "rungs: [{tokens: 16}]\n"])
+@pytest.mark.parametrize(
+    "more", ["budget: {tokens: 16}\n", "rungs: [{tokens: 16}]\n", "rungs: [{tokens: 16}]\nbudget: {trials: 2}\n"]
+)
 def test_a_step_of_more_tokens_than_a_run_has_is_rejected(more: str) -> None:
     text = (
         f"base: deltanet\ntasks: [mqar]\nset: {{sizes.heads: 2, sizes.layers: 1}}\n{more}axes: {{run.batch: [2, 3]}}\n"
