@@ -12,7 +12,7 @@ from itertools import count
 from typing import Any
 
 from nlc.diagnostics import suggest
-from nlc.source import Mapping, Scalar, Sequence, Tree, line_of
+from nlc.source import line_of, scalars
 from nlc.spec import RuleSpec, Spec
 from nlc.spec.architecture import Fields
 from nlc.spec.resolve import to_yaml
@@ -36,7 +36,7 @@ def as_written(spec: Spec) -> dict[str, Any]:
 
 def written_text(spec: Spec) -> str:
     """The file as it stands; where it extends another or is changed by `--set`, the merged spec."""
-    if spec.model.extends is not None or any(leaf.at.file != spec.source for leaf in _scalars(spec.tree)):
+    if spec.model.extends is not None or any(leaf.at.file != spec.source for leaf in scalars(spec.tree)):
         return yaml_text(as_written(spec)).rstrip("\n")
     lines = (line_of(spec.source, n) for n in count(1))
     return "\n".join(_until_none(lines)).rstrip("\n")
@@ -146,18 +146,6 @@ def _flow(value: Any) -> str:
     if isinstance(value, str) and "\n" in value:
         return "|\n" + "\n".join(f"    {line}" for line in value.rstrip("\n").splitlines()) + "\n "
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _scalars(tree: Tree) -> Iterator[Scalar]:
-    match tree:
-        case Mapping(entries, _):
-            for entry in entries.values():
-                yield from _scalars(entry.value)
-        case Sequence(items, _):
-            for item in items:
-                yield from _scalars(item)
-        case Scalar():
-            yield tree
 
 
 def _until_none(lines: Iterator[str | None]) -> Iterator[str]:

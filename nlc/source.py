@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,6 +113,20 @@ def place_from(at: Position, text: str) -> Place:
         return Position(at.file, at.line + row, at.column + offset - starts[row], length)
 
     return place
+
+
+def scalars(tree: Tree, skip: Callable[[str], bool] = lambda key: False) -> Iterator[Scalar]:
+    """All that is written in a tree, but for what stands under a key to `skip`."""
+    match tree:
+        case Mapping(entries, _):
+            for key, entry in entries.items():
+                if not skip(key):
+                    yield from scalars(entry.value, skip)
+        case Sequence(items, _):
+            for item in items:
+                yield from scalars(item, skip)
+        case Scalar():
+            yield tree
 
 
 def plain(tree: Tree) -> Any:

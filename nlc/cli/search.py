@@ -33,7 +33,6 @@ from nlc.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from nlc.source import Scalar, Tree
     from nlc.variants.course import Course, Workers
     from nlc.variants.journal import Journal
     from nlc.variants.search import Search
@@ -326,16 +325,16 @@ def files(search: Search) -> dict[str, str]:
     """Digests of bases that are files, with their rules, and of the checkpoints that a base, an axis or `set` names."""
     from nlc.diagnostics import SpecError
     from nlc.inherit import folder_of
-    from nlc.source import plain
+    from nlc.source import plain, scalars
     from nlc.spec import load
     from nlc.weight_file import Unreadable, found
 
     said = [entry.value for entry in search.shared.values()]
     said += [entry.value for axis in search.axes for choice in axis.choices for _, entry in choice.changes]
-    texts, digests = [text for tree in said for text in scalars(tree)], dict[str, str]()
+    texts, digests = [text for tree in said for text in scalars(tree, is_prose)], dict[str, str]()
     for label, base in search.bases.items():
         spec = load(base)
-        own = [*scalars(spec.tree)]
+        own = [*scalars(spec.tree, is_prose)]
         if isinstance(base, Path):
             beside = {path.stem for path in base.parent.glob("*.yaml")}
             used = beside.intersection(word for text in (*own, *texts) for word in WORD.findall(text.text))
@@ -353,20 +352,9 @@ def files(search: Search) -> dict[str, str]:
     return digests
 
 
-def scalars(tree: Tree) -> Iterator[Scalar]:
-    """What is written in a spec, but for what it says of itself."""
-    from nlc.source import Mapping, Scalar, Sequence
-
-    match tree:
-        case Mapping(entries, _):
-            for key, entry in entries.items():
-                if key != "doc" and not key.startswith("x-"):
-                    yield from scalars(entry.value)
-        case Sequence(items, _):
-            for item in items:
-                yield from scalars(item)
-        case Scalar():
-            yield tree
+def is_prose(key: str) -> bool:
+    """Whether it is what a spec says of itself."""
+    return key == "doc" or key.startswith("x-")
 
 
 def end(course: Course, board: Standings) -> None:
