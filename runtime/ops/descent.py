@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LONG = 1 << 13  # numbers of a vector on the processor: a product of stacks takes three times as long as `dot` of it
+LONG = 1 << 13  # numbers of a vector: a product of stacks takes three times as long as `dot` on the processor
+PIECE = 1 << 12  # of a vector on a GPU, where a product of stacks gives each vector to one block of threads
 
 
 def descended(W: Tensor, G: Tensor, r: Tensor, c: Tensor | None = None, S: Tensor | None = None) -> Tensor:
@@ -65,8 +66,20 @@ def along(x: Tensor, y: Tensor, like: torch.Size) -> Tensor:
         return (x * y).sum_to_size(like)
     lead = y.shape[: y.dim() - axes]
     rows, columns = (z.reshape(lead.numel(), -1) for z in (x.expand_as(y), y))
-    if y.is_cpu and rows.shape[1] >= LONG:
-        found = torch.stack([torch.dot(*pair) for pair in zip(rows.unbind(), columns.unbind(), strict=True)])
-    else:
-        found = (rows.unsqueeze(-2) @ columns.unsqueeze(-1)).flatten()
-    return found.view(*lead, *(1,) * axes).sum_to_size(like)
+    return inner(rows, columns).view(*lead, *(1,) * axes).sum_to_size(like)
+
+
+def inner(rows: Tensor, columns: Tensor) -> Tensor:
+    """<row, column> of each, (n, k) both: (n,)."""
+    if rows.shape[1] < LONG:
+        return (rows.unsqueeze(-2) @ columns.unsqueeze(-1)).flatten()
+    if rows.is_cpu:
+        return torch.stack([torch.dot(*pair) for pair in zip(rows.unbind(), columns.unbind(), strict=True)])
+    return inner_of_pieces(rows, columns)
+
+
+def inner_of_pieces(rows: Tensor, columns: Tensor) -> Tensor:
+    n, k = rows.shape
+    if k % PIECE or not (rows.is_contiguous() and columns.is_contiguous()):
+        return (rows * columns).sum(-1)
+    return (rows.view(-1, 1, PIECE) @ columns.view(-1, PIECE, 1)).view(n, -1).sum(-1)

@@ -15,7 +15,7 @@ import runtime.ops
 from runtime.ops import basic, stack
 from runtime.ops.chunk_reads import ReadChunks
 from runtime.ops.deep import Task, Written
-from runtime.ops.descent import descended
+from runtime.ops.descent import PIECE, descended, inner_of_pieces
 from runtime.ops.forms import Lean, Matrix, Mlp, Swiglu, l2norm_pull
 from runtime.ops.history import Past, past
 from runtime.ops.naive import Write
@@ -176,6 +176,13 @@ def test_a_rate_s_gradient_over_long_vectors() -> None:
         r = torch.full(shape, 0.5, dtype=torch.float64, requires_grad=True)
         descended(W, G, r).backward(d)
         torch.testing.assert_close(r.grad, -(G * d).sum_to_size(shape))
+
+
+@pytest.mark.parametrize("length", [2 * PIECE, 2 * PIECE + 1])
+def test_inner_products_as_a_gpu_takes_long_vectors(length: int) -> None:
+    x, y, shared = (normal(n, length, seed=i).detach() for i, n in enumerate((3, 3, 1)))
+    for rows in (x, shared.expand(3, length)):
+        torch.testing.assert_close(inner_of_pieces(rows, y), torch.linalg.vecdot(rows, y))
 
 
 @pytest.mark.parametrize(("kept", "outside"), [(False, True), (True, False)])
