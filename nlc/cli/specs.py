@@ -281,9 +281,12 @@ def hidden(rules: dict[str, str]) -> list[str]:
 def search_in(argument: str, chosen: dict[str, str | object]) -> Search | None:
     """The search that an argument is: a search file, or a shipped search's name; None where it is a spec."""
     from nlc.spec import shipped
+
+    if argument in shipped():
+        return None
     from nlc.variants.search import find_search
 
-    search = None if argument in shipped() else find_search(argument)
+    search = find_search(argument)
     if search is not None and chosen:
         raise Stop(Status.USAGE, f"{argument} is a search, which takes no --set: its set: changes the base")
     return search

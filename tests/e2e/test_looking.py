@@ -267,7 +267,7 @@ def test_looking_at_a_spec_does_not_import_torch(process: Run) -> None:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["check", "hope"]], ids=" ".join)
 def test_answers_within_half_a_second(process: Run, arguments: list[str]) -> None:
-    answers_within(0.5, process, arguments, "click, networkx, pydantic, yaml", times=2.0)
+    answers_within(0.5, process, arguments, "typer, pydantic.main, ruamel.yaml", times=3.5)
 
 
 def test_output_is_plain_where_there_is_no_terminal(process: Run) -> None:
