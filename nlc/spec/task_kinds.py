@@ -35,6 +35,11 @@ class ItemKind:
         """Several tasks, learned one after another: what is trained on is a course, as long as it is."""
         return "order" in self.knobs
 
+    @property
+    def in_bits(self) -> bool:
+        """What is learned are texts: its scores are bits per byte."""
+        return "domains" in self.knobs
+
 
 CONTEXT = Knob("tokens of an item", "[2, 1000000]")
 VOCAB = Knob("different tokens", "[4, 1000000]")

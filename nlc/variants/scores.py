@@ -30,9 +30,8 @@ def task_of(score: str, tasks: Iterable[str]) -> str | None:
 
 def less_is_better(score: str, tasks: Mapping[str, Mapping[str, Any]]) -> bool:
     """tasks: by name, as the runtime takes them."""
-    metric, task = score.rsplit(".", 1)[-1], task_of(score, tasks)
-    texts = task is not None and tasks[task].get("items") == "domains"
-    return metric in LESS or (texts and metric in BITS)
+    metric, items = score.rsplit(".", 1)[-1], tasks.get(task_of(score, tasks) or "", {}).get("items")
+    return metric in LESS or (metric in BITS and items is not None and KINDS[items].in_bits)
 
 
 def ordered(facts: Mapping[str, Any]) -> bool:

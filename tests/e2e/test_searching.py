@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from nlc.cli import variant
+from nlc.cli.begun import begin
 from nlc.cli.common import Stop
-from nlc.cli.search import begin, lessons, materials
+from nlc.cli.search import lessons, materials
 from nlc.spec import load_task
 from nlc.variants.journal import Journal, read
 from nlc.variants.local import alone

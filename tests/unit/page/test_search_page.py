@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nlc.cli.search import keep_bases
+from nlc.cli.begun import keep_bases
 from nlc.cli.searched import facts
 from nlc.page.search import SearchFacts, as_data, markdown, page
 from nlc.page.search.effects import effects
