@@ -59,6 +59,7 @@ class Options:
     on_nan: str = "stop"  # or skip, clip: see runtime.finite
     cuda_graphs: bool = False  # steps as CUDA graphs: see runtime.cuda_graphs
     compile: bool = False  # steps by torch's compiler: see runtime.compiled
+    tape: bool = False  # the operations of a step alone: see runtime.compiled
 
 
 def read(settings: Settings, arguments: Sequence[str] | None = None) -> tuple[Settings, Options]:
@@ -97,6 +98,9 @@ def read(settings: Settings, arguments: Sequence[str] | None = None) -> tuple[Se
         "--cuda-graphs", action="store_true", help="on a GPU, record a step once and replay it (a CUDA graph)"
     )
     recorded.add_argument("--compile", action="store_true", help="steps by torch's compiler: minutes once, then faster")
+    recorded.add_argument(
+        "--tape", action="store_true", help="record the operations of a step once and run these alone: small models"
+    )
     parser.add_argument(
         "--tensorboard", action="store_true", help="mirror the metrics for TensorBoard, below the run directory"
     )
@@ -125,6 +129,7 @@ def read(settings: Settings, arguments: Sequence[str] | None = None) -> tuple[Se
         on_nan=given.on_nan,
         cuda_graphs=given.cuda_graphs,
         compile=given.compile,
+        tape=given.tape,
     )
     return changed, options
 

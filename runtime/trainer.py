@@ -97,13 +97,16 @@ class Run:
             return None
         return CudaGraphs(lambda line: self._warn(f"warning: {line}"))
 
-    def _compiled(self) -> Recordings:
-        """What compiles the steps of this run.  Raises RunError where nothing can be compiled."""
-        from runtime.compiled import Compiled, refusal  # torch's compiler takes seconds to import
+    def _taped(self) -> Recordings | None:
+        """What compiles or repeats the steps of this run.  Raises RunError where nothing can be compiled."""
+        if not (self.options.compile or self.options.tape):
+            return self.recordings
+        from runtime.compiled import Compiled, Repeated, refusal  # torch's compiler takes seconds to import
 
-        if why_not := refusal():
+        if self.options.compile and (why_not := refusal()):
             raise RunError(why_not, DATA_MISSING)
-        return Compiled(lambda line: self._warn(f"warning: {line}"), self.display.note, apart=self.record.pause)
+        kind = Compiled if self.options.compile else Repeated
+        return kind(lambda line: self._warn(f"warning: {line}"), self.display.note, apart=self.record.pause)
 
     def data(self) -> Data | Exercise:
         """The text to learn from, or the task, checked against the settings.  Raises DataError."""
@@ -147,13 +150,14 @@ class Run:
             if self.recordings is not None:
                 self.recordings.on = not self._logs(self.running)
             yield self.step
-        if self.options.compile and self.running and self.recordings is not None and not self.recordings.asked:
-            self._warn("warning: --compile: no step was compiled, since steps that log are run as always")
+        taped = self.options.compile or self.options.tape
+        if taped and self.running and self.recordings is not None and not self.recordings.asked:
+            self._warn(f"warning: {self.recordings.name}: no step was recorded, since steps that log are run as always")
         self._finish()
 
     def _begin(self, model: nn.Module, levels: Sequence[Level]) -> None:
         self.model, self.levels = model, list(levels)
-        self.recordings = self._compiled() if self.options.compile else self.recordings
+        self.recordings = self._taped()
         model.recordings = self.recordings  # type: ignore[assignment]
         self.parameters = sum(p.numel() for p in model.parameters())
         for level in self.levels:

@@ -135,6 +135,9 @@ def train(
     compile_: Annotated[
         bool, typer.Option("--compile", help="Steps by torch's compiler: minutes once, then faster.")
     ] = False,
+    tape: Annotated[
+        bool, typer.Option("--tape", help="Record the operations of a step once and run these alone: small models.")
+    ] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Mirror the metrics for TensorBoard, in RUN/tensorboard.")
     ] = False,
@@ -155,8 +158,8 @@ def train(
 
     what = {"--data": data, "--field": field, "--tokenizer": tokenizer, "--pack": pack and pack.value}
     how = HowToRun(
-        what, keep, checkpoint_every, time_limit, processes, device, on_nan, cuda_graphs, compile_, tensorboard, quiet,
-        json_, dry_run,
+        what, keep, checkpoint_every, time_limit, processes, device, on_nan, cuda_graphs, compile_, tape, tensorboard,
+        quiet, json_, dry_run,
     )  # fmt: skip
     how.check()
     if resume is not None:
@@ -244,6 +247,7 @@ class HowToRun:
     on_nan: str = "stop"
     cuda_graphs: bool = False
     compile: bool = False
+    tape: bool = False
     tensorboard: bool = False
     quiet: bool = False
     json: bool = False
@@ -251,8 +255,9 @@ class HowToRun:
 
     def check(self) -> None:
         """Ends the command where train.py would not understand an option; it would say so in its own words."""
-        if self.compile and self.cuda_graphs:
-            raise Stop(Status.USAGE, "--compile and --cuda-graphs each record the steps: give one")
+        recorded = {"--compile": self.compile, "--tape": self.tape, "--cuda-graphs": self.cuda_graphs}
+        if len(asked := [option for option, wanted in recorded.items() if wanted]) > 1:
+            raise Stop(Status.USAGE, f"{' and '.join(asked)} each record the steps: give one")
         if self.checkpoint_every is None and self.time_limit is None:
             return
         calm_threads()
@@ -272,8 +277,8 @@ class HowToRun:
         given |= {"--checkpoint-every": self.checkpoint_every, "--time-limit": self.time_limit}
         given |= {"--device": self.device, "--on-nan": self.on_nan}
         said = [str(word) for option, value in given.items() if value is not None for word in (option, value)]
-        flags = {"--cuda-graphs": self.cuda_graphs, "--compile": self.compile, "--tensorboard": self.tensorboard}
-        flags |= {"--quiet": self.quiet, "--json": self.json}
+        flags = {"--cuda-graphs": self.cuda_graphs, "--compile": self.compile, "--tape": self.tape}
+        flags |= {"--tensorboard": self.tensorboard, "--quiet": self.quiet, "--json": self.json}
         return said + [flag for flag, wanted in flags.items() if wanted]
 
 

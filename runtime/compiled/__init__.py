@@ -1,8 +1,10 @@
-"""Training steps compiled by torch's inductor: `nlc train --compile`.
+"""Training steps that are recorded as operations: `nlc train --compile` and `nlc train --tape`.
 
-recording of a step (tape) -> regions, equal ones compiled once -> a program that computes what the step did
+a step (recorded) -> tape -> regions, equal ones compiled once (compiler) -> a program that computes what the step did
+                          -> a function of one line for each operation (repeated), the same
 """
 
 from runtime.compiled.compiler import Compiled, refusal
+from runtime.compiled.repeated import Repeated
 
-__all__ = ["Compiled", "refusal"]
+__all__ = ["Compiled", "Repeated", "refusal"]

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -21,13 +21,12 @@ from torch._guards import TracingContext, tracing
 from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+from runtime.compiled.recorded import alike, recorded, undirected
 from runtime.compiled.regions import Region, cut, graph_of, key_of
-from runtime.compiled.tape import Made, Recording, Tape, Unrecordable, functional
-from runtime.precision import DEVICES
+from runtime.compiled.tape import Made, Tape, Unrecordable, functional
 from runtime.recordings import Recordings
 
 OPERATIONS = 2000  # different ones that are compiled: more take minutes
-FAR = (1e-3, 1e-9)  # of a result's norm, in float32 and shorter types and in float64, as in nlc verify
 SMALL = 8  # operations of a region that is worth a call
 Call = Callable[..., Any]
 
@@ -70,23 +69,15 @@ class Compiler:
 
     def __call__(self, run: Callable[[], Made]) -> tuple[Made, Callable[[], None]]:
         """Raises RuntimeError for what cannot be recorded, or gives something else once it is compiled."""
-        before, recording = random_state(), Recording([])
-        with recording:
-            made = run()
-        if not all(a.equal(b) for a, b in zip(before, random_state(), strict=True)):
-            drawn_again(before)
-            raise Unrecordable("it draws random numbers")
-        tape = recording.outputs(made)
+        made, tape = recorded(run)
         try:
             functional(tape)
             program = Program(tape, self)
             found = program.run()
         except Exception as error:
             raise Unrecordable(f"what was compiled fails: {error}") from error
-        largest = max((float(a.double().nan_to_num().norm()) for a in made if a is not None), default=0.0)
-        for a, b in zip(made, found, strict=True):
-            if a is not None and b is not None and not same(a, b, largest):
-                raise Unrecordable("what was compiled gives other numbers")
+        if not alike(made, found):
+            raise Unrecordable("what was compiled gives other numbers")
 
         def replay() -> None:
             made[:] = program.run()
@@ -186,40 +177,7 @@ def as_recorded(x: Tensor, look: tuple[Any, ...]) -> Tensor:
     return torch.empty_strided(shape, strides, dtype=dtype, device=x.device).copy_(x)
 
 
-def undirected() -> ExitStack:
-    """Without autocast: what it has made of a step is recorded."""
-    stack = ExitStack()
-    for kind in DEVICES:
-        if torch.is_autocast_enabled(kind):
-            stack.enter_context(torch.autocast(kind, enabled=False))
-    return stack
-
-
 def kept() -> AbstractContextManager[Any]:
     """In here, what inductor compiles is kept on the disk for later runs: it asks for a context to do so."""
     shapes = ShapeEnv(assume_static_by_default=True)
     return tracing(TracingContext(FakeTensorMode(shape_env=shapes)))  # type: ignore[no-untyped-call]
-
-
-def random_state() -> list[Tensor]:
-    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [])]
-
-
-def drawn_again(state: list[Tensor]) -> None:
-    """The random numbers since `state` come once more, for the step that is run as always."""
-    cpu, *gpus = state
-    torch.set_rng_state(cpu)
-    for i, gpu in enumerate(gpus):
-        torch.cuda.set_rng_state(gpu, i)
-
-
-def same(a: Tensor, b: Tensor, largest: float) -> bool:
-    """Whether a compiled result is what was recorded, but for rounding; numbers that are not finite are alike.
-
-    largest: norm of all that a step makes; what is so much smaller that only rounding is left of it may be anything.
-    """
-    if not a.is_floating_point():
-        return a.equal(b)
-    part, least = FAR[a.dtype == torch.float64], torch.finfo(a.dtype).eps * largest
-    a, b = a.double().nan_to_num(), b.double().nan_to_num()
-    return float((a - b).norm()) <= part * float(a.norm()) + least

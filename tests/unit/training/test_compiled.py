@@ -1,4 +1,4 @@
-"""Steps that torch's compiler computes: the numbers they give, and what is run as always."""
+"""Steps that torch's compiler computes, or the operations of a recorded one: their numbers, and what runs as always."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from nlc.bench.training import Steps, loaded, through
 from nlc.cli import main
 from nlc.compile import compile
 from nlc.spec import load
-from runtime.compiled import Compiled, refusal
+from runtime.compiled import Compiled, Repeated, refusal, repeated
+from runtime.compiled.recorded import recorded
 from runtime.compiled.regions import SHORTEST, Region, cut, graph_of, key_of
 from runtime.compiled.tape import Recording, Tape
+from runtime.recordings import Recordings
 
 TINY = {"sizes.width": 8, "sizes.heads": 2, "sizes.layers": 1, "sizes.context": 16, "run.batch": 2}
 HOPE = TINY | {
@@ -46,7 +48,7 @@ def module_of(spec: str, settings: dict[str, Any]) -> ModuleType:
     return loaded(compile(load(spec, settings)))
 
 
-def run(module: ModuleType, recordings: Compiled | None = None) -> Kept:
+def run(module: ModuleType, recordings: Recordings | None = None) -> Kept:
     kept = Kept(module.settings, COUNT, graphs=recordings)
     through(module, kept)
     return kept
@@ -63,6 +65,7 @@ def failing(line: str) -> None:
     raise AssertionError(line)
 
 
+@pytest.mark.parametrize("kind", ["regions", "tape"])
 @pytest.mark.parametrize(
     ("spec", "settings"),
     [("hope", HOPE | {"levels.cms.meta": "full"}), ("hope", SPANS | {"run.precision": "bfloat16"}),
@@ -70,10 +73,10 @@ def failing(line: str) -> None:
     ids=["full gradients", "spans in bfloat16", "transformer", "ttt_mlp"],
 )  # fmt: skip
 def test_the_operations_of_a_recorded_step_make_the_run_that_all_others_make(
-    spec: str, settings: dict[str, Any]
+    spec: str, settings: dict[str, Any], kind: str
 ) -> None:
     module = module_of(spec, settings)
-    want, got = run(module), run(module, Compiled(failing, most=0))
+    want, got = run(module), run(module, Repeated(failing) if kind == "tape" else Compiled(failing, most=0))
     assert all(a.equal(b) for a, b in zip(want.losses, got.losses, strict=True))
     assert all(a.equal(b) for a, b in zip(want.model.parameters(), got.model.parameters(), strict=True))
     assert want.model.fires == got.model.fires
@@ -247,7 +250,7 @@ def test_a_run_that_has_no_step_left_says_nothing_of_compiling(
 ) -> None:
     assert main([*two_steps(tmp_path)]) == 0
     assert main(["train", "--resume", str(tmp_path / "run"), "--compile", "--device", "cpu"]) == 0
-    assert "no step was compiled" not in capsys.readouterr().err
+    assert "no step was recorded" not in capsys.readouterr().err
 
 
 def two_steps(folder: Path) -> list[str]:
@@ -257,8 +260,9 @@ def two_steps(folder: Path) -> list[str]:
 
 
 def test_a_run_of_which_no_step_is_compiled_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main([*two_steps(tmp_path), "--compile"]) == 0
-    assert "--compile: no step was compiled, since steps that log are run as always" in capsys.readouterr().err
+    for option in ("--compile", "--tape"):
+        assert main([*two_steps(tmp_path / option), option]) == 0
+        assert f"{option}: no step was recorded, since steps that log are run as always" in capsys.readouterr().err
 
 
 def test_without_a_compiler_the_run_does_not_begin(
@@ -273,5 +277,40 @@ def test_without_a_compiler_the_run_does_not_begin(
 
 
 def test_two_ways_to_record_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "transformer", "--compile", "--cuda-graphs"]) == 2
-    assert "--compile and --cuda-graphs" in capsys.readouterr().err
+    for two in (("--compile", "--cuda-graphs"), ("--compile", "--tape"), ("--tape", "--cuda-graphs")):
+        assert main(["train", "transformer", *two]) == 2
+        assert f"{' and '.join(two)} each record the steps" in capsys.readouterr().err
+
+
+def test_a_tape_takes_equal_views_once_and_frees_what_is_read_no_more() -> None:
+    x = torch.rand(2, 3)
+
+    def step() -> list[Tensor | None]:
+        sums = [x.detach().t().sum(dim=1) + i for i in range(3)]
+        sums[0].detach().mul_(2)  # another name for what is given out
+        return [*sums, None]
+
+    made, tape = recorded(step)
+    program = repeated.Program(tape)
+    names = [step.operation._schema.name for step in repeated.distinct(tape)[0]]
+    assert names.count("aten::t") == 1 and "aten::detach" not in names and program.count == len(names) == 8
+    x.mul_(3)
+    for a, b in zip(step(), program.run(), strict=True):
+        assert (a is None and b is None) or (a is not None and b is not None and a.equal(b))
+    assert made[3] is None
+
+
+def test_a_step_of_too_many_operations_is_run_as_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repeated, "MOST", 10)
+    module, said = module_of("transformer", TINY), list[str]()
+    want, got = run(module), run(module, Repeated(said.append))
+    assert want.losses == got.losses and len(said) == 1
+    assert "operations are more than 10" in said[0] and said[0].startswith("--tape: a step cannot be recorded")
+
+
+def test_other_numbers_than_the_recorded_ones_are_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repeated.Program, "run", lambda program: [torch.zeros(())] * len(program.made))
+    module, said = module_of("transformer", TINY), list[str]()
+    want, got = run(module), run(module, Repeated(said.append))
+    assert want.losses == got.losses
+    assert "what is repeated gives other numbers" in said[0]
