@@ -79,9 +79,10 @@ def chunk_of(
         keep = keep.clamp(min=FLOOR)
         c = keep.cumsum(-1)
         b = c - keep
-        a, p = keep.exp().unsqueeze(-1), b.exp().unsqueeze(-1)
+        p = b.exp().unsqueeze(-1)
+        a = keep.exp().unsqueeze(-1) if kind.kept else a
         gamma = c[:, -1:, None].exp()
-        lost = (c[:, -1:] - c).exp().neg_().unsqueeze(-1)
+        lost = (c[:, -1:] - c).exp_().neg_().unsqueeze(-1)
     D = gram = N = None
     if kind.erase:
         D = decay_before(b, c, k)
@@ -89,9 +90,9 @@ def chunk_of(
         N = e * gram
         inverses = inverse_blocks(N) if inverses is None else inverses
 
-    gradient_at = a if kind.kept else 1.0
-    at_state = (p if kind.erase else 0.0) + (gradient_at if kind.l2 else 0.0)
-    at_start = (1 - p if kind.erase else 0.0) + (1 - gradient_at if kind.l2 else 0.0)
+    at_state, at_start = (a, 1 - a) if kind.l2 else (0.0, 0.0)
+    if kind.erase:
+        at_state, at_start = p + at_state, at_start + 1 - p
     B = (k * (e * at_state)).addcmul_(v, e, value=-1)
     B_start = k * (e * at_start) if kind.to_start else None
     return Chunk(k, v, e, keep, a, p, gamma, D, gram, N, inverses, at_state, at_start, lost, lost * k, B, B_start)
@@ -111,7 +112,7 @@ def written(t: Chunk, P: Tensor | None) -> Tensor:
     else:
         L = torch.bmm(t.B, P.mT)
         if t.B_start is not None:
-            L[..., -t.k.shape[-1] :] += t.B_start
+            L[..., -t.k.shape[-1] :].add_(t.B_start)
     return L if t.N is None or t.inverses is None else solve(t.N, t.inverses, L)
 
 
@@ -170,7 +171,7 @@ def gradient(
     if dgamma is not None:
         on_scale = on_k if on_start is None else on_k - on_start
         dkeep = retention_gradient(kind, t, e * on_scale, dgamma, dots(dk_lost, t.k, work), later, earlier)
-    before = None if P is None else torch.baddbmm(dP * t.gamma, R.mT, t.B)
+    before = None if P is None else (dP * t.gamma).baddbmm_(R.mT, t.B)
     return (dk, dv, drate.squeeze(-1), dkeep), before
 
 
@@ -191,7 +192,7 @@ def retention_gradient(
     """Of log retention (G, C), through p, r, a, gamma and D: all are exponentials of its running sums b and c."""
     rho = (t.lost * on_lost).squeeze(-1)
     dc = -rho if earlier is None else earlier - rho
-    dc[:, -1:] += rho.sum(-1, keepdim=True) + gamma_of(t) * dgamma
+    dc[:, -1:].add_(rho.sum(-1, keepdim=True)).add_(gamma_of(t) * dgamma)
     both, db = dc, None
     if kind.erase and later is not None:
         db = (t.p * on_scale - later).squeeze(-1)

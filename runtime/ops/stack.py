@@ -16,7 +16,7 @@ from runtime.ops.product import Kind
 
 Tensors = tuple[Tensor, ...]
 Size = tuple[int, int]  # chunks, tokens of each
-NUMBERS = 2**16  # of a tensor, up to which a processor computes chunks at once: fewer calls, and all in its cache
+NUMBERS = 2**18  # of a tensor, up to which a processor computes chunks at once: fewer calls, and all in its cache
 Flow = Callable[[Tensors, Tensors, Tensors], tuple[Tensor, Tensor, Tensor, Tensor | None]]
 
 

@@ -28,9 +28,9 @@ def block(C: int) -> int:
 
 def solve(N: Tensor, D: Tensor, R: Tensor) -> Tensor:
     """(I + N)^-1 R: N (G, C, C), D its `inverse_blocks`, R (G, C, I)."""
-    b = D.shape[2]
+    n, b = D.shape[1:3]
     Ds, X = D.unbind(1), torch.empty_like(R)
-    for i, (N_i, R_i, X_i) in enumerate(zip(N.split(b, 1), R.split(b, 1), X.split(b, 1), strict=True)):
+    for i, (N_i, R_i, X_i) in enumerate(zip(N.chunk(n, 1), R.chunk(n, 1), X.chunk(n, 1), strict=True)):
         if i:
             R_i = torch.baddbmm(R_i, N_i.narrow(2, 0, i * b), X.narrow(1, 0, i * b), alpha=-1)
         X_i.copy_(torch.bmm(Ds[i], R_i))
@@ -41,7 +41,7 @@ def solve_transposed(N: Tensor, D: Tensor, R: Tensor) -> Tensor:
     """(I + N)^-T R, from the last rows to the first."""
     n, b = D.shape[1:3]
     N, Ds, X = N.mT, D.mT.unbind(1), torch.empty_like(R)
-    Ns, Rs, Xs = N.split(b, 1), R.split(b, 1), X.split(b, 1)
+    Ns, Rs, Xs = N.chunk(n, 1), R.chunk(n, 1), X.chunk(n, 1)
     for i in reversed(range(n)):
         R_i, at, after = Rs[i], (i + 1) * b, (n - 1 - i) * b
         if after:
