@@ -109,12 +109,13 @@ class Bound:
     repeat: Repeat
 
     def read(self, token: Tensor, seen: State) -> tuple[Tensor, State]:
-        """Logits of a token, and what the next one sees."""
-        logits, *moved = self.repeat(token, *(seen[at][part] for at, part in self.tape.moving))
+        """Logits of a token, and what the next one sees: ordinary tensors, copied out of a mode that takes less."""
+        with torch.inference_mode():
+            logits, *moved = self.repeat(token, *(seen[at][part] for at, part in self.tape.moving))
         after = dict(seen)
         for (at, part), x in zip(self.tape.moving, moved, strict=True):
-            after[at] = {**after[at], part: x.contiguous()}
-        return logits, after
+            after[at] = {**after[at], part: x.clone(memory_format=torch.contiguous_format)}
+        return logits.clone(), after
 
 
 @dataclass(frozen=True, slots=True)
