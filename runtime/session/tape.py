@@ -32,6 +32,12 @@ SHAPES = frozenset(
     + [getattr(Tensor, name).__get__ for name in "shape dtype device is_cpu nbytes itemsize requires_grad".split()]
 )  # functions whose answer is the same for all tokens, though it is no tensor
 PRODUCTS = frozenset([torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__])  # by entries: they change nothing
+SHAPING = frozenset(
+    "view reshape flatten unflatten unsqueeze squeeze transpose permute movedim __getitem__ contiguous detach".split()
+)
+POINTWISE = frozenset(
+    "add sub mul div sigmoid tanh relu gelu silu layer_norm softplus rsqrt add_ sub_ mul_ div_ rsqrt_".split()
+)  # of (1, .., 1, n) the same numbers, to the bit, as of (n,)
 AUGMENTED = frozenset(f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "pow"))  # x += y
 
 
@@ -60,6 +66,23 @@ class Step:
         """Whether what came of it lies where something given does."""
         return set(map(place, self.found)) <= set(map(place, self.tensors))
 
+    @property
+    def is_shape(self) -> bool:
+        """Whether what came of it is all that was given, in the same order."""
+        if self.function.__name__ not in SHAPING or self.several or len(self.tensors) != 1:
+            return False
+        (x,), (y,) = self.tensors, self.found
+        alike = (place(x), x.storage_offset(), x.numel(), x.dtype) == (place(y), y.storage_offset(), y.numel(), y.dtype)
+        return alike and x.is_contiguous() and y.is_contiguous()
+
+    @property
+    def of_rows(self) -> bool:
+        """Whether it does to rows what it does to the numbers in them."""
+        if self.function.__name__ not in POINTWISE or any(isinstance(x, tuple) and len(x) > 1 for x in self.given):
+            return False
+        rows = (x.is_contiguous() and x.shape[-1:].numel() == x.numel() for x in (*self.tensors, *self.found))
+        return self.found[0].dim() > 0 and all(rows)
+
 
 class Recording(TorchFunctionMode):
     """While it lasts, every call of torch is a step.  whole: no number was taken out of a tensor on the way."""
@@ -87,12 +110,13 @@ class Bound:
     repeat: Repeat
 
     def read(self, token: Tensor, seen: State) -> tuple[Tensor, State]:
-        """Logits of a token, and what the next one sees."""
-        logits, *moved = self.repeat(token, *(seen[at][part] for at, part in self.tape.moving))
+        """Logits of a token, and what the next one sees: ordinary tensors, copied out of a mode that takes less."""
+        with torch.inference_mode():
+            logits, *moved = self.repeat(token, *(seen[at][part] for at, part in self.tape.moving))
         after = dict(seen)
         for (at, part), x in zip(self.tape.moving, moved, strict=True):
-            after[at] = {**after[at], part: x.contiguous()}
-        return logits, after
+            after[at] = {**after[at], part: x.clone(memory_format=torch.contiguous_format)}
+        return logits.clone(), after
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +196,7 @@ class Writer:
         return self.apart and all(id(x) in known and place(x) not in self.places for x in self.outputs)
 
     def function(self, steps: list[Step]) -> Bind:
+        steps = self._shaped(steps)
         views = list(self._still(steps))
         lines = [f"def bind({', '.join(self.given)}):", *(f"    {self._line(step)}" for step in views)]
         lines.append(f"    def repeat({', '.join(self.arguments)}):")
@@ -186,6 +211,37 @@ class Writer:
         exec(compile("\n".join(lines), "<tape>", "exec"), self.globals)
         bind: Bind = self.globals["bind"]
         return bind
+
+    def _shaped(self, steps: list[Step]) -> list[Step]:
+        """The same with one view where a shape matters, and none where it does not: rows are (n,) to `of_rows`."""
+        roots: dict[int, Tensor] = {}  # of a tensor that is another one in another shape
+        forms: dict[tuple[int, torch.Size], Tensor] = {}
+        made: list[Step] = []
+
+        def form(x: Tensor, flat: bool) -> Tensor:
+            root, shape = roots.get(id(x), x), torch.Size([x.numel()]) if flat and x.dim() else x.shape
+            if root.shape == shape:
+                return root
+            if (id(root), shape) not in forms:
+                forms[id(root), shape] = root.view(shape)
+                made.append(Step(Tensor.view, (root, shape), {}, (forms[id(root), shape],), False))
+            return forms[id(root), shape]
+
+        for step in steps:
+            if step.is_shape:
+                roots[id(step.found[0])] = roots.get(id(step.tensors[0]), step.tensors[0])
+                continue
+            flat = step.of_rows
+            given = {id(x): form(x, flat) for x in step.tensors}
+            new = {id(x): x.view(-1) if flat else x for x in step.found if id(x) not in given}
+            roots |= new
+            found, named = (
+                tuple((given | new)[id(x)] for x in step.found),
+                {n: swapped(x, given) for n, x in step.named.items()},
+            )
+            made.append(Step(step.function, swapped(step.given, given), named, found, step.several))
+        self.outputs = [form(x, False) for x in self.outputs]
+        return made
 
     def _still(self, steps: list[Step]) -> Iterator[Step]:
         """Views and products of what stays that somebody uses, and nobody writes over."""
@@ -223,6 +279,13 @@ class Writer:
         name = f"c{len(self.globals)}"
         self.globals[name] = x
         return name
+
+
+def swapped(x: Any, by: Mapping[int, Tensor]) -> Any:
+    """The same with other tensors."""
+    if isinstance(x, tuple | list) and any(True for _ in tensors_in(x)):
+        return type(x)(swapped(y, by) for y in x)
+    return by.get(id(x), x)
 
 
 def tensors_in(x: Any) -> Iterator[Tensor]:

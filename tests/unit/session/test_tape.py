@@ -12,7 +12,7 @@ from torch import Tensor
 from nlc.compile import compile
 from nlc.spec import load
 from runtime.session import Session
-from runtime.session.tape import Bound, record
+from runtime.session.tape import Bound, Recording, record
 from runtime.state import State
 from tests.differential.sessions import TINY, package, text, trained, weights_of
 
@@ -115,6 +115,31 @@ def test_a_tape_is_the_operations_that_its_token_needs() -> None:
         found, seen = tape.read(token, before)
         assert torch.equal(found, logits) and torch.equal(seen["conv"]["past"], after["conv"]["past"])
         assert torch.equal(before["conv"]["past"], past) and seen["memory"] is before["memory"]
+
+
+def in_shapes(token: Tensor, seen: State) -> tuple[Tensor, State]:
+    """A row in several shapes, which is changed in one of them, and is a row of three heads in the end."""
+    row = (token + seen["conv"]["past"].squeeze(0)).view(1, 1, 3)
+    flat = row.detach().view(3)
+    row.mul_(token)
+    heads = torch.tanh(flat.unsqueeze(0)).view(1, 3, 1)
+    return heads @ heads.transpose(1, 2), seen | {"conv": {"past": flat.view(1, 3).contiguous()}}
+
+
+def test_rows_go_by_their_numbers_and_have_a_shape_where_it_matters() -> None:
+    seen = {"conv": {"past": torch.ones(1, 3)}}
+    _, seen, tape = record(in_shapes, torch.ones(1, 3), seen, [])
+    assert tape is not None
+    for i in range(4):
+        token, before = torch.full((1, 3), i / 7), seen
+        logits, after = in_shapes(token, before)
+        found, seen = tape.read(token, before)
+        assert torch.equal(found, logits) and torch.equal(seen["conv"]["past"], after["conv"]["past"])
+        assert not (found.is_inference() or seen["conv"]["past"].is_inference())
+    with Recording() as recording:
+        tape.repeat(token, seen["conv"]["past"])
+    names = [step.function.__name__ for step in recording.steps]
+    assert names == [*["view"] * 2, "add", "mul_", "tanh", *["view"] * 2, "matmul", "view"]
 
 
 def test_a_tape_serves_other_registers_of_the_same_shape_alone() -> None:
