@@ -49,7 +49,7 @@ class Sampling:
     def draw(self, logits_V: Tensor, generator: torch.Generator) -> int:
         """One token.  Raises RunError where the logits are not finite."""
         logits_V = logits_V.cpu()
-        if not math.isfinite(logits_V.sum(dtype=torch.float64).item()):
+        if not (math.isfinite(logits_V.sum().item()) or logits_V.isfinite().all()):  # a sum may be too large
             raise RunError("the logits of the next token are not finite", RUN_FAILED)
         if self.temperature == 0:
             return int(logits_V.argmax())
@@ -62,5 +62,5 @@ class Sampling:
 
 def place_of(share: Tensor, generator: torch.Generator) -> int:
     """A number below len(share), each as often as its share."""
-    point = torch.rand((), generator=generator, dtype=torch.float64)
-    return min(int(torch.searchsorted(share.cumsum(0), point, right=True)), len(share) - 1)
+    point = torch.rand(1, generator=generator, dtype=torch.float64)
+    return min(int(torch.searchsorted(share.cumsum(0), point, right=True)), share.numel() - 1)

@@ -105,23 +105,25 @@ class Session:
     def feed(self, tokens: Tensor | Sequence[int]) -> Tensor:
         """Read tokens, all at once; their logits (T, vocab).  Raises RunError for one outside the vocabulary."""
         ids_T = torch.as_tensor(tokens, dtype=torch.long)
-        if ids_T.dim() != 1 or not len(ids_T):
+        count = ids_T.numel()
+        if ids_T.dim() != 1 or not count:
             raise RunError(f"tokens: got shape {tuple(ids_T.shape)}, expected one sequence of at least one", USAGE)
-        low, high = (ids_T.item(),) * 2 if len(ids_T) == 1 else (int(x) for x in ids_T.aminmax())
+        low, high = (ids_T.item(),) * 2 if count == 1 else (int(x) for x in ids_T.aminmax())
         if low < 0 or high >= self.model.vocab:
             wrong = low if low < 0 else high
             raise RunError(f"token {wrong} is outside the vocabulary of {self.model.vocab}", USAGE)
         stream = self.stream
-        logits_BTV, position = stream.position.after(ids_T[None].to(self.device), stream.border)
-        found = self._surprise(ids_T, logits_BTV[0])
-        self.before, self.fed, self.found = stream.position, len(ids_T), found
-        self.stream = Stream(position, logits_BTV[0, -1], stream.tokens + len(ids_T), stream.surprise + found)
-        return logits_BTV[0]
+        logits_BTV, position = stream.position.after(ids_T.view(1, -1).to(self.device), stream.border)
+        logits_TV = logits_BTV[0]
+        found = self._surprise(ids_T, logits_TV)
+        self.before, self.fed, self.found = stream.position, count, found
+        self.stream = Stream(position, logits_TV[-1], stream.tokens + count, stream.surprise + found)
+        return logits_TV
 
     def _surprise(self, ids_T: Tensor, logits_TV: Tensor) -> Surprise:
         """Of the tokens that had one before them in their document."""
         before = None if self.stream.border else self.stream.logits
-        if len(ids_T) == 1:
+        if ids_T.numel() == 1:
             return Surprise() if before is None else Surprise.of_one(before, int(ids_T))
         known, told = logits_TV[:-1], ids_T[1:]
         return Surprise.of(known, told) if before is None else Surprise.of(torch.cat((before[None], known)), ids_T)
@@ -151,8 +153,10 @@ class Session:
         if count:
             self.begin()
         for _ in range(count):
-            assert self.stream.logits is not None
-            token = sampling.draw(self.stream.logits[: self.drawable], self.generator)
+            logits = self.stream.logits
+            assert logits is not None
+            drawable = logits if logits.numel() == self.drawable else logits[: self.drawable]
+            token = sampling.draw(drawable, self.generator)
             self.feed([token])
             yield token
 

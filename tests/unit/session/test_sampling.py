@@ -54,9 +54,14 @@ def test_other_numbers_are_refused(given: dict[str, float], said: str) -> None:
     assert refused.value.status == 2
 
 
-def test_logits_that_are_not_finite_are_an_error() -> None:
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")])
+def test_logits_that_are_not_finite_are_an_error(wrong: float) -> None:
     with pytest.raises(RunError, match="not finite"):
-        Sampling().draw(torch.tensor([0.0, float("nan")]), torch.Generator())
+        Sampling().draw(torch.tensor([0.0, wrong]), torch.Generator())
+
+
+def test_logits_whose_sum_is_too_large_are_none() -> None:
+    assert Sampling().draw(torch.tensor([3e38, -3e38, 3e38 * 0.9, 3e38 * 0.9]), torch.Generator()) == 0
 
 
 def test_two_tokens_of_nearly_one_likelihood_do_not_change_places() -> None:
