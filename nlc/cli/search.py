@@ -316,7 +316,7 @@ def plan(search: Search, json_: bool) -> int:
 
 
 def best(folder: Path | None, out: Path | None, json_: bool) -> int:
-    """The winner's spec, with the rates and the sizes that it was ranked with."""
+    """The winner's spec, with the rates that it was ranked with."""
     from nlc.variants.journal import read
     from nlc.variants.standings import standings
     from nlc.variants.winner import winner
@@ -327,7 +327,7 @@ def best(folder: Path | None, out: Path | None, json_: bool) -> int:
     first = standings(records).winner
     if first is None:
         raise Stop(Status.FAILED, f"no variant of {folder} has a score")
-    text = winner(folder, records, first)
+    text = winner(folder, records, first, out.name if out else "winner.yaml")
     if json_ and out is None:
         say_json({"trial": first.trial, "spec": text})
     else:

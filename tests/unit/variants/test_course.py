@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nlc.spec import loads
+from nlc.passes import build
+from nlc.spec import load, loads
 from nlc.spec.rule import SHIPPED
 from nlc.variants.journal import Journal, JournalError, read
 from nlc.variants.rates import Rates, trained
@@ -253,6 +254,21 @@ def test_the_winner_is_trained_as_what_was_ranked_was(tmp_path: Path) -> None:
     run = next(asked[line["run"]] for line in records if line.get("purpose") == "score" and line["trial"] == best.trial)
     assert run["run.warmup"] == 2
     assert {f"run.{name}": getattr(spec.model.run, name) for name in ("steps", "warmup")}.items() <= run.items()
+
+
+@pytest.mark.parametrize(("out", "sizes"), [("width", (256, 512)), ("vocab", (16, 8))])
+def test_the_winner_has_its_own_sizes_unless_only_those_of_the_task_are_legal(
+    out: str, sizes: tuple[int, int], tmp_path: Path
+) -> None:
+    text = TINY.replace("width: 8", "width: 16") + "base: deltanet\ntasks: [mqar]\nbudget: {steps: 1}\n"
+    lines = load("deltanet").model.block.replace("out=width)", f"out={out})").splitlines()
+    text += "axes:\n  shape:\n    choices:\n      one:\n        block: |\n"
+    text += "".join(f"          {line}\n" for line in lines)
+    board, _ = ran(searched(text), tmp_path, lambda request: right(request, 0.5))
+    said = winner(tmp_path, read(tmp_path), board.rows[0], "best.yaml")
+    spec = loads(said)
+    assert (spec.model.sizes["vocab"], spec.model.sizes["context"]) == sizes and build(spec)
+    assert "# as it was ranked, sizes.context 8, sizes.vocab 16: nlc train best.yaml --task FILE" in said
 
 
 def test_what_is_learned_in_order_takes_its_own_steps_in_every_rung(tmp_path: Path) -> None:
