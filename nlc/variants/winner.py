@@ -11,7 +11,7 @@ from nlc.diagnostics import SpecError
 from nlc.passes import build
 from nlc.show import yaml_text
 from nlc.spec import Spec, load_task, loads
-from nlc.variants.journal import Record
+from nlc.variants.journal import Record, variant_text
 from nlc.variants.rates import Rates, trained
 from nlc.variants.scores import task_of
 from nlc.variants.standings import Standing
@@ -19,11 +19,11 @@ from nlc.variants.table import said
 
 
 def winner(folder: Path, records: Sequence[Record], row: Standing, file: str = "winner.yaml") -> str:
-    """file: what it will be called.  Raises OSError where the variant's file is gone, SpecError where it is no spec."""
+    """file: what it will be called.  Raises OSError where the variant's is gone, JournalError where it was changed."""
     head = next(line for line in records if line["record"] == "search")
     trial = next(line for line in records if line["record"] == "trial" and line["trial"] == row.trial)
     path = folder / trial["file"]
-    text = path.read_text(encoding="utf-8")
+    text = variant_text(path, trial)
     task = task_of(head["rungs"][row.rung]["rank_by"], head["tasks"])
     assert task is not None and row.score is not None
     facts, sizes = head["tasks"][task], head["sizes"].get(task, {})

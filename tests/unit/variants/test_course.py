@@ -10,14 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from nlc.cli.searched import variant
 from nlc.passes import build
 from nlc.spec import load, loads
 from nlc.spec.rule import SHIPPED
+from nlc.variants.course import Course
 from nlc.variants.journal import Journal, JournalError, read
+from nlc.variants.proposals import proposals
 from nlc.variants.rates import Rates, trained
 from nlc.variants.runs import UNABLE, Outcome, Request, Unable
 from nlc.variants.winner import winner
-from tests.unit.variants.searched import TINY, ran, right, searched
+from tests.unit.variants.searched import TINY, Imagined, Nobody, lessons, ran, right, searched
 
 RULES = TINY + "base: deltanet\naxes: {levels.delta.retain: [0.5, 0.6, 0.7, 0.8]}\n"
 HALVED = (
@@ -240,6 +243,21 @@ def test_a_journal_that_cannot_be_written_is_named_and_what_it_holds_stays(
     assert read(tmp_path)[0]["trials"] == 1
 
 
+def test_a_variant_that_does_not_reach_the_disk_is_in_no_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Journal.open(tmp_path) as journal:
+        search = searched(RULES + "tasks: [mqar]\nbudget: {steps: 1}\n")
+        course = Course(search, lessons(search), journal, Imagined(by_retention), Nobody())
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=r"No space left on device: '.*t001.part'"):
+            course.plan(next(proposals(search))[0])
+        assert not journal.records and not (tmp_path / "variants" / "t001.yaml").exists()
+
+
 def test_the_winner_is_trained_as_what_was_ranked_was(tmp_path: Path) -> None:
     asked: dict[str, dict[str, object]] = {}
 
@@ -254,6 +272,28 @@ def test_the_winner_is_trained_as_what_was_ranked_was(tmp_path: Path) -> None:
     run = next(asked[line["run"]] for line in records if line.get("purpose") == "score" and line["trial"] == best.trial)
     assert run["run.warmup"] == 2
     assert {f"run.{name}": getattr(spec.model.run, name) for name in ("steps", "warmup")}.items() <= run.items()
+
+
+def test_a_variant_that_was_changed_since_is_refused(tmp_path: Path) -> None:
+    search = searched(RULES + "tasks: [mqar]\nbudget: {steps: 1}\n")
+    board, _ = ran(search, tmp_path, by_retention)
+    path = tmp_path / "variants" / "t004.yaml"
+    whole = path.read_text(encoding="utf-8")
+    path.write_text(whole.replace("width: 8", "width: 16"), encoding="utf-8")
+    said = "t004.yaml' is not the variant that the search made: give it back"
+    with pytest.raises(JournalError, match=said):
+        ran(search, tmp_path, by_retention)
+    with pytest.raises(JournalError, match=said):
+        winner(tmp_path, read(tmp_path), board.rows[0])
+    notices: list[str] = []
+    line = next(line for line in read(tmp_path) if line.get("trial") == "t004")
+    assert variant(path, {}, notices, line) is None
+    assert notices == ["variants/t004.yaml is not the variant that the search made"]
+    older = [{**line, "digest": ""} for line in read(tmp_path)]
+    assert "width: 16" in winner(tmp_path, older, board.rows[0])
+    path.unlink()
+    ran(search, tmp_path, by_retention)
+    assert path.read_text(encoding="utf-8") == whole
 
 
 @pytest.mark.parametrize(("out", "sizes"), [("width", (256, 512)), ("vocab", (16, 8))])
