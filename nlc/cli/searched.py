@@ -80,8 +80,9 @@ def journal(folder: Path) -> tuple[list[Mapping[str, Any]], list[str]]:
             faults.append(f"{JOURNAL}:{number} is damaged ({'not JSON' if line is None else error})")
     if salvage.cut:
         faults.append(f"{JOURNAL} ends within a line")
-    if not any(line["record"] == "search" for line in found):
-        raise Stop(Status.USAGE, f"'{folder}' cannot be reported: {faults[0] if faults else f'{JOURNAL} has no line'}")
+    if not found or found[0]["record"] != "search":
+        why = f"{JOURNAL}:1 is not the first of a search" if found else f"{JOURNAL} has no line"
+        raise Stop(Status.USAGE, f"'{folder}' cannot be reported: {faults[0] if faults else why}")
     if len(faults) > MOST:
         faults = [*faults[:MOST], f"{JOURNAL}: {len(faults) - MOST:,} more lines are damaged"]
     return found, [f"{fault}, and left out" for fault in faults]

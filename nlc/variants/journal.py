@@ -4,7 +4,7 @@ with Journal.open(folder) as journal:      held: no other command works in the f
     journal.records                        what is there already
     journal.add("run", {...})
 
-read(folder) -> list of records            raises JournalError where a line is damaged
+read(folder) -> list of records            raises JournalError where a line is damaged, or the first is no search's
 variant_text(path, trial)                  a variant as it was made; raises JournalError where it was changed since
 salvaged(folder) -> Salvaged               for reports: what can be read, and which lines cannot
 """
@@ -94,7 +94,7 @@ class Journal:
 
 
 def read(folder: Path) -> list[Record]:
-    """Raises JournalError where there is none, or a line of it is damaged."""
+    """Raises JournalError where there is none, a line of it is damaged, or it lacks the first."""
     if not (folder / JOURNAL).is_file():
         raise JournalError(f"'{folder}' holds no search: it has no {JOURNAL}")
     return _read(folder / JOURNAL)[0]
@@ -168,4 +168,6 @@ def _read(path: Path) -> tuple[list[Record], int]:
             why = f"is damaged ({error}): give it back, or another --out"
             raise JournalError(f"'{path}', line {number}, {why}") from None
         whole += len(line) + 1
+    if found and found[0]["record"] != "search":
+        raise JournalError(f"'{path}', line 1, is not the first of a search: give that back, or another --out")
     return found, whole

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from nlc.cli.searched import variant
+from nlc.cli.common import Stop
+from nlc.cli.searched import report_search, variant
 from nlc.passes import build
 from nlc.spec import load, loads
 from nlc.spec.rule import SHIPPED
 from nlc.variants.course import Course
-from nlc.variants.journal import Journal, JournalError, read
+from nlc.variants.journal import Journal, JournalError, read, salvaged
 from nlc.variants.proposals import proposals
 from nlc.variants.rates import Rates, trained
 from nlc.variants.runs import UNABLE, Outcome, Request, Unable
@@ -179,6 +180,17 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
             read(tmp_path)
 
 
+def test_a_journal_without_its_first_line_is_no_new_search(tmp_path: Path) -> None:
+    ran(searched(HALVED), tmp_path, by_retention)
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(path.read_bytes().split(b"\n", 1)[1])
+    for opened in (read, Journal.open):
+        with pytest.raises(JournalError, match=r"journal.jsonl', line 1, is not the first of a search"):
+            opened(tmp_path)
+    with pytest.raises(Stop, match=r"journal.jsonl:1 is not the first of a search"):
+        report_search(tmp_path, None, False, True)
+
+
 def test_a_line_that_is_nested_too_deep_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "journal.jsonl").write_text("[" * 100_000 + "\n{}\n", encoding="utf-8")
     with pytest.raises(JournalError, match="line 1, is damaged"):
@@ -240,7 +252,7 @@ def test_a_journal_that_cannot_be_written_is_named_and_what_it_holds_stays(
         with pytest.raises(OSError, match=r"No space left on device: '.*journal.jsonl'"):
             journal.add("end", {"trials": 2})
         assert len(journal.records) == 1
-    assert read(tmp_path)[0]["trials"] == 1
+    assert salvaged(tmp_path).lines[0][1]["trials"] == 1
 
 
 def test_a_variant_that_does_not_reach_the_disk_is_in_no_journal(
