@@ -318,7 +318,7 @@ def plan(search: Search, json_: bool) -> int:
 def best(folder: Path | None, out: Path | None, json_: bool) -> int:
     """The winner's spec, with the rates that it was ranked with."""
     from nlc.variants.journal import read
-    from nlc.variants.standings import standings
+    from nlc.variants.standings import standings, unfinished
     from nlc.variants.winner import winner
 
     if folder is None:
@@ -327,6 +327,8 @@ def best(folder: Path | None, out: Path | None, json_: bool) -> int:
     first = standings(records).winner
     if first is None:
         raise Stop(Status.FAILED, f"no variant of {folder} has a score")
+    if state := unfinished(records):
+        note(f"the search in {folder} is {state}; {first.trial} is the best of them")
     text = winner(folder, records, first, out.name if out else "winner.yaml")
     if json_ and out is None:
         say_json({"trial": first.trial, "spec": text})

@@ -2,6 +2,7 @@
 
 standings(records) -> Standings        the same for the same scores, whatever the times
 mean(values, interval) -> Estimate     with a 95 % confidence interval
+unfinished(records)                    "not finished: 3 trials and 12 runs so far"
 
 Of a task, the runs of the last rung that learned it count.  Variants that came further stand first; those with no score
 last.  Nothing here reads a file or knows more of the search than its journal.
@@ -71,6 +72,13 @@ class Standings:
 
     def as_dict(self) -> dict[str, Any]:
         return {"rank_by": self.rank_by, "better": self.better, "rows": [asdict(row) for row in self.rows]}
+
+
+def unfinished(records: Sequence[Record]) -> str:
+    """How far a search has come that is not finished; "" of one that is."""
+    kinds = [line["record"] for line in records]
+    told = f"{kinds.count('trial'):,} trials and {kinds.count('run'):,} runs so far"
+    return "" if "end" in kinds else f"not finished: {told}"
 
 
 def mean(values: Sequence[float], interval: Sequence[float] | None = None, share: bool = False) -> Estimate:

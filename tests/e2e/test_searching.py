@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import pytest
 from nlc.cli import variant
 from nlc.cli.begun import begin
 from nlc.cli.common import Stop
-from nlc.cli.search import lessons, materials
+from nlc.cli.search import best, lessons, materials
 from nlc.spec import load_task
 from nlc.variants.journal import Journal, read
 from nlc.variants.local import alone
@@ -132,6 +133,17 @@ def test_the_best_is_a_spec_that_learns_a_text_and_its_task(
     assert on_text.status == 0 and "bits per byte" in on_text.out
     on_task = nlc("train", "winner.yaml", *short, "--task", RECALL, "--out", "on task")
     assert on_task.status == 0 and "answers right" in on_task.out
+
+
+def test_the_best_of_a_search_that_is_not_finished_says_so(
+    searched: tuple[Path, str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(searched[0] / "out", tmp_path / "out")
+    assert best(tmp_path / "out", None, False) == 0 and capsys.readouterr().err == ""
+    journal = tmp_path / "out" / "journal.jsonl"
+    journal.write_text("".join(journal.read_text(encoding="utf-8").splitlines(keepends=True)[:6]), encoding="utf-8")
+    assert best(tmp_path / "out", None, False) == 0
+    assert "is not finished: 3 trials and 2 runs so far; t001 is the best of them" in capsys.readouterr().err
 
 
 def test_another_search_is_not_mixed_into_a_folder(searched: tuple[Path, str, str], nlc: Run, tmp_path: Path) -> None:
