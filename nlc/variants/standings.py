@@ -62,9 +62,13 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Standings:
+    """bases, axes: those of the trials that were made."""
+
     rank_by: str
     better: str
     rows: tuple[Standing, ...]
+    bases: tuple[str, ...]
+    axes: tuple[str, ...]
 
     @property
     def winner(self) -> Standing | None:
@@ -135,7 +139,9 @@ def standings(records: Sequence[Record]) -> Standings:
     ranked = [row for row in order if row.score is not None]
     placed = {row.trial: place for place, row in enumerate(ranked, 1)}
     rows = [replace(row, rank=placed.get(row.trial)) for row in order]
-    return Standings(head["rank_by"], head["better"], tuple(rows))
+    bases = dict.fromkeys(line["base"] for line in trials)
+    axes = dict.fromkeys(axis for line in trials for axis in line["settings"])
+    return Standings(head["rank_by"], head["better"], tuple(rows), tuple(bases), tuple(axes))
 
 
 def _order(row: Standing, sign: float, head: Record) -> tuple[Any, ...]:

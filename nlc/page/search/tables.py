@@ -240,7 +240,7 @@ def figures(facts: SearchFacts) -> Iterator[tuple[str, str, str]]:
 def described(facts: SearchFacts, trial: str) -> str:
     """A variant in a few words; "" of one that is not in the journal."""
     row = facts.rows.get(trial)
-    return "" if row is None else leaderboard.variant(row, len({one.base for one in facts.board.rows}) > 1)
+    return "" if row is None else leaderboard.variant(row, facts.board)
 
 
 def last_line(error: str) -> str:

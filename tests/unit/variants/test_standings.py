@@ -6,7 +6,7 @@ import pytest
 
 from nlc.variants.scores import less_is_better
 from nlc.variants.standings import mean
-from nlc.variants.table import markdown, said
+from nlc.variants.table import markdown, said, short
 
 
 def test_the_interval_of_a_mean_is_students() -> None:
@@ -26,6 +26,18 @@ def test_less_loss_is_better() -> None:
     better |= {"texts.forgetting", "classes.forgetting"}
     more = {"a.accuracy", "texts.accuracy", "texts.forward_transfer", "classes.final", "classes.backward_transfer"}
     assert {name for name in better | more if less_is_better(name, tasks)} == better
+
+
+def test_an_axis_is_called_by_the_end_of_its_path_that_no_other_has() -> None:
+    axes = (
+        "levels.cms.memories.fast.every",
+        "levels.cms.memories.mid.every",
+        "levels.titans.rule",
+        "sizes.width",
+        "width",
+    )
+    assert [short(axis, axes) for axis in axes] == ["fast.every", "mid.every", "rule", "sizes.width", "width"]
+    assert short("levels.titans.rule", axes[2:3]) == "rule" and short("xevery", ("xevery", "a.every")) == "xevery"
 
 
 def test_a_table_in_markdown_has_no_bars_in_its_cells() -> None:
