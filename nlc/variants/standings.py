@@ -107,11 +107,12 @@ def counted(runs: Sequence[Record], task: str) -> list[Record]:
 
 
 def estimates(runs: Sequence[Record]) -> dict[str, Estimate]:
-    """Every score of some runs that differ in their seeds; those that came to nothing have none."""
-    good = [run for run in runs if run["status"] == "ok"]
+    """Every score of some runs that differ in their seeds; none where one of them came to nothing."""
     found: dict[str, Estimate] = {}
-    for name in dict.fromkeys(name for run in good for name in run["scores"]):
-        there = [run for run in good if name in run["scores"]]
+    if any(run["status"] != "ok" for run in runs):
+        return found
+    for name in dict.fromkeys(name for run in runs for name in run["scores"]):
+        there = [run for run in runs if name in run["scores"]]
         interval = there[0].get("intervals", {}).get(name)
         found[name] = mean([run["scores"][name] for run in there], interval, name.rsplit(".", 1)[-1] in SHARES)
     return found
@@ -119,8 +120,7 @@ def estimates(runs: Sequence[Record]) -> dict[str, Estimate]:
 
 def score_of(runs: Sequence[Record], task: str, name: str) -> Estimate | None:
     """A score of one trial; None where one of the runs that count came to nothing."""
-    mine = counted(runs, task)
-    return estimates(mine).get(name) if mine and all(run["status"] == "ok" for run in mine) else None
+    return estimates(counted(runs, task)).get(name)
 
 
 def standings(records: Sequence[Record]) -> Standings:

@@ -20,6 +20,7 @@ from nlc.variants.journal import Journal, JournalError, read, salvaged
 from nlc.variants.proposals import proposals
 from nlc.variants.rates import Rates, trained
 from nlc.variants.runs import UNABLE, Outcome, Request, Unable
+from nlc.variants.table import rows
 from nlc.variants.winner import winner
 from tests.unit.variants.searched import TINY, Imagined, Nobody, lessons, ran, right, searched
 
@@ -54,6 +55,18 @@ def test_only_the_best_go_on_and_finalists_have_several_seeds(tmp_path: Path) ->
         and score.mean == pytest.approx(0.81)
         and score.low == pytest.approx(0.81 - 4.303 * 0.01 / 3**0.5, 1e-3)
     )
+
+
+def test_a_variant_one_of_whose_seeds_came_to_nothing_has_no_score_anywhere(tmp_path: Path) -> None:
+    def wild(request: Request) -> Outcome:
+        return Outcome("not_finite") if request.name == "t004-mqar-20-s1" else by_retention(request)
+
+    board, _ = ran(searched(HALVED.replace("parity.accuracy", "mqar.accuracy")), tmp_path, wild)
+    assert board.winner.trial == "t003"
+    (row,) = [row for row in board.rows if row.trial == "t004"]
+    assert (row.rank, row.score, row.status, list(row.scores)) == (None, None, "not_finite", ["parity.accuracy"])
+    (shown,) = [cells for cells in rows(board, ["mqar.accuracy"]) if cells[1] == "t004"]
+    assert (shown[0], shown[3], shown[-1]) == ("-", "", "not finite")
 
 
 def test_a_search_cut_at_any_line_ends_with_the_same_table_and_repeats_nothing(tmp_path: Path) -> None:
