@@ -155,7 +155,7 @@ def check_there(search: Search) -> None:
         raise Stop(Status.MISSING, f"sampler {search.sampler.name} is optuna's: pip install 'nlc[search]'")
     if search.data is None:
         return
-    if not any(task is None or runnable(task).reads for task in search.tasks.values()):
+    if not any(runnable(task).reads for task in search.tasks.values()):
         raise Stop(Status.USAGE, f"{search.source}: data is for tasks that read it, and none of these does")
     if not search.data.exists():
         raise Stop(Status.MISSING, f"{search.source}: there is no {search.data}")
@@ -169,9 +169,9 @@ def materials(search: Search) -> dict[str, Exercise]:
 
     found = {}
     for name, task in search.tasks.items():
-        of = None if task is None else runnable(task)
+        of = runnable(task)
         try:
-            if of is not None and (of.hides or of.ordered):
+            if of.hides or of.ordered:
                 found[name] = exercise.load(of, search.data if of.reads else None)
         except RunError as error:
             raise Stop(error.status, f"task {name}: {error}") from None
@@ -229,9 +229,6 @@ def lessons(search: Search) -> dict[str, Lesson]:
 
     found = {}
     for name, task in search.tasks.items():
-        if task is None:
-            found[name] = Lesson(name, None, {}, "bits_per_byte")
-            continue
         kind = runnable(task).kind()
         sizes = {"sizes.context": kind.context, "sizes.vocab": kind.vocab}
         found[name] = Lesson(name, task.as_dict(), sizes, "bits_per_byte" if task.items == TEXT else "accuracy")

@@ -48,7 +48,7 @@ class Workers(Protocol):
 class Watch(Protocol):
     """Who is told how it goes."""
 
-    def planned(self, trial: Record, trials: int | None) -> None: ...
+    def planned(self, trial: Record) -> None: ...
 
     def begun(self, ask: Ask) -> None: ...
 
@@ -127,7 +127,7 @@ class Course:
         self.trials.append(trial)
         if record["status"] == "ok":
             self.known[record["key"]] = id
-        self.watch.planned(record, self.search.fields.budget.trials)
+        self.watch.planned(record)
         return trial
 
     def made(self, candidate: Candidate, id: str, path: Path) -> Record:
@@ -170,7 +170,7 @@ class Course:
         fields = self.search.fields
         if fields.better is not None and name == self.rungs[-1]["rank_by"]:
             return fields.better == "lower"
-        return less_is_better(name, {task: lesson.facts or {} for task, lesson in self.lessons.items()})
+        return less_is_better(name, {task: lesson.facts for task, lesson in self.lessons.items()})
 
     def closed(self, rung: int, present: Sequence[Trial]) -> list[Trial]:
         """Who goes on, best first; a rung that is in the journal stays as it is."""
@@ -221,7 +221,7 @@ class Course:
             return self.lengths[task](model.run.batch)
         if said["tokens"] is None:
             return int(said["steps"] or model.run.steps)
-        context = self.lessons[task].sizes.get("sizes.context", model.sizes.get("context", 1))
+        context = self.lessons[task].sizes["sizes.context"]
         return max(1, int(said["tokens"]) // (model.run.batch * context))
 
     def perform(self, trials: Sequence[Trial], rung: int) -> None:
@@ -268,7 +268,7 @@ class Course:
     def request(self, trial: Trial, ask: Ask) -> Request:
         assert trial.spec is not None
         s, lesson = self.search, self.lessons[ask.task]
-        changes = {**trained(trial.spec, lesson.facts or {}, lesson.sizes, ask.rates, ask.steps), "run.seed": ask.seed}
+        changes = {**trained(trial.spec, lesson.facts, lesson.sizes, ask.rates, ask.steps), "run.seed": ask.seed}
         return Request(
             name=ask.name, text=trial.text, set=changes, task=ask.task, facts=lesson.facts, data=self.data,
             items=s.fields.items, device=self.device, threads=s.fields.threads, seconds=s.limits.seconds,

@@ -196,8 +196,7 @@ def tasks(facts: SearchFacts) -> Table:
     rows = []
     for name, task in facts.head["tasks"].items():
         solved = f"{100 * task['solved']:g} %" if isinstance(task.get("solved"), int | float) else ABSENT
-        told = str(task.get("name", "the built-in text" if task.get("data") is None else task["data"]))
-        rows.append((name, told, str(task.get("source", ABSENT)), solved))
+        rows.append((name, str(task.get("name", name)), str(task.get("source", ABSENT)), solved))
     return Table(("task", "is", "from", "solved at"), tuple(rows))
 
 
