@@ -76,7 +76,7 @@ def asked(search: Search, taught: Mapping[str, Lesson]) -> dict[str, Any]:
     from nlc.variants.scores import less_is_better
 
     fields, rungs = search.fields, resolved(search, taught)
-    rank, tasks = rungs[-1]["rank_by"], {name: lesson.facts or {} for name, lesson in taught.items()}
+    rank, tasks = rungs[-1]["rank_by"], {name: lesson.facts for name, lesson in taught.items()}
     specs = {label: json.dumps(load(base).resolved(), sort_keys=True) for label, base in search.bases.items()}
     changes = {
         axis.name: {

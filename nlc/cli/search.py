@@ -155,7 +155,7 @@ def check_there(search: Search) -> None:
         raise Stop(Status.MISSING, f"sampler {search.sampler.name} is optuna's: pip install 'nlc[search]'")
     if search.data is None:
         return
-    if not any(task is None or runnable(task).reads for task in search.tasks.values()):
+    if not any(runnable(task).reads for task in search.tasks.values()):
         raise Stop(Status.USAGE, f"{search.source}: data is for tasks that read it, and none of these does")
     if not search.data.exists():
         raise Stop(Status.MISSING, f"{search.source}: there is no {search.data}")
@@ -169,9 +169,9 @@ def materials(search: Search) -> dict[str, Exercise]:
 
     found = {}
     for name, task in search.tasks.items():
-        of = None if task is None else runnable(task)
+        of = runnable(task)
         try:
-            if of is not None and (of.hides or of.ordered):
+            if of.hides or of.ordered:
                 found[name] = exercise.load(of, search.data if of.reads else None)
         except RunError as error:
             raise Stop(error.status, f"task {name}: {error}") from None
@@ -229,9 +229,6 @@ def lessons(search: Search) -> dict[str, Lesson]:
 
     found = {}
     for name, task in search.tasks.items():
-        if task is None:
-            found[name] = Lesson(name, None, {}, "bits_per_byte")
-            continue
         kind = runnable(task).kind()
         sizes = {"sizes.context": kind.context, "sizes.vocab": kind.vocab}
         found[name] = Lesson(name, task.as_dict(), sizes, "bits_per_byte" if task.items == TEXT else "accuracy")
@@ -316,9 +313,9 @@ def plan(search: Search, json_: bool) -> int:
 
 
 def best(folder: Path | None, out: Path | None, json_: bool) -> int:
-    """The winner's spec, with the rates and the sizes that it was ranked with."""
+    """The winner's spec, with the rates that it was ranked with."""
     from nlc.variants.journal import read
-    from nlc.variants.standings import standings
+    from nlc.variants.standings import standings, unfinished
     from nlc.variants.winner import winner
 
     if folder is None:
@@ -327,7 +324,9 @@ def best(folder: Path | None, out: Path | None, json_: bool) -> int:
     first = standings(records).winner
     if first is None:
         raise Stop(Status.FAILED, f"no variant of {folder} has a score")
-    text = winner(folder, records, first)
+    if state := unfinished(records):
+        note(f"the search in {folder} is {state}; {first.trial} is the best of them")
+    text = winner(folder, records, first, out.name if out else "winner.yaml")
     if json_ and out is None:
         say_json({"trial": first.trial, "spec": text})
     else:

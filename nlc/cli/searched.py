@@ -57,7 +57,7 @@ def facts(folder: Path) -> SearchFacts:
     specs, bases = dict[str, Any](), dict[str, Any]()
     for row in chosen:
         file = bare.trials[row.trial]["file"]
-        specs[row.trial] = variant(folder / file, sizes, notices)
+        specs[row.trial] = variant(folder / file, sizes, notices, bare.trials[row.trial])
         if row.base not in bases:
             bases[row.base] = base(folder, row.base, bare.head, sizes, notices)
     kept = {name: spec for name, spec in specs.items() if spec is not None}
@@ -80,24 +80,30 @@ def journal(folder: Path) -> tuple[list[Mapping[str, Any]], list[str]]:
             faults.append(f"{JOURNAL}:{number} is damaged ({'not JSON' if line is None else error})")
     if salvage.cut:
         faults.append(f"{JOURNAL} ends within a line")
-    if not any(line["record"] == "search" for line in found):
-        raise Stop(Status.USAGE, f"'{folder}' cannot be reported: {faults[0] if faults else f'{JOURNAL} has no line'}")
+    if not found or found[0]["record"] != "search":
+        why = f"{JOURNAL}:1 is not the first of a search" if found else f"{JOURNAL} has no line"
+        raise Stop(Status.USAGE, f"'{folder}' cannot be reported: {faults[0] if faults else why}")
     if len(faults) > MOST:
         faults = [*faults[:MOST], f"{JOURNAL}: {len(faults) - MOST:,} more lines are damaged"]
     return found, [f"{fault}, and left out" for fault in faults]
 
 
-def variant(path: Path, sizes: Mapping[str, int], notices: list[str]) -> Spec | None:
-    """A spec of the folder; None, and why in `notices`, where it is none."""
+def variant(
+    path: Path, sizes: Mapping[str, int], notices: list[str], trial: Mapping[str, Any] | None = None
+) -> Spec | None:
+    """A spec of the folder, that of a trial by its line; None, and why in `notices`, where it is none."""
     from nlc.diagnostics import SpecError
     from nlc.passes import build
     from nlc.spec import loads
+    from nlc.variants.journal import JournalError, variant_text
 
     name = f"{path.parent.name}/{path.name}"
     try:
-        spec = loads(path.read_text(encoding="utf-8"), str(path), dict(sizes))
+        spec = loads(variant_text(path, trial or {}), str(path), dict(sizes))
         build(spec)
         return spec
+    except JournalError:
+        notices.append(f"{name} is not the variant that the search made")
     except (OSError, UnicodeDecodeError) as error:
         notices.append(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}")
     except SpecError as error:

@@ -16,7 +16,7 @@ from nlc.variants.table import said
 class Quiet:
     """Nothing."""
 
-    def planned(self, trial: Record, trials: int | None) -> None:
+    def planned(self, trial: Record) -> None:
         pass
 
     def begun(self, ask: Ask) -> None:
@@ -42,7 +42,7 @@ class Plain(Quiet):
         self.running: dict[str, Ask] = {}
         self.seconds: dict[str, tuple[float, int]] = {}  # of a task: in so many steps, with the process itself
 
-    def planned(self, trial: Record, trials: int | None) -> None:
+    def planned(self, trial: Record) -> None:
         if trial["status"] == "duplicate":
             self.note(f"{trial['trial']}: the same as {trial['of']}")
         elif trial["status"] != "ok":

@@ -86,9 +86,8 @@ def learned(request: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     directory = RunDirectory(folder)
     write(spec, directory, Target.of(device))
     options = ["--out", str(folder), "--quiet", "--json", "--device", device, "--checkpoint-every", "0"]
-    if request["facts"] is not None:
-        (directory.code / TASK).write_text(json.dumps(request["facts"]), encoding="utf-8")
-        options += ["--task", str(directory.code / TASK)]
+    (directory.code / TASK).write_text(json.dumps(request["facts"]), encoding="utf-8")
+    options += ["--task", str(directory.code / TASK)]
     options += ["--data", request["data"]] if request["data"] is not None and reads(request) else []
     said, errors = io.StringIO(), io.StringIO()
     with redirect_stdout(said), redirect_stderr(errors):
@@ -103,12 +102,8 @@ def learned(request: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         return {**told, "status": kind, "error": why[-LAST:]}
     result = json.loads(said.getvalue())
     told |= {"status": "ok", "tokens": result["tokens"]}
-    name = request["task"]
-    if request["facts"] is None:
-        scores = {f"{name}.bits_per_byte": result["val_bits_per_byte"], f"{name}.loss": result["val_loss"]}
-        return {**told, "scores": scores}
     try:
-        return {**told, **judged(name, asked(request, folder, device))}
+        return {**told, **judged(request["task"], asked(request, folder, device))}
     except RunError as error:
         if error.status == Status.MISSING:
             raise Missing(str(error)) from None
@@ -119,8 +114,7 @@ def reads(request: Mapping[str, Any]) -> bool:
     """Whether the search's data is for this task: others make their items themselves."""
     from runtime.evaluate.tasks import Task
 
-    task = None if request["facts"] is None else Task.read(request["facts"])
-    return task is None or task.reads
+    return Task.read(request["facts"]).reads
 
 
 def asked(request: Mapping[str, Any], folder: Path, device: str) -> list[Exam]:

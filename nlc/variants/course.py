@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from nlc.spec import Spec, loads
 from nlc.variants.fields import RungFields
-from nlc.variants.journal import Journal, Record
+from nlc.variants.journal import Journal, Record, put_variant, variant_text
 from nlc.variants.proposals import Tried, proposals
 from nlc.variants.rates import grid, trained
 from nlc.variants.runs import UNABLE, Ask, Outcome, Request, Unable
@@ -48,7 +48,7 @@ class Workers(Protocol):
 class Watch(Protocol):
     """Who is told how it goes."""
 
-    def planned(self, trial: Record, trials: int | None) -> None: ...
+    def planned(self, trial: Record) -> None: ...
 
     def begun(self, ask: Ask) -> None: ...
 
@@ -90,7 +90,10 @@ class Course:
         self.rungs = resolved(self.search, self.lessons)
 
     def run(self) -> Standings:
-        """Raises Unable where the machine cannot go on, OSError where the journal or a variant cannot be written."""
+        """Raises Unable where the machine cannot go on, OSError where the journal or a variant cannot be written.
+
+        Raises JournalError where a variant is another one now than was made.
+        """
         source = proposals(self.search)
         batch = next(source, [])
         while batch:
@@ -115,27 +118,22 @@ class Course:
         file = f"variants/{id}.yaml"
         before = next((line for line in self.journal.of("trial") if line["trial"] == id), None)
         path = self.journal.folder / file
-        if before is not None and path.is_file():
-            text, record = path.read_text(encoding="utf-8"), before
-        else:
-            text, record = self.made(candidate, id, path)
-            record = before or self.journal.add("trial", {**record, "file": file})
+        if before is None or not path.is_file():
+            made = self.made(candidate, id, path)
+            before = before or self.journal.add("trial", {**made, "file": file})
+        record, text = before, variant_text(path, before)
         spec = loads(text, str(path)) if record["status"] == "ok" else None
         trial = Trial(candidate, record, text, spec)
         self.trials.append(trial)
         if record["status"] == "ok":
             self.known[record["key"]] = id
-        self.watch.planned(record, self.search.fields.budget.trials)
+        self.watch.planned(record)
         return trial
 
-    def made(self, candidate: Candidate, id: str, path: Path) -> tuple[str, Record]:
+    def made(self, candidate: Candidate, id: str, path: Path) -> Record:
         """A new variant, with its file written; what stands in the journal of it."""
         variant = make(candidate, self.search, tuple(self.lessons.values()))
         same = self.known.get(variant.key) if variant.key is not None else None
-        path.parent.mkdir(exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_text(variant.text, encoding="utf-8")
-        part.replace(path)
         told: dict[str, Any] = {
             "trial": id, "generation": candidate.generation, "base": candidate.base,
             "settings": dict(candidate.settings), "edits": list(candidate.edits), "parents": list(candidate.parents),
@@ -147,7 +145,7 @@ class Course:
         fitted = variant.fitted
         told["rescaled"] = list(fitted.lines) if fitted else []
         told["cost"] = {task: dict(cost) for task, cost in fitted.costs.items()} if fitted else {}
-        return variant.text, told
+        return {**told, "digest": put_variant(variant.text, path)}
 
     def tried(self) -> list[Tried]:
         """What the proposals are told: a variant that is another's equal has its score."""
@@ -172,7 +170,7 @@ class Course:
         fields = self.search.fields
         if fields.better is not None and name == self.rungs[-1]["rank_by"]:
             return fields.better == "lower"
-        return less_is_better(name, {task: lesson.facts or {} for task, lesson in self.lessons.items()})
+        return less_is_better(name, {task: lesson.facts for task, lesson in self.lessons.items()})
 
     def closed(self, rung: int, present: Sequence[Trial]) -> list[Trial]:
         """Who goes on, best first; a rung that is in the journal stays as it is."""
@@ -223,7 +221,7 @@ class Course:
             return self.lengths[task](model.run.batch)
         if said["tokens"] is None:
             return int(said["steps"] or model.run.steps)
-        context = self.lessons[task].sizes.get("sizes.context", model.sizes.get("context", 1))
+        context = self.lessons[task].sizes["sizes.context"]
         return max(1, int(said["tokens"]) // (model.run.batch * context))
 
     def perform(self, trials: Sequence[Trial], rung: int) -> None:
@@ -270,7 +268,7 @@ class Course:
     def request(self, trial: Trial, ask: Ask) -> Request:
         assert trial.spec is not None
         s, lesson = self.search, self.lessons[ask.task]
-        changes = {**trained(trial.spec, lesson.facts or {}, lesson.sizes, ask.rates, ask.steps), "run.seed": ask.seed}
+        changes = {**trained(trial.spec, lesson.facts, lesson.sizes, ask.rates, ask.steps), "run.seed": ask.seed}
         return Request(
             name=ask.name, text=trial.text, set=changes, task=ask.task, facts=lesson.facts, data=self.data,
             items=s.fields.items, device=self.device, threads=s.fields.threads, seconds=s.limits.seconds,

@@ -4,13 +4,15 @@ with Journal.open(folder) as journal:      held: no other command works in the f
     journal.records                        what is there already
     journal.add("run", {...})
 
-read(folder) -> list of records            raises JournalError where a line is damaged
+read(folder) -> list of records            raises JournalError where a line is damaged, or the first is no search's
+variant_text(path, trial)                  a variant as it was made; raises JournalError where it was changed since
 salvaged(folder) -> Salvaged               for reports: what can be read, and which lines cannot
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import time
@@ -92,10 +94,40 @@ class Journal:
 
 
 def read(folder: Path) -> list[Record]:
-    """Raises JournalError where there is none, or a line of it is damaged."""
+    """Raises JournalError where there is none, a line of it is damaged, or it lacks the first."""
     if not (folder / JOURNAL).is_file():
         raise JournalError(f"'{folder}' holds no search: it has no {JOURNAL}")
     return _read(folder / JOURNAL)[0]
+
+
+def put_variant(text: str, path: Path) -> str:
+    """Write it whole, and on the disk before a line of the journal speaks of it; its digest."""
+    path.parent.mkdir(exist_ok=True)
+    part, data = path.with_suffix(".part"), text.encode()
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        error.filename = str(part)
+        raise
+    part.replace(path)
+    for folder in (path.parent, path.parent.parent):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    return hashlib.sha256(data).hexdigest()
+
+
+def variant_text(path: Path, trial: Record) -> str:
+    """The spec of a trial, by its line.  Raises JournalError where its file was changed, OSError where it is gone."""
+    data = path.read_bytes()
+    if trial.get("digest") not in (None, "", hashlib.sha256(data).hexdigest()):  # "": of an older nlc
+        raise JournalError(f"'{path}' is not the variant that the search made: give it back, or another --out")
+    return data.decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,4 +168,6 @@ def _read(path: Path) -> tuple[list[Record], int]:
             why = f"is damaged ({error}): give it back, or another --out"
             raise JournalError(f"'{path}', line {number}, {why}") from None
         whole += len(line) + 1
+    if found and found[0]["record"] != "search":
+        raise JournalError(f"'{path}', line 1, is not the first of a search: give that back, or another --out")
     return found, whole

@@ -77,6 +77,7 @@ class Trial(Line):
     rescaled: list[str] = []
     cost: dict[str, Costs] = {}
     file: str = ""
+    digest: str = ""
 
     @model_validator(mode="after")
     def _counted_where_it_runs(self) -> Trial:

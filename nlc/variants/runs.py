@@ -55,7 +55,7 @@ class Request:
     text: str
     set: Mapping[str, Any]
     task: str
-    facts: Mapping[str, Any] | None
+    facts: Mapping[str, Any]
     data: str | None
     items: int
     device: str

@@ -13,14 +13,14 @@ from typing import Any
 from nlc.spec import TaskSpec
 from nlc.spec.task_kinds import KINDS
 
-TEXT = "text"  # a task that is no task, the text itself; and the items of a task that are pieces of a text
+TEXT = "text"  # the items of a task that are pieces of a text
 ANSWERS = ("accuracy", "loss", "whole_items")
 ENDS, WAY = ("accuracy", "final"), ("average", "learning")  # of tasks in order: at the end, and after each
 ACROSS = ("forgetting", "backward_transfer", "forward_transfer")  # from one to another
 IN_ORDER = (*ENDS, *WAY, *ACROSS)
 
 BITS = ("final", "average", "learning")  # of these, bits per byte where what is learned in order are texts
-LESS = ("loss", "bits_per_byte", "perplexity", "forgetting", "gap")  # metrics of which less is better
+LESS = ("loss", "bits_per_byte", "forgetting")  # metrics of which less is better
 
 
 def task_of(score: str, tasks: Iterable[str]) -> str | None:
@@ -39,9 +39,9 @@ def ordered(facts: Mapping[str, Any]) -> bool:
     return "items" in facts and KINDS[facts["items"]].ordered
 
 
-def in_order(task: TaskSpec | None) -> bool:
+def in_order(task: TaskSpec) -> bool:
     """The same, of a task as it is written."""
-    return task is not None and KINDS[task.items].ordered
+    return KINDS[task.items].ordered
 
 
 def measures(task: TaskSpec) -> tuple[str, ...]:
@@ -51,12 +51,9 @@ def measures(task: TaskSpec) -> tuple[str, ...]:
     return ENDS if task.knobs["mixed"] else IN_ORDER
 
 
-def scores(tasks: Mapping[str, TaskSpec | None]) -> Iterator[str]:
-    """Of a text that is learned there are two; of tasks that are learned in order, one test set and their measures."""
+def scores(tasks: Mapping[str, TaskSpec]) -> Iterator[str]:
+    """Of tasks that are learned in order there is one test set, and their measures."""
     for name, task in tasks.items():
-        if task is None:
-            yield from (f"{name}.bits_per_byte", f"{name}.loss")
-            continue
         several = in_order(task)
         metrics = measures(task) if several else (*ANSWERS, "bits_per_byte") if task.items == TEXT else ANSWERS
         tests = ["", *(f"[{test}]" for test in islice(task.tests, 1, 1 if several else None))]

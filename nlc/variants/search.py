@@ -18,21 +18,20 @@ from pathlib import Path
 from nlc.diagnostics import Reporter, SpecError, suggest
 from nlc.source import Entry, Mapping, Position, Scalar, Sequence, Tree, plain
 from nlc.spec import TaskSpec, load, load_task, shipped
-from nlc.spec import tasks as tasks_shipped
 from nlc.spec.extends import Found, is_null, without_notes
 from nlc.spec.rule import SHIPPED
 from nlc.spec.text import parse, read
 from nlc.spec.types import typed
 from nlc.variants.axes import BASE, ENUMERATED, Axis, Choice, count
 from nlc.variants.fields import LimitFields, MutateFields, RungFields, SamplerFields, SearchFields, TuneFields
-from nlc.variants.scores import TEXT, in_order, scores
+from nlc.variants.scores import in_order, scores
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _-]{0,63}")  # of a search, of a task: folders are called by them
 
 
 @dataclass(frozen=True)
 class Search:
-    """bases: label -> what nlc.load takes; shared: changes to all of them; tasks: None is the text itself."""
+    """bases: label -> what nlc.load takes; shared: changes to all of them."""
 
     name: str
     doc: str
@@ -41,7 +40,7 @@ class Search:
     bases: MappingOf[str, str | Path]
     shared: MappingOf[str, Entry]
     axes: tuple[Axis, ...]
-    tasks: MappingOf[str, TaskSpec | None]
+    tasks: MappingOf[str, TaskSpec]
     sampler: SamplerFields
     rungs: tuple[RungFields, ...]
     fields: SearchFields = field(repr=False)
@@ -145,7 +144,7 @@ def search_from(tree: Mapping, text: str, found: Found) -> Search:
     )  # fmt: skip
 
 
-def _score(said: str, tasks: MappingOf[str, TaskSpec | None], of: str, at: Position, report: Reporter) -> None:
+def _score(said: str, tasks: MappingOf[str, TaskSpec], of: str, at: Position, report: Reporter) -> None:
     """A score that no run can have would be missed when all of them have ended."""
     known = list(scores(tasks))
     if said not in known:
@@ -288,26 +287,24 @@ def _when(tree: Tree, before: MappingOf[str, Axis], report: Reporter) -> tuple[t
     return tuple(found)
 
 
-def _tasks(tree: Mapping, found: Found, report: Reporter) -> dict[str, TaskSpec | None]:
+def _tasks(tree: Mapping, found: Found, report: Reporter) -> dict[str, TaskSpec]:
     """By the names that scores have; a task in a list has that of its file, without knobs."""
     said = tree.get("tasks")
     named = [(name, entry.value) for name, entry in said.entries.items()] if isinstance(said, Mapping) else []
     listed = said.items if isinstance(said, Sequence) else () if isinstance(said, Mapping) else (said,)
-    tasks: dict[str, TaskSpec | None] = {}
+    tasks: dict[str, TaskSpec] = {}
     for name, item in [*named, *((None, item) for item in listed)]:
         assert isinstance(item, Scalar)
-        task: TaskSpec | None = None
-        if item.text != TEXT or TEXT in tasks_shipped():
-            try:
-                inside = _beside(item, found, report) if item.text.endswith((".yaml", ".yml")) else item.text
-                if inside is None:
-                    continue
-                task = load_task(str(inside))
-            except SpecError as error:
-                first = error.diagnostics[0]
-                report.error(first.code, item.at, first.message, first.hint)
+        try:
+            inside = _beside(item, found, report) if item.text.endswith((".yaml", ".yml")) else item.text
+            if inside is None:
                 continue
-        key = name or (TEXT if task is None else task.name.split("(")[0])
+            task = load_task(str(inside))
+        except SpecError as error:
+            first = error.diagnostics[0]
+            report.error(first.code, item.at, first.message, first.hint)
+            continue
+        key = name or task.name.split("(")[0]
         if key in tasks:
             hint = "give them names: tasks: {easy: 'mqar(pairs=4)', hard: 'mqar(pairs=16)'}"
             report.error("NLC0211", item.at, f"two tasks are called '{key}'", hint)
@@ -376,7 +373,7 @@ def _rescale(
             report.error("NLC0503", item.at, f"neither a base nor an axis has the size '{item.text}'", hint)
 
 
-def _rungs(tree: Mapping, said: SearchFields, tasks: MappingOf[str, TaskSpec | None], report: Reporter) -> None:
+def _rungs(tree: Mapping, said: SearchFields, tasks: MappingOf[str, TaskSpec], report: Reporter) -> None:
     """Their tasks are the search's, and all but the last say how many go on."""
     written = tree.get("rungs")
     items = written.items if isinstance(written, Sequence) else (None,) * len(said.rungs)

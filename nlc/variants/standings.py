@@ -2,6 +2,7 @@
 
 standings(records) -> Standings        the same for the same scores, whatever the times
 mean(values, interval) -> Estimate     with a 95 % confidence interval
+unfinished(records)                    "not finished: 3 trials and 12 runs so far"
 
 Of a task, the runs of the last rung that learned it count.  Variants that came further stand first; those with no score
 last.  Nothing here reads a file or knows more of the search than its journal.
@@ -61,9 +62,13 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Standings:
+    """bases, axes: those of the trials that were made."""
+
     rank_by: str
     better: str
     rows: tuple[Standing, ...]
+    bases: tuple[str, ...]
+    axes: tuple[str, ...]
 
     @property
     def winner(self) -> Standing | None:
@@ -71,6 +76,13 @@ class Standings:
 
     def as_dict(self) -> dict[str, Any]:
         return {"rank_by": self.rank_by, "better": self.better, "rows": [asdict(row) for row in self.rows]}
+
+
+def unfinished(records: Sequence[Record]) -> str:
+    """How far a search has come that is not finished; "" of one that is."""
+    kinds = [line["record"] for line in records]
+    told = f"{kinds.count('trial'):,} trials and {kinds.count('run'):,} runs so far"
+    return "" if "end" in kinds else f"not finished: {told}"
 
 
 def mean(values: Sequence[float], interval: Sequence[float] | None = None, share: bool = False) -> Estimate:
@@ -95,11 +107,12 @@ def counted(runs: Sequence[Record], task: str) -> list[Record]:
 
 
 def estimates(runs: Sequence[Record]) -> dict[str, Estimate]:
-    """Every score of some runs that differ in their seeds; those that came to nothing have none."""
-    good = [run for run in runs if run["status"] == "ok"]
+    """Every score of some runs that differ in their seeds; none where one of them came to nothing."""
     found: dict[str, Estimate] = {}
-    for name in dict.fromkeys(name for run in good for name in run["scores"]):
-        there = [run for run in good if name in run["scores"]]
+    if any(run["status"] != "ok" for run in runs):
+        return found
+    for name in dict.fromkeys(name for run in runs for name in run["scores"]):
+        there = [run for run in runs if name in run["scores"]]
         interval = there[0].get("intervals", {}).get(name)
         found[name] = mean([run["scores"][name] for run in there], interval, name.rsplit(".", 1)[-1] in SHARES)
     return found
@@ -107,8 +120,7 @@ def estimates(runs: Sequence[Record]) -> dict[str, Estimate]:
 
 def score_of(runs: Sequence[Record], task: str, name: str) -> Estimate | None:
     """A score of one trial; None where one of the runs that count came to nothing."""
-    mine = counted(runs, task)
-    return estimates(mine).get(name) if mine and all(run["status"] == "ok" for run in mine) else None
+    return estimates(counted(runs, task)).get(name)
 
 
 def standings(records: Sequence[Record]) -> Standings:
@@ -127,7 +139,9 @@ def standings(records: Sequence[Record]) -> Standings:
     ranked = [row for row in order if row.score is not None]
     placed = {row.trial: place for place, row in enumerate(ranked, 1)}
     rows = [replace(row, rank=placed.get(row.trial)) for row in order]
-    return Standings(head["rank_by"], head["better"], tuple(rows))
+    bases = dict.fromkeys(line["base"] for line in trials)
+    axes = dict.fromkeys(axis for line in trials for axis in line["settings"])
+    return Standings(head["rank_by"], head["better"], tuple(rows), tuple(bases), tuple(axes))
 
 
 def _order(row: Standing, sign: float, head: Record) -> tuple[Any, ...]:

@@ -11,25 +11,32 @@ SHOWN = ("accuracy", "whole_items")  # shares, in percent
 
 def rows(board: Standings, mains: Sequence[str]) -> list[tuple[str, ...]]:
     """`mains`: the scores that have a column each, that by which variants are ranked first."""
-    several, rungs = len({row.base for row in board.rows}) > 1, any(row.rung for row in board.rows)
+    rungs = any(row.rung for row in board.rows)
     head = ("", "trial", "variant", *(f"{name} (95 %)" for name in mains), "runs", "rates", "params", "state", "FLOPs")
     found = [(*head, "")]
     for row in board.rows:
         cells = [said(row.scores.get(name), name) for name in mains]
         runs = str(row.score.n) if row.score else ""
         last = runs, rates(row), *cost(row), ended(row, rungs)
-        found.append((str(row.rank or "-"), row.trial, variant(row, several), *cells, *last))
+        found.append((str(row.rank or "-"), row.trial, variant(row, board), *cells, *last))
     return found
 
 
-def variant(row: Standing, several: bool) -> str:
+def variant(row: Standing, board: Standings) -> str:
     """Its base where there are several, its choices, its last edit."""
-    said = [row.base] if several else []
-    said += [f"{name.rsplit('.', 1)[-1]}={label}" for name, label in row.settings.items()]
+    said = [row.base] if len(board.bases) > 1 else []
+    said += [f"{short(name, board.axes)}={label}" for name, label in row.settings.items()]
     many = f"{len(row.edits)} edits, last: " if len(row.edits) > 1 else ""
     said += [f"{many}{row.edits[-1]['edit']}"] if row.edits else []
     text = ", ".join(said) or row.base
     return text if len(text) <= 90 else text[:87] + "..."
+
+
+def short(axis: str, axes: Sequence[str]) -> str:
+    """The end of an axis's path that no other has: every, or fast.every beside mid.every."""
+    parts = axis.split(".")
+    ends = (".".join(parts[i:]) for i in reversed(range(len(parts))))
+    return next((end for end in ends if not any(f".{one}".endswith(f".{end}") for one in axes if one != axis)), axis)
 
 
 def said(found: Estimate | None, name: str) -> str:

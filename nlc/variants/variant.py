@@ -33,10 +33,10 @@ LIMITS = ("params", "state_bytes", "flops")
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """A task as variants learn it.  facts: as the runtime takes it, None of the text; sizes: of its sequences."""
+    """A task as variants learn it.  facts: as the runtime takes it; sizes: of its sequences."""
 
     name: str
-    facts: Mapping[str, Any] | None
+    facts: Mapping[str, Any]
     sizes: Mapping[str, int]
     metric: str  # its main one
 
@@ -132,7 +132,7 @@ def _whole_step(spec: Spec, search: Search, lessons: Sequence[Lesson]) -> None:
             own = in_order(search.tasks[lesson.name])  # as many steps as it has
             if tokens is None or own or lesson.name not in (rung.tasks or search.tasks):
                 continue
-            context = lesson.sizes.get("sizes.context", spec.model.sizes.get("context", 1))
+            context = lesson.sizes["sizes.context"]
             if (step := spec.model.run.batch * context) > tokens:
                 message = f"one step of task '{lesson.name}' learns from {step:,} tokens, and a run may from {tokens:,}"
                 hint = "more tokens, or a smaller run.batch"

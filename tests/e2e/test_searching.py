@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import pytest
 from nlc.cli import variant
 from nlc.cli.begun import begin
 from nlc.cli.common import Stop
-from nlc.cli.search import lessons, materials
+from nlc.cli.search import best, lessons, materials
 from nlc.spec import load_task
 from nlc.variants.journal import Journal, read
 from nlc.variants.local import alone
@@ -30,14 +31,15 @@ from tests.e2e.command import ROOT, Run
 
 pytestmark = pytest.mark.timeout(900)
 
-TINY = """nlc: 1
+RECALL = "mqar(pairs=1, context=8, vocab=8)"
+TINY = f"""nlc: 1
 search: tiny
 base: [linear_attention, transformer]
-set: {sizes.width: 8, sizes.heads: 2, sizes.layers: 1, run.batch: 4}
+set: {{sizes.width: 8, sizes.heads: 2, sizes.layers: 1, run.batch: 4}}
 axes:
-  levels.attention.objective: {values: [dot, l3], when: {base: linear_attention}}
-tasks: {recall: 'mqar(pairs=1, context=8, vocab=8)'}
-budget: {steps: 4}
+  levels.attention.objective: {{values: [dot, l3], when: {{base: linear_attention}}}}
+tasks: {{recall: '{RECALL}'}}
+budget: {{steps: 4}}
 seeds: 2
 items: 16
 """
@@ -113,7 +115,9 @@ def test_a_search_killed_twice_ends_with_the_same_table(searched: tuple[Path, st
     assert not (tmp_path / "out" / "runs").exists()
 
 
-def test_the_best_is_a_spec_that_compiles_alone(searched: tuple[Path, str, str], nlc: Run, tmp_path: Path) -> None:
+def test_the_best_is_a_spec_that_learns_a_text_and_its_task(
+    searched: tuple[Path, str, str], nlc: Run, tmp_path: Path
+) -> None:
     folder, _, _ = searched
     assert nlc("search", "best", str(folder / "out"), "-o", "winner.yaml").status == 0
     text = (tmp_path / "winner.yaml").read_text()
@@ -121,8 +125,25 @@ def test_the_best_is_a_spec_that_compiles_alone(searched: tuple[Path, str, str],
     checked = nlc("check", "winner.yaml", "--json")
     assert checked.status == 0
     shown = json.loads(nlc("show", "winner.yaml", "--json").out)
-    assert shown["sizes"]["context"] == 8 and shown["sizes"]["vocab"] == 8 and shown["run"]["steps"] == 4
-    assert nlc("compile", "winner.yaml", "-o", "built").status == 0
+    assert shown["sizes"]["context"] == 512 and shown["sizes"]["vocab"] == 256 and shown["run"]["steps"] == 4
+    (how,) = [line for line in text.splitlines() if "nlc train" in line]
+    assert how == f"# as it was ranked, sizes.context 8, sizes.vocab 8: nlc train winner.yaml --task '{RECALL}'"
+    short = "--steps", "1", "--device", "cpu", "--quiet"
+    on_text = nlc("train", "winner.yaml", *short, "--set", "sizes.context=8", "--out", "on text")
+    assert on_text.status == 0 and "bits per byte" in on_text.out
+    on_task = nlc("train", "winner.yaml", *short, "--task", RECALL, "--out", "on task")
+    assert on_task.status == 0 and "answers right" in on_task.out
+
+
+def test_the_best_of_a_search_that_is_not_finished_says_so(
+    searched: tuple[Path, str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(searched[0] / "out", tmp_path / "out")
+    assert best(tmp_path / "out", None, False) == 0 and capsys.readouterr().err == ""
+    journal = tmp_path / "out" / "journal.jsonl"
+    journal.write_text("".join(journal.read_text(encoding="utf-8").splitlines(keepends=True)[:6]), encoding="utf-8")
+    assert best(tmp_path / "out", None, False) == 0
+    assert "is not finished: 3 trials and 2 runs so far; t001 is the best of them" in capsys.readouterr().err
 
 
 def test_another_search_is_not_mixed_into_a_folder(searched: tuple[Path, str, str], nlc: Run, tmp_path: Path) -> None:

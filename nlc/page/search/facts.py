@@ -9,7 +9,7 @@ from functools import cached_property
 from nlc.spec import Spec
 from nlc.variants.journal import Record
 from nlc.variants.scores import less_is_better, task_of
-from nlc.variants.standings import Estimate, Standing, Standings, score_of, standings
+from nlc.variants.standings import Estimate, Standing, Standings, score_of, standings, unfinished
 
 MOST = 8  # finalists that are compared with their base
 
@@ -94,10 +94,8 @@ class SearchFacts:
     @property
     def state(self) -> str:
         """finished | not finished: 12 runs so far | finished, and no variant has a score"""
-        runs = sum(map(len, self.runs.values()))
-        if self.end is None:
-            return f"not finished: {len(self.trials):,} trials and {runs:,} runs so far"
-        return "finished" if self.board.winner else "finished, and no variant has a score"
+        done = "finished" if self.board.winner else "finished, and no variant has a score"
+        return unfinished(self.records) or done
 
 
 def finalists(facts: SearchFacts) -> list[Standing]:

@@ -196,8 +196,7 @@ def tasks(facts: SearchFacts) -> Table:
     rows = []
     for name, task in facts.head["tasks"].items():
         solved = f"{100 * task['solved']:g} %" if isinstance(task.get("solved"), int | float) else ABSENT
-        told = str(task.get("name", "the built-in text" if task.get("data") is None else task["data"]))
-        rows.append((name, told, str(task.get("source", ABSENT)), solved))
+        rows.append((name, str(task.get("name", name)), str(task.get("source", ABSENT)), solved))
     return Table(("task", "is", "from", "solved at"), tuple(rows))
 
 
@@ -240,7 +239,7 @@ def figures(facts: SearchFacts) -> Iterator[tuple[str, str, str]]:
 def described(facts: SearchFacts, trial: str) -> str:
     """A variant in a few words; "" of one that is not in the journal."""
     row = facts.rows.get(trial)
-    return "" if row is None else leaderboard.variant(row, len({one.base for one in facts.board.rows}) > 1)
+    return "" if row is None else leaderboard.variant(row, facts.board)
 
 
 def last_line(error: str) -> str:

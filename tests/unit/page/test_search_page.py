@@ -198,7 +198,7 @@ def test_markdown_and_data_say_what_the_page_says(told: SearchFacts, shown: Elem
 def lower() -> list[Line]:
     """Bits per byte of a text: less is better, nothing is a share."""
     rung = {"tasks": ["text"], "steps": 100, "tokens": None, "seeds": 1, "keep": None, "rank_by": "text.bits_per_byte"}
-    asked = {"rank_by": "text.bits_per_byte", "better": "lower", "tasks": {"text": {"data": None}}, "rungs": [rung]}
+    asked = {"rank_by": "text.bits_per_byte", "better": "lower", "tasks": {"text": {}}, "rungs": [rung]}
     cost = {"text": {"params": 9, "state_bytes": 0, "flops": 9}}
     lines = [head(**asked, sizes={}, axes={RULE: ["dgd", "gd"]})]
     for number, (rule, bits) in enumerate((("dgd", 2.5), ("gd", 2.25)), 1):

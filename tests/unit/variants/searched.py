@@ -71,6 +71,7 @@ def head(course: Course) -> dict[str, object]:
         "better": "lower" if course.less(rank) else "higher",
         "rungs": course.rungs,
         "tasks": tasks,
+        "sizes": {name: dict(lesson.sizes) for name, lesson in course.lessons.items()},
     }
 
 

@@ -10,13 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from nlc.spec import loads
+from nlc.cli.common import Stop
+from nlc.cli.searched import report_search, variant
+from nlc.passes import build
+from nlc.spec import load, loads
 from nlc.spec.rule import SHIPPED
-from nlc.variants.journal import Journal, JournalError, read
+from nlc.variants.course import Course
+from nlc.variants.journal import Journal, JournalError, read, salvaged
+from nlc.variants.proposals import proposals
 from nlc.variants.rates import Rates, trained
 from nlc.variants.runs import UNABLE, Outcome, Request, Unable
+from nlc.variants.table import rows
 from nlc.variants.winner import winner
-from tests.unit.variants.searched import TINY, ran, right, searched
+from tests.unit.variants.searched import TINY, Imagined, Nobody, lessons, ran, right, searched
 
 RULES = TINY + "base: deltanet\naxes: {levels.delta.retain: [0.5, 0.6, 0.7, 0.8]}\n"
 HALVED = (
@@ -49,6 +55,18 @@ def test_only_the_best_go_on_and_finalists_have_several_seeds(tmp_path: Path) ->
         and score.mean == pytest.approx(0.81)
         and score.low == pytest.approx(0.81 - 4.303 * 0.01 / 3**0.5, 1e-3)
     )
+
+
+def test_a_variant_one_of_whose_seeds_came_to_nothing_has_no_score_anywhere(tmp_path: Path) -> None:
+    def wild(request: Request) -> Outcome:
+        return Outcome("not_finite") if request.name == "t004-mqar-20-s1" else by_retention(request)
+
+    board, _ = ran(searched(HALVED.replace("parity.accuracy", "mqar.accuracy")), tmp_path, wild)
+    assert board.winner.trial == "t003"
+    (row,) = [row for row in board.rows if row.trial == "t004"]
+    assert (row.rank, row.score, row.status, list(row.scores)) == (None, None, "not_finite", ["parity.accuracy"])
+    (shown,) = [cells for cells in rows(board, ["mqar.accuracy"]) if cells[1] == "t004"]
+    assert (shown[0], shown[3], shown[-1]) == ("-", "", "not finite")
 
 
 def test_a_search_cut_at_any_line_ends_with_the_same_table_and_repeats_nothing(tmp_path: Path) -> None:
@@ -175,6 +193,17 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
             read(tmp_path)
 
 
+def test_a_journal_without_its_first_line_is_no_new_search(tmp_path: Path) -> None:
+    ran(searched(HALVED), tmp_path, by_retention)
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(path.read_bytes().split(b"\n", 1)[1])
+    for opened in (read, Journal.open):
+        with pytest.raises(JournalError, match=r"journal.jsonl', line 1, is not the first of a search"):
+            opened(tmp_path)
+    with pytest.raises(Stop, match=r"journal.jsonl:1 is not the first of a search"):
+        report_search(tmp_path, None, False, True)
+
+
 def test_a_line_that_is_nested_too_deep_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "journal.jsonl").write_text("[" * 100_000 + "\n{}\n", encoding="utf-8")
     with pytest.raises(JournalError, match="line 1, is damaged"):
@@ -236,7 +265,22 @@ def test_a_journal_that_cannot_be_written_is_named_and_what_it_holds_stays(
         with pytest.raises(OSError, match=r"No space left on device: '.*journal.jsonl'"):
             journal.add("end", {"trials": 2})
         assert len(journal.records) == 1
-    assert read(tmp_path)[0]["trials"] == 1
+    assert salvaged(tmp_path).lines[0][1]["trials"] == 1
+
+
+def test_a_variant_that_does_not_reach_the_disk_is_in_no_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Journal.open(tmp_path) as journal:
+        search = searched(RULES + "tasks: [mqar]\nbudget: {steps: 1}\n")
+        course = Course(search, lessons(search), journal, Imagined(by_retention), Nobody())
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=r"No space left on device: '.*t001.part'"):
+            course.plan(next(proposals(search))[0])
+        assert not journal.records and not (tmp_path / "variants" / "t001.yaml").exists()
 
 
 def test_the_winner_is_trained_as_what_was_ranked_was(tmp_path: Path) -> None:
@@ -253,6 +297,43 @@ def test_the_winner_is_trained_as_what_was_ranked_was(tmp_path: Path) -> None:
     run = next(asked[line["run"]] for line in records if line.get("purpose") == "score" and line["trial"] == best.trial)
     assert run["run.warmup"] == 2
     assert {f"run.{name}": getattr(spec.model.run, name) for name in ("steps", "warmup")}.items() <= run.items()
+
+
+def test_a_variant_that_was_changed_since_is_refused(tmp_path: Path) -> None:
+    search = searched(RULES + "tasks: [mqar]\nbudget: {steps: 1}\n")
+    board, _ = ran(search, tmp_path, by_retention)
+    path = tmp_path / "variants" / "t004.yaml"
+    whole = path.read_text(encoding="utf-8")
+    path.write_text(whole.replace("width: 8", "width: 16"), encoding="utf-8")
+    said = "t004.yaml' is not the variant that the search made: give it back"
+    with pytest.raises(JournalError, match=said):
+        ran(search, tmp_path, by_retention)
+    with pytest.raises(JournalError, match=said):
+        winner(tmp_path, read(tmp_path), board.rows[0])
+    notices: list[str] = []
+    line = next(line for line in read(tmp_path) if line.get("trial") == "t004")
+    assert variant(path, {}, notices, line) is None
+    assert notices == ["variants/t004.yaml is not the variant that the search made"]
+    older = [{**line, "digest": ""} for line in read(tmp_path)]
+    assert "width: 16" in winner(tmp_path, older, board.rows[0])
+    path.unlink()
+    ran(search, tmp_path, by_retention)
+    assert path.read_text(encoding="utf-8") == whole
+
+
+@pytest.mark.parametrize(("out", "sizes"), [("width", (256, 512)), ("vocab", (16, 8))])
+def test_the_winner_has_its_own_sizes_unless_only_those_of_the_task_are_legal(
+    out: str, sizes: tuple[int, int], tmp_path: Path
+) -> None:
+    text = TINY.replace("width: 8", "width: 16") + "base: deltanet\ntasks: [mqar]\nbudget: {steps: 1}\n"
+    lines = load("deltanet").model.block.replace("out=width)", f"out={out})").splitlines()
+    text += "axes:\n  shape:\n    choices:\n      one:\n        block: |\n"
+    text += "".join(f"          {line}\n" for line in lines)
+    board, _ = ran(searched(text), tmp_path, lambda request: right(request, 0.5))
+    said = winner(tmp_path, read(tmp_path), board.rows[0], "best.yaml")
+    spec = loads(said)
+    assert (spec.model.sizes["vocab"], spec.model.sizes["context"]) == sizes and build(spec)
+    assert "# as it was ranked, sizes.context 8, sizes.vocab 16: nlc train best.yaml --task FILE" in said
 
 
 def test_what_is_learned_in_order_takes_its_own_steps_in_every_rung(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
 
 def request(threads: int = 1, device: str = "cpu") -> Request:
     return Request(
-        name="r", text="", set={}, task="t", facts=None, data=None, items=1, device=device, threads=threads,
+        name="r", text="", set={}, task="t", facts={}, data=None, items=1, device=device, threads=threads,
         seconds=1.0, memory_mib=1.0, keep=False,
     )  # fmt: skip
 
