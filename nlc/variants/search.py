@@ -111,6 +111,7 @@ def find_search(argument: str) -> Search | None:
     tree = parse(text, shown, report) if text is not None else None
     if not isinstance(tree, Mapping) or text is None or "search" not in tree.entries:
         return None
+    report.check()
     return search_from(without_notes(tree), text, Found(path, shown, path.resolve().parent))
 
 

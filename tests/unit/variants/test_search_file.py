@@ -14,7 +14,7 @@ from nlc.spec import load_task
 from nlc.variants.axes import combinations, settings
 from nlc.variants.schema import search_schema
 from nlc.variants.scores import IN_ORDER, measures, scores
-from nlc.variants.search import load_search, searches
+from nlc.variants.search import find_search, load_search, searches
 from tests.unit.variants.searched import searched
 
 REST = "tasks: [mqar]\nbase: hope\n"
@@ -84,6 +84,23 @@ def test_what_is_wrong_is_refused_where_it_stands(name: str) -> None:
     with pytest.raises(SpecError) as refused:
         searched(text)
     assert [(d.code, d.at.line, d.at.column) for d in refused.value.diagnostics] == expected
+
+
+def test_what_is_wrong_with_the_yaml_is_refused_where_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    for more, code in {
+        "seeds: 1\nseeds: 7": "NLC0107",
+        "axes: {sizes.layers: [1], sizes.layers: [2]}": "NLC0107",
+        "<<: {seeds: 5}": "NLC0109",
+        "budget: !!map {steps: 2}": "NLC0109",
+        "set: {levels.train.rule: adamw(lr=1, weight_decay=0)}": "NLC0110",
+    }.items():
+        path.write_text(f"nlc: 1\nsearch: s\n{REST}{more}\n")
+        with pytest.raises(SpecError) as refused:
+            find_search(str(path))
+        assert [d.code for d in refused.value.diagnostics] == [code]
+    path.write_text("nlc: 1\nextends: hope\nname: a\nname: b\n")
+    assert find_search(str(path)) is None
 
 
 def test_an_axis_applies_under_its_condition_only() -> None:
