@@ -30,7 +30,8 @@ A spec is a page or two of text; a file of more than 256 kB is not read.
     nlc check weights.safetensors
 
 NLC0103 not text
-A spec is UTF-8 text. This file holds other bytes, so it is not a spec.
+A spec is UTF-8 text. This file holds other bytes, so it is not a spec; or an escape in it names half of a
+surrogate pair, which is no character.
     nlc check model.bin
 
 NLC0104 an empty file
