@@ -356,7 +356,7 @@ when: names axes said before, and values that they have where they apply themsel
 
 NLC1204 a score that is not there
 A score is named for a task of the search, then for a metric, with a test set of the task in between unless it is the
-first; a rung ranks by one of its own tasks.
+first; a rung ranks by one of its own tasks, the last one by the score of the search where that says one.
     tasks: [mqar]
     rank_by: parity.accuracy     # mqar.accuracy
 

@@ -25,7 +25,7 @@ from nlc.spec.text import parse, read
 from nlc.spec.types import typed
 from nlc.variants.axes import BASE, ENUMERATED, Axis, Choice, count
 from nlc.variants.fields import LimitFields, MutateFields, RungFields, SamplerFields, SearchFields, TuneFields
-from nlc.variants.scores import TEXT, in_order, scores
+from nlc.variants.scores import TEXT, in_order, scores, task_of
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _-]{0,63}")  # of a search, of a task: folders are called by them
 
@@ -133,6 +133,7 @@ def search_from(tree: Mapping, text: str, found: Found) -> Search:
     place = tree.entries.get("rank_by", tree.entries["search"]).value.at
     if said.rank_by is not None:
         _score(said.rank_by, tasks, "search", place, report)
+        _last(said.rank_by, said.rungs[-1], tasks, place, report)
     _rescale(tree, bases, shared, axes, report)
     if not NAME.fullmatch(said.search):
         report.error("NLC1207", tree.entries["search"].value.at, f"a search cannot be called '{said.search}'")
@@ -151,6 +152,16 @@ def _score(said: str, tasks: MappingOf[str, TaskSpec | None], of: str, at: Posit
     known = list(scores(tasks))
     if said not in known:
         report.error("NLC1204", at, f"'{said}' is no score of a task of this {of}", suggest(said, known, "scores"))
+
+
+def _last(said: str, last: RungFields, tasks: MappingOf[str, TaskSpec | None], at: Position, report: Reporter) -> None:
+    """Variants are ranked by what the last rung ranks by: the search's score is of one of its tasks."""
+    task = task_of(said, tasks)
+    if last.rank_by is not None and last.rank_by != said:
+        report.error("NLC1205", at, f"the last rung ranks by another score, '{last.rank_by}'", "give one of the two")
+    elif task is not None and last.tasks is not None and task not in last.tasks:
+        hint = "give it this task, or rank by a score of one that it has"
+        report.error("NLC1204", at, f"the last rung, which ranks, has no task '{task}'", hint)
 
 
 def _nulls_as_words(tree: Mapping) -> Mapping:

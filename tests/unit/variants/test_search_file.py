@@ -42,6 +42,14 @@ WRONG = {
     "a score of no metric": (REST + "rank_by: mqar.acuracy", [("NLC1204", 5, 10)]),
     "a score of no test": (REST + "rank_by: mqar[longest].accuracy", [("NLC1204", 5, 10)]),
     "a rung's score of no metric": (REST + "rungs: [{steps: 1, rank_by: mqar.bits}]", [("NLC1204", 5, 9)]),
+    "a score that the last rung does not have": (
+        "base: hope\ntasks: [parity, mqar]\nrank_by: mqar.loss\nrungs: [{tasks: [mqar], keep: 1}, {tasks: [parity]}]",
+        [("NLC1204", 5, 10)],
+    ),
+    "a score that the last rung does not rank by": (
+        REST + "rank_by: mqar.loss\nrungs: [{steps: 1, keep: 1}, {rank_by: mqar.accuracy}]",
+        [("NLC1205", 5, 10)],
+    ),
     "a task that is called as a folder": ("tasks: {../x: mqar}\nbase: hope\n", [("NLC1207", 3, 15)]),
     "a rung of no task": (REST + "rungs: [{tasks: [parity]}]", [("NLC1204", 5, 9)]),
     "nobody is kept": (REST + "rungs: [{steps: 1}, {steps: 2}]", [("NLC1205", 5, 9)]),
