@@ -362,7 +362,7 @@ first; a rung ranks by one of its own tasks, the last one by the score of the se
 
 NLC1205 parts of a search that do not go together
 A budget or a rung says the same thing in two ways, leaves open when the search ends, or leaves nothing for a part of it;
-a grid has more than 100,000 combinations; a batch is too small for its sampler.
+a grid has more than 100,000 combinations; a batch is too small for its sampler; a size is changed that all tasks set.
     sampler: random     # and budget: {trials: 24}
 
 NLC1206 a budget that cannot be met

@@ -134,6 +134,8 @@ def search_from(tree: Mapping, text: str, found: Found) -> Search:
     if said.rank_by is not None:
         _score(said.rank_by, tasks, "search", place, report)
         _last(said.rank_by, said.rungs[-1], tasks, place, report)
+    if None not in tasks.values():
+        _of_tasks(tree, shared, axes, report)
     _rescale(tree, bases, shared, axes, report)
     if not NAME.fullmatch(said.search):
         report.error("NLC1207", tree.entries["search"].value.at, f"a search cannot be called '{said.search}'")
@@ -363,6 +365,21 @@ def _drawn(said: SearchFields, sampler: SamplerFields, axes: tuple[Axis, ...]) -
 
 def _mutants(said: SearchFields) -> int:
     return said.mutate.generations * said.mutate.population if said.mutate is not None else 0
+
+
+def _of_tasks(tree: Mapping, shared: MappingOf[str, Entry], axes: tuple[Axis, ...], report: Reporter) -> None:
+    """Sizes that every task sets, its sequences being what they are: what a search says of them would not be heard."""
+    said = [(path, entry) for axis in axes for choice in axis.choices for path, entry in choice.changes]
+    said += shared.items()
+    places = [(path, entry.at) for path, entry in said]
+    places += [(f"sizes.{size}", inner.at) for path, e in said if path == "sizes" for size, inner in _changes(e.value)]
+    rescale = tree.get("rescale")
+    items = rescale.items if isinstance(rescale, Sequence) else [rescale]
+    places += [(item.text, item.at) for item in items if isinstance(item, Scalar)]
+    for path, at in places:
+        if path in ("sizes.context", "sizes.vocab"):
+            hint = "a knob of a task may change it: 'mqar(context=64, vocab=64)'"
+            report.error("NLC1205", at, f"every task of this search sets '{path}' itself", hint)
 
 
 def _rescale(

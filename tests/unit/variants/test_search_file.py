@@ -82,6 +82,11 @@ WRONG = {
     ),
     "a size that no base has": (REST + "rescale: [sizes.widht, sizes.width]", [("NLC0503", 5, 11)]),
     "a size without its path": (REST + "rescale: width", [("NLC0503", 5, 10)]),
+    "sizes that every task sets": (
+        REST + "set: {sizes.context: 99}\naxes: {sizes.vocab: [9, 8], a: {choices: {b: {sizes: {vocab: 9}}}}}\n"
+        "rescale: [sizes.width, sizes.context]",
+        [("NLC1205", 5, 7), ("NLC1205", 6, 8), ("NLC1205", 6, 55), ("NLC1205", 7, 24)],
+    ),
     "another sampler": (REST + "sampler: best", [("NLC0204", 5, 10)]),
 }
 
