@@ -99,6 +99,27 @@ def test_what_is_wrong_is_refused_where_it_stands(name: str) -> None:
     assert [(d.code, d.at.line, d.at.column) for d in refused.value.diagnostics] == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (REST + "tune: {lr: [0]}", ["an item of 'lr' is 0; above 0 is expected"]),
+        (REST + "limits: {seconds: -1}", ["'seconds' is -1; above 0 is expected"]),
+        (REST + "sampler: cmaes", ["'sampler' is the text 'cmaes'"]),
+        ("base: hope\ntaskss: mqar", ["'tasks' is missing", "unknown key 'taskss'"]),
+        ("base: hope\ntasks: {p: [parity]}", ["'p' is a list; text is expected"]),
+        ("base: hope\ntasks: [mqar, '']", ["an item of 'tasks' is empty"]),
+        ("base: hope\ntasks: {}", ["'tasks' is empty"]),
+        ("base: [[hope]]\ntasks: [mqar]", ["an item of 'base' is a list; text is expected"]),
+        ("base:\ntasks: [mqar]", ["'base' has no value"]),
+        ("tasks: [mqar]", ["'base' is missing"]),
+    ],
+)
+def test_one_fault_is_said_once_by_the_key_that_it_is_of(text: str, said: list[str]) -> None:
+    with pytest.raises(SpecError) as refused:
+        searched(text)
+    assert [d.message for d in refused.value.diagnostics] == said
+
+
 def test_what_is_wrong_with_the_yaml_is_refused_where_it_stands(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     for more, code in {
