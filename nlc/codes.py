@@ -30,7 +30,8 @@ A spec is a page or two of text; a file of more than 256 kB is not read.
     nlc check weights.safetensors
 
 NLC0103 not text
-A spec is UTF-8 text. This file holds other bytes, so it is not a spec.
+A spec is UTF-8 text. This file holds other bytes, so it is not a spec; or an escape in it names half of a
+surrogate pair, which is no character.
     nlc check model.bin
 
 NLC0104 an empty file
@@ -355,13 +356,13 @@ when: names axes said before, and values that they have where they apply themsel
 
 NLC1204 a score that is not there
 A score is named for a task of the search, then for a metric, with a test set of the task in between unless it is the
-first; a rung ranks by one of its own tasks.
+first; a rung ranks by one of its own tasks, the last one by the score of the search where that says one.
     tasks: [mqar]
     rank_by: parity.accuracy     # mqar.accuracy
 
 NLC1205 parts of a search that do not go together
 A budget or a rung says the same thing in two ways, leaves open when the search ends, or leaves nothing for a part of it;
-a grid has more than 100,000 combinations; a batch is too small for its sampler.
+a grid has more than 100,000 combinations; a batch is too small for its sampler; a size is changed that all tasks set.
     sampler: random     # and budget: {trials: 24}
 
 NLC1206 a budget that cannot be met

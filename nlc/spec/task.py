@@ -153,7 +153,10 @@ def find_task(argument: str) -> TaskSpec | None:
     report = Reporter()
     text = read(path, argument, report)
     tree = parse(text, argument, report) if text is not None else None
-    return task_from(tree) if isinstance(tree, Mapping) and "task" in tree.entries else None
+    if not isinstance(tree, Mapping) or "task" not in tree.entries:
+        return None
+    report.check()
+    return task_from(tree)
 
 
 def _load(name: str) -> TaskSpec:

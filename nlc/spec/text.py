@@ -24,6 +24,7 @@ VALUES = 20_000  # values once aliases are filled in
 DEPTH = 40
 
 
+_HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair: an escape may name one, no text holds it
 _NULL = {"", "~", "null", "Null", "NULL"}
 _BOOLEAN = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _INTEGER = re.compile(r"[-+]?[0-9]{1,300}|0o[0-7]{1,300}|0x[0-9a-fA-F]{1,300}")
@@ -278,6 +279,9 @@ class _Builder:
             runs = self.aligned_runs(text, start.index + (1 if quoted else 0), event.end_mark.index)
         value = text if event.style in ("|", ">", "'", '"') else _typed(text)
         _, line, column = runs[0]
+        if _HALF.search(text):
+            hint = "a character above U+FFFF is one escape: \\U0001F600"
+            self.report.error("NLC0103", Position(self.file, line, column), "half of a surrogate pair is no text", hint)
         first = text.split("\n", 1)[0]
         length = len(first) if len(runs) == 1 or runs[1][1] > line else runs[1][0]
         return Scalar(

@@ -24,6 +24,10 @@ _EXPECTED = {
     "list_type": "a list", "dict_type": "a mapping", "model_type": "a mapping", "model_attributes_type": "a mapping",
     "int_from_float": "a whole number",
 }  # fmt: skip
+_LIMITS = {
+    "less_than": "below {lt}", "less_than_equal": "at most {le}", "greater_than": "above {gt:g}",
+    "finite_number": "a finite number",
+}  # fmt: skip
 
 
 _ROUNDS = 4  # leaving a value out may show another fault, e.g. that it is missing
@@ -36,15 +40,18 @@ def typed(tree: Mapping, report: Reporter, kind: type[M]) -> M | None:
     _nothing(tree, "", report)
     data = plain(tree)
     seen: set[tuple[str | int, ...]] = set()
+    absent: set[tuple[str | int, ...]] = set()  # something stands in for what is missing: that has no faults
     for _ in range(_ROUNDS):
         try:
             return kind.model_validate(data)
         except ValidationError as error:
             for fault in error.errors(include_url=False, include_context=True, include_input=False):
-                if fault["loc"] not in seen:
+                loc = fault["loc"]
+                if loc not in seen and not any(loc[:i] in absent for i in range(1, len(loc))):
                     _report(fault, tree, report, kind)
-                seen.add(fault["loc"])
-                _leave_out(data, fault["loc"], fault["type"])
+                seen.add(loc)
+                absent |= {loc} if fault["type"] == "missing" else set()
+                _leave_out(data, loc, fault["type"])
     return None
 
 
@@ -87,11 +94,14 @@ def _nothing(tree: Tree, where: str, report: Reporter) -> None:
 
 def _report(fault: Any, tree: Mapping, report: Reporter, file: type[BaseModel]) -> None:
     kind, loc = str(fault["type"]), tuple(fault["loc"])
-    node, key_at, rest = _walk(tree, loc)
+    node, key_at, path = _walk(tree, loc)
     subject = _subject(tree, loc)
     last = str(loc[-1]) if loc else ""
+    name = next((part for part in reversed(path) if isinstance(part, str)), "")
+    what = f"{subject}an item of '{name}'" if path and isinstance(path[-1], int) else f"{subject}'{name}'"
     if kind == "missing":
-        if not _null_at(node, last):
+        parent, _, _ = _walk(tree, loc[:-1])
+        if not (isinstance(parent, Mapping) and last in parent.entries):  # what is there was left out for its own fault
             where = key_at or _top(tree)
             report.error(
                 "NLC0203",
@@ -104,41 +114,33 @@ def _report(fault: Any, tree: Mapping, report: Reporter, file: type[BaseModel]) 
         word = "" if last in ("true", "false", "null") else last  # no slip of the pen
         report.error("NLC0201", key_at or node.at, f"{subject}unknown key '{last}'", hint=suggest(word, fields, "keys"))
     elif kind == "literal_error":
-        _literal(fault, node, subject, last, report)
-    elif kind in ("less_than", "less_than_equal", "finite_number") and isinstance(node, Scalar):
-        most = fault.get("ctx", {})
-        limit = (
-            f"below {most['lt']}" if "lt" in most else f"at most {most['le']}" if "le" in most else "a finite number"
-        )
-        report.error("NLC0205", node.at, f"{subject}'{last}' is {node.text}; {limit} is expected")
+        _literal(fault, node, name, what, report)
+    elif kind in _LIMITS and isinstance(node, Scalar):
+        limit = _LIMITS[kind].format(**fault.get("ctx", {}))
+        report.error("NLC0205", node.at, f"{what} is {node.text}; {limit} is expected")
     elif kind in ("greater_than_equal", "string_too_short", "too_short"):
         least = fault.get("ctx", {}).get("ge", 1)
         found = node.text if isinstance(node, Scalar) else ""
-        message = f"{subject}'{last}' is {found}; at least {least}" if found else f"{subject}'{last}' is empty"
-        report.error("NLC0205", node.at, message)
+        if not plain(node) or found:  # a list whose items were left out for their own faults is not empty
+            report.error("NLC0205", node.at, f"{what} is {found}; at least {least}" if found else f"{what} is empty")
     else:
         expected = _EXPECTED.get(kind, str(fault["msg"]))
         if isinstance(node, Scalar) and node.value is None:
             return
-        last_part = loc[len(loc) - rest - 1]
-        name = next((str(p) for p in reversed(loc[: len(loc) - rest]) if isinstance(p, str)), "")
         report.error(
-            "NLC0202",
-            node.at,
-            f"{subject}{'an item of ' * isinstance(last_part, int)}'{name}' is {_found(node)}; {expected} is expected",
-            hint=_help(node, expected),
+            "NLC0202", node.at, f"{what} is {_found(node)}; {expected} is expected", hint=_help(node, expected)
         )
 
 
-def _literal(fault: Any, node: Tree, subject: str, last: str, report: Reporter) -> None:
+def _literal(fault: Any, node: Tree, name: str, what: str, report: Reporter) -> None:
     choices = [c.strip("'\"") for c in str(fault["ctx"]["expected"]).replace(" or ", ", ").split(", ")]
-    if last == "nlc":
+    if name == "nlc":
         report.error(
             "NLC0210", node.at, f"{_found(node)} is another version of the language", hint="this compiler reads nlc: 1"
         )
         return
     word = node.text if isinstance(node, Scalar) else ""
-    report.error("NLC0204", node.at, f"{subject}'{last}' is {_found(node)}", hint=suggest(word, choices, "choices"))
+    report.error("NLC0204", node.at, f"{what} is {_found(node)}", hint=suggest(word, choices, "choices"))
 
 
 def _found(node: Tree) -> str:
@@ -163,20 +165,21 @@ def _help(node: Tree, expected: str) -> str:
     return ""
 
 
-def _walk(tree: Tree, loc: SequenceOf[str | int]) -> tuple[Tree, Position | None, int]:
-    """The node that a pydantic location means, its key's position, and how many last parts of the location are no place
-    in the tree (tags of unions, keys that are missing)."""
-    node, key_at, rest = tree, None, 0
+def _walk(tree: Tree, loc: SequenceOf[str | int]) -> tuple[Tree, Position | None, list[str | int]]:
+    """The node that a pydantic location means, its key's position, and the parts of the location that are places in the
+    tree: not the tags of unions, nor keys that are missing."""
+    node, key_at, path = tree, None, list[str | int]()
     for part in loc:
         if isinstance(node, Mapping) and isinstance(part, str) and part in node.entries:
-            key_at, node, rest = node.entries[part].at, node.entries[part].value, 0
+            key_at, node = node.entries[part].at, node.entries[part].value
         elif isinstance(node, Sequence) and isinstance(part, int) and part < len(node.items):
-            node, rest = node.items[part], 0
+            node = node.items[part]
             name = node.get("name") if isinstance(node, Mapping) else None
             key_at = name.at if name else node.at
         else:
-            rest += 1
-    return node, key_at, rest
+            continue
+        path.append(part)
+    return node, key_at, path
 
 
 def _subject(tree: Mapping, loc: SequenceOf[str | int]) -> str:
@@ -207,11 +210,6 @@ def _section(file: type[BaseModel], loc: SequenceOf[str | int]) -> type[BaseMode
     """The model of a mapping inside another kind of file, by the key that it stands under."""
     sections: dict[str, type[BaseModel]] = getattr(file, "SECTIONS", {})
     return sections.get(str(loc[0]), file) if loc else file
-
-
-def _null_at(node: Tree, key: str) -> bool:
-    """Whether the key is there without a value, which is reported already."""
-    return isinstance(node, Mapping) and key in node.entries
 
 
 def _top(tree: Mapping) -> Position:

@@ -9,6 +9,7 @@ cost alike, as near as the size can be set.  `width` stays a multiple of twice t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from math import lcm
@@ -34,21 +35,18 @@ class Fitted:
 
 def fit(measure: Measure, limits: Mapping[str, int], spec: Spec, rescale: Sequence[str], at: Position) -> Fitted:
     """Change sizes until nothing larger keeps the limits.  `at`: where the budget is written."""
-    costs = measure({})
+    known = spec.model.known_sizes()
+    sizes, costs = _begin(measure, known, rescale if limits else ())
     if not limits:
         return Fitted(costs)
-    sizes: dict[str, int] = {}
     lines: list[str] = []
     for path in rescale:
-        known = spec.model.known_sizes()
         name = path.removeprefix("sizes.")
         if name not in known:
             continue
-        best = _largest(partial(_kept, measure, dict(sizes), limits, path), known[name], _step(name, known))
-        if best is None:
-            continue
-        value, costs_there = best
-        costs = costs_there
+        now, step = sizes.pop(path, known[name]), _step(name, known | _by_name(sizes))
+        best = _largest(partial(_kept, measure, dict(sizes), limits, path), now, step)
+        value, costs = best or (now, costs)
         if value != known[name]:
             sizes[path] = value
             lines.append(f"{path} {known[name]} -> {value}: {said(costs, limits)}")
@@ -56,6 +54,26 @@ def fit(measure: Measure, limits: Mapping[str, int], spec: Spec, rescale: Sequen
         message = f"no {' or '.join(rescale)} keeps the budget: {said(costs, limits)} as it stands"
         raise SpecError([Diagnostic("NLC1206", at, message)])
     return Fitted(costs, sizes, tuple(lines))
+
+
+def _begin(
+    measure: Measure, known: Mapping[str, int], rescale: Sequence[str]
+) -> tuple[dict[str, int], Mapping[str, Cost]]:
+    """The spec's own sizes, or where it does not compile at them one of a few beside them, and the costs there."""
+    try:
+        return {}, measure({})
+    except SpecError:
+        for path in rescale:
+            name = path.removeprefix("sizes.")
+            if name not in known:
+                continue
+            step = _step(name, known)
+            below, above = -(-known[name] // step) - 1, known[name] // step + 1
+            for times in (below, above, below - 1, above + 1):
+                if times > 0:
+                    with suppress(SpecError):
+                        return {path: times * step}, measure({path: times * step})
+        raise
 
 
 def worst(costs: Mapping[str, Cost], name: str) -> int:
@@ -84,6 +102,10 @@ def _kept(
     except SpecError:
         return None
     return None if _over(costs, limits) else costs
+
+
+def _by_name(sizes: Mapping[str, int]) -> dict[str, int]:
+    return {path.removeprefix("sizes."): size for path, size in sizes.items()}
 
 
 def _step(name: str, known: Mapping[str, int]) -> int:

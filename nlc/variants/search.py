@@ -24,7 +24,7 @@ from nlc.spec.text import parse, read
 from nlc.spec.types import typed
 from nlc.variants.axes import BASE, ENUMERATED, Axis, Choice, count
 from nlc.variants.fields import LimitFields, MutateFields, RungFields, SamplerFields, SearchFields, TuneFields
-from nlc.variants.scores import in_order, scores
+from nlc.variants.scores import in_order, scores, task_of
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _-]{0,63}")  # of a search, of a task: folders are called by them
 
@@ -110,6 +110,7 @@ def find_search(argument: str) -> Search | None:
     tree = parse(text, shown, report) if text is not None else None
     if not isinstance(tree, Mapping) or text is None or "search" not in tree.entries:
         return None
+    report.check()
     return search_from(without_notes(tree), text, Found(path, shown, path.resolve().parent))
 
 
@@ -131,6 +132,9 @@ def search_from(tree: Mapping, text: str, found: Found) -> Search:
     place = tree.entries.get("rank_by", tree.entries["search"]).value.at
     if said.rank_by is not None:
         _score(said.rank_by, tasks, "search", place, report)
+        _last(said.rank_by, said.rungs[-1], tasks, place, report)
+    if None not in tasks.values():
+        _of_tasks(tree, shared, axes, report)
     _rescale(tree, bases, shared, axes, report)
     if not NAME.fullmatch(said.search):
         report.error("NLC1207", tree.entries["search"].value.at, f"a search cannot be called '{said.search}'")
@@ -149,6 +153,16 @@ def _score(said: str, tasks: MappingOf[str, TaskSpec], of: str, at: Position, re
     known = list(scores(tasks))
     if said not in known:
         report.error("NLC1204", at, f"'{said}' is no score of a task of this {of}", suggest(said, known, "scores"))
+
+
+def _last(said: str, last: RungFields, tasks: MappingOf[str, TaskSpec | None], at: Position, report: Reporter) -> None:
+    """Variants are ranked by what the last rung ranks by: the search's score is of one of its tasks."""
+    task = task_of(said, tasks)
+    if last.rank_by is not None and last.rank_by != said:
+        report.error("NLC1205", at, f"the last rung ranks by another score, '{last.rank_by}'", "give one of the two")
+    elif task is not None and last.tasks is not None and task not in last.tasks:
+        hint = "give it this task, or rank by a score of one that it has"
+        report.error("NLC1204", at, f"the last rung, which ranks, has no task '{task}'", hint)
 
 
 def _nulls_as_words(tree: Mapping) -> Mapping:
@@ -348,6 +362,21 @@ def _drawn(said: SearchFields, sampler: SamplerFields, axes: tuple[Axis, ...]) -
 
 def _mutants(said: SearchFields) -> int:
     return said.mutate.generations * said.mutate.population if said.mutate is not None else 0
+
+
+def _of_tasks(tree: Mapping, shared: MappingOf[str, Entry], axes: tuple[Axis, ...], report: Reporter) -> None:
+    """Sizes that every task sets, its sequences being what they are: what a search says of them would not be heard."""
+    said = [(path, entry) for axis in axes for choice in axis.choices for path, entry in choice.changes]
+    said += shared.items()
+    places = [(path, entry.at) for path, entry in said]
+    places += [(f"sizes.{size}", inner.at) for path, e in said if path == "sizes" for size, inner in _changes(e.value)]
+    rescale = tree.get("rescale")
+    items = rescale.items if isinstance(rescale, Sequence) else [rescale]
+    places += [(item.text, item.at) for item in items if isinstance(item, Scalar)]
+    for path, at in places:
+        if path in ("sizes.context", "sizes.vocab"):
+            hint = "a knob of a task may change it: 'mqar(context=64, vocab=64)'"
+            report.error("NLC1205", at, f"every task of this search sets '{path}' itself", hint)
 
 
 def _rescale(

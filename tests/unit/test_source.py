@@ -104,6 +104,8 @@ def test_aliases_stand_for_what_they_name() -> None:
         pytest.param("a: {k: f(x, y)}", "NLC0110", 1, 8, id="comma_in_braces"),
         pytest.param("? [a]\n: b", "NLC0202", 1, 3, id="list_as_key"),
         pytest.param("# nothing\n", "NLC0104", 0, 0, id="only_a_comment"),
+        pytest.param('a: "\\ud83d\\ude00"', "NLC0103", 1, 5, id="half_of_a_surrogate_pair"),
+        pytest.param('"\\udfff": b', "NLC0103", 1, 2, id="half_of_a_surrogate_pair_as_key"),
         pytest.param("[" * 500, "NLC0108", 1, 41, id="deep"),
     ],
 )

@@ -120,8 +120,11 @@ def test_a_file(tmp_path: Path) -> None:
     path.write_text(GOOD)
     task = find_task(str(path))
     assert task is not None and task.name == "mine" and task.tests["longer"]["context"] == 128
-    path.write_text("nlc: 1\nname: other\n")
+    path.write_text(f"{GOOD}solved: 0.5\n")
+    assert said(str(path)).startswith("NLC0107 1: duplicate key 'solved'")
+    path.write_text("nlc: 1\nname: other\nname: twice\n")
     assert find_task(str(path)) is None
+    path.write_text("nlc: 1\nname: other\n")
     assert said(str(path)) == "NLC0210 0: this file is not a task (it has no key 'task')"
     path.write_text("nlc: 1\n\ttask: other\n")
     assert said(str(path)).startswith("NLC0105")

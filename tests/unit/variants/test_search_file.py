@@ -14,7 +14,7 @@ from nlc.spec import load_task
 from nlc.variants.axes import combinations, settings
 from nlc.variants.schema import search_schema
 from nlc.variants.scores import IN_ORDER, measures, scores
-from nlc.variants.search import load_search, searches
+from nlc.variants.search import find_search, load_search, searches
 from tests.unit.variants.searched import searched
 
 REST = "tasks: [mqar]\nbase: hope\n"
@@ -42,6 +42,14 @@ WRONG = {
     "a score of no metric": (REST + "rank_by: mqar.acuracy", [("NLC1204", 5, 10)]),
     "a score of no test": (REST + "rank_by: mqar[longest].accuracy", [("NLC1204", 5, 10)]),
     "a rung's score of no metric": (REST + "rungs: [{steps: 1, rank_by: mqar.bits}]", [("NLC1204", 5, 9)]),
+    "a score that the last rung does not have": (
+        "base: hope\ntasks: [parity, mqar]\nrank_by: mqar.loss\nrungs: [{tasks: [mqar], keep: 1}, {tasks: [parity]}]",
+        [("NLC1204", 5, 10)],
+    ),
+    "a score that the last rung does not rank by": (
+        REST + "rank_by: mqar.loss\nrungs: [{steps: 1, keep: 1}, {rank_by: mqar.accuracy}]",
+        [("NLC1205", 5, 10)],
+    ),
     "a task that is called as a folder": ("tasks: {../x: mqar}\nbase: hope\n", [("NLC1207", 3, 15)]),
     "a rung of no task": (REST + "rungs: [{tasks: [parity]}]", [("NLC1204", 5, 9)]),
     "nobody is kept": (REST + "rungs: [{steps: 1}, {steps: 2}]", [("NLC1205", 5, 9)]),
@@ -74,6 +82,11 @@ WRONG = {
     ),
     "a size that no base has": (REST + "rescale: [sizes.widht, sizes.width]", [("NLC0503", 5, 11)]),
     "a size without its path": (REST + "rescale: width", [("NLC0503", 5, 10)]),
+    "sizes that every task sets": (
+        REST + "set: {sizes.context: 99}\naxes: {sizes.vocab: [9, 8], a: {choices: {b: {sizes: {vocab: 9}}}}}\n"
+        "rescale: [sizes.width, sizes.context]",
+        [("NLC1205", 5, 7), ("NLC1205", 6, 8), ("NLC1205", 6, 55), ("NLC1205", 7, 24)],
+    ),
     "another sampler": (REST + "sampler: best", [("NLC0204", 5, 10)]),
 }
 
@@ -84,6 +97,44 @@ def test_what_is_wrong_is_refused_where_it_stands(name: str) -> None:
     with pytest.raises(SpecError) as refused:
         searched(text)
     assert [(d.code, d.at.line, d.at.column) for d in refused.value.diagnostics] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (REST + "tune: {lr: [0]}", ["an item of 'lr' is 0; above 0 is expected"]),
+        (REST + "limits: {seconds: -1}", ["'seconds' is -1; above 0 is expected"]),
+        (REST + "sampler: cmaes", ["'sampler' is the text 'cmaes'"]),
+        ("base: hope\ntaskss: mqar", ["'tasks' is missing", "unknown key 'taskss'"]),
+        ("base: hope\ntasks: {p: [parity]}", ["'p' is a list; text is expected"]),
+        ("base: hope\ntasks: [mqar, '']", ["an item of 'tasks' is empty"]),
+        ("base: hope\ntasks: {}", ["'tasks' is empty"]),
+        ("base: [[hope]]\ntasks: [mqar]", ["an item of 'base' is a list; text is expected"]),
+        ("base:\ntasks: [mqar]", ["'base' has no value"]),
+        ("tasks: [mqar]", ["'base' is missing"]),
+    ],
+)
+def test_one_fault_is_said_once_by_the_key_that_it_is_of(text: str, said: list[str]) -> None:
+    with pytest.raises(SpecError) as refused:
+        searched(text)
+    assert [d.message for d in refused.value.diagnostics] == said
+
+
+def test_what_is_wrong_with_the_yaml_is_refused_where_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    for more, code in {
+        "seeds: 1\nseeds: 7": "NLC0107",
+        "axes: {sizes.layers: [1], sizes.layers: [2]}": "NLC0107",
+        "<<: {seeds: 5}": "NLC0109",
+        "budget: !!map {steps: 2}": "NLC0109",
+        "set: {levels.train.rule: adamw(lr=1, weight_decay=0)}": "NLC0110",
+    }.items():
+        path.write_text(f"nlc: 1\nsearch: s\n{REST}{more}\n")
+        with pytest.raises(SpecError) as refused:
+            find_search(str(path))
+        assert [d.code for d in refused.value.diagnostics] == [code]
+    path.write_text("nlc: 1\nextends: hope\nname: a\nname: b\n")
+    assert find_search(str(path)) is None
 
 
 def test_an_axis_applies_under_its_condition_only() -> None:

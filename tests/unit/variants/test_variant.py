@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
+from nlc.diagnostics import Diagnostic, SpecError
 from nlc.passes import build
+from nlc.source import Position
 from nlc.spec import load, loads
 from nlc.variants.axes import combinations
+from nlc.variants.budget import Cost, fit
 from nlc.variants.fields import TuneFields
 from nlc.variants.rates import Rates, grid, rated
 from nlc.variants.variant import Variant, chosen, cost_of, make
@@ -39,6 +44,31 @@ def test_a_budget_that_no_size_meets_is_refused_where_it_is_said() -> None:
     (found,) = variants("base: deltanet\ntasks: [mqar]\nset: {sizes.heads: 2, sizes.layers: 1}\nbudget: {params: 50}\n")
     assert found.status == "rejected" and "no sizes.width keeps the budget" in found.error
     assert [found.diagnostics[0][key] for key in ("code", "line", "column")] == ["NLC1206", 6, 1]
+
+
+def test_a_size_that_does_not_compile_begins_beside_it_where_the_budget_changes_it() -> None:
+    text = "base: deltanet\ntasks: [mqar]\nset: {sizes.width: 32, sizes.layers: 1}\naxes: {sizes.heads: [2, 3, 37]}\n"
+    two, three, _ = variants(f"{text}budget: {{params: 20000}}\n")
+    assert (two.status, three.status) == ("ok", "ok") and three.fitted.sizes["sizes.width"] % 6 == 0
+    assert three.fitted.lines[0].startswith("sizes.width 32 -> ")
+    (_, heads, _) = variants(f"{text}budget: {{params: 20000}}\nrescale: sizes.heads\n")
+    assert heads.fitted.lines[0].startswith("sizes.heads 3 -> ")
+    none = variants(f"{text}budget: {{params: 9}}\nrescale: sizes.layers\n")[2]
+    assert "width 32 does not divide into 37 heads" in none.error
+    assert variants(text)[1].status == "rejected"
+
+
+def test_what_compiles_at_no_size_is_tried_at_a_few() -> None:
+    asked = []
+
+    def measure(sizes: Mapping[str, int]) -> Mapping[str, Cost]:
+        asked.append(dict(sizes))
+        raise SpecError([Diagnostic("NLC0602", at, f"error {len(asked)}")])
+
+    at, spec = Position("s.yaml", 1, 1), load("deltanet", {"sizes.width": 30, "sizes.heads": 2})
+    with pytest.raises(SpecError, match="error 1 "):
+        fit(measure, {"params": 9}, spec, ["sizes.width"], at)
+    assert asked == [{}, *({"sizes.width": width} for width in (28, 32, 24, 36))]
 
 
 @pytest.mark.parametrize(
