@@ -133,8 +133,7 @@ def search_from(tree: Mapping, text: str, found: Found) -> Search:
     if said.rank_by is not None:
         _score(said.rank_by, tasks, "search", place, report)
         _last(said.rank_by, said.rungs[-1], tasks, place, report)
-    if None not in tasks.values():
-        _of_tasks(tree, shared, axes, report)
+    _of_tasks(tree, shared, axes, report)
     _rescale(tree, bases, shared, axes, report)
     if not NAME.fullmatch(said.search):
         report.error("NLC1207", tree.entries["search"].value.at, f"a search cannot be called '{said.search}'")
@@ -155,7 +154,7 @@ def _score(said: str, tasks: MappingOf[str, TaskSpec], of: str, at: Position, re
         report.error("NLC1204", at, f"'{said}' is no score of a task of this {of}", suggest(said, known, "scores"))
 
 
-def _last(said: str, last: RungFields, tasks: MappingOf[str, TaskSpec | None], at: Position, report: Reporter) -> None:
+def _last(said: str, last: RungFields, tasks: MappingOf[str, TaskSpec], at: Position, report: Reporter) -> None:
     """Variants are ranked by what the last rung ranks by: the search's score is of one of its tasks."""
     task = task_of(said, tasks)
     if last.rank_by is not None and last.rank_by != said:
