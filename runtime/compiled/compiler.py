@@ -21,9 +21,9 @@ from torch._guards import TracingContext, tracing
 from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from runtime.compiled.recorded import alike, recorded, undirected
+from runtime.compiled.recorded import proven, recorded, undirected
 from runtime.compiled.regions import Region, cut, graph_of, key_of
-from runtime.compiled.tape import Made, Tape, Unrecordable, functional
+from runtime.compiled.tape import Made, Tape, functional
 from runtime.recordings import Recordings
 
 OPERATIONS = 2000  # different ones that are compiled: more take minutes
@@ -70,19 +70,12 @@ class Compiler:
     def __call__(self, run: Callable[[], Made]) -> tuple[Made, Callable[[], None]]:
         """Raises RuntimeError for what cannot be recorded, or gives something else once it is compiled."""
         made, tape = recorded(run)
-        try:
+
+        def prepare() -> Callable[[], Made]:
             functional(tape)
-            program = Program(tape, self)
-            found = program.run()
-        except Exception as error:
-            raise Unrecordable(f"what was compiled fails: {error}") from error
-        if not alike(made, found):
-            raise Unrecordable("what was compiled gives other numbers")
+            return Program(tape, self).run
 
-        def replay() -> None:
-            made[:] = program.run()
-
-        return made, replay
+        return proven(made, prepare, "what was compiled")
 
     @property
     def made(self) -> int:

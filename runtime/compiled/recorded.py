@@ -46,6 +46,24 @@ def undirected() -> ExitStack:
     return stack
 
 
+def proven(made: Made, prepare: Callable[[], Callable[[], Made]], what: str) -> tuple[Made, Callable[[], None]]:
+    """`made`, and what makes it again.  Raises Unrecordable where `what` was prepared fails or gives something else."""
+    try:
+        run = prepare()
+        found = run()
+    except Unrecordable:
+        raise
+    except Exception as error:
+        raise Unrecordable(f"{what} fails: {error}") from error
+    if not alike(made, found):
+        raise Unrecordable(f"{what} gives other numbers")
+
+    def replay() -> None:
+        made[:] = run()
+
+    return made, replay
+
+
 def alike(made: Made, found: Made) -> bool:
     """Whether results are what was recorded, but for rounding."""
     largest = max((float(a.double().nan_to_num().norm()) for a in made if a is not None), default=0.0)

@@ -79,6 +79,7 @@ def inner(rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def inner_of_pieces(rows: Tensor, columns: Tensor) -> Tensor:
+    """The same of long vectors on a GPU, a block of threads for each piece."""
     n, k = rows.shape
     if k % PIECE or not (rows.is_contiguous() and columns.is_contiguous()):
         return (rows * columns).sum(-1)
