@@ -3,7 +3,7 @@
 Theirs is `run_training_loop` with the preset configs/ablations/selfmod_chunked_8_64 (block_variant: hope_selfmod), at
 width 256, 4 layers, vocabulary 256, one sequence of 512 random tokens, continuum periods 16 / 64 / 256, AdamW, float32,
 fast state per step: from the first forward pass to the end of the optimiser's step.  It stops gradients at every write.
-Ours, from the batch to the end of the outer update:
+Ours, from the batch to the end of the outer update, as `nlc train --tape` runs it once its step is recorded:
 
     equal work          specs/deep.yaml: one head, mlp memories (key, value, eta, alpha in chunks of 8, memory of 64),
                         the same continuum, AdamW; gradients through all writes, or `meta: first_order` at the
@@ -43,7 +43,7 @@ PRESET = "ablations/selfmod_chunked_8_64.yaml"
 
 def ours(scale: Scale, id: str) -> Run:
     if id == "nested-hope":
-        return step(program("hope", {**sizes(scale), "run.batch": BATCH}))
+        return step(program("hope", {**sizes(scale), "run.batch": BATCH}), tape=True)
     meta = "first_order" if id == "nested-first" else "full"
     return step(
         program(
@@ -58,7 +58,8 @@ def ours(scale: Scale, id: str) -> Run:
                 "levels.cms.meta": meta,
                 **{f"levels.cms.memories.{name}.every": f"{scale(n)} tokens" for name, n in PERIODS.items()},
             },
-        )
+        ),
+        tape=True,
     )
 
 
@@ -110,6 +111,8 @@ def times(scale: Scale, asked: frozenset[str]) -> dict[str, Reading]:
     """Few turns: a step of theirs takes many seconds."""
     mine = {id: ours(scale, id) for id in sorted(asked)}
     with elsewhere("nlc.bench.nested_learning:theirs", scale, THREADS) as rival, threads(THREADS):
+        for one in mine.values():
+            one()  # which records it
         took = turns({THEIRS: rival, **mine}, max(1, scale.turns // 2), warm=False)
     speed = {name: round(BATCH * scale(512) / took.median(name), 1) for name in (THEIRS, *mine)}
     found = {id: took.ratio(THEIRS, id) for id in asked}

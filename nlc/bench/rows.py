@@ -88,7 +88,7 @@ class Row:
 
 AT = "HOPE cell, forward + backward, T 512: "
 LAYER = "HOPE layer against a Transformer layer: times faster at T "
-STEP = "training step, d 256, 4 layers, T 512, two threads: times `nested-learning`, "
+STEP = "training step (`--tape`), d 256, 4 layers, T 512, two threads: times `nested-learning`, "
 
 ROWS: tuple[Row, ...] = (
     Row("cell-loop", AT + "times the per-token loop", 30, 48, "x", "cell:times"),
@@ -105,8 +105,8 @@ ROWS: tuple[Row, ...] = (
         "x", "continuum:times", more=False),
     Row("continuum-full", "continuum level alone with a given error, C 512: times a plain MLP, full", 3.1, 2.5, "x",
         "continuum:times", more=False),
-    Row("model-continuum", "whole hope, continuum at 64 / 256 tokens: times `never`, first order", 1.7, 1.3, "x",
-        "model:times", more=False),
+    Row("model-continuum", "whole hope (`--tape`), continuum at 64 / 256 tokens: times `never`, first order", 1.7, 1.3,
+        "x", "model:times", more=False),
     Row("cell-bytes", "bytes saved for backward per token, cell", 8, 5.5, "KB", "cell:saved_bytes", more=False),
     Row("nested-full", STEP + "equal work, through all writes", 4, 8, "x", "nested_learning:times"),
     Row("nested-first", STEP + "equal work, `meta: first_order`", 5, 10, "x", "nested_learning:times"),

@@ -1,6 +1,7 @@
 """Steps of a generated train.py, as they stand: batch, loss, gradients, and every level's update.
 
-Its `main` is given a run of a few steps on random text, each of which is timed.
+Its `main` is given a run of a few steps on random text, each of which is timed.  They may be repeated from a tape, as
+`nlc train --tape` does: then the model stays the same from run to run, as its weights must, and the first run records.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from nlc.bench.timing import Run, Seconds
 from nlc.compile import Program
 from runtime import program
+from runtime.compiled import Repeated
 from runtime.cuda_graphs import CudaGraphs, on_own_stream
 from runtime.precision import autocast
 from runtime.settings import Settings
@@ -91,12 +93,24 @@ class Steps:
         pass
 
 
-def step(made: Program) -> Run:
-    """Seconds of a training step, by the wall; its model is made anew each time."""
-    module = loaded(made)
+def from_tape() -> Repeated:
+    """Raises RuntimeError where steps cannot be repeated."""
+    return Repeated(refused)
+
+
+def refused(line: str) -> None:
+    raise RuntimeError(line)
+
+
+def step(made: Program, tape: bool = False) -> Run:
+    """Seconds of a training step, by the wall; its model is made anew each time, but for one from a tape."""
+    module, recordings = loaded(made), None
+    if tape:
+        model, recordings = module.build(module.settings.seed), from_tape()
+        module.build = lambda seed: model  # type: ignore[attr-defined]
 
     def run() -> Seconds:
-        steps = Steps(module.settings, WARM + 1)
+        steps = Steps(module.settings, WARM + 1, graphs=recordings)
         through(module, steps)
         return Seconds(steps.seconds[-1])
 

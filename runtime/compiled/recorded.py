@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor
@@ -17,12 +18,24 @@ FAR = (1e-3, 1e-9)  # of a result's norm, in float32 and shorter types and in fl
 def recorded(run: Callable[[], Made]) -> tuple[Made, Tape]:
     """What a run makes, and the tape of it.  Raises RuntimeError for what cannot be recorded."""
     before, recording = random_state(), Recording([])
-    with recording:
+    with recording, uncollected():
         made = run()
     if not all(a.equal(b) for a, b in zip(before, random_state(), strict=True)):
         drawn_again(before)
         raise Unrecordable("it draws random numbers")
     return made, recording.outputs(made)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Nobody looks for circles of what is no longer used: of a million objects that stay that takes seconds."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def random_state() -> list[Tensor]:

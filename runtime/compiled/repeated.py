@@ -1,27 +1,30 @@
 """Steps that are the operations of a recorded one and nothing else: `nlc train --tape`.
 
-What leads to an operation, Python code, autograd and autocast, is most of the time of a small one.  It is left out: a
-tape (`runtime.compiled.tape`) becomes a Python function of one line for each operation, which frees what no later line
-reads.  An operation that only gives a tensor another name is none, and equal views of a tensor are taken once.
+What leads to an operation, Python code, autograd, autocast and memory that is asked for, is most of the time of a small
+one.  It is left out: a tape (`runtime.compiled.tape`) becomes a list of calls (`runtime.compiled.calls`) on tensors
+whose places in memory are chosen once.  An operation that only looks at a tensor in another way is none, and what is
+made of nothing that changes is made once.
 """
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from math import prod
 from typing import Any
 
 import torch
+from torch import Tensor, UntypedStorage
 
-from runtime.compiled.recorded import proven, recorded, undirected
-from runtime.compiled.tape import FIXED, Made, Slot, Step, Tape, Unrecordable, needed, renamed
+from runtime.compiled.calls import Call, Calls
+from runtime.compiled.recorded import proven, recorded, uncollected, undirected
+from runtime.compiled.tape import Made, Slot, Step, Tape, Unrecordable, needed
 from runtime.recordings import Recordings
 
-MOST = 400_000  # operations of a step: 300,000 took over two minutes to record
-WRITTEN = (bool, int, type(None))  # what stands in a line as it is; other constants have names
-NAMES = frozenset(("aten::detach", "aten::alias"))  # give a tensor another name
+MOST = 400_000  # operations of a step: 150,000 take about a minute to record
+LINE = 64  # bytes of a line of a cache, of which every place has its own
 
 
 class Repeated(Recordings):
@@ -45,84 +48,119 @@ class Repeated(Recordings):
 
         def prepare() -> Callable[[], Made]:
             program = Program(tape)
-            seconds = time.perf_counter() - began
-            self.note(f"a step is {program.count:,} operations, which are repeated from now on ({seconds:.0f} s once)")
+            what = f"{len(program.calls):,} operations in {program.bytes / 2**20:,.0f} MiB, which are repeated"
+            self.note(f"a step is {what} from now on ({time.perf_counter() - began:.0f} s once)")
             return program.run
 
         return proven(made, prepare, "what is repeated")
 
 
 class Program:
-    """A tape as a function.  count: its operations.  Raises Unrecordable where they are too many."""
+    """A tape as calls on tensors that stay where they are, as must what it reads from outside.
+
+    bytes: of the places that were chosen.  Raises Unrecordable where there are too many operations."""
 
     def __init__(self, tape: Tape) -> None:
-        self.outside = tape.outside
-        steps, self.same = distinct(tape)
-        self.count = len(steps)
-        if self.count > MOST:
-            raise Unrecordable(f"its {self.count:,} operations are more than {MOST:,}")
-        self.globals: dict[str, Any] = {}
-        self.constants: dict[Any, str] = {}
-        self.made = [None if at is None else self.same.get(at, at) for at in tape.made]
-        lines = ["def step(given):", *(f"    v{at} = given[{at}]" for at in tape.outside), *self.lines(steps)]
-        lines.append(f"    return [{', '.join('None' if at is None else f'v{at}' for at in self.made)}]")
-        exec(compile("\n".join(lines), "<tape>", "exec"), self.globals)
-        self.step: Callable[[dict[int, torch.Tensor]], Made] = self.globals["step"]
+        self.tape, self.bytes = tape, 0
+        self.storages = {tape.storages[at]: x.untyped_storage() for at, x in tape.outside.items()}
+        self.tensors: dict[Any, Tensor] = {}
+        self.free = defaultdict[Any, list[UntypedStorage]](list)  # places that nobody reads any more, by their size
+        with torch.no_grad(), undirected(), uncollected():
+            self.calls = self._calls([step for step in needed(tape) if not is_view(tape, step)])
+            self.made = [None if at is None else self._tensor(at) for at in tape.made]
 
     def run(self) -> Made:
         with torch.no_grad(), undirected():
-            return self.step({at: x.detach() for at, x in self.outside.items()})
+            for call in self.calls:
+                call()
+        return self.made
 
-    def lines(self, steps: list[Step]) -> Iterator[str]:
-        """Of every operation, and of what ends with it."""
-        last = {self.same.get(at, at): i for i, step in enumerate(steps)
-                for at in (*step.reads, *step.made) if at is not None}  # fmt: skip
-        ended, kept = defaultdict[int, list[int]](list), {*self.outside, *self.made}
-        for at, i in last.items():
-            if at not in kept:
-                ended[i].append(at)
-        for i, step in enumerate(steps):
-            given = [*map(self.text, step.given), *(f"{name}={self.text(x)}" for name, x in step.named)]
-            names = ["_" if at is None else self.text(Slot(at)) for at in step.made]
-            left = f"[{', '.join(names)}]" if step.several else names[0]
-            yield f"    {left} = {self.constant(step.operation)}({', '.join(given)})"
-            if ended[i]:
-                yield f"    {' = '.join(f'v{at}' for at in ended[i])} = None"
-
-    def text(self, tree: Any) -> str:
-        if isinstance(tree, Slot):
-            return f"v{self.same.get(tree.at, tree.at)}"
-        if isinstance(tree, tuple):
-            return f"[{', '.join(map(self.text, tree))}]"
-        return repr(tree) if isinstance(tree, WRITTEN) else self.constant(tree)
-
-    def constant(self, x: Any) -> str:
-        key = (type(x), repr(x)) if isinstance(x, FIXED) else x
-        name = self.constants.setdefault(key, f"c{len(self.constants)}")
-        self.globals[name] = x
-        return name
-
-
-def distinct(tape: Tape) -> tuple[list[Step], dict[int, int]]:
-    """The steps that what is made depends on, and the slots that are another one: other names, and equal views."""
-    found, same = list[Step](), dict[int, int]()
-    views: dict[Any, int] = {}
-    for step in needed(tape):
-        if step.operation._schema.name in NAMES and step.made[0] is not None:
-            same[step.made[0]] = same.get(step.reads[0], step.reads[0])
-            continue
-        at = step.made[0] if is_view(step) else None
-        if at is not None:
-            known = views.setdefault((step.operation, renamed(step.given, same), step.named), at)
-            if known != at:
-                same[at] = known
+    def _calls(self, steps: Sequence[Step]) -> list[Call]:
+        """The steps in their order; each place is free after the last that looks at it."""
+        if len(steps) > MOST:
+            raise Unrecordable(f"its {len(steps):,} operations are more than {MOST:,}")
+        once, sizes, ended = constants(self.tape, steps), sizes_of(self.tape, steps), ends(self.tape, steps)
+        found, calls = list[Call](), Calls()
+        for step, last in zip(steps, ended, strict=True):
+            given, named = self._held(step.given), {name: self._held(x) for name, x in step.named}
+            if id(step) in once:
+                made = step.operation(*given, **named)
+                for at, x in zip(step.made, made if step.several else [made], strict=True):
+                    if at is not None:
+                        self.storages[self.tape.storages[at]] = x.untyped_storage()
+                        del sizes[self.tape.storages[at]]  # nobody else's place
                 continue
-        found.append(step)
-    return found, same
+            for at in step.made:
+                if at is not None and self.tape.storages[at] not in self.storages:
+                    self._place(at, sizes[self.tape.storages[at]])
+            places = [None if at is None else self._tensor(at) for at in step.made]
+            found += calls.call(step.operation, given, named, places)
+            for storage in last:
+                if storage in sizes:
+                    place = self.storages[storage]
+                    self.free[place.nbytes(), place.device].append(place)
+        return found
+
+    def _place(self, at: int, size: int) -> None:
+        """One for a storage: that of another of its size, or a new one."""
+        device = self.tape.looks[at][4]
+        free = self.free[size, torch.device(device)]
+        if not free:
+            self.bytes += size
+            free.append(torch.empty(size, dtype=torch.uint8, device=device).untyped_storage())
+        self.storages[self.tape.storages[at]] = free.pop()
+
+    def _tensor(self, at: int) -> Tensor:
+        """A slot, as it lies in its place; equal ones are one."""
+        shape, strides, offset, dtype, device = look = self.tape.looks[at]
+        storage = self.storages[self.tape.storages[at]]
+        key = storage._cdata, look
+        if key not in self.tensors:
+            self.tensors[key] = torch.empty(0, dtype=dtype, device=device).set_(storage, offset, shape, strides)  # type: ignore[call-overload]
+        return self.tensors[key]
+
+    def _held(self, tree: Any) -> Any:
+        if isinstance(tree, Slot):
+            return self._tensor(tree.at)
+        return [*map(self._held, tree)] if isinstance(tree, tuple) else tree
 
 
-def is_view(step: Step) -> bool:
-    """Whether it makes one tensor, which lies where the one that it reads does, and changes nothing."""
-    returns = step.operation._schema.returns
-    one = returns[0].alias_info if len(returns) == 1 and not step.several else None
-    return one is not None and not one.is_write
+def is_view(tape: Tape, step: Step) -> bool:
+    """Whether all it makes lies where what it reads does, and it changes nothing."""
+    made = {tape.storages[at] for at in step.made if at is not None}
+    return not step.changes and bool(made) and made <= {tape.storages[at] for at in step.reads}
+
+
+def constants(tape: Tape, steps: Sequence[Step]) -> set[int]:
+    """Steps, by identity, that make the same whatever lies outside, and of which nobody changes what they make."""
+    changed = {storage for step in steps for storage in step.changes}
+    known, found = set[int](), set[int]()
+    for step in steps:
+        made = {tape.storages[at] for at in step.made if at is not None}
+        if not step.changes and made.isdisjoint(changed) and known.issuperset(tape.storages[at] for at in step.reads):
+            known |= made
+            found.add(id(step))
+    return found
+
+
+def sizes_of(tape: Tape, steps: Sequence[Step]) -> dict[int, int]:
+    """Bytes of the storages that are made, in whole lines of a cache."""
+    outside = {tape.storages[at] for at in tape.outside}
+    sizes = defaultdict[int, int](int)
+    for at in {at for step in steps for at in (*step.reads, *step.made) if at is not None}:
+        shape, strides, offset, dtype, _ = tape.looks[at]
+        last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+        size = (last + 1) * dtype.itemsize if prod(shape) else 0
+        sizes[tape.storages[at]] = max(sizes[tape.storages[at]], -(-size // LINE) * LINE, LINE)
+    return {storage: size for storage, size in sizes.items() if storage not in outside}
+
+
+def ends(tape: Tape, steps: Sequence[Step]) -> list[list[int]]:
+    """Of each step, the storages that no later one looks at and that are not given out."""
+    last = {tape.storages[at]: i for i, step in enumerate(steps) for at in (*step.reads, *step.made) if at is not None}
+    kept = {tape.storages[at] for at in (*tape.outside, *tape.made) if at is not None}
+    found: list[list[int]] = [[] for _ in steps]
+    for storage, i in last.items():
+        if storage not in kept:
+            found[i].append(storage)
+    return found

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.weak import WeakTensorKeyDictionary
 
 Made = list[Tensor | None]
 KINDS = (torch.dtype, torch.device, torch.layout, torch.memory_format)
@@ -33,8 +33,7 @@ class Slot:
     at: int
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One operation on slots.  several: it makes a tuple.  changes: the storages that it writes to."""
 
     operation: Any
@@ -59,7 +58,12 @@ class Tape:
 
 
 def look(x: Tensor) -> tuple[Any, ...]:
-    return tuple(x.shape), x.stride(), x.storage_offset(), x.dtype, str(x.device)
+    return tuple(x.shape), x.stride(), x.storage_offset(), x.dtype, name_of(x.device)
+
+
+@cache
+def name_of(device: torch.device) -> str:
+    return str(device)
 
 
 class Recording(TorchDispatchMode):
@@ -68,10 +72,16 @@ class Recording(TorchDispatchMode):
     def __init__(self, given: Sequence[Tensor]) -> None:
         super().__init__()
         self.tape = Tape()
-        self.slots: Any = WeakTensorKeyDictionary()
+        self.slots: dict[int, Slot] = {}  # by where a tensor is, which no other one can be while it is referred to
+        self.referred: list[Any] = []
         self.moving: set[int] = set()  # storages that depend on what is given
         self.tape.given = [self.new(x) for x in given]
         self.moving |= set(self.tape.given)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled in here: what keeps torch's compiler away takes as long as recording an operation."""
+        return False
 
     def __enter__(self) -> Recording:
         self.function_mode = Unseen()
@@ -85,57 +95,60 @@ class Recording(TorchDispatchMode):
 
     def new(self, x: Tensor, storage: int | None = None) -> int:
         at = len(self.tape.looks)
-        self.slots[x] = at
+        self.slots[x._cdata] = Slot(at)
+        self.referred.append(torch._C._WeakTensorRef(x))
         self.tape.looks.append(look(x))
         self.tape.storages.append(at if storage is None else storage)
         return at
 
-    def slot(self, x: Tensor) -> int:
-        if x not in self.slots:
+    def slot(self, x: Tensor) -> Slot:
+        if x._cdata not in self.slots:
             at = self.new(x)
             self.tape.outside[at] = x
             self.moving.add(at)
-        return self.slots[x]  # type: ignore[no-any-return]
+        return self.slots[x._cdata]
 
-    def held(self, tree: Any) -> Any:
+    def held(self, tree: Any, read: list[Tensor]) -> Any:
+        """What an operation is given, with slots for tensors, which are added to `read`."""
         if isinstance(tree, Tensor):
-            return Slot(self.slot(tree))
+            read.append(tree)
+            return self.slot(tree)
         if isinstance(tree, list | tuple):
-            return tuple(map(self.held, tree))
+            return tuple([self.held(x, read) for x in tree])
         if not isinstance(tree, FIXED):
             raise Unrecordable(f"an operation is given a {type(tree).__name__}")
         return tree
 
     def __torch_dispatch__(self, operation: Any, types: Any, given: Any = (), named: Any = None) -> Any:
-        named = named or {}
-        held, by_name = self.held(given), tuple((n, self.held(x)) for n, x in named.items())
-        reads = tuple(slots_in((held, tuple(x for _, x in by_name))))
+        read: list[Tensor] = []
+        tape, named = self.tape, named or {}
+        held, by_name = self.held(given, read), tuple([(n, self.held(x, read)) for n, x in named.items()])
+        reads, kind = tuple([self.slots[x._cdata].at for x in read]), kind_of(operation)
         found = operation(*given, **named)
-        if torch.Tag.inplace_view in operation.tags:
+        if kind.turns:
             self.turned(operation, held, by_name, reads, found)
             return found
         several = isinstance(found, list | tuple)
         results = tuple(found) if several else (found,)
-        moves = any(self.tape.storages[at] in self.moving for at in reads)
-        if moves and counts(operation, given):
+        moves = not self.moving.isdisjoint([tape.storages[at] for at in reads])
+        if kind.counts and moves and counted(operation, given):
             raise Unrecordable(f"a shape depends on numbers ({operation})")
-        if any(not isinstance(x, Tensor | None) for x in results):
+        if not all(x is None or isinstance(x, Tensor) for x in results):
             if moves:
                 raise Unrecordable(f"a number is taken out of a tensor ({operation})")
             return found
-        lies = {x.untyped_storage()._cdata: self.tape.storages[self.slot(x)] for x in tensors_in((given, named))}
-        made = []
+        made: list[int | None] = []
+        lies: dict[int, int] = {}
         for x in results:
-            if x is None:
-                made.append(None)
-            elif x in self.slots:
-                made.append(self.slots[x])
-            else:
-                made.append(self.new(x, lies.get(x.untyped_storage()._cdata)))
-        changes = self.changed(operation, given, named)
+            if x is not None and x._cdata not in self.slots:
+                lies = lies or {y.untyped_storage()._cdata: tape.storages[i] for y, i in zip(read, reads, strict=True)}
+                self.new(x, lies.get(x.untyped_storage()._cdata))
+            made.append(None if x is None else self.slots[x._cdata].at)
+        changes = self.changed(operation, given, named) if kind.changes else frozenset()
         if moves:
-            self.moving |= changes | {self.tape.storages[at] for at in made if at is not None}
-        self.tape.steps.append(Step(operation, held, by_name, tuple(made), several, reads, changes))
+            self.moving |= changes
+            self.moving.update([tape.storages[at] for at in made if at is not None])
+        tape.steps.append(Step(operation, held, by_name, tuple(made), several, reads, changes))
         return found
 
     def turned(self, operation: Any, held: Any, named: Any, reads: tuple[int, ...], x: Tensor) -> None:
@@ -147,19 +160,18 @@ class Recording(TorchDispatchMode):
         self.tape.steps.append(Step(twin, held, named, (at,), False, reads, frozenset()))
 
     def changed(self, operation: Any, given: Any, named: Any) -> frozenset[int]:
-        if not operation._schema.is_mutable:
-            return frozenset()
+        """The storages that it writes to."""
         out: set[int] = set()
         for i, argument in enumerate(operation._schema.arguments):
             if argument.alias_info is not None and argument.alias_info.is_write:
                 value = given[i] if i < len(given) else named.get(argument.name)
-                out |= {self.tape.storages[self.slot(x)] for x in tensors_in(value)}
+                out |= {self.tape.storages[self.slot(x).at] for x in tensors_in(value)}
         if out & {*self.tape.given, *self.tape.outside}:
             raise Unrecordable(f"it writes to a tensor that was there before it ({operation})")
         return frozenset(out)
 
     def outputs(self, made: Made) -> Tape:
-        self.tape.made = [None if x is None else self.slot(x) for x in made]
+        self.tape.made = [None if x is None else self.slot(x).at for x in made]
         return self.tape
 
 
@@ -175,10 +187,24 @@ class Unseen(TorchFunctionMode):
         return function(*given, **(named or {}))
 
 
-def counts(operation: Any, given: Any) -> bool:
-    """Whether the shape of what is made depends on numbers: by an index, where it is a mask."""
+class Kind(NamedTuple):
+    """Of an operation: whether it makes a tensor look otherwise, its shapes may depend on numbers, it writes."""
+
+    turns: bool
+    counts: bool
+    changes: bool
+
+
+@cache
+def kind_of(operation: Any) -> Kind:
+    tags = operation.tags
+    return Kind(torch.Tag.inplace_view in tags, torch.Tag.dynamic_output_shape in tags, operation._schema.is_mutable)
+
+
+def counted(operation: Any, given: Any) -> bool:
+    """Whether the shape of what is made does depend on numbers: by an index, where it is a mask."""
     masks = any(x.dtype in (torch.bool, torch.uint8) for x in tensors_in(given[1:]))
-    return torch.Tag.dynamic_output_shape in operation.tags and (masks or operation._schema.name != "aten::index")
+    return masks or operation._schema.name != "aten::index"
 
 
 def tensors_in(tree: Any) -> Iterator[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -282,22 +283,61 @@ def test_two_ways_to_record_are_refused(capsys: pytest.CaptureFixture[str]) -> N
         assert f"{' and '.join(two)} each record the steps" in capsys.readouterr().err
 
 
-def test_a_tape_takes_equal_views_once_and_frees_what_is_read_no_more() -> None:
-    x = torch.rand(2, 3)
+def test_a_tape_keeps_its_places_and_gives_each_again_that_is_read_no_more() -> None:
+    x, names = torch.rand(2, 3), Counter[str]()
 
     def step() -> list[Tensor | None]:
-        sums = [x.detach().t().sum(dim=1) + i for i in range(3)]
+        sums = [x.detach().t().sum(dim=1) + i * torch.eye(3)[i] for i in range(3)]
         sums[0].detach().mul_(2)  # another name for what is given out
+        for function in (torch.sin, torch.cos, torch.exp, torch.tanh):
+            sums[2] = function(sums[2])
         return [*sums, None]
 
     made, tape = recorded(step)
+    names.update(step.operation._schema.name for step in tape.steps)
     program = repeated.Program(tape)
-    names = [step.operation._schema.name for step in repeated.distinct(tape)[0]]
-    assert names.count("aten::t") == 1 and "aten::detach" not in names and program.count == len(names) == 8
-    x.mul_(3)
-    for a, b in zip(step(), program.run(), strict=True):
-        assert (a is None and b is None) or (a is not None and b is not None and a.equal(b))
+    assert names["aten::t"] == 3 and names["aten::eye"] == 3  # views are taken, and what nothing changes is made, once
+    assert len(program.calls) == 3 + 3 + 1 + 4  # sums, additions, in place, functions
+    assert program.bytes < 64 * 12
+    for _ in range(2):
+        x.mul_(3)
+        for a, b in zip(step(), program.run(), strict=True):
+            assert (a is None and b is None) or (a is not None and b is not None and a.equal(b))
     assert made[3] is None
+
+
+def padded(x: Tensor) -> list[Tensor]:
+    """Of what has no place for its results, several of them, or that leave some of them out."""
+    y = x.view(2, 3).requires_grad_()
+    z = torch.nn.functional.pad(torch.nn.functional.layer_norm(y, (3,)), (1, 2, 1, 0), value=2.0)
+    out = (z[:, 1:3].cumsum(0) * z[1].relu().sum()).sum() + y.new_zeros(2).add_(y[:, 0]).sum() + y.std()
+    return [
+        out.detach(),
+        *torch.autograd.grad(out, [y]),
+        torch.logsumexp(y.detach().double(), 1),
+        y.detach().sort(1)[1],
+    ]
+
+
+def test_operations_put_their_results_where_they_belong() -> None:
+    x = torch.rand(6)
+    made, tape = recorded(lambda: [*padded(x.detach())])
+    program = repeated.Program(tape)
+    for _ in range(2):
+        x.copy_(torch.rand(6))
+        assert all(a is not None and a.equal(b) for a, b in zip(program.run(), padded(x.detach()), strict=True))
+    assert len(made) == 4
+
+
+def test_a_function_of_the_same_name_that_does_something_else_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(x: Tensor, out: Tensor) -> Tensor:
+        return out.copy_(x)
+
+    monkeypatch.setattr(torch, "sin", wrong)
+    x = torch.rand(3)
+    _, tape = recorded(lambda: [x.sin()])
+    (made,) = repeated.Program(tape).run()
+    assert made is not None and made.equal(x.sin())
 
 
 def test_a_step_of_too_many_operations_is_run_as_always(monkeypatch: pytest.MonkeyPatch) -> None:
