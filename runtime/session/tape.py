@@ -3,7 +3,8 @@
 Between two borders every token is read by the same operations on the same weights and states; only the token and the
 few registers that move with it (the last inputs of a convolution) differ.  A recording keeps the operations as they
 reach torch, and a tape is a Python function of them alone: what leads to them, most of the time of a small product, is
-gone.  It gives the same numbers to the bit, and serves after the next border too, for the registers as they are then.
+gone.  Where a function can be told where to write it writes to the same place for every token, of which views are taken
+once.  It gives the same numbers to the bit, and serves after the next border too, for the registers as they are then.
 A model whose operations depend on where a token is (`steady` is False) has no tape, nor has one with an operation that
 this module cannot answer for.
 """
@@ -11,7 +12,7 @@ this module cannot answer for.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -38,6 +39,11 @@ SHAPING = frozenset(
 POINTWISE = frozenset(
     "add sub mul div sigmoid tanh relu gelu silu layer_norm softplus rsqrt add_ sub_ mul_ div_ rsqrt_".split()
 )  # of (1, .., 1, n) the same numbers, to the bit, as of (n,)
+WRITING = {
+    **{name: getattr(torch, name) for name in "add sub mul div dot mv addmv mm bmm sum cat sigmoid tanh".split()},
+    **{"gelu": torch._C._nn.gelu, "silu": torch._C._nn.silu, "linalg_vector_norm": torch.linalg.vector_norm},
+}  # functions that can be told where to write
+SCALED = frozenset("add sub mul div add_ sub_ mul_ div_".split())  # of a tensor and a number, as of a tensor of it
 AUGMENTED = frozenset(f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "pow"))  # x += y
 
 
@@ -118,6 +124,12 @@ class Bound:
             after[at] = {**after[at], part: x.clone(memory_format=torch.contiguous_format)}
         return logits.clone(), after
 
+    def says(self, token: Tensor, seen: State, found: Iterable[Tensor]) -> bool:
+        """Whether it gives what was recorded, to the bit."""
+        with torch.inference_mode():
+            again = self.repeat(token, *(seen[at][part] for at, part in self.tape.moving))
+        return all(map(torch.equal, again, found))
+
 
 @dataclass(frozen=True, slots=True)
 class Tape:
@@ -164,8 +176,8 @@ def record(read: Read, token: Tensor, seen: State, weights: Iterable[Tensor]) ->
     )
     if not writer.knows(recording.steps):
         return logits, after, None
-    tape = Tape(writer.function(recording.steps), staying, moving, shape_of(seen))
-    return logits, after, tape.of(seen)
+    bound = Tape(writer.function(recording.steps), staying, moving, shape_of(seen)).of(seen)
+    return logits, after, bound if bound is not None and bound.says(token, seen, writer.found) else None
 
 
 class Writer:
@@ -174,7 +186,7 @@ class Writer:
     def __init__(
         self, inputs: list[Tensor], outputs: list[Tensor], staying: list[Tensor], weights: list[Tensor]
     ) -> None:
-        self.outputs = outputs
+        self.found = self.outputs = outputs
         self.still = {id(x) for x in (*staying, *weights)}  # the same for every token
         self.places = {place(x) for x in (*staying, *weights)}
         self.arguments = [f"x{i}" for i in range(len(inputs))]
@@ -204,13 +216,34 @@ class Writer:
         steps = [step for step in steps if step not in views and (used & set(map(id, step.found)) or not step.is_view)]
         last = {id(x): i for i, step in enumerate(steps) for x in step.tensors if id(x) not in self.still}
         last |= dict.fromkeys(map(id, self.outputs), len(steps))
+        buffers = Buffers(steps, self.outputs)
         for i, step in enumerate(steps):
             ended = {id(x) for x in step.tensors if last.get(id(x)) == i}
-            lines.append(f"        {self._line(step, ended, last)}")
+            lines += [f"        {line}" for line in self._lines(step, buffers, ended, last)]
+            buffers.ended(i)
         lines += [f"        return {', '.join(map(self._text, self.outputs))},", "    return repeat"]
         exec(compile("\n".join(lines), "<tape>", "exec"), self.globals)
         bind: Bind = self.globals["bind"]
         return bind
+
+    def _lines(self, step: Step, buffers: Buffers, ended: set[int], last: Mapping[int, int]) -> Iterator[str]:
+        """What is left of a step: nothing of a view of buffers, which is taken here."""
+        dtype = step.found[0].dtype
+        if step.function.__name__ in SCALED and dtype in (torch.float32, torch.float64):  # every call makes it a tensor
+            given = (torch.tensor(x, dtype=dtype) if type(x) in (int, float) else x for x in step.given)
+            step = replace(step, given=tuple(given))
+        at = {id(x): buffers.at[id(x)] for x in step.tensors if id(x) in buffers.at}
+        ended -= buffers.at.keys()
+        if step.is_view and at.keys() == set(map(id, step.tensors)) and at.keys().isdisjoint(map(id, step.found)):
+            found = step.function(*swapped(step.given, at), **{n: swapped(x, at) for n, x in step.named.items()})
+            for x, view in zip(step.found, found if step.several else (found,), strict=True):
+                buffers.at[id(x)] = view
+                self.names[id(x)] = self._constant(view)
+        else:
+            if (written := buffers.written(step)) is not None:
+                step, x = written, step.found[0]
+                self.names[id(x)] = self._constant(buffers.at[id(x)])
+            yield self._line(step, ended, last)
 
     def _shaped(self, steps: list[Step]) -> list[Step]:
         """The same with one view where a shape matters, and none where it does not: rows are (n,) to `of_rows`."""
@@ -279,6 +312,40 @@ class Writer:
         name = f"c{len(self.globals)}"
         self.globals[name] = x
         return name
+
+
+class Buffers:
+    """Where results are written, token after token, and views of it: at most one storage for what lives at a time."""
+
+    def __init__(self, steps: list[Step], outputs: list[Tensor]) -> None:
+        self.at: dict[int, Tensor] = {}  # of a tensor of the recording
+        self.last = {place(x): i for i, step in enumerate(steps) for x in (*step.tensors, *step.found)}
+        self.last |= {place(x): len(steps) for x in outputs}
+        self.held: dict[int, Tensor] = {}  # by the place of what is in it
+        self.free: list[Tensor] = []
+
+    def written(self, step: Step) -> Step | None:
+        """The step that writes to a buffer what this one makes; None where nothing does."""
+        function, (x, *_) = WRITING.get(step.function.__name__), step.found
+        if function is None or step.several or step.is_view or step.in_place or place(x) in self.held:
+            return None
+        size = x.untyped_storage().nbytes()
+        found = next((i for i, one in enumerate(self.free) if len(one) == size), None)
+        block = torch.empty(size, dtype=torch.uint8) if found is None else self.free.pop(found)
+        at = block.view(x.dtype).as_strided(x.shape, x.stride(), x.storage_offset())
+        named = {name: y for name, y in step.named.items() if name != "inplace"}  # which is False, or it were a view
+        try:
+            function(*step.given, **named, out=at)
+        except (TypeError, RuntimeError):
+            self.free.append(block)
+            return None
+        self.held[place(x)] = block
+        self.at[id(x)] = at
+        return replace(step, function=function, named={**named, "out": x})
+
+    def ended(self, i: int) -> None:
+        """What no step after this one looks at is free."""
+        self.free += [self.held.pop(at) for at in list(self.held) if self.last[at] == i]
 
 
 def swapped(x: Any, by: Mapping[int, Tensor]) -> Any:

@@ -139,7 +139,45 @@ def test_rows_go_by_their_numbers_and_have_a_shape_where_it_matters() -> None:
     with Recording() as recording:
         tape.repeat(token, seen["conv"]["past"])
     names = [step.function.__name__ for step in recording.steps]
-    assert names == [*["view"] * 2, "add", "mul_", "tanh", *["view"] * 2, "matmul", "view"]
+    assert names == [*["view"] * 2, "add", "mul_", "tanh", "matmul"]  # those of what is given, and none of results
+
+
+def in_buffers(token: Tensor, seen: State) -> tuple[Tensor, State]:
+    """Views that outlive what they were taken of, two results of one size, numbers, and changes in place."""
+    past = (token + 0.25) * seen["conv"]["past"]
+    a, b = past.view(4, 1).sigmoid().split([2, 2])
+    more = torch.nn.functional.silu(past - 1).div_(3).view(2, 2)
+    torch.mul(more, more, out=more)
+    return torch.cat((a + b, more.double() @ b.double())), seen | {"conv": {"past": past}}
+
+
+def test_what_is_written_to_the_same_place_is_handed_out_elsewhere() -> None:
+    seen: State = {"conv": {"past": torch.ones(1, 4)}}
+    _, seen, tape = record(in_buffers, torch.ones(1, 4), seen, [])
+    assert tape is not None
+    kept: list[tuple[Tensor, Tensor]] = []
+    for i in range(5):
+        token, before = torch.full((1, 4), 0.3 + i), seen
+        logits, after = in_buffers(token, before)
+        found, seen = tape.read(token, before)
+        kept += [(found, logits), (seen["conv"]["past"], after["conv"]["past"])]
+    assert all(torch.equal(*both) and both[0].is_contiguous() for both in kept)
+    with Recording() as recording:
+        tape.repeat(token, seen["conv"]["past"])
+    written = [step for step in recording.steps if "out" in step.named]
+    assert {step.function.__name__ for step in written} == {"add", "mul", "sigmoid", "silu", "sub", "cat"}
+    names = [step.function.__name__ for step in recording.steps]
+    assert names.count("view") == 2 and "split" not in names  # of what is given
+
+
+def test_a_tape_that_gives_something_else_is_none() -> None:
+    """What is read changes what it was given: it says something else the second time."""
+
+    def twice(token: Tensor, seen: State) -> tuple[Tensor, State]:
+        return token.mul_(2) + 0, seen
+
+    logits, _, tape = record(twice, torch.ones(1, 3), {"memory": {"M": W}}, [])
+    assert tape is None and torch.equal(logits, torch.full((1, 3), 2.0))
 
 
 def test_a_tape_serves_other_registers_of_the_same_shape_alone() -> None:
