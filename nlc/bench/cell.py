@@ -12,6 +12,9 @@ times one product P that all share (S = W P), so per chunk of C tokens, head of 
 
 together 14 C K^2 + 2 C^2 K + 4 C K; at C = K it is also what the stacked state S' = S Phi needs where retention goes to
 zero.  The backward pass has two products for each, and what it computes again is not useful: three times in all.
+
+The share of the peak, and the generic form's time over ours, are of both passes from a tape, as `nlc train --tape` runs
+them; the milliseconds beside them are of ordinary calls, too.
 """
 
 from __future__ import annotations
@@ -29,10 +32,12 @@ from nlc.bench.compiled import difference, drawn, model
 from nlc.bench.peak import flops_of_square, square
 from nlc.bench.rows import Reading, Scale
 from nlc.bench.timing import both, threads, turns
+from nlc.bench.training import taped
 from runtime.ops import l2norm
 
-OURS, PEAK = "nlc", "matmul"
-RIVALS = {"cell-loop": "loop", "cell-generic": "generic", "cell-rows": "loop_of_rows"}
+OURS, GENERIC, PEAK, TAPE = "nlc", "generic", "matmul", " from a tape"
+RIVALS = {"cell-loop": "loop", "cell-generic": GENERIC, "cell-rows": "loop_of_rows"}
+TAPED = ("cell-generic", "cell-flops")
 
 
 class Cell:
@@ -69,10 +74,12 @@ class Cell:
 
 def times(scale: Scale, asked: frozenset[str]) -> dict[str, Reading]:
     rivals = [name for id, name in RIVALS.items() if id in asked]
-    differs = agreement(scale, rivals or ["generic"])
+    differs = agreement(scale, rivals or [GENERIC])
     with threads(1):
         cell, n = Cell(scale, scale.batch, scale(512)), scale(1024)
         runs = {OURS: cell.both(OURS), **{name: cell.both(name) for name in rivals}}
+        if not asked.isdisjoint(TAPED):
+            runs |= {name + TAPE: taped(runs[name]) for name in (OURS, GENERIC) if name in runs}
         if "cell-flops" in asked:
             runs[PEAK] = square(n)
         took = turns(runs, scale.turns)
@@ -81,11 +88,15 @@ def times(scale: Scale, asked: frozenset[str]) -> dict[str, Reading]:
         "tokens": scale(512),
         "batch": scale.batch,
     }
-    found = {id: took.ratio(name, OURS) for id, name in RIVALS.items() if id in asked}
+    found = {
+        id: took.ratio(name + TAPE, OURS + TAPE) if id in TAPED else took.ratio(name, OURS)
+        for id, name in RIVALS.items()
+        if id in asked
+    }
     if "cell-flops" in asked:
-        found["cell-flops"] = took.ratio(PEAK, OURS, 100 * cell.flops() / flops_of_square(n))
+        found["cell-flops"] = took.ratio(PEAK, OURS + TAPE, 100 * cell.flops() / flops_of_square(n))
         more["GFLOP/s"] = {
-            "cell": round(cell.flops() / took.median(OURS) / 1e9, 1),
+            "cell": round(cell.flops() / took.median(OURS + TAPE) / 1e9, 1),
             "matmul": round(flops_of_square(n) / took.median(PEAK) / 1e9, 1),
         }
     return {id: Reading(r.value, r.low, r.high, {**r.details, **more}) for id, r in found.items()}
@@ -103,5 +114,5 @@ def saved_bytes(scale: Scale, asked: frozenset[str]) -> dict[str, Reading]:
     """Per token, for its backward pass, in kilobytes of 1,000 bytes."""
     cell = Cell(scale, scale.batch, scale(512))
     tokens = scale.batch * scale(512)
-    found = {name: saved(cell.forward(name)) / tokens for name in (OURS, "generic")}
+    found = {name: saved(cell.forward(name)) / tokens for name in (OURS, GENERIC)}
     return {"cell-bytes": Reading(found[OURS] / 1e3, details={"bytes per token": found})}

@@ -7,13 +7,13 @@ Its `main` is given a run of a few steps on random text, each of which is timed.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import torch
@@ -22,10 +22,13 @@ from torch import Tensor, nn
 from nlc.bench.timing import Run, Seconds
 from nlc.compile import Program
 from runtime import program
-from runtime.compiled import Repeated
-from runtime.cuda_graphs import CudaGraphs, on_own_stream
+from runtime.cuda_graphs import on_own_stream
 from runtime.precision import autocast
+from runtime.recordings import Recordings
 from runtime.settings import Settings
+
+if TYPE_CHECKING:
+    from runtime.compiled import Repeated
 
 WARM = 1  # steps before the one that counts
 
@@ -36,7 +39,7 @@ class Steps:
     unread, status = True, 0
     state: Any = None  # of streams
 
-    def __init__(self, settings: Settings, count: int, device: str = "cpu", graphs: CudaGraphs | None = None) -> None:
+    def __init__(self, settings: Settings, count: int, device: str = "cpu", graphs: Recordings | None = None) -> None:
         self.settings, self.device, self.graphs = replace(settings, steps=count), device, graphs
         self.seconds: list[float] = []
         self.stream = on_own_stream(graphs)
@@ -95,7 +98,14 @@ class Steps:
 
 def from_tape() -> Repeated:
     """Raises RuntimeError where steps cannot be repeated."""
+    from runtime.compiled import Repeated  # with torch's compiler, which takes seconds to import
+
     return Repeated(refused)
+
+
+def taped(run: Callable[[], Iterable[Tensor]]) -> Run:
+    """The same from a tape: what it makes lies where the next turn's will."""
+    return from_tape().repeated(lambda: [*run()])[1]
 
 
 def refused(line: str) -> None:

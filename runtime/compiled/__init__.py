@@ -1,7 +1,7 @@
 """Training steps that are recorded as operations: `nlc train --compile` and `nlc train --tape`.
 
 a step (recorded) -> tape -> regions, equal ones compiled once (compiler) -> a program that computes what the step did
-                          -> a function of one line for each operation (repeated), the same
+                          -> calls of its operations on places in memory that stay (repeated, calls), the same
 """
 
 from runtime.compiled.compiler import Compiled, refusal
