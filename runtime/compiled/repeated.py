@@ -2,14 +2,14 @@
 
 What leads to an operation, Python code, autograd, autocast and memory that is asked for, is most of the time of a small
 one.  It is left out: a tape (`runtime.compiled.tape`) becomes a list of calls (`runtime.compiled.calls`) on tensors
-whose places in memory are chosen once.  An operation that only looks at a tensor in another way is none, and what is
-made of nothing that changes is made once.
+whose places in memory are chosen once.  An operation that only looks at a tensor in another way is none, what a step
+makes twice of the same is made once, and what it makes of nothing that changes once for all steps.
 """
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from math import prod
@@ -66,7 +66,7 @@ class Program:
         self.tensors: dict[Any, Tensor] = {}
         self.free = defaultdict[Any, list[UntypedStorage]](list)  # places that nobody reads any more, by their size
         with torch.no_grad(), undirected(), uncollected():
-            self.calls = self._calls([step for step in needed(tape) if not is_view(tape, step)])
+            self.calls = self._calls(distinct(tape, [step for step in needed(tape) if not is_view(tape, step)]))
             self.made = [None if at is None else self._tensor(at) for at in tape.made]
 
     def run(self) -> Made:
@@ -129,6 +129,35 @@ def is_view(tape: Tape, step: Step) -> bool:
     """Whether all it makes lies where what it reads does, and it changes nothing."""
     made = {tape.storages[at] for at in step.made if at is not None}
     return not step.changes and bool(made) and made <= {tape.storages[at] for at in step.reads}
+
+
+def distinct(tape: Tape, steps: Sequence[Step]) -> list[Step]:
+    """The steps but those that make again what one before them has made, of the same tensors: a backward pass does so
+    that keeps little.  What they make lies where that does; nobody changes either."""
+    changed = {storage for step in steps for storage in step.changes}
+    times, first, same, found = Counter[int](), dict[Any, Step](), dict[int, int](), list[Step]()
+
+    def key(tree: Any) -> Any:
+        if isinstance(tree, Slot):
+            storage = tape.storages[tree.at]
+            storage = same.get(storage, storage)
+            return storage, times[storage], tape.looks[tree.at]
+        return tuple(map(key, tree)) if isinstance(tree, tuple) else (type(tree), tree)
+
+    for step in steps:
+        times.update(step.changes)
+        made = [at for at in step.made if at is not None]
+        if not changed.isdisjoint(tape.storages[at] for at in made):
+            found.append(step)
+            continue
+        before = first.setdefault((step.operation, key(step.given), key(step.named)), step)
+        if before is step:
+            found.append(step)
+        else:
+            same |= {tape.storages[a]: tape.storages[b] for a, b in zip(step.made, before.made, strict=True)
+                     if a is not None and b is not None}  # fmt: skip
+    tape.storages = [same.get(storage, storage) for storage in tape.storages]
+    return found
 
 
 def constants(tape: Tape, steps: Sequence[Step]) -> set[int]:

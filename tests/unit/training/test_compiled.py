@@ -306,6 +306,25 @@ def test_a_tape_keeps_its_places_and_gives_each_again_that_is_read_no_more() -> 
     assert made[3] is None
 
 
+def test_what_a_step_makes_twice_of_the_same_is_made_once() -> None:
+    x = torch.rand(3)
+
+    def step() -> list[Tensor | None]:
+        once, again, other = x.sin().exp(), x.detach().sin().exp(), x.sin()
+        other.add_(once)  # its own: it is changed
+        changed = other.cos()
+        other.add_(again)
+        return [once, again, other, changed, other.cos(), x.view(3, 1).sin()]
+
+    made, tape = recorded(step)
+    program = repeated.Program(tape)
+    assert len(program.calls) == 2 + 1 + 4 + 1  # sin, exp; sin; add_, cos, add_, cos; another shape's sin
+    for _ in range(2):
+        x.mul_(2)
+        assert all(a is not None and b is not None and a.equal(b) for a, b in zip(program.run(), step(), strict=True))
+    assert len(made) == 6
+
+
 def padded(x: Tensor) -> list[Tensor]:
     """Of what has no place for its results, several of them, or that leave some of them out."""
     y = x.view(2, 3).requires_grad_()
