@@ -136,7 +136,7 @@ def train(
         bool, typer.Option("--compile", help="Steps by torch's compiler: minutes once, then faster.")
     ] = False,
     tape: Annotated[
-        bool, typer.Option("--tape", help="Record the operations of a step once and run these alone: small models.")
+        bool, typer.Option("--tape", help="Record the operations of a step once and run these alone: faster on a CPU.")
     ] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Mirror the metrics for TensorBoard, in RUN/tensorboard.")
