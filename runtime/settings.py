@@ -99,7 +99,7 @@ def read(settings: Settings, arguments: Sequence[str] | None = None) -> tuple[Se
     )
     recorded.add_argument("--compile", action="store_true", help="steps by torch's compiler: minutes once, then faster")
     recorded.add_argument(
-        "--tape", action="store_true", help="record the operations of a step once and run these alone: small models"
+        "--tape", action="store_true", help="record the operations of a step once and run these alone: faster on a CPU"
     )
     parser.add_argument(
         "--tensorboard", action="store_true", help="mirror the metrics for TensorBoard, below the run directory"

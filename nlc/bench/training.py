@@ -97,7 +97,7 @@ class Steps:
 
 
 def from_tape() -> Repeated:
-    """Raises RuntimeError where steps cannot be repeated."""
+    """What repeats the steps of a model, or raises RuntimeError where they cannot be."""
     from runtime.compiled import Repeated  # with torch's compiler, which takes seconds to import
 
     return Repeated(refused)

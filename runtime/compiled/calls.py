@@ -2,7 +2,8 @@
 
 Most operations of torch can be told where to put what they make (`out=`), by the function of Python's torch where there
 is one, which takes a third of the time of the same operation by name.  That it is the same operation is tried once, on
-its first numbers, to the bit.  What cannot be told so makes its results as always, and they are copied.
+its first numbers, to the bit; one that writes over a tensor has its name from there.  What cannot be told so makes its
+results as always, and they are copied.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 Call = Callable[[], Any]
-Places = Sequence[Tensor | None]  # of results; None: nobody reads it
+Places = Sequence[Tensor | None]  # of results; None: of one that is not made
 UNWRITTEN = frozenset("empty empty_like empty_strided new_empty new_empty_strided".split())
 FILLED = {"zeros": 0, "zeros_like": 0, "new_zeros": 0, "ones": 1, "ones_like": 1, "new_ones": 1}
 COPIES = frozenset(("clone", "_to_copy"))
@@ -36,9 +37,9 @@ class Calls:
         return calls
 
     def _calls(self, operation: Any, given: Sequence[Any], named: Mapping[str, Any], made: Places) -> list[Call]:
-        name, first = operation._schema.name.removeprefix("aten::"), made[0] if made else None
+        name, first = name_of(operation), made[0] if made else None
         if operation._schema.is_mutable:
-            return [partial(self._changing(operation, name, named), *given, **named)]
+            return [partial(self._changing(operation, name, given, named), *given, **named)]
         if name in UNWRITTEN:
             return []
         if first is not None and len(made) == 1:
@@ -51,8 +52,12 @@ class Calls:
                         partial(part.copy_, given[0])]  # fmt: skip
         return [self._making(operation, name, given, named, made)]
 
-    def _changing(self, operation: Any, name: str, named: Mapping[str, Any]) -> Callable[..., Any]:
-        """x.add_(y), or add(x, y, out=z): the same schema by the same name."""
+    def _changing(
+        self, operation: Any, name: str, given: Sequence[Any], named: Mapping[str, Any]
+    ) -> Callable[..., Any]:
+        """x.add_(y), or add(x, y, out=z): the same schema by the same name, but for lists with gaps."""
+        if any(isinstance(x, list) and None in [y if y is None else 0 for y in x] for x in given):
+            return operation
         found = getattr(torch.Tensor, name, None) if name.endswith("_") else function(name) if "out" in named else None
         return operation if found is None else found
 
@@ -70,6 +75,12 @@ class Calls:
         return partial(twin, *given, **named, **dict(zip(outs, made, strict=True)))
 
 
+def name_of(operation: Any) -> str:
+    """add of aten::add.Tensor."""
+    name: str = operation._schema.name
+    return name.removeprefix("aten::")
+
+
 def function(name: str) -> Callable[..., Any] | None:
     """Of Python's torch."""
     return next((getattr(space, name) for space in SPACES if hasattr(space, name)), None)
@@ -79,6 +90,8 @@ def function(name: str) -> Callable[..., Any] | None:
 def told_where(operation: Any) -> Any:
     """The same operation with places for all its results; None where there is none."""
     want, count = [str(x.type) for x in operation._schema.arguments], len(operation._schema.returns)
+    if any(str(x.type) != "Tensor" for x in operation._schema.returns):  # a list of them
+        return None
     packet = operation.overloadpacket
     for overload in (getattr(packet, name) for name in packet.overloads()):
         arguments = overload._schema.arguments
@@ -97,7 +110,7 @@ def tried(
     want = operation(*given, **named)
     try:
         function(*given, **named, out=places)
-    except (TypeError, RuntimeError, NotImplementedError):
+    except (TypeError, RuntimeError):
         return None
     pairs = [(want, places)] if isinstance(want, Tensor) else list(zip(want, places, strict=True))
     return function if all(bits(a).equal(bits(b)) for a, b in pairs) else None
@@ -114,7 +127,7 @@ def within(name: str, whole: Tensor, given: Sequence[Any]) -> Tensor | None:
         return whole[(*[slice(None)] * (axis % whole.dim()), slice(first, last, step))]
     if name == "select_backward":
         return whole.select(given[2], given[3])
-    if name == "constant_pad_nd" and min(given[1]) >= 0:
+    if name == "constant_pad_nd" and min(given[1], default=-1) >= 0:
         for i in range(0, len(given[1]), 2):
             axis, (before, after) = -1 - i // 2, given[1][i : i + 2]
             whole = whole.narrow(axis, before, whole.shape[axis] - before - after)

@@ -18,12 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor, UntypedStorage
 
-from runtime.compiled.calls import Call, Calls
+from runtime.compiled.calls import UNWRITTEN, Call, Calls, name_of
 from runtime.compiled.recorded import proven, recorded, uncollected, undirected
 from runtime.compiled.tape import Made, Slot, Step, Tape, Unrecordable, needed
 from runtime.recordings import Recordings
 
 MOST = 400_000  # operations of a step: 150,000 take about a minute to record
+MORE = 4 / 3  # of the places without it, up to which what is made twice is made once
 LINE = 64  # bytes of a line of a cache, of which every place has its own
 
 
@@ -58,18 +59,24 @@ class Repeated(Recordings):
 class Program:
     """A tape as calls on tensors that stay where they are, as must what it reads from outside.
 
-    bytes: of the places that were chosen.  Raises Unrecordable where there are too many operations."""
+    bytes: of the places that were chosen.  Raises Unrecordable where there are too many operations, or what is written
+    is not on the tape."""
 
     def __init__(self, tape: Tape) -> None:
         self.tape, self.bytes = tape, 0
+        self.outside = [(x, x.data_ptr()) for x in tape.outside.values()]
         self.storages = {tape.storages[at]: x.untyped_storage() for at, x in tape.outside.items()}
         self.tensors: dict[Any, Tensor] = {}
         self.free = defaultdict[Any, list[UntypedStorage]](list)  # places that nobody reads any more, by their size
         with torch.no_grad(), undirected(), uncollected():
-            self.calls = self._calls(distinct(tape, [step for step in needed(tape) if not is_view(tape, step)]))
+            self.calls = self._calls(shared(tape, [step for step in needed(tape) if not is_view(tape, step)]))
             self.made = [None if at is None else self._tensor(at) for at in tape.made]
+        del self.tape, self.storages, self.tensors, self.free  # the calls keep what they use
 
     def run(self) -> Made:
+        """Raises RuntimeError where what lies outside has moved."""
+        if any(x.data_ptr() != at for x, at in self.outside):
+            raise RuntimeError("a tensor that a recorded step reads is no longer where it was")
         with torch.no_grad(), undirected():
             for call in self.calls:
                 call()
@@ -79,6 +86,8 @@ class Program:
         """The steps in their order; each place is free after the last that looks at it."""
         if len(steps) > MOST:
             raise Unrecordable(f"its {len(steps):,} operations are more than {MOST:,}")
+        if unseen(self.tape, steps):
+            raise Unrecordable("a kernel writes what no operation does")
         once, sizes, ended = constants(self.tape, steps), sizes_of(self.tape, steps), ends(self.tape, steps)
         found, calls = list[Call](), Calls()
         for step, last in zip(steps, ended, strict=True):
@@ -131,9 +140,42 @@ def is_view(tape: Tape, step: Step) -> bool:
     return not step.changes and bool(made) and made <= {tape.storages[at] for at in step.reads}
 
 
+def unseen(tape: Tape, steps: Sequence[Step]) -> bool:
+    """Whether a step reads what was asked for and no step has written."""
+    asked = {tape.storages[at] for step in steps if name_of(step.operation) in UNWRITTEN for at in step.made
+             if at is not None and prod(tape.looks[at][0])}  # fmt: skip
+    read = {tape.storages[at] for step in steps if name_of(step.operation) not in UNWRITTEN for at in step.reads}
+    return bool(asked & read - {storage for step in steps for storage in step.changes})
+
+
+def shared(tape: Tape, steps: Sequence[Step]) -> Sequence[Step]:
+    """The steps, without what they make twice, unless that takes too much memory: a backward pass makes it again so as
+    not to keep it."""
+    apart = tape.storages
+    before, found = room(tape, steps), distinct(tape, steps)
+    if room(tape, found) <= MORE * before:
+        return found
+    tape.storages = apart
+    return steps
+
+
+def room(tape: Tape, steps: Sequence[Step]) -> int:
+    """Bytes of the places of so many steps."""
+    sizes, free, found = sizes_of(tape, steps), Counter[int](), 0
+    begun = set[int]()
+    for step, last in zip(steps, ends(tape, steps), strict=True):
+        for storage in {tape.storages[at] for at in step.made if at is not None} & sizes.keys() - begun:
+            begun.add(storage)
+            size = sizes[storage]
+            found += 0 if free[size] else size
+            free[size] -= bool(free[size])
+        free.update(sizes[storage] for storage in last if storage in begun)
+    return found
+
+
 def distinct(tape: Tape, steps: Sequence[Step]) -> list[Step]:
-    """The steps but those that make again what one before them has made, of the same tensors: a backward pass does so
-    that keeps little.  What they make lies where that does; nobody changes either."""
+    """The steps but those that make again what one before them has made, of the same tensors.  What they make lies
+    where that does; nobody changes either."""
     changed = {storage for step in steps for storage in step.changes}
     times, first, same, found = Counter[int](), dict[Any, Step](), dict[int, int](), list[Step]()
 
@@ -142,7 +184,7 @@ def distinct(tape: Tape, steps: Sequence[Step]) -> list[Step]:
             storage = tape.storages[tree.at]
             storage = same.get(storage, storage)
             return storage, times[storage], tape.looks[tree.at]
-        return tuple(map(key, tree)) if isinstance(tree, tuple) else (type(tree), tree)
+        return tuple(map(key, tree)) if isinstance(tree, tuple) else (type(tree), repr(tree))  # 0.0 is -0.0
 
     for step in steps:
         times.update(step.changes)
