@@ -162,14 +162,15 @@ def shared(tape: Tape, steps: Sequence[Step]) -> Sequence[Step]:
 def room(tape: Tape, steps: Sequence[Step]) -> int:
     """Bytes of the places of so many steps."""
     sizes, free, found = sizes_of(tape, steps), Counter[int](), 0
-    begun = set[int]()
+    waiting = set(sizes)
     for step, last in zip(steps, ends(tape, steps), strict=True):
-        for storage in {tape.storages[at] for at in step.made if at is not None} & sizes.keys() - begun:
-            begun.add(storage)
-            size = sizes[storage]
-            found += 0 if free[size] else size
-            free[size] -= bool(free[size])
-        free.update(sizes[storage] for storage in last if storage in begun)
+        for storage in {tape.storages[at] for at in step.made if at is not None}:
+            if storage in waiting:
+                waiting.remove(storage)
+                size = sizes[storage]
+                found += 0 if free[size] else size
+                free[size] -= bool(free[size])
+        free.update([sizes[storage] for storage in last if storage in sizes])
     return found
 
 
