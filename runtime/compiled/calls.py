@@ -56,7 +56,7 @@ class Calls:
         self, operation: Any, name: str, given: Sequence[Any], named: Mapping[str, Any]
     ) -> Callable[..., Any]:
         """x.add_(y), or add(x, y, out=z): the same schema by the same name, but for lists with gaps."""
-        if any(isinstance(x, list) and None in [y if y is None else 0 for y in x] for x in given):
+        if any(isinstance(x, list) and any(y is None for y in x) for x in given):
             return operation
         found = getattr(torch.Tensor, name, None) if name.endswith("_") else function(name) if "out" in named else None
         return operation if found is None else found

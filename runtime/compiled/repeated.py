@@ -185,7 +185,7 @@ def distinct(tape: Tape, steps: Sequence[Step]) -> list[Step]:
             storage = tape.storages[tree.at]
             storage = same.get(storage, storage)
             return storage, times[storage], tape.looks[tree.at]
-        return tuple(map(key, tree)) if isinstance(tree, tuple) else (type(tree), repr(tree))  # 0.0 is -0.0
+        return tuple(map(key, tree)) if isinstance(tree, tuple) else (type(tree), repr(tree))  # 0.0 == -0.0
 
     for step in steps:
         times.update(step.changes)
