@@ -110,7 +110,24 @@ def l2norm(x: Tensor) -> Tensor:
     """x / max(|x|, 1e-6) over the last axis."""
     if Reading.token:
         return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(L2norm.eps)
-    return (L2norm.apply(x) if torch.is_grad_enabled() else L2norm.value(x))[0]
+    return unit_and_scale(x)[0]
+
+
+def unit_and_scale(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x / max(|x|, 1e-6) over the last axis, and what x was multiplied by."""
+    return L2norm.apply(x) if torch.is_grad_enabled() else L2norm.value(x)
+
+
+def l2norm_pull(x: Tensor, d: Tensor) -> Tensor:
+    """Error at x from the error d at l2norm(x)."""
+    return scaled_pull(*unit_and_scale(x), d)
+
+
+def scaled_pull(y: Tensor, scale: Tensor, d: Tensor) -> Tensor:
+    """Error at x from the error d at y = l2norm(x) = scale x: (d - y (y . d)) scale where |x| > 1e-6, d scale
+    elsewhere."""
+    along = (y * d).sum(-1, keepdim=True) * (scale < 1 / L2norm.eps)
+    return (d - y * along) * scale
 
 
 def exact_l2norm(x: Tensor) -> Tensor:
@@ -326,9 +343,20 @@ def rmsnorm_pull(x: Tensor, d: Tensor) -> Tensor:
     return scale * (d - y * (y * d).mean(-1, keepdim=True))
 
 
+def gelu(z: Tensor) -> Tensor:
+    """The exact GELU, z Phi(z)."""
+    return F.gelu(z.mT).mT if few(z) else F.gelu(z)
+
+
 def gelu_pull(z: Tensor, d: Tensor) -> Tensor:
     """Error at z from the error d at the exact GELU of it: d (Phi(z) + z phi(z)), in one pass."""
-    return torch.ops.aten.gelu_backward(d, z)
+    return torch.ops.aten.gelu_backward(d.mT, z.mT).mT if few(z) else torch.ops.aten.gelu_backward(d, z)
+
+
+def few(z: Tensor) -> bool:
+    """Whether oneDNN, which torch gives a GELU of numbers that lie in their order, takes longer to begin than to end.
+    Seen with its last axes across, the same numbers go by torch's own loops."""
+    return z.is_cpu and z.dim() > 1 and z.numel() < 1 << 15 and not Reading.token
 
 
 def silu_pull(z: Tensor, d: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 Every layer of a form moves by the rows of one block as `runtime.ops.recurrence` has it,
 
-    W' = c W + (1 - c) S - U^T diag(r) X,     (I + N) U = diag(e) (p X W^T + (1 - p) X S^T + E),
-    N = diag(e) (X X^T * D)                   (without erase: U = diag(e) E; without a start: no S)
+    W' = c W + (1 - c) S + U^T diag(r) X,     (I + N) U = -diag(e) (p X W^T + (1 - p) X S^T + E),
+    N = diag(e) (X X^T * D)                   (without erase: U = -diag(e) E; without a start: no S)
 
 with X the layer's inputs, E the errors at its outputs, e the rates, S the start, and p, c, r, D of the block's log
 retention.  All but W' is as small as the tokens.  Autograd would make the gradient of W once for every product with it,
@@ -109,7 +109,7 @@ class Decayed:
 
 @dataclass(frozen=True)
 class Moved:
-    """What a block does to every matrix, as small as its tokens: W' = kept W + (1 - kept) S - U^T X.  biases: after it.
+    """What a block does to every matrix, as small as its tokens: W' = kept W + (1 - kept) S + U^T X.  biases: after it.
 
     taps, errors: of every layer at the tokens' own pairs."""
 
@@ -143,9 +143,9 @@ def moved(
     if write.self_values:  # the tokens twice: what is read for their targets, then for their keys
         C = k.shape[1]
         both, all_taps = form.run(layer, torch.cat((v, k), 1))
-        target, y = both[:, :C], both[:, C:]
-        taps = [(x[:, C:], z[:, C:]) for x, z in all_taps]
-        for part, (_, z) in zip(form.layers, taps, strict=True):
+        target, y = both.split(C, 1)
+        taps = [tuple(x[:, C:] for x in tap) for tap in all_taps]
+        for part, (_, z, *_) in zip(form.layers, taps, strict=True):
             asked[part.weight] = asked[part.weight][:, C:] if part.bias else z
     else:
         target, (y, taps) = v, form.run(layer, k)
@@ -154,21 +154,22 @@ def moved(
     d = None if keep is None else Decayed.by(keep)
     kept, left = (None, None) if d is None else (d.kept, d.left)
     e, same = rate.unsqueeze(-1), s.now is s.held
+    minus = -e
     rows, biases = {}, {}
-    for part, (x, _), error in zip(form.layers, taps, errors, strict=True):
+    for part, (x, *_), error in zip(form.layers, taps, errors, strict=True):
         if not write.erase or part.vector:
-            U = e * error
+            U = minus * error
         else:
             z = asked[part.weight] if same else s.now[part.weight].forth(x)
             gram = torch.bmm(x, x.mT)
             if d is not None:
                 z = torch.lerp(s.start[part.weight].forth(x), z, d.share) if s.start else d.share * z
             N = e * (gram * d.before if d is not None else gram.tril(-1))
-            U = torch.linalg.solve_triangular(N, e * (z + error), upper=False, unitriangular=True)
+            U = torch.linalg.solve_triangular(N, minus * (z + error), upper=False, unitriangular=True)
         rows[part.weight] = U, x if left is None else left * x
         if part.bias:
-            added = (e * error).mT @ (torch.ones_like(e) if left is None else left)
-            biases[part.bias] = blend(s.now[part.bias].value, s.start.get(part.bias), kept) - added
+            added = (minus * error).mT @ (torch.ones_like(e) if left is None else left)
+            biases[part.bias] = blend(s.now[part.bias].value, s.start.get(part.bias), kept) + added
     return Moved(kept, rows, biases, taps, errors)
 
 
@@ -230,7 +231,7 @@ class Task:
         s, m = self.move(tensors)
         after = {}
         for name, (U, x) in m.rows.items():
-            after[name] = blend(s.now[name].value, s.start.get(name), m.kept) - U.mT @ x
+            after[name] = blend(s.now[name].value, s.start.get(name), m.kept) + U.mT @ x
         return [(after | m.biases)[name] for name in s.now]
 
 
@@ -249,7 +250,7 @@ class Written(torch.autograd.Function):
         after = {}
         for name, (U, x) in m.rows.items():
             W = blend(s.now[name].value, s.start.get(name), m.kept)
-            after[name] = torch.baddbmm(W, U.mT, x, alpha=-1) if m.kept is None else W.baddbmm_(U.mT, x, alpha=-1)
+            after[name] = torch.baddbmm(W, U.mT, x) if m.kept is None else W.baddbmm_(U.mT, x)
         return tuple((after | m.biases)[name] for name in s.now)
 
     @staticmethod
@@ -304,7 +305,7 @@ def pulled(
             continue
         dW = after[name]
         outs += [U, x]
-        gs += [torch.bmm(x.detach(), dW.mT).neg_(), torch.bmm(U.detach(), dW).neg_()]
+        gs += [torch.bmm(x.detach(), dW.mT), torch.bmm(U.detach(), dW)]
         if m.kept is not None:
             W = s.now[name].value
             along = dots(dW, W - s.start[name].value if s.start else W)

@@ -22,15 +22,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from runtime.ops.basic import (
-    L2norm,
+    gelu,
     gelu_pull,
-    l2norm,
+    l2norm_pull,
     layernorm,
     layernorm_pull,
     rmsnorm,
     rmsnorm_pull,
+    scaled_pull,
     silu_pull,
     softplus,
+    unit_and_scale,
 )
 from runtime.ops.history import Past, past
 from runtime.ops.inputs import seen
@@ -40,7 +42,7 @@ from runtime.ops.watch import squared
 from runtime.precision import mixed, same, wide
 
 Weights = Mapping[str, Tensor]
-Tap = tuple[Tensor, Tensor]  # a layer's input, a layer's output
+Tap = tuple[Tensor, ...]  # a layer's input, its output and, where what is made of that is l2-normalised, 1 / its length
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ Product = Callable[[Layer, Tensor], Tensor]
 
 Act = tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]
 ACTS: dict[str, Act] = {  # act, and error at z from the error d at act(z)
-    "gelu": (F.gelu, gelu_pull),
+    "gelu": (gelu, gelu_pull),
     "silu": (F.silu, silu_pull),
     "relu": (F.relu, lambda z, d: d * (z > 0).to(z.dtype)),
     "tanh": (torch.tanh, lambda z, d: d * (1 - torch.tanh(z) ** 2)),
@@ -188,7 +190,7 @@ class Form:
         grads: dict[str, Tensor] = {}
         grams: dict[str, Tensor] = {}
         upon = upon or {}
-        for part, (a, _), e in zip(self.layers, taps, errors, strict=True):
+        for part, (a, *_), e in zip(self.layers, taps, errors, strict=True):
             w = 1 if weights is None else weights.unsqueeze(-1)
             if gram:
                 grams[part.weight] = across(w * a, a, upon.get(f"gram.{part.weight}"))
@@ -253,20 +255,21 @@ class Mlp(Form):
         act, _ = ACTS[self.act]
         a, taps = NORMS[self.norm][0](x), []
         for part in self.layers:
-            z = layer(part, a)
-            taps.append((a, z))
-            a = z if part is self.layers[-1] else act(z)
+            tap = a, layer(part, a)
+            a = tap[1] if part is self.layers[-1] else act(tap[1])
             if self.normalise_hidden and part is not self.layers[-1]:
-                a = l2norm(a)
+                a, scale = unit_and_scale(a)
+                tap = *tap, scale
+            taps.append(tap)
         return (x + a if self.residual else a), tuple(taps)
 
     def pull(self, back: Product, taps: Sequence[Tap], u: Tensor) -> tuple[Tensor, ...]:
         act, pull = ACTS[self.act]
         errors = [u]
-        for part, (_, z) in zip(reversed(self.layers[1:]), reversed(taps[:-1]), strict=True):
-            d = back(part, errors[-1])
+        for i in range(len(taps) - 1, 0, -1):
+            d, (y, *_), (_, z, *scale) = back(self.layers[i], errors[-1]), taps[i], taps[i - 1]
             if self.normalise_hidden:
-                d = l2norm_pull(act(z), d)
+                d = scaled_pull(y, *scale, d) if scale else l2norm_pull(act(z), d)
             errors.append(pull(z, d))
         return tuple(reversed(errors))
 
@@ -293,16 +296,18 @@ class Swiglu(Form):
         gate, up, down = self.layers
         n = NORMS[self.norm][0](x)
         z_gate, z_up = layer(gate, n), layer(up, n)
-        h = F.silu(z_gate) * z_up
-        h = l2norm(h) if self.normalise_hidden else h
+        h, gated = F.silu(z_gate) * z_up, (n, z_gate)
+        if self.normalise_hidden:
+            h, scale = unit_and_scale(h)
+            gated = *gated, scale
         z = layer(down, h)
-        return (x + z if self.residual else z), ((n, z_gate), (n, z_up), (h, z))
+        return (x + z if self.residual else z), (gated, (n, z_up), (h, z))
 
     def pull(self, back: Product, taps: Sequence[Tap], u: Tensor) -> tuple[Tensor, ...]:
-        (_, z_gate), (_, z_up), _ = taps
+        (_, z_gate, *scale), (_, z_up), (h, _) = taps
         d = back(self.layers[2], u)
         if self.normalise_hidden:
-            d = l2norm_pull(F.silu(z_gate) * z_up, d)
+            d = scaled_pull(h, *scale, d) if scale else l2norm_pull(F.silu(z_gate) * z_up, d)
         return silu_pull(z_gate, d * z_up), d * F.silu(z_gate), u
 
     def enter(self, back: Product, x: Tensor, errors: Sequence[Tensor], u: Tensor) -> Tensor:
@@ -352,15 +357,6 @@ class Vector(Form):
         return squared(inputs[0] * errors[0])
 
 
-def l2norm_pull(x: Tensor, d: Tensor) -> Tensor:
-    """Error at x from the error d at l2norm(x): (d - y (y . d)) / |x| where |x| > 1e-6, d / 1e-6 elsewhere."""
-    inside = torch.linalg.vector_norm(x.detach(), dim=-1, keepdim=True) > L2norm.eps
-    length = torch.linalg.vector_norm(torch.where(inside, x, 1), dim=-1, keepdim=True)  # whose slope at 0 has none
-    scale = torch.where(inside, 1 / length, 1 / L2norm.eps)
-    y = x * scale
-    return (d - inside * y * (y * d).sum(-1, keepdim=True)) * scale
-
-
 def read(form: Form, W: Weights, x: Tensor) -> Tensor:
     """M(x) at a state made by earlier tokens: a token's own error passes to x, not to the state."""
     return form.read({name: past(w) for name, w in W.items()}, x)[0]
@@ -374,7 +370,7 @@ class Lean(torch.autograd.Function):
     def forward(ctx: Any, form: Form, x: Tensor, *parts: Tensor) -> Tensor:
         y, taps = form.read(dict(zip(form.parts, parts, strict=True)), x)
         ctx.form, ctx.mode = form, same(x)
-        ctx.save_for_backward(x, *parts, *(z for _, z in taps[:-1]))
+        ctx.save_for_backward(x, *parts, *(z for _, z, *_ in taps[:-1]))
         return y
 
     @staticmethod
@@ -408,7 +404,7 @@ def pulled(
 
     errors = form.pull(back, taps, g)
     grads: dict[str, Tensor] = {}
-    for part, (a, _), e in zip(form.layers, taps, errors, strict=True) if not only_x else ():
+    for part, (a, *_), e in zip(form.layers, taps, errors, strict=True) if not only_x else ():
         grads[part.weight] = across(as_one(e), as_one(a))[0].sum_to_size(W[part.weight].shape)
         if part.bias:
             grads[part.bias] = as_one(e).sum(1)[0].sum_to_size(W[part.bias].shape)

@@ -61,7 +61,7 @@ def written(
         return x.expand(B, *x.shape[1:]).reshape(B * H, *x.shape[2:])
 
     def seen(taps: Sequence[Tap], errors: Sequence[Tensor]) -> None:
-        watcher([x.unflatten(0, (B, H)) for x, _ in taps], [e.unflatten(0, (B, H)) for e in errors])
+        watcher([x.unflatten(0, (B, H)) for x, *_ in taps], [e.unflatten(0, (B, H)) for e in errors])
 
     kept, first = call.keep is not None, next(iter(registers.values()))
     streams = [tokens.k, tokens.v, tokens.rate, *[tokens.keep] * kept]

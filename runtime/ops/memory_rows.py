@@ -115,7 +115,7 @@ def layer_rows(
     """Each layer's write: its input is the key, the error at its output the known row; a bias has key 1 and is not
     erased."""
     rows = {}
-    for part, (x, _) in zip(form.layers, taps, strict=True):
+    for part, (x, *_) in zip(form.layers, taps, strict=True):
         x, e, r = x.unsqueeze(2), errors[part.weight].unsqueeze(2), lr.unsqueeze(2)
         erases = erase and not part.vector
         rows[part.weight] = Rows(x, r, j=x if erases else None, g=e, constant=x.detach() if constant else None)

@@ -262,7 +262,7 @@ def pairs_of(call: Call, t: int, i: int) -> Seen:
 def inputs(write: Write, taps: Sequence[Tap], errors: Sequence[Tensor], grads: Weights) -> dict[str, dict[str, Tensor]]:
     """Of each part, the layer's input x (B, H, I) and the error at its output (B, H, O); grad = error x^T."""
     found = {name: {"x": torch.ones_like(g[..., :1]), "error": g} for name, g in grads.items()}
-    for layer, (a, _), e in zip(write.form.layers, taps, errors, strict=True):
+    for layer, (a, *_), e in zip(write.form.layers, taps, errors, strict=True):
         if not layer.vector:
             found[layer.weight] = {"x": a[:, 0], "error": e[:, 0].detach() if write.meta == "first_order" else e[:, 0]}
     return found

@@ -100,7 +100,7 @@ class Learner:
         """
         if Watched.by:
             for taps, own in call.taught(errors):
-                squares = self.form.surprise([a[:1] for a, _ in taps], [e[:1] for e in own])
+                squares = self.form.surprise([a[:1] for a, *_ in taps], [e[:1] for e in own])
                 Watched.by.add(self.name, "surprise", squares.sum(), squares.shape[1])
             Watched.by.speed(self.name, call.rate, call.keep)
         out = self._gathered(register, call, errors, taught)
@@ -262,7 +262,7 @@ class Call:
         return (read if isinstance(read, list) else [read] for read in self.taps)
 
     def outputs(self) -> list[Tensor]:
-        return [z for pieces in self.pieces() for taps in pieces for _, z in taps]
+        return [z for pieces in self.pieces() for taps in pieces for _, z, *_ in taps]
 
     def seen(self, register: Register) -> Register:
         """The register's tensors as they were read: what comes after the reads goes on from there.

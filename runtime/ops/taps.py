@@ -101,7 +101,7 @@ def without_graph(taps: Sequence[Tap]) -> Callable[[], Sequence[Tap]]:
     """How to make taps again, without their graph and with no output to rely on."""
     if isinstance(taps, Readings):
         return taps.left.taps
-    numbers = [(a.detach(), blank(z)) for a, z in taps]
+    numbers = [(a.detach(), blank(z)) for a, z, *_ in taps]
     return lambda: numbers
 
 

@@ -16,7 +16,7 @@ from runtime.ops import basic, stack
 from runtime.ops.chunk_reads import ReadChunks
 from runtime.ops.deep import Task, Written
 from runtime.ops.descent import PIECE, descended, inner_of_pieces
-from runtime.ops.forms import Lean, Matrix, Mlp, Swiglu, l2norm_pull
+from runtime.ops.forms import Lean, Matrix, Mlp, Swiglu
 from runtime.ops.history import Past, past
 from runtime.ops.naive import Write
 from runtime.ops.rows import ROWS, by_weight, collected
@@ -204,7 +204,7 @@ def test_the_pull_of_a_norm_has_slopes_at_zero() -> None:
     x, d = normal(2, 3, 4), normal(2, 3, 4)
     with torch.no_grad():
         x[0, 0] = 0
-    pulled = l2norm_pull(x, d)
+    pulled = basic.l2norm_pull(x, d)
     (right,) = torch.autograd.grad(basic.exact_l2norm(x), x, d, create_graph=True)
     torch.testing.assert_close(pulled, right)
     by = torch.randn_like(pulled)
@@ -218,7 +218,7 @@ def test_the_pull_of_a_norm_has_slopes_at_zero() -> None:
 def test_the_pull_of_a_norm_is_as_good_of_large_vectors(size: float) -> None:
     def slopes(dtype: torch.dtype) -> list[Tensor]:
         x, d = ((by * normal(3, 4, seed=i)).detach().to(dtype).requires_grad_() for i, by in ((0, size), (1, 1.0)))
-        pulled = l2norm_pull(x, d)
+        pulled = basic.l2norm_pull(x, d)
         return [pulled * size, torch.autograd.grad(pulled, x, torch.ones_like(pulled))[0].double() * size**2]
 
     for mine, right in zip(slopes(torch.float32), slopes(torch.float64), strict=True):

@@ -230,11 +230,28 @@ def test_form_factors_equal_autograd(name):
     assert set(grads) == set(W) == set(form.parts)
     for got, want in zip((grads[n] for n in W), expected, strict=True):
         assert torch.allclose(got, want, atol=1e-12)
-    for layer, (a, _) in zip(form.layers, taps, strict=True):
+    for layer, (a, *_) in zip(form.layers, taps, strict=True):
         if layer.weight in grams:
             assert torch.allclose(grams[layer.weight], torch.einsum("bth,bthi,bthj->bhij", scale, a, a))
     first, _ = form.sums(taps, form.errors(W, taps, u), first_order=True)
     assert not any(g.requires_grad for g in first.values())
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_errors_of_a_form_do_not_need_what_its_read_knows_of_lengths(name):
+    form = FORMS[name]
+    W, x, u = weights(form, 2, 4, 5), normal(2, 6, 2, 4), normal(2, 6, 2, 4)
+    _, taps = form.read(W, x)
+    for mine, other in zip(form.errors(W, taps, u), form.errors(W, [tap[:2] for tap in taps], u), strict=True):
+        torch.testing.assert_close(mine, other)
+
+
+@pytest.mark.parametrize("shape", [(5,), (2, 3, 5), (1, 64, 1024)])
+def test_gelu_of_few_and_of_many_numbers(shape):
+    z, d = normal(*shape), normal(*shape)
+    assert torch.equal(basic.gelu(z), F.gelu(z))
+    (slope,) = torch.autograd.grad(basic.gelu(z), z, d)
+    assert torch.equal(basic.gelu_pull(z, d), slope)
 
 
 @pytest.mark.parametrize("name", FORMS)
