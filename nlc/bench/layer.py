@@ -1,7 +1,8 @@
 """A layer of HOPE whose continuum is one plain MLP (specs/layer.yaml) against a Transformer's of equal width.
 
 Cell, projections, depthwise convolution and MLP through nlc; the other by hand (transformer.py).  Forward and backward,
-gradients of the input and of every weight.
+gradients of the input and of every weight.  Times faster are of both from a tape, as `nlc train --tape` runs ours; how
+even lengths are, of ordinary calls.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor
 from nlc.bench.compiled import drawn, model
 from nlc.bench.rows import Reading, Scale
 from nlc.bench.timing import Run, both, threads, turns
+from nlc.bench.training import taped
 from nlc.bench.transformer import Layer, seeded
 
 OURS, THEIRS = "nlc", "transformer"
@@ -45,7 +47,7 @@ def times(scale: Scale, asked: frozenset[str]) -> dict[str, Reading]:
     with threads(1):
         for id, T in LENGTHS.items():
             if id in asked:
-                runs = {name: layers.both(name, scale.batch, scale(T)) for name in (OURS, THEIRS)}
+                runs = {name: taped(layers.both(name, scale.batch, scale(T))) for name in (OURS, THEIRS)}
                 found[id] = turns(runs, scale.turns, within=WITHIN * scale.turns).ratio(THEIRS, OURS)
     return found
 

@@ -87,7 +87,7 @@ class Row:
 
 
 AT = "HOPE cell, forward + backward, T 512: "
-LAYER = "HOPE layer against a Transformer layer: times faster at T "
+LAYER = "HOPE layer against a Transformer layer (both `--tape`): times faster at T "
 STEP = "training step (`--tape`), d 256, 4 layers, T 512, two threads: times `nested-learning`, "
 
 ROWS: tuple[Row, ...] = (
