@@ -20,6 +20,8 @@ Places = Sequence[Tensor | None]  # of results; None: of one that is not made
 UNWRITTEN = frozenset("empty empty_like empty_strided new_empty new_empty_strided".split())
 FILLED = {"zeros": 0, "zeros_like": 0, "new_zeros": 0, "ones": 1, "ones_like": 1, "new_ones": 1}
 COPIES = frozenset(("clone", "_to_copy"))
+SCALED = frozenset("add sub rsub mul div lt le gt ge eq ne add_ sub_ mul_ div_".split())  # a tensor by a number
+EXACT = torch.float32, torch.float64  # of fewer bits a number is rounded where a tensor of it was before
 SPACES = (torch, torch._C._nn, torch._C._linalg, torch._C._special)  # of functions
 
 
@@ -39,7 +41,7 @@ class Calls:
     def _calls(self, operation: Any, given: Sequence[Any], named: Mapping[str, Any], made: Places) -> list[Call]:
         name, first = name_of(operation), made[0] if made else None
         if operation._schema.is_mutable:
-            return [partial(self._changing(operation, name, given, named), *given, **named)]
+            return [partial(self._changing(operation, name, given, named), *of_tensors(name, given)[1], **named)]
         if name in UNWRITTEN:
             return []
         if first is not None and len(made) == 1:
@@ -47,6 +49,8 @@ class Calls:
                 return [partial(first.fill_, FILLED[name])]
             if name in COPIES:
                 return [partial(first.copy_, given[0])]
+            if name == "constant_pad_nd" and max(given[1], default=1) <= 0:  # cuts off, and puts nothing around
+                return [partial(first.copy_, inside(given[0], [-n for n in given[1]]))]
             if (part := within(name, first, given)) is not None:
                 return [partial(first.fill_, given[2] if name == "constant_pad_nd" and len(given) > 2 else 0),
                         partial(part.copy_, given[0])]  # fmt: skip
@@ -66,11 +70,12 @@ class Calls:
         if twin is None or any(x is None for x in made):
             return partial(copied, operation, given, named, made)
         places: Any = made[0] if len(made) == 1 else tuple(made)
+        name, tensors = of_tensors(name, given)
         key = operation, len(given), *named, *(type(x) for x in given)
         if key not in self.known:
-            self.known[key] = tried(operation, function(name), given, named, places)
+            self.known[key] = tried(operation, function(name), given, tensors, named, places)
         if (found := self.known[key]) is not None:
-            return partial(found, *given, **named, out=places)
+            return partial(found, *tensors, **named, out=places)
         outs = [argument.name for argument in twin._schema.arguments if argument.is_out]
         return partial(twin, *given, **named, **dict(zip(outs, made, strict=True)))
 
@@ -102,14 +107,19 @@ def told_where(operation: Any) -> Any:
 
 
 def tried(
-    operation: Any, function: Callable[..., Any] | None, given: Sequence[Any], named: Mapping[str, Any], places: Any
+    operation: Any,
+    function: Callable[..., Any] | None,
+    given: Sequence[Any],
+    tensors: Sequence[Any],
+    named: Mapping[str, Any],
+    places: Any,
 ) -> Callable[..., Any] | None:
-    """The function where it puts there, to the bit, what the operation makes."""
+    """The function where it puts there, to the bit, of these tensors what the operation makes of what it is given."""
     if function is None:
         return None
     want = operation(*given, **named)
     try:
-        function(*given, **named, out=places)
+        function(*tensors, **named, out=places)
     except (TypeError, RuntimeError):
         return None
     pairs = [(want, places)] if isinstance(want, Tensor) else list(zip(want, places, strict=True))
@@ -128,11 +138,24 @@ def within(name: str, whole: Tensor, given: Sequence[Any]) -> Tensor | None:
     if name == "select_backward":
         return whole.select(given[2], given[3])
     if name == "constant_pad_nd" and min(given[1], default=-1) >= 0:
-        for i in range(0, len(given[1]), 2):
-            axis, (before, after) = -1 - i // 2, given[1][i : i + 2]
-            whole = whole.narrow(axis, before, whole.shape[axis] - before - after)
-        return whole
+        return inside(whole, given[1])
     return None
+
+
+def inside(x: Tensor, border: Sequence[int]) -> Tensor:
+    """What is left of x without so much before and after on its last axis, on the one before it, ..."""
+    for i in range(0, len(border), 2):
+        axis, (before, after) = -1 - i // 2, border[i : i + 2]
+        x = x.narrow(axis, before, x.shape[axis] - before - after)
+    return x
+
+
+def of_tensors(name: str, given: Sequence[Any]) -> tuple[str, Sequence[Any]]:
+    """A function of a tensor and a number, and both as tensors: every call would make one of the number anew."""
+    if name not in SCALED or len(given) != 2 or type(given[1]) not in (int, float) or given[0].dtype not in EXACT:
+        return name, given
+    x, y = given[0], torch.tensor(given[1], dtype=given[0].dtype, device=given[0].device)
+    return ("sub", (y, x)) if name == "rsub" else (name, (x, y))
 
 
 def copied(operation: Any, given: Sequence[Any], named: Mapping[str, Any], made: Places) -> None:

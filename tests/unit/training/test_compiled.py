@@ -356,7 +356,7 @@ def test_a_weight_that_has_moved_is_not_read_where_it_was() -> None:
 
 
 def padded(x: Tensor) -> list[Tensor]:
-    """Of what has no place for its results, several of them, or that leave some of them out."""
+    """Of what has no place for its results, several of them, or that leave some of them out; numbers, and cuts."""
     y = x.view(2, 3).requires_grad_()
     z = torch.nn.functional.pad(torch.nn.functional.layer_norm(y, (3,)), (1, 2, 1, 0), value=2.0)
     out = (z[:, 1:3].cumsum(0) * z[1].relu().sum()).sum() + y.new_zeros(2).add_(y[:, 0]).sum() + y.std()
@@ -365,6 +365,9 @@ def padded(x: Tensor) -> list[Tensor]:
         *torch.autograd.grad(out, [y]),
         torch.logsumexp(y.detach().double(), 1),
         y.detach().sort(1)[1],
+        torch.nn.functional.pad(1 - 0.1 * y.detach() / 3, (-1, 0, 0, -1)),
+        (1 - y.detach().bfloat16() * 0.1) < 0.97,
+        y.detach().long() * 3 - 1,
     ]
 
 
