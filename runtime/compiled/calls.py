@@ -71,7 +71,7 @@ class Calls:
             return partial(copied, operation, given, named, made)
         places: Any = made[0] if len(made) == 1 else tuple(made)
         name, tensors = of_tensors(name, given)
-        key = operation, len(given), *named, *(type(x) for x in given)
+        key = operation, name, *named, *(type(x) for x in tensors)
         if key not in self.known:
             self.known[key] = tried(operation, function(name), given, tensors, named, places)
         if (found := self.known[key]) is not None:
