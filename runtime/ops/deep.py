@@ -100,8 +100,10 @@ class Decayed:
 
     @staticmethod
     def by(keep: Tensor) -> Decayed:
-        """keep (G, C).  Every exponent is at most 0."""
-        after = keep.clamp(min=FLOOR).cumsum(-1)
+        """keep (G, C).  Every exponent is at most 0.  Few tokens are summed up to each by a mask, whose gradient is one
+        too: that of a running sum turns it around twice."""
+        C = keep.shape[-1]
+        after = (keep.clamp(min=FLOOR).unsqueeze(-2) * keep.new_ones(C, C).tril()).sum(-1)
         share, last = F.pad(after[:, :-1], (1, 0)).unsqueeze(-1), after[:, -1:, None]
         before = (share - after.unsqueeze(-2)).tril(-1).exp().tril(-1)
         return Decayed(share.exp(), before, (last - after.unsqueeze(-1)).exp(), last.exp())

@@ -53,7 +53,7 @@ class Descent(torch.autograd.Function):
             (1 - c) * d if on_S else None,
         )
         return tuple(
-            x if x is None or shape is None else x.sum_to_size(shape)
+            x if x is None or shape is None or x.shape == shape else x.sum_to_size(shape)
             for x, shape in zip(found, ctx.shapes, strict=True)
         )
 
