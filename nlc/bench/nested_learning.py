@@ -136,7 +136,7 @@ def times(scale: Scale, asked: frozenset[str]) -> dict[str, Reading]:
         }
         for run in runs.values():
             run.ready()
-        took = turns(runs, max(1, scale.turns // 2), warm=False)
+        took = turns(runs, max(1, scale.turns // 2), warm=())
     speed = {name: round(BATCH * scale(512) / took.median(name), 1) for name in runs}
     found = {id: took.ratio(THEIRS, id) for id in asked}
     return {id: Reading(r.value, r.low, r.high, {**r.details, "tokens per second": speed}) for id, r in found.items()}

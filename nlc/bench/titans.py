@@ -50,9 +50,7 @@ def times(scale: Scale, asked: frozenset[str]) -> dict[str, Reading]:
         found: dict[str, Reading] = {}
         rival.ready()  # it has run a chunk
         if "titans-time" in asked:
-            mine = ours(scale)
-            mine()
-            took = turns({THEIRS: rival, OURS: mine}, max(1, scale.turns // 2), warm=False)
+            took = turns({THEIRS: rival, OURS: ours(scale)}, max(1, scale.turns // 2), warm=(OURS,))
             ratio = took.ratio(THEIRS, OURS)
             speed = {name: round(scale.batch * scale(TOKENS) / took.median(name)) for name in (THEIRS, OURS)}
             details = {**ratio.details, "tokens per second": speed}

@@ -66,5 +66,5 @@ def test_rivals_take_turns_and_a_ratio_is_the_median_turn() -> None:
 
 
 def test_no_turn_begins_after_the_seconds_given_and_one_is_always_taken() -> None:
-    assert len(turns({"slow": lambda: Seconds(1.0)}, 4, warm=False, within=0.0).seconds["slow"]) == 1
-    assert len(turns({"quick": lambda: Seconds(1.0)}, 4, warm=False, within=60.0).seconds["quick"]) == 4
+    assert len(turns({"slow": lambda: Seconds(1.0)}, 4, warm=(), within=0.0).seconds["slow"]) == 1
+    assert len(turns({"quick": lambda: Seconds(1.0)}, 4, warm=(), within=60.0).seconds["quick"]) == 4
