@@ -38,6 +38,7 @@ from runtime.ops import l2norm
 OURS, GENERIC, PEAK, TAPE = "nlc", "generic", "matmul", " from a tape"
 RIVALS = {"cell-loop": "loop", "cell-generic": GENERIC, "cell-rows": "loop_of_rows"}
 TAPED = ("cell-generic", "cell-flops")
+WITHIN = 2  # seconds for every turn asked for
 
 
 class Cell:
@@ -82,7 +83,7 @@ def times(scale: Scale, asked: frozenset[str]) -> dict[str, Reading]:
             runs |= {name + TAPE: taped(runs[name]) for name in (OURS, GENERIC) if name in runs}
         if "cell-flops" in asked:
             runs[PEAK] = square(n)
-        took = turns(runs, scale.turns)
+        took = turns(runs, scale.turns, within=WITHIN * scale.turns)
     more: dict[str, Any] = {
         "largest relative difference, float64": differs,
         "tokens": scale(512),

@@ -1,6 +1,7 @@
 """A rival in a process of its own, as its users run it: without what `nlc` says to the allocator of its process.
 
 with elsewhere("nlc.bench.titans:theirs", Scale(), threads=1) as run:
+    run.ready()
     turns({"titans-pytorch": run, "nlc": ours}, 5)
 """
 
@@ -14,59 +15,102 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 
+from nlc.bench.child import most, resident
 from nlc.bench.rows import Missing, Scale
 from nlc.bench.timing import Run, Seconds
 
-MISSING = "missing:"
+READY, RUN, PEAK = "ready", "run", "peak"
+MISSING, FAILED = "missing:", "failed:"
+
+
+class Elsewhere:
+    """What is called to have the work done there once.  It is prepared from the start; `ready` waits until it is.
+
+    All raise Missing where the work does, and RuntimeError where it fails.
+    """
+
+    def __init__(self, work: str, process: subprocess.Popen[str]) -> None:
+        self.work, self.process, self.prepared = work, process, False
+
+    def ready(self) -> None:
+        if not self.prepared:
+            self._answer()
+            self.prepared = True
+
+    def __call__(self) -> Seconds:
+        return Seconds(self._asked(RUN))
+
+    def peak(self) -> int:
+        """Resident bytes of the process at the peak of its first run, above those it had before."""
+        return int(self._asked(PEAK))
+
+    def _asked(self, what: str) -> str:
+        self.ready()
+        assert self.process.stdin is not None
+        print(what, file=self.process.stdin, flush=True)
+        return self._answer()
+
+    def _answer(self) -> str:
+        assert self.process.stdout is not None
+        answer = self.process.stdout.readline()
+        if answer.startswith(MISSING):
+            raise Missing(answer.removeprefix(MISSING).strip())
+        if answer.startswith(FAILED) or not answer:
+            why = answer.removeprefix(FAILED).strip() or f"ended with status {self.process.wait()}"
+            raise RuntimeError(f"{self.work}: {why}")
+        return answer
 
 
 @contextmanager
-def elsewhere(work: str, scale: Scale, threads: int) -> Iterator[Run]:
-    """work: "module:function", (Scale) -> a function that does it.  What is yielded has it done there once.
-
-    Raises Missing where the work does, and RuntimeError where the process ends.
-    """
+def elsewhere(work: str, scale: Scale, threads: int) -> Iterator[Elsewhere]:
+    """work: "module:function", (Scale) -> a function that does it."""
     command = [sys.executable, "-m", "nlc.bench.elsewhere", work, str(scale.by), str(threads)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
     ) as process:
-
-        def run() -> Seconds:
-            assert process.stdin is not None and process.stdout is not None
-            print("run", file=process.stdin, flush=True)
-            answer = process.stdout.readline()
-            if answer.startswith(MISSING):
-                raise Missing(answer.removeprefix(MISSING).strip())
-            if not answer:
-                raise RuntimeError(f"{work} ended with status {process.wait()}")
-            return Seconds(float(answer))
-
         try:
-            yield run
+            yield Elsewhere(work, process)
         finally:
             process.kill()
 
 
 def main(work: str, by: str, threads: str) -> None:
-    """For every line of the input the seconds that the work took: of the processor for one thread, else by the wall."""
+    """Every line of the input is answered: by the seconds that the work took, of the processor for one thread, else by
+    the wall; or by the bytes of its peak."""
+    answers = sys.stdout
+
+    def answer(*what: object) -> None:
+        print(*what, file=answers, flush=True)
+
+    try:
+        with redirect_stdout(sys.stderr):
+            for said in answered(work, Scale(by=int(by)), int(threads)):
+                answer(said)
+    except Missing as missing:
+        answer(MISSING, missing)
+    except Exception as error:
+        answer(FAILED, " ".join(f"{type(error).__name__}: {error}".split()))
+
+
+def answered(work: str, scale: Scale, threads: int) -> Iterator[str | float | int]:
     import torch
 
-    torch.set_num_threads(int(threads))
-    clock = time.process_time if threads == "1" else time.perf_counter
+    torch.set_num_threads(threads)
+    clock = time.process_time if threads == 1 else time.perf_counter
     module, _, name = work.partition(":")
-    answers, run = sys.stdout, None
-    for _ in sys.stdin:
-        try:
-            with redirect_stdout(sys.stderr):
-                run = run or getattr(import_module(module), name)(Scale(by=int(by)))
-                began = clock()
-                made = run()
-                took = made if isinstance(made, Seconds) else clock() - began
-        except Missing as missing:
-            print(MISSING, missing, file=answers, flush=True)
-            return
-        print(float(took), file=answers, flush=True)
+    run: Run = getattr(import_module(module), name)(scale)
+    before, peak = resident(), 0
+    yield READY
+    for line in sys.stdin:
+        if line.strip() == PEAK:
+            yield peak
+            continue
+        began = clock()
+        made = run()
+        took = made if isinstance(made, Seconds) else clock() - began
+        peak = peak or most() - before
+        yield float(took)
 
 
 if __name__ == "__main__":

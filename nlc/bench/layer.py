@@ -56,7 +56,8 @@ def lengths(scale: Scale, asked: frozenset[str]) -> dict[str, Reading]:
     """How much slower the slowest length is than the fastest, in tokens a second; turn by turn."""
     layers = Layers(scale)
     with threads(1):
-        took = turns({str(T): layers.both(OURS, scale.batch, scale(T)) for T in FLAT}, max(1, scale.turns - 2))
+        runs = {str(T): layers.both(OURS, scale.batch, scale(T)) for T in FLAT}
+        took = turns(runs, max(1, scale.turns - 2), warm=[str(FLAT[0])])
     speeds = [[scale.batch * scale(T) / x for x in took.seconds[str(T)]] for T in FLAT]
     medians = {T: round(scale.batch * scale(T) / took.median(str(T))) for T in FLAT}
     lost = [100 * (1 - min(turn) / max(turn)) for turn in zip(*speeds, strict=True)]

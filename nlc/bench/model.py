@@ -53,5 +53,5 @@ def times(scale: Scale, asked: frozenset[str]) -> dict[str, Reading]:
         name: step(model("hope", settings), scale.batch, scale(512), tape=True) for name, settings in chosen.items()
     }
     with threads(1):
-        took = turns(runs, max(1, scale.turns - 1))
+        took = turns(runs, max(1, scale.turns - 2))
     return {"model-continuum": took.ratio(WRITTEN, STILL)}

@@ -3,7 +3,8 @@
 Theirs is `run_training_loop` with the preset configs/ablations/selfmod_chunked_8_64 (block_variant: hope_selfmod), at
 width 256, 4 layers, vocabulary 256, one sequence of 512 random tokens, continuum periods 16 / 64 / 256, AdamW, float32,
 fast state per step: from the first forward pass to the end of the optimiser's step.  It stops gradients at every write.
-Ours, from the batch to the end of the outer update, as `nlc train --tape` runs it once its step is recorded:
+Ours, from the batch to the end of the outer update, as `nlc train --tape` runs it once its step is recorded, by one
+thread; a process for each, so that they are recorded side by side:
 
     equal work          specs/deep.yaml: one head, mlp memories (key, value, eta, alpha in chunks of 8, memory of 64),
                         the same continuum, AdamW; gradients through all writes, or `meta: first_order` at the
@@ -19,7 +20,8 @@ from __future__ import annotations
 import io
 import time
 import warnings
-from contextlib import redirect_stdout
+from contextlib import ExitStack, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from nlc.bench.packages import calling, needed
 from nlc.bench.rows import Reading, Scale
 from nlc.bench.timing import Run, Seconds, threads, turns
 from nlc.bench.training import step
+from runtime.allocator import keep_freed_memory
 
 THEIRS, THREADS = "nested-learning", 2
 BATCH = 1  # more sequences would share their fast state
@@ -43,7 +46,7 @@ PRESET = "ablations/selfmod_chunked_8_64.yaml"
 
 def ours(scale: Scale, id: str) -> Run:
     if id == "nested-hope":
-        return step(program("hope", {**sizes(scale), "run.batch": BATCH}), tape=True)
+        return step(program("hope", {**sizes(scale), "run.batch": BATCH}))
     meta = "first_order" if id == "nested-first" else "full"
     return step(
         program(
@@ -58,9 +61,25 @@ def ours(scale: Scale, id: str) -> Run:
                 "levels.cms.meta": meta,
                 **{f"levels.cms.memories.{name}.every": f"{scale(n)} tokens" for name, n in PERIODS.items()},
             },
-        ),
-        tape=True,
+        )
     )
+
+
+def prepared(scale: Scale, id: str) -> Run:
+    """Ours in a process of its own, recorded, with freed memory kept as in a run of `nlc train`."""
+    keep_freed_memory()
+    run = ours(scale, id)
+    with threads(1):
+        run()
+
+    def turn() -> Any:
+        with threads(THREADS):
+            return run()
+
+    return turn
+
+
+full, first, hope = (partial(prepared, id=f"nested-{name}") for name in ("full", "first", "hope"))
 
 
 def settings(scale: Scale, package: Any, omegaconf: Any) -> Any:
@@ -109,11 +128,15 @@ def theirs(scale: Scale) -> Run:
 
 def times(scale: Scale, asked: frozenset[str]) -> dict[str, Reading]:
     """Few turns: a step of theirs takes many seconds."""
-    mine = {id: ours(scale, id) for id in sorted(asked)}
-    with elsewhere("nlc.bench.nested_learning:theirs", scale, THREADS) as rival, threads(THREADS):
-        for one in mine.values():
-            one()  # which records it
-        took = turns({THEIRS: rival, **mine}, max(1, scale.turns // 2), warm=False)
-    speed = {name: round(BATCH * scale(512) / took.median(name), 1) for name in (THEIRS, *mine)}
+    work = {THEIRS: "theirs", **{id: id.removeprefix("nested-") for id in sorted(asked)}}
+    with ExitStack() as stack:
+        runs = {
+            name: stack.enter_context(elsewhere(f"nlc.bench.nested_learning:{function}", scale, THREADS))
+            for name, function in work.items()
+        }
+        for run in runs.values():
+            run.ready()
+        took = turns(runs, max(1, scale.turns // 2), warm=())
+    speed = {name: round(BATCH * scale(512) / took.median(name), 1) for name in runs}
     found = {id: took.ratio(THEIRS, id) for id in asked}
     return {id: Reading(r.value, r.low, r.high, {**r.details, "tokens per second": speed}) for id, r in found.items()}

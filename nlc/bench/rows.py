@@ -113,7 +113,7 @@ ROWS: tuple[Row, ...] = (
     Row("nested-first", STEP + "equal work, `meta: first_order`", 5, 10, "x", "nested_learning:times"),
     Row("nested-hope", STEP + "specs/hope as shipped", 25, 50, "x", "nested_learning:times"),
     Row("titans-time", "a Titans block of equal shapes: times `titans-pytorch`", 2.5, 4, "x", "titans:times"),
-    Row("titans-memory", "the same: `titans-pytorch`'s peak memory over ours", 4, 6, "x", "titans:memory"),
+    Row("titans-memory", "the same: `titans-pytorch`'s peak memory over ours", 4, 6, "x", "titans:times"),
     Row("generation", "generation, hope at d 256, 4 layers, learning on, batch 1", 300, 800, "tokens/s",
         "generation:speed"),
     Row("spill-forward", "sm_90 kernels, ahead of time: spilled bytes forward (chunk 64)", 0, 0, "bytes",

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -42,4 +43,5 @@ def forward(scale: Scale, asked: frozenset[str]) -> dict[str, Reading]:
 
 
 def backward(scale: Scale, asked: frozenset[str]) -> dict[str, Reading]:
-    return {id: compiled(int(id.rpartition("-")[2]), BACKWARD) for id in asked}
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(asked, pool.map(lambda id: compiled(int(id.rpartition("-")[2]), BACKWARD), asked), strict=True))

@@ -13,7 +13,7 @@ import gc
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -66,15 +66,20 @@ class Seconds(float):
     """What a rival returns that says itself how long it took: preparing it is not counted."""
 
 
-def turns(rivals: Mapping[str, Run], count: int, warm: bool = True, within: float = math.inf) -> Times:
-    """Every rival in turn, `count` times; `warm`: after one that is not counted and says how often a turn runs it.
+def turns(
+    rivals: Mapping[str, Run], count: int, warm: Collection[str] | None = None, within: float = math.inf
+) -> Times:
+    """Every rival in turn, `count` times.
+
+    warm: those that are run once before, or all, which is not counted and says how often a turn runs them.
 
     within: seconds after which no further turn begins; there is always one.
     """
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     times: dict[str, list[float]] = {name: [] for name in rivals}
     often = dict.fromkeys(rivals, 1)
-    for name, run in rivals.items() if warm else ():
+    for name in rivals if warm is None else warm:
+        run = rivals[name]
         if clocked(run, 1, clock) < SHORTEST:  # the first is slower than those that follow
             often[name] = max(1, min(50, round(SHORTEST / max(clocked(run, 1, clock), 1e-9))))
     began = clock()

@@ -1,7 +1,7 @@
 """Steps of a generated train.py, as they stand: batch, loss, gradients, and every level's update.
 
 Its `main` is given a run of a few steps on random text, each of which is timed.  They may be repeated from a tape, as
-`nlc train --tape` does: then the model stays the same from run to run, as its weights must, and the first run records.
+`nlc train --tape` does: then the model stays the same from run to run, as its weights must.
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ from runtime.settings import Settings
 
 if TYPE_CHECKING:
     from runtime.compiled import Repeated
-
-WARM = 1  # steps before the one that counts
 
 
 class Steps:
@@ -112,15 +110,14 @@ def refused(line: str) -> None:
     raise RuntimeError(line)
 
 
-def step(made: Program, tape: bool = False) -> Run:
-    """Seconds of a training step, by the wall; its model is made anew each time, but for one from a tape."""
-    module, recordings = loaded(made), None
-    if tape:
-        model, recordings = module.build(module.settings.seed), from_tape()
-        module.build = lambda seed: model  # type: ignore[attr-defined]
+def step(made: Program) -> Run:
+    """Seconds of a training step from a tape, by the wall; the first run records it."""
+    module, recordings = loaded(made), from_tape()
+    model = module.build(module.settings.seed)
+    module.build = lambda seed: model  # type: ignore[attr-defined]
 
     def run() -> Seconds:
-        steps = Steps(module.settings, WARM + 1, graphs=recordings)
+        steps = Steps(module.settings, 1, graphs=recordings)
         through(module, steps)
         return Seconds(steps.seconds[-1])
 

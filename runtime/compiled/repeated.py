@@ -12,6 +12,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -220,11 +221,17 @@ def sizes_of(tape: Tape, steps: Sequence[Step]) -> dict[int, int]:
     outside = {tape.storages[at] for at in tape.outside}
     sizes = defaultdict[int, int](int)
     for at in {at for step in steps for at in (*step.reads, *step.made) if at is not None}:
-        shape, strides, offset, dtype, _ = tape.looks[at]
-        last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
-        size = (last + 1) * dtype.itemsize if prod(shape) else 0
-        sizes[tape.storages[at]] = max(sizes[tape.storages[at]], -(-size // LINE) * LINE, LINE)
+        sizes[tape.storages[at]] = max(sizes[tape.storages[at]], reach(tape.looks[at]))
     return {storage: size for storage, size in sizes.items() if storage not in outside}
+
+
+@lru_cache(1 << 16)
+def reach(look: tuple[Any, ...]) -> int:
+    """Bytes up to the end of the last line of a cache that a tensor lies in."""
+    shape, strides, offset, dtype, _ = look
+    last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+    size = (last + 1) * dtype.itemsize if prod(shape) else 0
+    return max(-(-size // LINE) * LINE, LINE)
 
 
 def ends(tape: Tape, steps: Sequence[Step]) -> list[list[int]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nlc.bench.rows import ROWS, Row, measurement, named, together
+from nlc.bench.elsewhere import elsewhere
+from nlc.bench.rows import ROWS, Row, Scale, measurement, named, together
 from nlc.bench.timing import Seconds, turns
 
 
@@ -66,5 +67,10 @@ def test_rivals_take_turns_and_a_ratio_is_the_median_turn() -> None:
 
 
 def test_no_turn_begins_after_the_seconds_given_and_one_is_always_taken() -> None:
-    assert len(turns({"slow": lambda: Seconds(1.0)}, 4, warm=False, within=0.0).seconds["slow"]) == 1
-    assert len(turns({"quick": lambda: Seconds(1.0)}, 4, warm=False, within=60.0).seconds["quick"]) == 4
+    assert len(turns({"slow": lambda: Seconds(1.0)}, 4, warm=(), within=0.0).seconds["slow"]) == 1
+    assert len(turns({"quick": lambda: Seconds(1.0)}, 4, warm=(), within=60.0).seconds["quick"]) == 4
+
+
+def test_what_fails_in_a_process_of_its_own_says_why() -> None:
+    with elsewhere("math:sqrt", Scale(), threads=1) as run, pytest.raises(RuntimeError, match="math:sqrt: TypeError: "):
+        run.ready()
