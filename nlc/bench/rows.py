@@ -91,11 +91,12 @@ LAYER = "HOPE layer against a Transformer layer (both `--tape`): times faster at
 STEP = "training step (`--tape`), d 256, 4 layers, T 512, two threads: times `nested-learning`, "
 
 ROWS: tuple[Row, ...] = (
-    Row("cell-loop", AT + "times the per-token loop", 30, 48, "x", "cell:times"),
+    Row("cell-loop", AT + "times the per-token loop (ours `--tape`)", 30, 48, "x", "cell:times"),
     Row("cell-generic", AT + "times the generic chunk form (both `--tape`)", 2.5, 3.3, "x", "cell:times"),
     Row("cell-flops", "useful FLOPs of the cell (`--tape`): share of the float32 matmul peak", 33, 50, "%",
         "cell:times"),
-    Row("cell-rows", AT + "times a loop over the rows read alone", None, None, "x", "cell:times", quick=False),
+    Row("cell-rows", AT + "times a loop over the rows read alone (ours `--tape`)", None, None, "x", "cell:times",
+        quick=False),
     Row("layer-512", LAYER + "512", 0.95, 1.15, "x", "layer:times"),
     Row("layer-2048", LAYER + "2048", 1.25, 1.5, "x", "layer:times"),
     Row("layer-4096", LAYER + "4096", 1.8, 2.2, "x", "layer:times"),
