@@ -12,8 +12,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, suppress
 from importlib import import_module
+from signal import SIGKILL
 
 from nlc.bench.child import most, resident
 from nlc.bench.rows import Missing, Scale
@@ -47,7 +48,8 @@ class Elsewhere:
     def _asked(self, what: str) -> str:
         self.ready()
         assert self.process.stdin is not None
-        print(what, file=self.process.stdin, flush=True)
+        with suppress(BrokenPipeError):  # it has ended, which its answer will say
+            os.write(self.process.stdin.fileno(), f"{what}\n".encode())
         return self._answer()
 
     def _answer(self) -> str:
@@ -55,6 +57,8 @@ class Elsewhere:
         answer = self.process.stdout.readline()
         if answer.startswith(MISSING):
             raise Missing(answer.removeprefix(MISSING).strip())
+        if not answer and self.process.wait() == -SIGKILL:
+            raise Missing("needs more memory than is free here")
         if answer.startswith(FAILED) or not answer:
             why = answer.removeprefix(FAILED).strip() or f"ended with status {self.process.wait()}"
             raise RuntimeError(f"{self.work}: {why}")
@@ -77,16 +81,16 @@ def elsewhere(work: str, scale: Scale, threads: int) -> Iterator[Elsewhere]:
 
 def main(work: str, by: str, threads: str) -> None:
     """Every line of the input is answered: by the seconds that the work took, of the processor for one thread, else by
-    the wall; or by the bytes of its peak."""
-    answers = sys.stdout
+    the wall; or by the bytes of its peak.  What the work itself says, in any language, goes with its errors."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
 
     def answer(*what: object) -> None:
         print(*what, file=answers, flush=True)
 
     try:
-        with redirect_stdout(sys.stderr):
-            for said in answered(work, Scale(by=int(by)), int(threads)):
-                answer(said)
+        for said in answered(work, Scale(by=int(by)), int(threads)):
+            answer(said)
     except Missing as missing:
         answer(MISSING, missing)
     except Exception as error:

@@ -17,7 +17,8 @@ from typing import Any
 class Scale:
     """At which sizes.  `by`: what every length and width is divided by; above 1 it tries the code, measures nothing.
 
-    width, heads, batch, chunk, layers: those of the goals.  turns: how often every rival is run, after one to warm up.
+    width, heads, batch, chunk, layers: those of the goals.  turns: how often every rival is run at most; fewer, where
+    it takes seconds.
     """
 
     by: int = 1

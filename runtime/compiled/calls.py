@@ -41,7 +41,8 @@ class Calls:
     def _calls(self, operation: Any, given: Sequence[Any], named: Mapping[str, Any], made: Places) -> list[Call]:
         name, first = name_of(operation), made[0] if made else None
         if operation._schema.is_mutable:
-            return [partial(self._changing(operation, name, given, named), *of_tensors(name, given)[1], **named)]
+            given = of_tensors(name, given)[1] if name.endswith("_") else given
+            return [partial(self._changing(operation, name, given, named), *given, **named)]
         if name in UNWRITTEN:
             return []
         if first is not None and len(made) == 1:

@@ -117,7 +117,7 @@ class Form:
     lean = True  # its layers are products and biases, no more: a call goes by `Lean`, one token by `affine`
 
     def run(self, layer: Product, x: Tensor) -> tuple[Tensor, tuple[Tap, ...]]:
-        """The form's value at `x`, and every layer's (input, output), where layer(l, a) is the product of layer l."""
+        """The form's value at `x`, and every layer's tap, where layer(l, a) is the product of layer l."""
         raise NotImplementedError
 
     def pull(self, back: Product, taps: Sequence[Tap], u: Tensor) -> tuple[Tensor, ...]:
@@ -151,7 +151,7 @@ class Form:
         return any(part == layer.bias or (part == layer.weight and layer.vector) for layer in self.layers)
 
     def read(self, W: Weights, x: Tensor) -> tuple[Tensor, tuple[Tap, ...]]:
-        """M(x) with the weights W, and every layer's (input, output): (B, T, H, I) -> (B, T, H, O)."""
+        """M(x) with the weights W, and every layer's tap: (B, T, H, I) -> (B, T, H, O)."""
         if self.lean and x.dim() == 3 and alone(x):
             return self.run(lambda part, a: affine(a, *_of_one(part, W)), x)
         return self.run(lambda part, a: self.layer(W, part, a), x)

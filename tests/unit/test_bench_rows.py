@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from nlc.bench.elsewhere import elsewhere
-from nlc.bench.rows import ROWS, Row, Scale, measurement, named, together
+from nlc.bench.rows import ROWS, Missing, Row, Scale, measurement, named, together
 from nlc.bench.timing import Seconds, turns
 
 
@@ -74,3 +77,26 @@ def test_no_turn_begins_after_the_seconds_given_and_one_is_always_taken() -> Non
 def test_what_fails_in_a_process_of_its_own_says_why() -> None:
     with elsewhere("math:sqrt", Scale(), threads=1) as run, pytest.raises(RuntimeError, match="math:sqrt: TypeError: "):
         run.ready()
+
+
+RIVALS = """
+import os, signal
+def loud(scale): return lambda: os.write(1, b"hi\\n")
+def ends(scale): return lambda: os._exit(7)
+def killed(scale): return lambda: os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_rival_prints_is_no_answer_and_what_ends_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rivals.py").write_text(RIVALS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    with elsewhere("rivals:loud", Scale(), threads=1) as run:
+        assert run() >= 0 and run() >= 0
+    with elsewhere("rivals:ends", Scale(), threads=1) as run:
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="rivals:ends: ended with status 7"):
+                run()
+    with elsewhere("rivals:killed", Scale(), threads=1) as run, pytest.raises(Missing, match="needs more memory"):
+        run()
