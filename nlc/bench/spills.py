@@ -44,4 +44,5 @@ def forward(scale: Scale, asked: frozenset[str]) -> dict[str, Reading]:
 
 def backward(scale: Scale, asked: frozenset[str]) -> dict[str, Reading]:
     with ThreadPoolExecutor() as pool:
-        return dict(zip(asked, pool.map(lambda id: compiled(int(id.rpartition("-")[2]), BACKWARD), asked), strict=True))
+        made = {id: pool.submit(compiled, int(id.rpartition("-")[2]), BACKWARD) for id in asked}
+    return {id: one.result() for id, one in made.items()}
